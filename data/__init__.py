@@ -1,0 +1,1 @@
+"""The sample data set, shipped beside the code so that every example runs offline."""

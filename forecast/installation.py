@@ -1,0 +1,50 @@
+"""One installation, opened: its home, its job file, its ledger, and the tables and clock of each data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from forecast.clock import Clock, ReplayClock, SystemClock
+from forecast.jobs import DatasetJob, JobFile, load_job_file
+from forecast.lake import Forecasts, Observations
+from forecast.ledger import Ledger
+from forecast.settings import Home, find_home
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What every command and the service start from."""
+
+    home: Home
+    jobs: JobFile
+    ledger: Ledger
+
+    @classmethod
+    def open(cls, given: Path | None) -> Self:
+        """Open the home that is given, named by the environment, or the current folder."""
+        home = find_home(given)
+        return cls(home, load_job_file(home.job_file), Ledger.open(home.ledger_url))
+
+    def observations(self, dataset: str) -> Observations:
+        """Return the table of a data set's observations."""
+        return Observations(self.home.lake, self.home.locks, dataset, tuple(self.jobs.datasets[dataset].channels))
+
+    def forecasts(self, dataset: str) -> Forecasts:
+        """Return the table of a data set's issued forecasts."""
+        return Forecasts(self.home.lake, self.home.locks, dataset)
+
+    def clock(self, dataset: str) -> Clock:
+        """Return the clock of a data set: the machine's, or its replay's."""
+        start = replay_start(self.jobs.datasets[dataset])
+        return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clock(dataset, start))
+
+
+def replay_start(job: DatasetJob) -> datetime | None:
+    """Return the UTC time at which a data set's replay begins; ``None`` if it is not a replay."""
+    start = job.source.start
+    if start is None:
+        return None
+    return (start if start.tzinfo else start.replace(tzinfo=job.tz)).astimezone(UTC)

@@ -1,0 +1,289 @@
+"""The ledger: which runs happened, which model is champion, which forecasts were issued. Where "exactly once" matters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine, RowMapping
+
+from forecast.errors import NotFoundError, StorageError
+
+_METADATA = sa.MetaData()
+_BIG_KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only an INTEGER key
+
+
+class _UtcTime(sa.types.TypeDecorator[datetime]):
+    """An aware UTC time, stored without its zone because SQLite has none."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        del dialect
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        del dialect
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+RUNS = sa.Table(
+    "runs",
+    _METADATA,
+    sa.Column("run_id", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("job", sa.String(160), nullable=False),
+    sa.Column("dataset", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("logical_date", sa.String(40), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("claimed_at", _UtcTime, nullable=False),
+    sa.Column("ended_at", _UtcTime),
+    sa.Column("pid", sa.Integer),
+    sa.Column("reason", sa.Text),
+    sa.UniqueConstraint("job", "logical_date"),
+)
+
+CHAMPIONS = sa.Table(
+    "champions",
+    _METADATA,
+    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("dataset", sa.String(64), nullable=False, index=True),
+    sa.Column("model_name", sa.String(64), nullable=False),
+    sa.Column("model_version", sa.String(64), nullable=False),
+    sa.Column("folder", sa.String(256), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("promoted_at", _UtcTime, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+)
+
+ISSUANCES = sa.Table(
+    "issuances",
+    _METADATA,
+    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("forecast_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("dataset", sa.String(64), nullable=False, index=True),
+    sa.Column("issued_at", _UtcTime, nullable=False),
+    sa.Column("origin", _UtcTime, nullable=False),
+    sa.Column("horizon", sa.Integer, nullable=False),
+    sa.Column("quantiles", sa.Text, nullable=False),
+    sa.Column("data_version", sa.Integer, nullable=False),
+    sa.Column("model_name", sa.String(64), nullable=False),
+    sa.Column("model_version", sa.String(64), nullable=False),
+    sa.Column("model_folder", sa.String(256), nullable=False),
+    sa.Column("imputed_fraction", sa.Float, nullable=False),
+    sa.Column("recorded_at", _UtcTime, nullable=False),
+)
+
+CLOCKS = sa.Table(
+    "clocks",
+    _METADATA,
+    sa.Column("dataset", sa.String(64), primary_key=True),
+    sa.Column("position", _UtcTime, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The model that a data set's forecasts are issued with."""
+
+    dataset: str
+    model_name: str
+    model_version: str
+    folder: str
+    digest: str
+    promoted_at: datetime
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """One forecast of all series and channels of a data set, as it was issued."""
+
+    forecast_id: str
+    dataset: str
+    issued_at: datetime
+    """On the data set's clock."""
+    origin: datetime
+    """Time of the first forecast step."""
+    horizon: int
+    quantiles: tuple[float, ...]
+    data_version: int
+    """Version of the lake's table that the forecast was computed from."""
+    model_name: str
+    model_version: str
+    model_folder: str
+    imputed_fraction: float
+    """Share of the look-back's values that were filled, not observed."""
+    recorded_at: datetime
+    """On the machine's clock."""
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a job for one logical date."""
+
+    run_id: int
+    job: str
+    dataset: str
+    kind: str
+    logical_date: str
+    state: str
+    claimed_at: datetime
+    ended_at: datetime | None
+    reason: str | None
+
+
+class Ledger:
+    """Operational state in one SQL database; every method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open the ledger, making its tables if they are missing.
+
+        Raises ``ledger.unreachable`` if the database cannot be opened or written.
+        """
+        try:
+            engine = sa.create_engine(url)
+            if engine.dialect.name == "sqlite":
+                sa.event.listen(engine, "connect", _set_up_sqlite)
+            _METADATA.create_all(engine)
+        except sa.exc.SQLAlchemyError as error:
+            place = sa.make_url(url).render_as_string(hide_password=True)
+            raise StorageError(
+                "ledger.unreachable", f"the ledger {place} cannot be opened ({_first_line(error)})", "check that it exists and may be written"
+            ) from error
+        return cls(engine)
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    def claim(self, job: str, dataset: str, kind: str, logical_date: str, now: datetime) -> int | None:
+        """Claim one logical date of a job; ``None`` if it was claimed before, by whomever."""
+        row = {
+            "job": job, "dataset": dataset, "kind": kind, "logical_date": logical_date, "state": "running", "claimed_at": now,
+        }  # fmt: skip
+        try:
+            with self._engine.begin() as connection:
+                return int(connection.execute(sa.insert(RUNS).values(row).returning(RUNS.c.run_id)).scalar_one())
+        except sa.exc.IntegrityError:
+            return None
+
+    def end(self, run_id: int, state: str, now: datetime, reason: str | None = None) -> None:
+        """Write how a run ended: ``succeeded``, ``failed`` or ``abandoned``, with the reason."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(RUNS)
+                .where(RUNS.c.run_id == run_id, RUNS.c.state == "running")
+                .values(state=state, ended_at=now, reason=reason)
+            )
+
+    def run(self, run_id: int) -> Run:
+        """Return one run."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().first()
+        if row is None:
+            raise NotFoundError("run.unknown", f"no run {run_id}", 'see "forecast status"')
+        return _run(row)
+
+    def runs(self, *, dataset: str | None = None, states: tuple[str, ...] = (), limit: int = 50) -> list[Run]:
+        """Return the newest runs first, at most ``limit``."""
+        query = sa.select(RUNS).order_by(RUNS.c.run_id.desc()).limit(limit)
+        if dataset is not None:
+            query = query.where(RUNS.c.dataset == dataset)
+        if states:
+            query = query.where(RUNS.c.state.in_(states))
+        with self._engine.connect() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def last_logical_date(self, job: str) -> str | None:
+        """Return the latest logical date that was ever claimed for a job."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(sa.func.max(RUNS.c.logical_date)).where(RUNS.c.job == job)).scalar()
+
+    # --- champions --------------------------------------------------------------------------------------------------
+
+    def promote(self, champion: Champion) -> None:
+        """Make a model the champion of its data set; older champions stay as history."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.insert(CHAMPIONS).values(
+                    dataset=champion.dataset, model_name=champion.model_name, model_version=champion.model_version,
+                    folder=champion.folder, digest=champion.digest, promoted_at=champion.promoted_at, verdict=champion.verdict,
+                )  # fmt: skip
+            )
+
+    def champion(self, dataset: str) -> Champion | None:
+        """Return the model that is champion now, if there is one."""
+        query = sa.select(CHAMPIONS).where(CHAMPIONS.c.dataset == dataset).order_by(CHAMPIONS.c.sequence.desc()).limit(1)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else Champion(**{key: value for key, value in row.items() if key != "sequence"})
+
+    # --- issuances --------------------------------------------------------------------------------------------------
+
+    def issue(self, issuance: Issuance) -> None:
+        """Make a forecast visible; its rows must be in the lake already."""
+        values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}  # type: ignore[attr-defined]
+        values["quantiles"] = json.dumps(issuance.quantiles)
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(ISSUANCES).values(values))
+
+    def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
+        """Return the latest forecast of a data set, or the latest that had been issued at ``as_of``."""
+        query = sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(1)
+        if as_of is not None:
+            query = query.where(ISSUANCES.c.issued_at <= as_of)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _issuance(row)
+
+    def issuances(self, dataset: str, limit: int = 50) -> list[Issuance]:
+        """Return the newest forecasts first, at most ``limit``."""
+        query = sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(limit)
+        with self._engine.connect() as connection:
+            return [_issuance(row) for row in connection.execute(query).mappings()]
+
+    # --- clocks of replays ------------------------------------------------------------------------------------------
+
+    def clock(self, dataset: str, start: datetime) -> datetime:
+        """Return the position of a replay, which begins at ``start``."""
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(CLOCKS.c.position).where(CLOCKS.c.dataset == dataset)).scalar()
+            if found is None:
+                connection.execute(sa.insert(CLOCKS).values(dataset=dataset, position=start))
+        return found or start
+
+    def set_clock(self, dataset: str, position: datetime) -> None:
+        """Move a replay on; only the scheduler does."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(CLOCKS).where(CLOCKS.c.dataset == dataset).values(position=position))
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _run(row: RowMapping) -> Run:
+    return Run(**{name: row[name] for name in Run.__slots__})  # type: ignore[attr-defined]
+
+
+def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:
+    values = dict(row)
+    values["quantiles"] = tuple(json.loads(values["quantiles"]))
+    return Issuance(**values)
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
+

@@ -1,0 +1,48 @@
+"""Scores of forecasts. NaN in ``actual`` marks what was not observed and counts nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from forecast.panel import Array
+
+
+def mean_absolute_error(actual: Array, predicted: Array) -> float:
+    """Return the mean of |actual - predicted|."""
+    return float(np.nanmean(np.abs(actual - predicted)))
+
+
+def mean_squared_error(actual: Array, predicted: Array) -> float:
+    """Return the mean of (actual - predicted)^2."""
+    return float(np.nanmean((actual - predicted) ** 2))
+
+
+def pinball(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
+    """Return the quantile loss, averaged over the levels and doubled: [..., Q] -> [...].
+
+    Doubled, the loss at the median is the absolute error, and with more and more levels it becomes the CRPS.
+
+    >>> float(pinball(np.array(3.0), np.array([1.0]), [0.5]))
+    2.0
+    """
+    error = actual[..., None] - quantiles
+    level = np.asarray(levels)
+    return np.asarray(2.0 * np.maximum(level * error, (level - 1.0) * error).mean(axis=-1))
+
+
+def coverage(actual: Array, lower: Array, upper: Array) -> float:
+    """Return the share of actual values within [lower, upper]; 0.8 is right for a band from 10% to 90%."""
+    seen = np.isfinite(actual)
+    inside = (actual >= lower) & (actual <= upper)
+    return float(inside[seen].mean()) if seen.any() else float("nan")
+
+
+def skill(loss: float, reference: float) -> float:
+    """Return by how much a loss is lower than a reference's: 0 as good, 1 perfect, negative worse.
+
+    >>> skill(75.0, 100.0)
+    0.25
+    """
+    return 1.0 - loss / reference if reference > 0 else 0.0

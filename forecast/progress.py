@@ -1,0 +1,77 @@
+"""Progress of long work: bars in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+_QUIET_SECONDS = 10.0
+
+
+class Step(Protocol):
+    """One piece of long work."""
+
+    def reach(self, fraction: float) -> None:
+        """Say that a fraction of the work is done."""
+
+    def note(self, text: str) -> None:
+        """Say in a few words how the work stands."""
+
+
+class Reporter:
+    """Shows steps on a console: a bar each where it is a terminal, else a line at the start and every ten seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Show one step while the body runs."""
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+            with Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=self._console) as progress:
+                bar = _Bar(progress, progress.add_task(title, total=1.0, note=""))
+                yield bar
+                bar.reach(1.0)
+        else:
+            lines = _Lines(self._console, title)
+            lines.say("started")
+            yield lines
+            lines.say(f"done in {time.monotonic() - lines.began:.1f} s")
+
+
+class _Bar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def reach(self, fraction: float) -> None:
+        self._progress.update(self._task, completed=min(fraction, 1.0))
+
+    def note(self, text: str) -> None:
+        self._progress.update(self._task, note=text)
+
+
+class _Lines:
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._said = time.monotonic()
+        self._note = ""
+        self.began = self._said
+
+    def say(self, text: str) -> None:
+        self._console.print(", ".join(filter(None, (f"{self._title}: {text}", self._note))), highlight=False)
+
+    def reach(self, fraction: float) -> None:
+        if time.monotonic() - self._said >= _QUIET_SECONDS:
+            self._said = time.monotonic()
+            self.say(f"{fraction:.0%}")
+
+    def note(self, text: str) -> None:
+        self._note = text

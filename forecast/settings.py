@@ -1,0 +1,105 @@
+"""Where an installation keeps its things: one folder, the home, and a few process settings from the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from forecast.errors import ConfigError, NotFoundError, StorageError
+
+JOB_FILE = "forecast.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of one installation, and the names of what lies in it."""
+
+    path: Path
+
+    @property
+    def job_file(self) -> Path:
+        """The job file: what to ingest, train, forecast, and when."""
+        return self.path / JOB_FILE
+
+    @property
+    def lake(self) -> Path:
+        """Delta tables: observations and issued forecasts."""
+        return self.path / "lake"
+
+    @property
+    def models(self) -> Path:
+        """Exported models: one folder per model version, ONNX file and manifest."""
+        return self.path / "models"
+
+    @property
+    def logs(self) -> Path:
+        """One text file per run of a job."""
+        return self.path / "logs"
+
+    @property
+    def reports(self) -> Path:
+        """HTML reports written for people."""
+        return self.path / "reports"
+
+    @property
+    def locks(self) -> Path:
+        """Lock files: one writer per table, one scheduler per home."""
+        return self.path / "locks"
+
+    @property
+    def ledger_url(self) -> str:
+        """Database of the ledger: SQLite inside the home unless ``FORECAST_LEDGER_URL`` says otherwise."""
+        return os.environ.get("FORECAST_LEDGER_URL") or f"sqlite:///{(self.path / 'ledger.db').as_posix()}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store: SQLite inside the home unless ``MLFLOW_TRACKING_URI`` says otherwise."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of MLflow's artifacts when its store lies inside the home."""
+        return self.path / "mlartifacts"
+
+    def prepare(self) -> None:
+        """Make the folders of the home, or say which one cannot be made."""
+        for folder in (self.path, self.lake, self.models, self.logs, self.reports, self.locks):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    "home.not_writable",
+                    f'cannot make the folder "{folder}" ({error.strerror})',
+                    "choose a folder you may write to with --home or FORECAST_HOME",
+                ) from error
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise StorageError(
+                    "home.not_writable",
+                    f'no permission to write to the folder "{folder}"',
+                    "choose a folder you may write to with --home or FORECAST_HOME",
+                )
+
+
+def find_home(given: Path | None) -> Home:
+    """Return the home that is given, or that ``FORECAST_HOME`` names, or the current folder; it must hold a job file."""
+    home = Home(Path(given or os.environ.get("FORECAST_HOME") or ".").expanduser().absolute())
+    if not home.job_file.is_file():
+        raise NotFoundError(
+            "home.not_found",
+            f'there is no {JOB_FILE} in "{home.path}"',
+            f'make a home with "forecast init FOLDER", then name it with --home or FORECAST_HOME, or go there',
+        )
+    home.prepare()
+    return home
+
+
+def cores() -> int:
+    """Return how many cores one training may use: ``FORECAST_CORES``, else those this process may run on."""
+    text = os.environ.get("FORECAST_CORES", "")
+    if text:
+        if not text.isdigit() or int(text) < 1:
+            raise ConfigError("cores.malformed", f'FORECAST_CORES="{text}" is not a positive whole number', "set it to 2")
+        return int(text)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)

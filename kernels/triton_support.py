@@ -1,0 +1,74 @@
+"""The only door to Triton: imported on first need, absent without harm, and able to say why a kernel was refused."""
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
+
+import torch
+
+from kernels.errors import KernelError, KernelErrorCode
+
+KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
+_OFF: Final = "KERNELS_TRITON"  # set to "off" to send every call to plain torch
+
+
+@dataclass(frozen=True, slots=True)
+class Triton:
+    """The two modules a kernel file needs."""
+
+    triton: ModuleType
+    language: ModuleType
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels on CPU tensors; must be set before Triton is first imported."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in {"", "0"}
+
+
+def absence() -> str | None:
+    """Why Triton cannot be used in this process, or None."""
+    if os.environ.get(_OFF, "").lower() in {"off", "0"}:
+        return f"{_OFF}=off is set"
+    try:
+        found = importlib.util.find_spec("triton") is not None
+    except (ImportError, ValueError):
+        found = False
+    return None if found else "triton is not installed (it is published for Linux on x86_64 only)"
+
+
+def load_triton() -> Triton:
+    """Import Triton now."""
+    reason = absence()
+    if reason is None:
+        try:
+            return Triton(importlib.import_module("triton"), importlib.import_module("triton.language"))
+        except (ImportError, OSError) as failure:
+            reason = f"triton does not import: {failure}"
+    raise KernelError(KernelErrorCode.TRITON_UNAVAILABLE, reason, "call the public op: it takes the plain-torch path")
+
+
+def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why no Triton kernel may run on tensors of this device and dtype, or None."""
+    reason = absence()
+    if reason is None:
+        reason = _unsuitable(device, on_interpreter=interpreted())
+    if reason is None and interpreted() and dtype is torch.bfloat16:
+        reason = "the interpreter computes wrong bfloat16 products without saying so"
+    if reason is None and dtype not in KERNEL_DTYPES:
+        reason = f"{dtype} has no kernel (float32, bfloat16 and float16 have)"
+    return reason
+
+
+def _unsuitable(device: torch.device, *, on_interpreter: bool) -> str | None:
+    if on_interpreter:
+        return None if device.type == "cpu" else f"the interpreter takes CPU tensors, not {device.type}"
+    if device.type != "cuda":
+        return f"tensors are on {device.type}; Triton kernels run on CUDA"
+    if torch.version.hip is not None:
+        return "ROCm builds are not tested"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "the GPU is older than compute capability 8.0"
+    return None

@@ -1,0 +1,155 @@
+"""Every model that the service can train, one line each. Importing this file does not import torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib import import_module
+from itertools import pairwise
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from models.errors import (
+    HorizonTooShortError,
+    LookbackTooShortError,
+    OptionOutOfRangeError,
+    UnknownOptionError,
+    UnusableQuantilesError,
+)
+
+if TYPE_CHECKING:
+    from models.darts_bridge import ServiceModel
+
+
+class ModelName(StrEnum):
+    """The names under which job files ask for models."""
+
+    SEASONAL_NAIVE = "seasonal_naive"
+    LINEAR = "linear"
+    DLINEAR = "dlinear"
+    ITRANSFORMER = "itransformer"
+    PATCH_TSMIXER = "patch_tsmixer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What a model is built for; checked at construction.
+
+    Raises:
+        ModelError: named after the first field that cannot work.
+
+    """
+
+    lookback: int
+    """Steps that the model sees."""
+    horizon: int
+    """Steps that it forecasts at once."""
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    """Levels that networks are trained for; empty for a point forecast. Baselines make point forecasts."""
+    season: int = 1
+    """Steps of the dominant season; seasonal naive repeats it."""
+    seed: int = 0
+    batch_size: int | None = None
+    """Windows per training step; None takes the recipe's."""
+    max_epochs: int | None = None
+    """Passes over the training windows; None takes the recipe's."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The model's own hyperparameters, see `ModelSpec.option_names`."""
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of Lightning's Trainer: callbacks, time limit, progress bar, accelerator."""
+
+    def __post_init__(self) -> None:
+        if self.lookback < 1:
+            raise LookbackTooShortError(self.lookback, 1, "every model")
+        if self.horizon < 1:
+            raise HorizonTooShortError(self.horizon)
+        for name in ("season", "batch_size", "max_epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionOutOfRangeError(name, value, "1 or more")
+        _check_quantiles(self.quantiles)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of the catalogue."""
+
+    name: ModelName
+    title: str
+    family: Literal["baseline", "network"]
+    """A baseline is solved and makes point forecasts; a network is trained and forecasts quantiles."""
+    source: str
+    """Where the darts class is: `module:class`."""
+    reads: tuple[str, ...] = ()
+    """Fields of the request that are options of this model."""
+
+    def model_class(self) -> "type[ServiceModel]":
+        """Import the darts class (and with it torch)."""
+        module, _, name = self.source.partition(":")
+        found: type[ServiceModel] = getattr(import_module(module), name)
+        return found
+
+    def option_names(self) -> frozenset[str]:
+        """Name the options that a request may set."""
+        return self.model_class().option_names()
+
+    def build(self, request: BuildRequest) -> "ServiceModel":
+        """Make the unfitted darts model.
+
+        Raises:
+            ModelError: an option is unknown or out of range, or does not fit the window.
+
+        """
+        model_class = self.model_class()
+        known = model_class.option_names()
+        for option in request.options:
+            if option not in known:
+                raise UnknownOptionError(option, self.name, known)
+        arguments = {
+            "input_chunk_length": request.lookback,
+            "output_chunk_length": request.horizon,
+            "random_state": request.seed,
+            "pl_trainer_kwargs": dict(request.trainer),
+            **{name: getattr(request, name) for name in self.reads},
+            **request.options,
+        }
+        if request.batch_size is not None:
+            arguments["batch_size"] = request.batch_size
+        if request.max_epochs is not None:
+            arguments["n_epochs"] = request.max_epochs
+        if self.family == "network" and request.quantiles:
+            from darts.utils.likelihood_models import QuantileRegression
+
+            arguments["likelihood"] = QuantileRegression(list(request.quantiles))
+        return model_class(**arguments)
+
+
+CATALOG: Mapping[ModelName, ModelSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            ModelSpec(
+                ModelName.SEASONAL_NAIVE,
+                "Seasonal naive",
+                "baseline",
+                "models.seasonal_naive:SeasonalNaiveModel",
+                reads=("season",),
+            ),
+            ModelSpec(ModelName.LINEAR, "Linear (closed form)", "baseline", "models.linear:LinearModel"),
+            ModelSpec(ModelName.DLINEAR, "DLinear", "network", "models.dlinear:DLinearModel"),
+            ModelSpec(ModelName.ITRANSFORMER, "iTransformer", "network", "models.itransformer:ITransformerModel"),
+            ModelSpec(ModelName.PATCH_TSMIXER, "PatchTSMixer", "network", "models.patch_tsmixer:PatchTSMixerModel"),
+        )
+    }
+)
+
+
+def _check_quantiles(quantiles: tuple[float, ...]) -> None:
+    if not quantiles:
+        return
+    if not all(0 < level < 1 for level in quantiles):
+        raise UnusableQuantilesError(quantiles, "do not all lie between 0 and 1")
+    if any(low >= high for low, high in pairwise(quantiles)):
+        raise UnusableQuantilesError(quantiles, "do not increase")
+    mirrored = zip(quantiles, reversed(quantiles), strict=True)
+    if 0.5 not in quantiles or any(abs(low + high - 1) > 1e-9 for low, high in mirrored):
+        raise UnusableQuantilesError(quantiles, "are not symmetric around a median")

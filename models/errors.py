@@ -1,0 +1,137 @@
+"""What can be wrong with a model's configuration, data or export: the fact and the remedy, with a stable code."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class ModelError(ValueError):
+    """Root of every error that `models` raises on purpose; `code` never changes, the wording may."""
+
+    code: ClassVar[str] = "model.invalid"
+
+
+class LookbackTooShortError(ModelError):
+    """The look-back window has fewer steps than the model needs."""
+
+    code = "model.lookback_too_short"
+
+    def __init__(self, lookback: int, needed: int, reason: str) -> None:
+        super().__init__(
+            f"the look-back has {lookback} steps, but {reason} needs at least {needed}; "
+            f"set the look-back to {needed} or more"
+        )
+
+
+class HorizonTooShortError(ModelError):
+    """The forecast horizon has no step."""
+
+    code = "model.horizon_too_short"
+
+    def __init__(self, horizon: int) -> None:
+        super().__init__(f"the horizon is {horizon} steps; set it to 1 or more")
+
+
+class SeasonTooLongError(ModelError):
+    """One season does not fit into the look-back."""
+
+    code = "model.season_too_long"
+
+    def __init__(self, season: int, lookback: int) -> None:
+        super().__init__(
+            f"a season of {season} steps does not fit into a look-back of {lookback}; "
+            f"lengthen the look-back to {season} or choose a shorter season"
+        )
+
+
+class WidthNotDivisibleError(ModelError):
+    """Attention heads cannot share the width evenly."""
+
+    code = "model.width_not_divisible"
+
+    def __init__(self, width: int, heads: int) -> None:
+        lower = max(heads, width - width % heads)
+        super().__init__(
+            f"a width of {width} cannot be shared by {heads} attention heads; "
+            f"choose a multiple of {heads}, for instance {lower}"
+        )
+
+
+class UnknownOptionError(ModelError):
+    """A hyperparameter that the model does not have."""
+
+    code = "model.unknown_option"
+
+    def __init__(self, option: str, model: str, known: Collection[str]) -> None:
+        nearest = get_close_matches(option, known, n=1, cutoff=0.0)
+        remedy = f"did you mean {nearest[0]!r}? It has" if nearest else "it has"
+        super().__init__(f"{model} has no option {option!r}; {remedy}: {', '.join(sorted(known)) or 'none'}")
+        self.option = option
+
+
+class OptionOutOfRangeError(ModelError):
+    """A hyperparameter outside the range in which it means something."""
+
+    code = "model.option_out_of_range"
+
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        super().__init__(f"option {option!r} is {value!r}; it must be {allowed}")
+        self.option = option
+
+
+class UnusableQuantilesError(ModelError):
+    """Quantile levels that no quantile regression can be trained on."""
+
+    code = "model.unusable_quantiles"
+
+    def __init__(self, quantiles: Collection[float], fact: str) -> None:
+        levels = ", ".join(f"{level:g}" for level in quantiles)
+        super().__init__(
+            f"the quantile levels ({levels}) {fact}; give increasing levels between 0 and 1, "
+            "symmetric around 0.5 and including it, for instance 0.1, 0.5, 0.9"
+        )
+
+
+class SeriesTooShortError(ModelError):
+    """A training series without room for one look-back and one horizon."""
+
+    code = "model.series_too_short"
+
+    def __init__(self, index: int, length: int, needed: int) -> None:
+        super().__init__(
+            f"training series {index} has {length} steps, but one look-back and one horizon take {needed}; "
+            "give a longer series, or shorten the look-back or the horizon"
+        )
+
+
+class CovariatesTooShortError(ModelError):
+    """A covariate series that does not cover every training window of its target series."""
+
+    code = "model.covariates_too_short"
+
+    def __init__(self, index: int, feature: str, missing: int) -> None:
+        super().__init__(
+            f"{feature} of training series {index} start {missing} steps too late for its first window; "
+            "start them at or before the target series, or shorten the target series"
+        )
+
+
+class NotFittedError(ModelError):
+    """The model has no weights yet."""
+
+    code = "model.not_fitted"
+
+    def __init__(self, model: str, action: str) -> None:
+        super().__init__(f"{model} has no weights yet, so it cannot {action}; call fit() first")
+
+
+class ExportMismatchError(ModelError):
+    """ONNX Runtime and torch disagree about the exported model."""
+
+    code = "model.export_mismatch"
+
+    def __init__(self, difference: float, tolerance: float, batch: int) -> None:
+        super().__init__(
+            f"the exported model differs from torch by {difference:.2e} at batch size {batch} "
+            f"(allowed: {tolerance:.0e}), so no file was written; check that the weights are finite and train again"
+        )

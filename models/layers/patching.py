@@ -1,0 +1,43 @@
+"""From a channel's history to a row of patches."""
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import LookbackTooShortError, OptionOutOfRangeError
+
+
+class Patching(nn.Module):
+    """Cut each channel into patches that end with the newest step.
+
+    Values [B, L, C] in, patches [B, C, N, length] out, N = `count`. Steps that fill no patch are dropped from the
+    start, because the newest matter most. Source: arXiv 2306.09364, section 3.1.
+
+    Raises:
+        LookbackTooShortError: the look-back is shorter than one patch.
+        OptionOutOfRangeError: length or stride below 1.
+
+    """
+
+    def __init__(self, lookback: int, length: int, stride: int) -> None:
+        super().__init__()
+        if length < 1:
+            raise OptionOutOfRangeError("patch_length", length, "1 or more")
+        if stride < 1:
+            raise OptionOutOfRangeError("patch_stride", stride, "1 or more")
+        if lookback < length:
+            raise LookbackTooShortError(lookback, length, f"a patch of {length} steps")
+        self.length = length
+        self.stride = stride
+        self.count = (lookback - length) // stride + 1
+        self.start = lookback - length - stride * (self.count - 1)
+        rows = torch.arange(self.count)[:, None] * stride + torch.arange(length)
+        self.register_buffer("steps", rows, persistent=False)  # [N, length], within the kept steps
+
+    steps: Tensor
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Cut [B, L, C] into [B, C, N, length]."""
+        kept = values[:, self.start :].transpose(1, 2)  # [B, C, L - start]
+        if self.stride == self.length:
+            return kept.reshape(-1, values.shape[2], self.count, self.length)  # a copy at most, no gather
+        return kept[:, :, self.steps]  # [B, C, N, length]

@@ -1,0 +1,1 @@
+"""What runs, each file one verb: ingest, clean, train, backtest, retrain, predict."""

@@ -1,0 +1,219 @@
+"""Bring rows in: read a source, check every row, convert to UTC, merge into the lake, and answer with a receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+import data
+from forecast.clock import Clock
+from forecast.errors import DataError, NotFoundError, StorageError, nearest
+from forecast.installation import replay_start
+from forecast.jobs import DatasetJob
+from forecast.lake import TIME, Observations
+from pipelines.sources import SOURCES
+
+_SHOWN = 3
+_LATE_ONE_IN = 50
+_LATENESS = "3h"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was wrong with rows, and what was done about it."""
+
+    code: str
+    count: int
+    told: str
+    first: tuple[str, ...]
+    """The first few places, as ``series time channel=value``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What came of one ingestion."""
+
+    dataset: str
+    rows: int
+    """Rows that were read and released."""
+    new: int
+    changed: int
+    unchanged: int
+    data_version: int
+    series: tuple[str, ...]
+    first: datetime | None
+    last: datetime | None
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def ingest(name: str, job: DatasetJob, table: Observations, clock: Clock, base: Path) -> Receipt:
+    """Read the source of a data set and merge what is new; doing it twice changes nothing the second time.
+
+    ``base`` is the folder that a relative path of the job file starts from. Raises ``source.*`` if the source cannot be
+    read, ``ingest.*`` if its columns do not fit; nothing is written then.
+    """
+    path = _located(job.source.path, base)
+    raw = SOURCES[job.source.kind](path)
+    start = replay_start(job)
+    if start is not None:
+        raw = raw.filter(pl.col(job.time) <= clock.now().astimezone(job.tz).replace(tzinfo=None))
+    rows, findings = conform(raw, job, path.name)
+    if start is not None:
+        rows = rows.filter(_released_at(job, start) <= clock.now())
+    if rows.is_empty():
+        raise DataError("ingest.empty", f'"{path}" has no usable row yet', "check the source and its zone")
+    counts = table.merge(rows)
+    return Receipt(
+        dataset=name,
+        rows=len(rows),
+        new=counts.new,
+        changed=counts.changed,
+        unchanged=counts.unchanged,
+        data_version=counts.version,
+        series=tuple(rows["series"].unique().sort()),
+        first=rows["time"].min(),  # type: ignore[arg-type]  # a polars scalar of a Datetime column
+        last=rows["time"].max(),  # type: ignore[arg-type]
+        findings=tuple(findings),
+    )
+
+
+def conform(raw: pl.DataFrame, job: DatasetJob, source: str) -> tuple[pl.DataFrame, list[Finding]]:
+    """Turn rows as they came into rows the lake takes, with a finding for each kind of thing that was wrong.
+
+    Returns the columns ``series``, ``time`` (UTC) and one ``Float64`` per channel, unique by (series, time).
+    """
+    _require_columns(raw.columns, job, source)
+    findings: list[Finding] = []
+    rows = raw.select(
+        pl.col(job.series).cast(pl.String).str.strip_chars().alias("series"),
+        _parsed_time(raw, job, source).alias("time"),
+        *[pl.col(name) for name in job.channels],
+    )
+    rows = _drop(rows, pl.any_horizontal(pl.col("series", "time").is_null()), findings, "ingest.null_key", "rows without series or time were left out")
+    rows = _as_numbers(rows, job, source)
+    rows = _to_utc(rows, job, findings)
+    rows = _drop(rows, ~pl.struct(pl.all()).is_first_distinct(), findings, "ingest.repeated", "rows that repeat another one in every column were left out")
+    rows = _drop(rows, pl.col("time").dt.epoch("us") % (job.step.total_seconds() * 1e6) != 0, findings, "ingest.off_grid", f"rows whose time is not a multiple of {job.frequency} were left out")
+    rows = _drop(rows, ~pl.struct("series", "time").is_last_distinct(), findings, "ingest.conflicting", "rows with a series and time that a later row has too were left out")
+    return _within_bounds(rows, job, findings).sort("series", "time"), findings
+
+
+def _located(path: str, base: Path) -> Path:
+    if path.startswith("sample:"):
+        name = path.removeprefix("sample:")
+        found = Path(data.__file__).parent / f"{name}.parquet"
+        if not found.is_file():
+            samples = [file.stem for file in found.parent.glob("*.parquet")]
+            raise NotFoundError("source.unknown_sample", f'there is no sample "{name}"', nearest(name, samples))
+        return found
+    found = (base / Path(path).expanduser()).absolute()
+    if not found.exists():
+        raise NotFoundError("source.not_found", f'the source "{found}" does not exist', "mend source.path in the job file")
+    try:
+        found.open("rb").close()
+    except OSError as error:
+        raise StorageError("source.unreadable", f'cannot read "{found}" ({error.strerror})', "check its permissions") from error
+    return found
+
+
+def _require_columns(present: Iterable[str], job: DatasetJob, source: str) -> None:
+    present = list(present)
+    for wanted in (job.time, job.series, *job.channels):
+        if wanted not in present:
+            raise DataError(
+                "ingest.missing_column", f'"{source}" has no column "{wanted}"', nearest(wanted, present) + " (set it in the job file)"
+            )
+
+
+def _parsed_time(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
+    times = raw[job.time]
+    if isinstance(times.dtype, pl.Datetime):
+        return times.dt.cast_time_unit("us")
+    if times.dtype == pl.Date:
+        return times.cast(pl.Datetime("us"))
+    text = times.cast(pl.String)
+    parsed = text.str.to_datetime(time_unit="us", strict=False, ambiguous="null")
+    bad = raw.with_row_index("row", offset=1).filter(parsed.is_null() & text.is_not_null())
+    if len(bad):
+        raise DataError(
+            "ingest.malformed_time",
+            f'"{source}", row {bad["row"][0]}: "{bad[job.time][0]}" in column "{job.time}" is not a time ({len(bad)} such rows)',
+            'write times as "2013-01-31 17:00:00"',
+        )
+    return parsed
+
+
+def _as_numbers(rows: pl.DataFrame, job: DatasetJob, source: str) -> pl.DataFrame:
+    numbers = rows.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in job.channels)
+    for name in job.channels:
+        bad = rows.filter(numbers[name].is_null() & rows[name].is_not_null())
+        if len(bad):
+            raise DataError(
+                "ingest.not_a_number",
+                f'"{source}", {bad["series"][0]} at {bad["time"][0]}: "{bad[name][0]}" in column "{name}" is not a number ({len(bad)} such rows)',
+                "mend the rows or leave the cell empty",
+            )
+    return numbers
+
+
+def _to_utc(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.DataFrame:
+    dtype = rows.schema["time"]
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
+    # In autumn the local hour between two offsets comes twice: the first row of a series for it is the earlier instant,
+    # the second the later. A source that tells it once means the earlier.
+    again = pl.col("time").cum_count().over("series", "time") > 1
+    local = rows.with_columns(
+        first=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="earliest", non_existent="null"),
+        second=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="latest", non_existent="null"),
+        again=again,
+    )
+    ambiguous = local.filter(pl.col("first") != pl.col("second"))
+    if len(ambiguous):
+        told = "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
+        findings.append(Finding("ingest.doubled_hour", len(ambiguous), told, _places(ambiguous)))
+    local = _drop(local, pl.col("first").is_null(), findings, "ingest.missing_hour", "rows at local times that spring's clock change skips were left out")
+    chosen = pl.when("again").then("second").otherwise("first").dt.convert_time_zone("UTC").cast(TIME)
+    return local.with_columns(time=chosen).drop("first", "second", "again")
+
+
+def _within_bounds(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.DataFrame:
+    for name, channel in job.channels.items():
+        value = pl.col(name)
+        wrong = value.is_nan() | value.is_infinite()
+        if channel.lower is not None:
+            wrong |= value < channel.lower
+        if channel.upper is not None:
+            wrong |= value > channel.upper
+        bad = rows.filter(wrong)
+        if len(bad):
+            places = tuple(f"{row['series']} {row['time']} {name}={row[name]:g}" for row in bad.head(_SHOWN).to_dicts())
+            told = f"values of {name} that are not finite or outside [{channel.lower}, {channel.upper}] became missing"
+            findings.append(Finding("ingest.out_of_range", len(bad), told, places))
+            rows = rows.with_columns(pl.when(~wrong).then(value).alias(name))
+    return rows
+
+
+def _released_at(job: DatasetJob, start: datetime) -> pl.Expr:
+    # A row is there once its step is over; one in fifty comes late, always the same ones, as in a real feed.
+    late = pl.struct("series", "time").hash(seed=7) % _LATE_ONE_IN == 0
+    ready = pl.col("time") + job.step
+    is_history = ready <= start
+    return pl.when(late & ~is_history).then(ready.dt.offset_by(_LATENESS)).otherwise(ready)
+
+
+def _drop(rows: pl.DataFrame, wrong: pl.Expr, findings: list[Finding], code: str, told: str) -> pl.DataFrame:
+    marked = rows.with_columns(wrong.fill_null(value=False).alias("__wrong"))
+    bad = marked.filter("__wrong")
+    if len(bad):
+        findings.append(Finding(code, len(bad), told, _places(bad)))
+    return marked.filter(~pl.col("__wrong")).drop("__wrong")
+
+
+def _places(rows: pl.DataFrame) -> tuple[str, ...]:
+    return tuple(f"{row['series']} {row['time']}" for row in rows.head(_SHOWN).to_dicts())
+

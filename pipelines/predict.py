@@ -1,0 +1,127 @@
+"""Make forecasts from the newest history with the champion, and issue them: all series at once, all or nothing."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from forecast.clock import SystemClock
+from forecast.errors import DataError, UnavailableError
+from forecast.installation import Installation
+from forecast.jobs import DatasetJob
+from forecast.lake import FORECASTS
+from forecast.ledger import Issuance
+from forecast.panel import Panel
+from forecast.runtime import Prediction, ServedModel, load
+from pipelines.clean import clean
+from pipelines.features import known_future
+
+
+def issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
+    """Issue a forecast of every series with the champion; returns it, and whether it is a new one.
+
+    With the same rows and the same model the forecast would be the same, so the one already issued is returned.
+    """
+    job = installation.jobs.datasets[name]
+    champion = installation.ledger.champion(name)
+    if champion is None:
+        raise UnavailableError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
+    table = installation.observations(name)
+    if not table.exists:
+        raise UnavailableError("history.empty", f"{name} has no rows", f'run "forecast ingest {name}"')
+    version = table.version
+    latest = installation.ledger.issuance(name)
+    if latest and (latest.data_version, latest.model_version) == (version, champion.model_version):
+        return latest, False
+    panel = clean(table.read(version=version), job)
+    model = load(installation.home.models / champion.folder)
+    prediction = extend(model, panel, job, model.manifest.horizon)
+    issued_at = installation.clock(name).now()
+    issuance = Issuance(
+        forecast_id=uuid.uuid4().hex,
+        dataset=name,
+        issued_at=issued_at,
+        origin=panel.end,
+        horizon=model.manifest.horizon,
+        quantiles=model.manifest.quantiles,
+        data_version=version,
+        model_name=champion.model_name,
+        model_version=champion.model_version,
+        model_folder=champion.folder,
+        imputed_fraction=1.0 - float(panel.observed[:, -job.lookback :].mean()),
+        recorded_at=SystemClock().now(),
+    )
+    rows = to_rows(prediction, panel, model).with_columns(
+        forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(issued_at.astimezone(UTC).strftime("%Y-%m"))
+    )
+    installation.forecasts(name).append(rows.select(list(FORECASTS)))
+    installation.ledger.issue(issuance)  # the forecast becomes visible here, whole
+    return issuance, True
+
+
+def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> Prediction:
+    """Forecast ``horizon`` steps of every series from the end of a panel: [S, horizon, C].
+
+    Beyond the trained horizon the median is fed back as if it had been observed, and covariates known only up to the
+    origin repeat their last season; such steps say less of the future than their bands tell.
+    """
+    lookback, trained = model.manifest.lookback, model.manifest.horizon
+    if panel.steps < lookback:
+        raise DataError("forecast.short_history", f"{panel.steps} rows of history are fewer than the look-back of {lookback}", "ingest more rows")
+    targets, past = panel.targets[:, -lookback:], _carried_forward(panel.past[:, -lookback:])
+    _require_whole(targets, panel, job)
+    parts: list[Prediction] = []
+    for begin in range(0, horizon, trained):
+        future = known_future(panel.time(panel.steps - lookback + begin), panel.step, lookback + trained, job)
+        parts.append(model.predict(targets, past, np.repeat(future[None], len(panel.series), axis=0), panel.series))
+        median = parts[-1].quantiles[..., model.median]
+        targets = np.concatenate([targets, median], axis=1)[:, -lookback:]
+        seasons = -(-trained // job.season)
+        repeated = np.tile(past[:, -job.season :], (1, seasons, 1))[:, :trained]
+        past = np.concatenate([past, repeated], axis=1)[:, -lookback:]
+    return Prediction(
+        np.concatenate([part.mean for part in parts], axis=1)[:, :horizon],
+        np.concatenate([part.quantiles for part in parts], axis=1)[:, :horizon],
+    )
+
+
+def to_rows(prediction: Prediction, panel: Panel, model: ServedModel) -> pl.DataFrame:
+    """Return a forecast as rows of series, channel, lead, time, mean, quantiles."""
+    horizon, channels = prediction.mean.shape[1:]
+    times = [panel.time(panel.steps + lead) for lead in range(horizon)]
+    frames = [
+        pl.DataFrame({
+            "lead": np.arange(1, horizon + 1, dtype=np.int32),
+            "time": pl.Series(times, dtype=FORECASTS["time"]),
+            "mean": prediction.mean[s, :, c],
+            "quantiles": pl.Series(prediction.quantiles[s, :, c].tolist(), dtype=pl.List(pl.Float64)),
+        }).with_columns(series=pl.lit(name), channel=pl.lit(model.manifest.targets[c]))
+        for s, name in enumerate(panel.series)
+        for c in range(channels)
+    ]  # fmt: skip
+    return pl.concat(frames)
+
+
+def _carried_forward(values: np.ndarray) -> np.ndarray:
+    # The newest covariates often come later than the newest targets; the last known value stands in for them.
+    carried = values.copy()
+    for step in range(1, carried.shape[1]):
+        missing = np.isnan(carried[:, step])
+        carried[:, step][missing] = carried[:, step - 1][missing]
+    return carried
+
+
+def _require_whole(targets: np.ndarray, panel: Panel, job: DatasetJob) -> None:
+    for number, series in enumerate(panel.series):
+        for place, channel in enumerate(job.targets):
+            missing = np.flatnonzero(np.isnan(targets[number, :, place]))
+            if len(missing):
+                at: datetime = panel.time(panel.steps - targets.shape[1] + int(missing[0]))
+                raise DataError(
+                    "forecast.history_gap",
+                    f"{series} has {len(missing)} missing values of {channel} in its look-back, the first at {at}",
+                    "ingest the missing rows, or raise fill_limit of the channel in the job file",
+                )
