@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine, RowMapping
 from forecast.errors import NotFoundError, StorageError
 
 _METADATA = sa.MetaData()
+_LAST_ROWS = timedelta(hours=6)  # rows of a replay come up to three hours late
 _BIG_KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only an INTEGER key
 
 
@@ -84,6 +85,7 @@ CLOCKS = sa.Table(
     _METADATA,
     sa.Column("dataset", sa.String(64), primary_key=True),
     sa.Column("position", _UtcTime, nullable=False),
+    sa.Column("stopped", sa.Boolean, nullable=False, default=False),
 )
 
 
@@ -261,10 +263,23 @@ class Ledger:
                 connection.execute(sa.insert(CLOCKS).values(dataset=dataset, position=start))
         return found or start
 
-    def set_clock(self, dataset: str, position: datetime) -> None:
-        """Move a replay on; only the scheduler does."""
+    def move_clock(self, dataset: str, position: datetime) -> None:
+        """Move a replay on, unless it has stopped; only the scheduler does."""
         with self._engine.begin() as connection:
-            connection.execute(sa.update(CLOCKS).where(CLOCKS.c.dataset == dataset).values(position=position))
+            connection.execute(
+                sa.update(CLOCKS)
+                .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False))
+                .values(position=position)
+            )
+
+    def stop_clock(self, dataset: str, position: datetime) -> None:
+        """Stop a replay for good where its source has no more rows: nothing new would ever come."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(CLOCKS)
+                .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False))
+                .values(stopped=True, position=position + _LAST_ROWS)
+            )
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -1,14 +1,11 @@
 """Checks on shapes, dtypes and devices that ops share: free of device work, so they always run."""
 
 from collections.abc import Mapping
-from typing import Final
 
-import torch
 from torch import Tensor
 
 from kernels.errors import KernelError, KernelErrorCode
-
-DTYPES: Final = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+from kernels.precision import DTYPES
 
 
 def require_shape(name: str, tensor: Tensor, expected: Mapping[str, int | None]) -> None:

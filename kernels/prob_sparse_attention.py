@@ -14,6 +14,7 @@ from kernels import prob_sparse_torch as plain
 from kernels.checks import require_finite, require_same_device, require_same_kind, require_shape
 from kernels.errors import KernelError, KernelErrorCode
 from kernels.key_sampling import Sampling, draw_keys
+from kernels.precision import working_dtype
 from kernels.prob_sparse_reference import Measure, sample_size
 from kernels.routing import Route, log_once, route_for
 from kernels.triton_support import refusal
@@ -139,7 +140,7 @@ def _(query: Tensor, _key: Tensor, _value: Tensor, _keys: Tensor, count: int, *_
     return (
         torch.empty(query.shape, dtype=query.dtype, device=query.device),
         query.new_empty((B, H, count), dtype=torch.int64),
-        query.new_empty((B, H, count), dtype=plain.working_dtype(query.dtype)),
+        query.new_empty((B, H, count), dtype=working_dtype(query.dtype)),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from kernels.precision import working_dtype
+
 # B batch, H heads, LQ queries, LK keys, D head size, U sampled keys, u selected queries, P pairs (b, h) of a piece
 
 # About 2 MB of float32 scores a piece: what a core's L2 holds. A GPU wants few launches instead.
@@ -115,11 +117,6 @@ def select(measure: Tensor, count: int) -> Tensor:
     backwards = torch.arange(length - 1, -1, -1, device=measure.device)
     best = (ordered.to(torch.int64) * (1 << 32) + backwards).topk(count, dim=-1, sorted=False).values
     return (length - 1 - (best & 0xFFFFFFFF)).sort(-1).values
-
-
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Scores, softmax and sums run in float32, or in float64 where the inputs are."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def pieces(scores_per_pair: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

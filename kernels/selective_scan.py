@@ -1,7 +1,7 @@
 """The selective scan of a state space model (Mamba, arXiv 2312.00752), called as `mamba_ssm` calls it.
 
-Forward, a deterministic backward, and both directions of a sequence in one call. The state is float32 (float64 for float64
-inputs): bfloat16 loses it after a few hundred steps.
+Forward, a deterministic backward, and both directions of a sequence in one call. The state is float32 (float64 for
+float64 inputs): bfloat16 loses it after a few hundred steps.
 """
 
 from typing import Any, Final
@@ -12,6 +12,7 @@ from torch import Tensor
 from kernels import selective_scan_torch as plain
 from kernels.checks import require_same_device, require_same_kind, require_shape
 from kernels.errors import KernelError, KernelErrorCode
+from kernels.precision import working_dtype
 from kernels.routing import Route, log_once, route_for
 from kernels.triton_support import refusal
 
@@ -36,8 +37,8 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Scan h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t and return y_t = (C_t h_t + D u_t) silu(z_t), [B, D, L].
 
-    u, delta, z [B, D, L]; A [D, N]; B, C [B, N, L], or [D, N] where they do not depend on time; D, delta_bias [D]; A, D and
-    delta_bias may be float32 beside lower precision. `delta_softplus` applies softplus to delta + delta_bias. With
+    u, delta, z [B, D, L]; A [D, N]; B, C [B, N, L], or [D, N] where they do not depend on time; D, delta_bias [D]. A, D
+    and delta_bias may be float32 beside lower precision. `delta_softplus` applies softplus to delta + delta_bias. With
     `return_last_state` also h_L [B, D, N] in float32 (float64 for float64), gradients included. Raises KernelError.
     """
     _check({"B": None, "D": None, "L": None}, u, delta, A, B, C, D, z, delta_bias)
@@ -60,9 +61,9 @@ def selective_scan_bidirectional(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Scan both ways at once: arguments and results of `selective_scan` with two directions stacked in front.
 
-    u, delta, z [2, B, D, L]; A [2, D, N]; B, C [2, B, N, L] or [2, D, N]; D, delta_bias [2, D]. Index 0 runs from the first
-    step to the last, index 1 from the last to the first; both are given and returned in natural order, so nothing is
-    flipped by the caller. Share a tensor between directions with `expand`.
+    u, delta, z [2, B, D, L]; A [2, D, N]; B, C [2, B, N, L] or [2, D, N]; D, delta_bias [2, D]. Index 0 runs from the
+    first step to the last, index 1 from the last to the first; both are given and returned in natural order, so the
+    caller flips nothing. Share a tensor between directions with `expand`.
     """
     _check({"directions": 2, "B": None, "D": None, "L": None}, u, delta, A, B, C, D, z, delta_bias)
     out, last = _scan(u, delta, A, B, C, D, z, delta_bias, softplus=delta_softplus)
@@ -173,7 +174,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     G, batch, channels, L = u.shape
     N, save = A.shape[2], rest[-1]
-    exact = plain.working_dtype(u.dtype)
+    exact = working_dtype(u.dtype)
     blocks = -(-L // plain.KEPT_EVERY)
     gate_kept = save and z is not None and _refused(u, A, B, C) is not None
     return (
@@ -243,9 +244,9 @@ def _check(
     require_same_kind({"u": u, "delta": delta, "B": B, "C": C, "z": z})
     require_same_device({"u": u, "A": A, "D": D, "delta_bias": bias})
     for name, t in (("A", A), ("D", D), ("delta_bias", bias)):
-        if t is not None and t.dtype not in (u.dtype, plain.working_dtype(u.dtype)):
+        if t is not None and t.dtype not in (u.dtype, working_dtype(u.dtype)):
             raise KernelError(
                 KernelErrorCode.MIXED_DTYPES,
                 f"{name} is {t.dtype} beside u {u.dtype}",
-                f"cast {name} to {plain.working_dtype(u.dtype)}",
+                f"cast {name} to {working_dtype(u.dtype)}",
             )

@@ -1,7 +1,7 @@
 """The selective scan in plain torch: fast on a CPU, the fallback elsewhere, and two forms that can be exported.
 
-The state is [G, B, N, D] with channels innermost and updated in place; every 16th state is kept and the steps between are
-recomputed in a hand-written backward, so training costs O(L) time and the states of a sixteenth of the steps.
+The state is [G, B, N, D] with channels innermost and updated in place; every 16th state is kept and the steps between
+are recomputed in a hand-written backward, so training costs O(L) time and the states of a sixteenth of the steps.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.prob_sparse_torch import working_dtype
+from kernels.precision import working_dtype
 
 # G directions (the second runs from the last step to the first), B batch, D channels, N states of a channel, L steps
 

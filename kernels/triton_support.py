@@ -10,8 +10,8 @@ from typing import Final
 import torch
 
 from kernels.errors import KernelError, KernelErrorCode
+from kernels.precision import KERNEL_DTYPES
 
-KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 _OFF: Final = "KERNELS_TRITON"  # set to "off" to send every call to plain torch
 
 

@@ -31,6 +31,8 @@ class ITransformerConfig:
     layers: int = 2
     heads: int = 8
     dropout: float = 0.1
+    attention_dropout: float = 0.0
+    """On attention weights; above 0 it keeps torch from its fused kernel while training."""
     scale_windows: bool = True
     """Scale each target window by its own mean and deviation, and the forecast back (RevIN without affine)."""
     shared_embedding: bool = False
@@ -48,8 +50,9 @@ class ITransformerConfig:
         for option in ("width", "feed_forward", "layers", "heads"):
             if getattr(self, option) < 1:
                 raise OptionOutOfRangeError(option, getattr(self, option), "1 or more")
-        if not 0 <= self.dropout < 1:
-            raise OptionOutOfRangeError("dropout", self.dropout, "at least 0 and below 1")
+        for option in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, option) < 1:
+                raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
         if self.width % self.heads:
             raise WidthNotDivisibleError(self.width, self.heads)
 
@@ -59,7 +62,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ITransformerConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config.width, config.heads, config.dropout)
+        self.attention = SelfAttention(config.width, config.heads, config.attention_dropout)
         self.dropout = Dropout(config.dropout)
         self.norm_attention = nn.LayerNorm(config.width)
         self.feed_forward = FeedForward(config.width, config.feed_forward, config.dropout)
@@ -165,7 +168,7 @@ class ITransformerModel(NetworkModel):
                 {"batch_size": 64, "n_epochs": 10, "optimizer_cls": torch.optim.Adam, "optimizer_kwargs": {"lr": 1e-3}},
             ),
             "faithful": Recipe(
-                ITransformerConfig(width=256, feed_forward=256, shared_embedding=True),
+                ITransformerConfig(width=256, feed_forward=256, attention_dropout=0.1, shared_embedding=True),
                 {
                     "batch_size": 32,
                     "n_epochs": 10,

@@ -83,6 +83,24 @@ class Mixer(nn.Module):
         return patches + mixed
 
 
+class MixerLayer(nn.Module):
+    """Channel mixer in hybrid mode (`channels` is not None), then patch mixer, then feature mixer."""
+
+    def __init__(self, channels: int | None, patches: int, config: PatchTSMixerConfig) -> None:
+        super().__init__()
+        self.channels = Mixer(1, channels, config) if channels is not None else nn.Identity()
+        self.patches = Mixer(2, patches, config)
+        self.features = Mixer(3, config.width, config)
+
+    def forward(self, patches: Tensor, keep: int | None = None) -> Tensor:
+        """Embedded patches [B, K, N, D] in and out; `keep` drops all but the first channels, [B, keep, N, D].
+
+        After the channel mixer no channel looks at another, so the last layer need not finish those that nobody reads.
+        """
+        mixed: Tensor = self.features(self.patches(self.channels(patches)[:, :keep]))
+        return mixed
+
+
 class PatchTSMixer(nn.Module):
     """The network: patches, mixers, one linear head shared by all target channels, [B, H, C, Q] out.
 
@@ -100,12 +118,10 @@ class PatchTSMixer(nn.Module):
         self.embed = nn.Linear(config.patch_length, config.width)
         if shape.static:
             self.embed_static = nn.Linear(shape.static, config.width)
-        layers: list[Mixer] = []
-        for _ in range(config.layers):
-            if config.mix_channels:
-                layers.append(Mixer(1, channels, config))
-            layers += [Mixer(2, self.patching.count, config), Mixer(3, config.width, config)]
-        self.mixers = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(
+            MixerLayer(channels if config.mix_channels else None, self.patching.count, config)
+            for _ in range(config.layers)
+        )
         self.head_dropout = Dropout(config.head_dropout)
         self.head = nn.Linear(self.patching.count * config.width, shape.horizon * shape.outputs)
         if shape.future:
@@ -134,8 +150,10 @@ class PatchTSMixer(nn.Module):
         if static is not None:
             shift = self.embed_static(static).unsqueeze(2)  # [B, 1 or C, 1, D]
             patches = torch.cat([patches[:, :targets] + shift, patches[:, targets:]], dim=1)  # [B, K, N, D]
-        mixed = self.mixers(patches)[:, :targets]  # [B, C, N, D]
-        forecast = self.head(self.head_dropout(mixed.flatten(2)))  # [B, C, H * Q]
+        for layer in self.layers[:-1]:
+            patches = layer(patches)
+        patches = self.layers[-1](patches, keep=targets)  # [B, C, N, D]
+        forecast = self.head(self.head_dropout(patches.flatten(2)))  # [B, C, H * Q]
         forecast = forecast.unflatten(-1, (self.shape.horizon, outputs)).transpose(1, 2)  # [B, H, C, Q]
         if future is not None:
             forecast = forecast + self.future(future).unflatten(-1, (targets, outputs))  # [B, H, C, Q]

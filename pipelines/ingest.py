@@ -10,11 +10,10 @@ from pathlib import Path
 import polars as pl
 
 import data
-from forecast.clock import Clock
 from forecast.errors import DataError, NotFoundError, StorageError, nearest
-from forecast.installation import replay_start
+from forecast.installation import Installation, replay_start
 from forecast.jobs import DatasetJob
-from forecast.lake import TIME, Observations
+from forecast.lake import TIME
 from pipelines.sources import SOURCES
 
 _SHOWN = 3
@@ -50,23 +49,27 @@ class Receipt:
     findings: tuple[Finding, ...] = field(default=())
 
 
-def ingest(name: str, job: DatasetJob, table: Observations, clock: Clock, base: Path) -> Receipt:
+def ingest(name: str, installation: Installation) -> Receipt:
     """Read the source of a data set and merge what is new; doing it twice changes nothing the second time.
 
-    ``base`` is the folder that a relative path of the job file starts from. Raises ``source.*`` if the source cannot be
-    read, ``ingest.*`` if its columns do not fit; nothing is written then.
+    Raises ``source.*`` if the source cannot be read, ``ingest.*`` if its columns do not fit; nothing is written then.
     """
-    path = _located(job.source.path, base)
+    job = installation.jobs.datasets[name]
+    path = _located(job.source.path, installation.home.path)
     raw = SOURCES[job.source.kind](path)
     start = replay_start(job)
-    if start is not None:
-        raw = raw.filter(pl.col(job.time) <= clock.now().astimezone(job.tz).replace(tzinfo=None))
-    rows, findings = conform(raw, job, path.name)
-    if start is not None:
-        rows = rows.filter(_released_at(job, start) <= clock.now())
+    if start is None:
+        rows, findings = conform(raw, job, path.name)
+    else:
+        now = installation.clock(name).now()
+        so_far = raw.filter(pl.col(job.time) <= now.astimezone(job.tz).replace(tzinfo=None))
+        rows, findings = conform(so_far, job, path.name)
+        rows = rows.filter(_released_at(job, start) <= now)
+        if len(so_far) == len(raw):
+            installation.ledger.stop_clock(name, now)
     if rows.is_empty():
         raise DataError("ingest.empty", f'"{path}" has no usable row yet', "check the source and its zone")
-    counts = table.merge(rows)
+    counts = installation.observations(name).merge(rows)
     return Receipt(
         dataset=name,
         rows=len(rows),

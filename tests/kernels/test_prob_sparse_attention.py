@@ -193,7 +193,7 @@ def test_the_same_call_repeats_bit_by_bit() -> None:
 
 def test_a_second_derivative_is_refused_not_wrong() -> None:
     leaf = torch.randn(1, 1, 9, 4, requires_grad=True)
-    (grad,) = torch.autograd.grad(prob_sparse_attention(leaf, leaf, leaf).sum(), leaf, create_graph=True)
+    (grad,) = torch.autograd.grad(prob_sparse_attention(leaf, leaf, leaf).square().sum(), leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
 

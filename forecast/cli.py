@@ -1,0 +1,307 @@
+"""The command line: every step of the service, for people and (with ``--json``) for machines.
+
+Exit codes: 0 done, 1 internal error, 2 wrong usage or job file, 3 not found, 4 bad data, 5 storage, 6 conflict (a port or
+lock is taken), 7 training failed, 8 something needed first is not there yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forecast.console import ERR, OUT, leaderboard, print_error, print_issuance, print_json, print_receipt, runs_table
+from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
+from forecast.installation import Installation
+from forecast.settings import JOB_FILE, Home
+from forecast.supervisor import Member, Supervisor, require_free_port
+from forecast.vocabulary import Horizon
+
+app = typer.Typer(
+    name="forecast",
+    help="Long-horizon forecasting as a service: ingest series, train models nightly, serve rolling forecasts.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    epilog="Start with: forecast init my-home && cd my-home && forecast ingest && forecast train && forecast up",
+)
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", envvar="FORECAST_HOME", help="Folder with forecast.toml; the current folder if not given.", show_default=False),
+]
+DatasetArgument = Annotated[str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
+UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; only loopback addresses are allowed.")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make; it becomes the home.")] = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Make a home: a folder with a job file for the sample data set, ready to be changed to your own data."""
+    home = Home(folder.expanduser().absolute())
+    if home.job_file.exists():
+        raise ConflictError("home.exists", f'"{home.job_file}" exists already', "change it, or choose another folder")
+    home.prepare()
+    _write_sample_job(home)
+    if as_json:
+        print_json({"home": str(home.path), "job_file": str(home.job_file)})
+    else:
+        OUT.print(f'made "{home.job_file}" for the sample data set; next: [bold]forecast ingest --home {home.path}[/]')
+
+
+@app.command()
+def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Bring new rows of a data set in; rows that are there already change nothing."""
+    from pipelines.ingest import ingest as bring_in
+
+    installation = Installation.open(home)
+    name, _ = installation.jobs.dataset(dataset)
+    receipt = bring_in(name, installation)
+    if as_json:
+        print_json(receipt)
+    else:
+        print_receipt(receipt)
+
+
+@app.command()
+def train(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
+    installation = Installation.open(home)
+    name, job = installation.jobs.dataset(dataset)
+    _train(installation, name, as_json=as_json)
+
+
+@app.command(name="forecast")
+def forecast_(
+    dataset: DatasetArgument = None,
+    horizon: Annotated[int | None, typer.Option(help="Steps to plot; beyond the trained horizon the forecast is recursive.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Issue a forecast with the champion from the newest rows, and write it as an HTML report."""
+    if horizon is not None:
+        Horizon(horizon)
+    installation = Installation.open(home)
+    name, job = installation.jobs.dataset(dataset)
+    _forecast(installation, name, horizon, as_json=as_json)
+
+
+@app.command()
+def serve(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    home: HomeOption = None,
+) -> None:
+    """Serve forecasts over REST, with a page at / and the interface's documentation at /docs."""
+    from api.server import serve as run_service
+
+    run_service(Installation.open(home), host, port)
+
+
+@app.command()
+def schedule(home: HomeOption = None) -> None:
+    """Run the scheduler: starts refreshes and nightly retrains when the job file says."""
+    from forecast.scheduling import Scheduler
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    Scheduler(Installation.open(home)).run()
+
+
+@app.command()
+def ui(port: UiPortOption = 5000, home: HomeOption = None) -> None:
+    """Open MLflow's UI on the runs of this home."""
+    installation = Installation.open(home)
+    require_free_port(port, "--ui-port")
+    member = _mlflow(installation.home, port)
+    with Supervisor([member], installation.home.logs) as supervisor:
+        supervisor.wait_until_ready()
+        OUT.print(f"MLflow UI at http://127.0.0.1:{port} (Ctrl-C stops it)")
+        supervisor.watch()
+
+
+@app.command()
+def up(host: HostOption = "127.0.0.1", port: PortOption = 8000, ui_port: UiPortOption = 5000, home: HomeOption = None) -> None:
+    """Run service, scheduler and MLflow UI together until Ctrl-C, then stop all of them."""
+    installation = Installation.open(home)
+    with _everything(installation, host, port, ui_port) as supervisor:
+        supervisor.wait_until_ready()
+        if not supervisor.stopping:
+            _print_addresses(port, ui_port)
+            supervisor.watch()
+        OUT.print("stopping")
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show each data set's champion and latest forecast, and the latest runs of jobs."""
+    installation = Installation.open(home)
+    ledger = installation.ledger
+    datasets = {
+        name: {"champion": ledger.champion(name), "forecast": ledger.issuance(name), "now": installation.clock(name).now()}
+        for name in installation.jobs.datasets
+    }
+    runs = ledger.runs(limit=20)
+    if as_json:
+        print_json({"datasets": datasets, "runs": runs})
+        return
+    for name, job in installation.jobs.datasets.items():
+        champion, issuance = ledger.champion(name), ledger.issuance(name)
+        OUT.print(f"[bold]{name}[/]: {champion.verdict if champion else 'no champion yet'}")
+        if issuance:
+            print_issuance(issuance, job, is_new=False)
+    OUT.print(runs_table(runs))
+
+
+@app.command(hidden=True)
+def worker(run_id: int, home: HomeOption = None) -> None:
+    """Execute one claimed run of a job."""
+    from forecast.worker import work
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not work(Installation.open(home), run_id, OUT):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Home of the demo; made if it is not there, reused if it is.")] = Path("demo"),
+    port: PortOption = 8000,
+    ui_port: UiPortOption = 5000,
+    serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Keep serving until Ctrl-C.")] = True,
+) -> None:
+    """Show the whole service on the sample: ingest, train, forecast, serve, and a first accelerated night."""
+    from pipelines.ingest import ingest as bring_in
+
+    for number, option in ((port, "--port"), (ui_port, "--ui-port")):
+        require_free_port(number, option)
+    if not Home(folder.absolute()).job_file.exists():
+        init(folder)
+    installation = Installation.open(folder)
+    name, _ = installation.jobs.dataset(None)
+    OUT.rule("1. ingest")
+    print_receipt(bring_in(name, installation))
+    OUT.rule("2. train, compare, promote")
+    champion = installation.ledger.champion(name)
+    if champion is None:
+        _train(installation, name, as_json=False)
+    else:
+        OUT.print(f"reusing the champion of an earlier demo: {champion.verdict}")
+    OUT.rule("3. forecast")
+    _forecast(installation, name, None, as_json=False)
+    OUT.rule("4. service, scheduler, MLflow UI")
+    with _everything(installation, "127.0.0.1", port, ui_port) as supervisor:
+        supervisor.wait_until_ready()
+        _first_night(installation, name, supervisor)
+        if serving and not supervisor.stopping:
+            _print_addresses(port, ui_port)
+            supervisor.watch()
+        OUT.print("stopping service, scheduler and MLflow UI")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and an exit code, never a traceback."""
+    try:
+        app()
+    except ForecastError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _write_sample_job(home: Home) -> None:
+    text = (Path(__file__).parent / "sample.toml").read_text(encoding="utf-8")
+    try:
+        with home.job_file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise StorageError("home.not_writable", f'cannot write "{home.job_file}" ({error.strerror})', "choose another folder") from error
+
+
+def _train(installation: Installation, name: str, *, as_json: bool) -> None:
+    from forecast.progress import Reporter
+    from pipelines.retrain import retrain
+
+    night = retrain(name, installation, Reporter(ERR if as_json else OUT))
+    if as_json:
+        print_json(night)
+    else:
+        OUT.print(leaderboard(night, installation.jobs.datasets[name]))
+        OUT.print(night.verdict.sentence)
+
+
+def _forecast(installation: Installation, name: str, horizon: int | None, *, as_json: bool) -> None:
+    from pipelines.predict import issue
+    from pipelines.report import write_report
+
+    issuance, is_new = issue(name, installation)
+    report = write_report(name, installation, issuance, horizon)
+    if as_json:
+        print_json({"issuance": issuance, "is_new": is_new, "report": str(report)})
+    else:
+        print_issuance(issuance, installation.jobs.datasets[name], is_new=is_new)
+        OUT.print(f"  plot: {report}")
+
+
+def _everything(installation: Installation, host: str, port: int, ui_port: int) -> Supervisor:
+    if port == ui_port:
+        raise ConfigError("port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port")
+    require_free_port(port, "--port", host)
+    require_free_port(ui_port, "--ui-port")
+    ours = [sys.executable, "-m", "forecast"]
+    home = ["--home", str(installation.home.path)]
+    address = f"[{host}]" if ":" in host else host
+    members = [
+        Member("service", [*ours, "serve", "--host", host, "--port", str(port), *home], f"http://{address}:{port}/healthz"),
+        Member("scheduler", [*ours, "schedule", *home]),
+        _mlflow(installation.home, ui_port),
+    ]
+    return Supervisor(members, installation.home.logs)
+
+
+def _mlflow(home: Home, port: int) -> Member:
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.tracking_uri,
+        "--default-artifact-root", home.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    return Member("mlflow", command, f"http://127.0.0.1:{port}/health", quiet)
+
+
+def _print_addresses(port: int, ui_port: int) -> None:
+    OUT.print(f"  forecasts   http://127.0.0.1:{port}/")
+    OUT.print(f"  REST docs   http://127.0.0.1:{port}/docs")
+    OUT.print(f"  MLflow UI   http://127.0.0.1:{ui_port}/")
+    OUT.print("  Ctrl-C stops all of them")
+
+
+def _first_night(installation: Installation, name: str, supervisor: Supervisor) -> None:
+    """Wait until the scheduler has issued forecasts and retrained once by the replay's clock."""
+    ledger = installation.ledger
+    job = installation.jobs.datasets[name]
+    if any(run.state == "succeeded" and run.kind == "retrain" for run in ledger.runs(dataset=name)):
+        return
+    speed = job.source.speed
+    OUT.print(f"the replay runs {speed:g} times as fast as the clock: waiting for three forecasts and the first nightly retrain")
+
+    def has_happened() -> bool:
+        nights = [run for run in ledger.runs(dataset=name) if run.kind == "retrain" and run.state != "running"]
+        return bool(nights) and len(ledger.issuances(name)) >= 3
+
+    supervisor.wait_for(has_happened, "three forecasts and a retrain", 600)
+    for issuance in reversed(ledger.issuances(name)):
+        print_issuance(issuance, job, is_new=True)
+    OUT.print(runs_table(ledger.runs(dataset=name)))
+    failed = [run for run in ledger.runs(dataset=name) if run.state in {"failed", "abandoned"}]
+    if failed:
+        raise UnavailableError("demo.run_failed", f"run {failed[0].run_id} {failed[0].state}: {failed[0].reason}", f'see "{installation.home.logs}"')

@@ -1,0 +1,134 @@
+"""What the command line prints: tables and sentences for people, JSON for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from forecast.errors import ForecastError
+from forecast.evaluation import Evidence
+from forecast.jobs import DatasetJob
+from forecast.ledger import Issuance, Run
+from forecast.metrics import skill
+
+if TYPE_CHECKING:
+    from pipelines.ingest import Receipt
+    from pipelines.retrain import Night
+
+OUT = Console(highlight=False)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+NAIVE, LINEAR = "seasonal_naive", "linear"
+
+
+def print_json(value: object) -> None:
+    """Write one JSON document to standard output."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def print_error(error: ForecastError, *, as_json: bool) -> None:
+    """Say what failed in one line on standard error: fact, remedy, code."""
+    if as_json:
+        sys.stderr.write(json.dumps({"code": error.code, "message": error.fact, "remedy": error.remedy}) + "\n")
+    else:
+        ERR.print(f"[bold red]error[/]: {_escaped(str(error))} [dim]({error.code})[/]")
+
+
+def print_receipt(receipt: Receipt) -> None:
+    """Say what came in and what was wrong with it."""
+    OUT.print(
+        f"[bold]{receipt.dataset}[/]: {receipt.rows:,} rows of {len(receipt.series)} series "
+        f"([green]{receipt.new:,} new[/], {receipt.changed:,} changed, {receipt.unchanged:,} unchanged), data version {receipt.data_version}"
+    )
+    if receipt.first and receipt.last:
+        OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
+    for finding in receipt.findings:
+        OUT.print(f"  [yellow]{finding.code}[/]: {finding.count} {_escaped(finding.told)}; first: {_escaped(', '.join(finding.first))}")
+
+
+def leaderboard(night: Night, job: DatasetJob) -> Table:
+    """Return the scores of a night as a table, best first; a model that loses to a baseline says so in red."""
+    rows = night.leaderboard
+    naive, linear = _pinball(rows, NAIVE), _pinball(rows, LINEAR)
+    table = Table(
+        title=f"{night.dataset}: {rows[0].windows} held-out windows, {night.holdout_from:%Y-%m-%d} to {night.holdout_until:%Y-%m-%d}, "
+        "in standard deviations of each channel",
+        title_justify="left",
+    )
+    table.add_column("model")
+    table.add_column("pinball", justify="right")
+    for horizon in job.horizons:
+        table.add_column(f"MAE {horizon}", justify="right")
+    table.add_column(f"covers {rows[0].promised_coverage:.0%}", justify="right")
+    table.add_column("skill vs\nseasonal naive", justify="right")
+    table.add_column("skill vs\nlinear", justify="right")
+    for item in rows:
+        is_champion = item.model_version == night.champion
+        table.add_row(
+            f"[bold green]{item.model_name} (champion)[/]" if is_champion else item.model_name,
+            f"{item.pinball:.4f}",
+            *[f"{item.mae[horizon]:.3f}" for horizon in job.horizons],
+            f"{item.coverage:.1%}",
+            _skill(item.pinball, naive),
+            _skill(item.pinball, linear),
+        )
+    return table
+
+
+def print_issuance(issuance: Issuance, job: DatasetJob, *, is_new: bool) -> None:
+    """Say which forecast stands now."""
+    OUT.print(
+        f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} {'[green]issued[/]' if is_new else 'already issued, still stands'}\n"
+        f"  {issuance.horizon} steps of {job.frequency} from {issuance.origin.astimezone(job.tz):%Y-%m-%d %H:%M %Z}, "
+        f"model {issuance.model_version}, data version {issuance.data_version}, "
+        f"{issuance.imputed_fraction:.1%} of the look-back imputed"
+    )
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """Return runs of jobs as a table, newest first."""
+    table = Table(title="runs", title_justify="left")
+    for name in ("run", "job", "logical date", "state", "why"):
+        table.add_column(name, overflow="fold")
+    colours = {"succeeded": "green", "failed": "red", "abandoned": "yellow", "running": "cyan"}
+    for run in runs:
+        colour = colours.get(run.state, "white")
+        table.add_row(str(run.run_id), run.job, run.logical_date, f"[{colour}]{run.state}[/]", _escaped(run.reason or ""))
+    return table
+
+
+def _pinball(rows: Sequence[Evidence], name: str) -> float | None:
+    found = [item.pinball for item in rows if item.model_name == name]
+    return min(found) if found else None
+
+
+def _skill(loss: float, reference: float | None) -> str:
+    if reference is None:
+        return "-"
+    value = skill(loss, reference)
+    return f"[red]{value:+.1%}[/]" if value < 0 else f"{value:+.1%}"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float) and value != value:  # noqa: PLR0124  # NaN has no place in JSON
+        return None
+    return value
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

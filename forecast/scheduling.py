@@ -1,0 +1,165 @@
+"""The scheduler: once a second it sees which logical dates are due, claims each once, and starts a worker for it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+from filelock import FileLock, Timeout
+
+from forecast.clock import Clock, SystemClock
+from forecast.errors import ConflictError
+from forecast.installation import Installation, replay_start
+from forecast.supervisor import die_with_parent
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_TICK = timedelta(seconds=5)
+"""A replay moves on by at most this much real time at once: a suspended laptop does not skip a week."""
+
+KINDS = ("refresh", "retrain")
+
+
+def latest_due(trigger: CronTrigger, after: datetime, now: datetime) -> datetime | None:
+    """Return the latest time of a cron schedule in (after, now]: however many were missed, they become one.
+
+    >>> hourly = CronTrigger.from_crontab("0 * * * *", timezone="UTC")
+    >>> latest_due(hourly, datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 3, 7, 5, tzinfo=UTC)).isoformat()
+    '2013-01-03T07:00:00+00:00'
+    """
+    window = timedelta(minutes=2)
+    while True:
+        begin = max(after, now - window)
+        found = None
+        fire = trigger.get_next_fire_time(None, begin + timedelta(microseconds=1))
+        while fire is not None and fire <= now:
+            found = fire
+            fire = trigger.get_next_fire_time(None, fire + timedelta(microseconds=1))
+        if found is not None or begin == after:
+            return found
+        window *= 2
+
+
+@dataclass(slots=True)
+class _Worker:
+    run_id: int
+    process: subprocess.Popen[bytes]
+
+
+class Scheduler:
+    """Fires the schedules of one installation; APScheduler keeps the beat, the ledger keeps the truth."""
+
+    BEAT_SECONDS: ClassVar[float] = 1.0
+
+    def __init__(self, installation: Installation, clock: Clock | None = None) -> None:
+        self._installation = installation
+        self._clock = clock or SystemClock()
+        self._began = self._clock.now()
+        self._last_tick = self._began
+        self._workers: dict[str, _Worker] = {}
+        """By kind: at most one training and one light run at a time."""
+
+    def run(self) -> None:
+        """Beat until interrupted; a second scheduler of the same home is refused."""
+        with _only_one(self._installation.home.locks / "scheduler.lock"):
+            for run in self._installation.ledger.runs(states=("running",)):
+                self._installation.ledger.end(run.run_id, "abandoned", self._clock.now(), "the scheduler that started it is gone")
+            beat = BlockingScheduler(timezone=UTC)
+            beat.add_job(self.tick, IntervalTrigger(seconds=self.BEAT_SECONDS), max_instances=1, coalesce=True, misfire_grace_time=None)
+            try:
+                beat.start()
+            except (KeyboardInterrupt, SystemExit):
+                pass
+            finally:
+                self.stop()
+
+    def tick(self) -> None:
+        """Move replays on, see to workers that ended, start what is due."""
+        self._move_replays()
+        self._reap()
+        for dataset in self._installation.jobs.datasets:
+            for kind in KINDS:
+                self._start_if_due(dataset, kind)
+
+    def stop(self) -> None:
+        """Stop the workers that still run; their logical dates are marked abandoned."""
+        for worker in self._workers.values():
+            worker.process.terminate()
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            self._installation.ledger.end(worker.run_id, "abandoned", self._clock.now(), "the scheduler was stopped")
+        self._workers.clear()
+
+    def _move_replays(self) -> None:
+        now = self._clock.now()
+        elapsed = min(now - self._last_tick, _LONGEST_TICK)
+        self._last_tick = now
+        for dataset, job in self._installation.jobs.datasets.items():
+            start = replay_start(job)
+            if start is not None:
+                position = self._installation.ledger.clock(dataset, start)
+                self._installation.ledger.move_clock(dataset, position + elapsed * job.source.speed)
+
+    def _reap(self) -> None:
+        for kind, worker in list(self._workers.items()):
+            code = worker.process.poll()
+            if code is not None:
+                del self._workers[kind]
+                # A worker that could still write has ended its run itself; then this changes nothing.
+                self._installation.ledger.end(worker.run_id, "abandoned", self._clock.now(), f"the worker died with exit code {code}")
+
+    def _start_if_due(self, dataset: str, kind: str) -> None:
+        job = self._installation.jobs.datasets[dataset]
+        cron = getattr(job.schedule, kind)
+        if not cron or kind in self._workers:
+            return
+        name = f"{dataset}/{kind}"
+        now = self._installation.clock(dataset).now()
+        last = self._installation.ledger.last_logical_date(name)
+        # fold=1: of the hour that autumn doubles, the later one, so that its date is not due a second time.
+        after = datetime.fromisoformat(last).replace(tzinfo=job.tz, fold=1) if last else replay_start(job) or self._began
+        due = latest_due(CronTrigger.from_crontab(cron, timezone=job.tz), after.astimezone(UTC), now)
+        if due is None:
+            return
+        logical_date = due.astimezone(job.tz).replace(tzinfo=None).isoformat(timespec="minutes")
+        run_id = self._installation.ledger.claim(name, dataset, kind, logical_date, self._clock.now())
+        if run_id is None:
+            return
+        _LOG.info("%s for %s starts as run %d", name, logical_date, run_id)
+        self._workers[kind] = _Worker(run_id, start_worker(self._installation, run_id))
+
+
+def start_worker(installation: Installation, run_id: int) -> subprocess.Popen[bytes]:
+    """Start the process that executes a claimed run; what it says goes to the home's ``logs``."""
+    log = installation.home.logs / f"run-{run_id}.log"
+    command = [sys.executable, "-m", "forecast", "worker", str(run_id), "--home", str(installation.home.path)]
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
+        )  # noqa: PLW1509  # one prctl call between fork and exec is safe
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise ConflictError("scheduler.running", f"a scheduler already runs for this home ({lock})", "stop it first") from error
+    try:
+        yield
+    finally:
+        held.release()

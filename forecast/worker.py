@@ -1,0 +1,46 @@
+"""A worker: executes one claimed run in a process of its own and writes how it ended."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+
+from forecast.clock import SystemClock
+from forecast.errors import ForecastError
+from forecast.installation import Installation
+from forecast.ledger import Run
+from forecast.progress import Reporter
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+
+_LOG = logging.getLogger(__name__)
+
+
+def work(installation: Installation, run_id: int, console: Console) -> bool:
+    """Execute a run; returns whether it succeeded. The ledger knows how it ended either way."""
+    run = installation.ledger.run(run_id)
+    try:
+        summary = _execute(installation, run, console)
+    except ForecastError as error:
+        state, summary = "failed", f"[{error.code}] {error}"
+    except Exception as error:  # the boundary of a job: whatever happened, the ledger must know
+        _LOG.exception("run %d failed", run_id)
+        state, summary = "failed", f"[internal] {type(error).__name__}: {error}"
+    else:
+        state = "succeeded"
+    installation.ledger.end(run_id, state, SystemClock().now(), summary)
+    console.print(f"run {run_id} {state}: {summary}", highlight=False)
+    return state == "succeeded"
+
+
+def _execute(installation: Installation, run: Run, console: Console) -> str:
+    receipt = ingest(run.dataset, installation)
+    done = [f"{receipt.new} new and {receipt.changed} changed rows"]
+    if run.kind == "retrain":
+        from pipelines.retrain import retrain  # torch, darts and MLflow: only a training pays for them
+
+        done.append(retrain(run.dataset, installation, Reporter(console)).verdict.sentence)
+    issuance, is_new = issue(run.dataset, installation)
+    done.append(f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands"))
+    return "; ".join(done)

@@ -1,0 +1,52 @@
+"""A forecast as a self-contained HTML report: one fan chart per series and target."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from forecast.figures import fan, page
+from forecast.installation import Installation
+from forecast.ledger import Issuance
+from forecast.panel import Array, Panel
+from forecast.runtime import Prediction, load
+from pipelines.clean import clean
+from pipelines.predict import extend
+
+
+def write_report(name: str, installation: Installation, issuance: Issuance, horizon: int | None = None) -> Path:
+    """Write the report of an issued forecast, with one look-back of history before it; returns the file.
+
+    It is recomputed from the model and the data version that the issuance names, so a report of an old forecast shows
+    what was known then.
+    """
+    job = installation.jobs.datasets[name]
+    panel = clean(installation.observations(name).read(version=issuance.data_version), job)
+    model = load(installation.home.models / issuance.model_folder)
+    prediction = extend(model, panel, job, horizon or issuance.horizon)
+    figures = []
+    for s, series in enumerate(panel.series):
+        for c, channel in enumerate(job.targets):
+            history = _history(panel, s, c, job.lookback)
+            local = [time.astimezone(job.tz) for time in history[0]]
+            title = f"{channel} at {series}, issued {issuance.issued_at.astimezone(job.tz):%Y-%m-%d %H:%M} with {issuance.model_name}"
+            figures.append(
+                fan(title, job.channels[channel].unit, (local, history[1]), *_fan(prediction, panel, s, c, model.median, job.tz), f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band")
+            )
+    path = installation.home.reports / f"{name}.html"
+    path.write_text(page(figures, f"{name}: forecast {issuance.forecast_id}"), encoding="utf-8")
+    return path
+
+
+def _history(panel: Panel, series: int, channel: int, steps: int) -> tuple[list[datetime], list[float | None]]:
+    first = max(panel.steps - steps, 0)
+    values = np.where(panel.observed[series, first:, channel], panel.targets[series, first:, channel], np.nan)
+    return [panel.time(i) for i in range(first, panel.steps)], [None if np.isnan(value) else float(value) for value in values]
+
+
+def _fan(prediction: Prediction, panel: Panel, series: int, channel: int, median: int, zone: object) -> tuple[list[datetime], list[float], list[float], list[float]]:
+    quantiles: Array = prediction.quantiles[series, :, channel]
+    times = [panel.time(panel.steps + lead).astimezone(zone) for lead in range(len(quantiles))]  # type: ignore[arg-type]
+    return times, quantiles[:, median].tolist(), quantiles[:, 0].tolist(), quantiles[:, -1].tolist()
