@@ -1,13 +1,12 @@
 """The command line: every step of the service, for people and (with ``--json``) for machines.
 
-Exit codes: 0 done, 1 internal error, 2 wrong usage or job file, 3 not found, 4 bad data, 5 storage, 6 conflict (a port or
-lock is taken), 7 training failed, 8 something needed first is not there yet.
+Exit codes: 0 done, 1 internal error, 2 wrong usage or job file, 3 not found, 4 bad data, 5 storage, 6 conflict (a port
+or a lock is taken), 7 training failed, 8 something needed first is not there yet.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ import typer
 from forecast.console import ERR, OUT, leaderboard, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
-from forecast.settings import JOB_FILE, Home
+from forecast.settings import Home
 from forecast.supervisor import Member, Supervisor, require_free_port
 from forecast.vocabulary import Horizon
 
@@ -32,9 +31,16 @@ app = typer.Typer(
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", envvar="FORECAST_HOME", help="Folder with forecast.toml; the current folder if not given.", show_default=False),
+    typer.Option(
+        "--home",
+        envvar="FORECAST_HOME",
+        help="Folder with forecast.toml; the current folder if not given.",
+        show_default=False,
+    ),
 ]
-DatasetArgument = Annotated[str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)]
+DatasetArgument = Annotated[
+    str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
@@ -76,14 +82,16 @@ def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Js
 def train(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
     installation = Installation.open(home)
-    name, job = installation.jobs.dataset(dataset)
+    name, _ = installation.jobs.dataset(dataset)
     _train(installation, name, as_json=as_json)
 
 
 @app.command(name="forecast")
 def forecast_(
     dataset: DatasetArgument = None,
-    horizon: Annotated[int | None, typer.Option(help="Steps to plot; beyond the trained horizon the forecast is recursive.")] = None,
+    horizon: Annotated[
+        int | None, typer.Option(help="Steps to plot; beyond the trained horizon the forecast is recursive.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +99,7 @@ def forecast_(
     if horizon is not None:
         Horizon(horizon)
     installation = Installation.open(home)
-    name, job = installation.jobs.dataset(dataset)
+    name, _ = installation.jobs.dataset(dataset)
     _forecast(installation, name, horizon, as_json=as_json)
 
 
@@ -130,7 +138,9 @@ def ui(port: UiPortOption = 5000, home: HomeOption = None) -> None:
 
 
 @app.command()
-def up(host: HostOption = "127.0.0.1", port: PortOption = 8000, ui_port: UiPortOption = 5000, home: HomeOption = None) -> None:
+def up(
+    host: HostOption = "127.0.0.1", port: PortOption = 8000, ui_port: UiPortOption = 5000, home: HomeOption = None
+) -> None:
     """Run service, scheduler and MLflow UI together until Ctrl-C, then stop all of them."""
     installation = Installation.open(home)
     with _everything(installation, host, port, ui_port) as supervisor:
@@ -147,7 +157,11 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     installation = Installation.open(home)
     ledger = installation.ledger
     datasets = {
-        name: {"champion": ledger.champion(name), "forecast": ledger.issuance(name), "now": installation.clock(name).now()}
+        name: {
+            "champion": ledger.champion(name),
+            "forecast": ledger.issuance(name),
+            "now": installation.clock(name).now(),
+        }
         for name in installation.jobs.datasets
     }
     runs = ledger.runs(limit=20)
@@ -174,7 +188,9 @@ def worker(run_id: int, home: HomeOption = None) -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Home of the demo; made if it is not there, reused if it is.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(help="Home of the demo; made if it is not there, reused if it is.")] = Path(
+        "demo"
+    ),
     port: PortOption = 8000,
     ui_port: UiPortOption = 5000,
     serving: Annotated[bool, typer.Option("--serve/--no-serve", help="Keep serving until Ctrl-C.")] = True,
@@ -225,7 +241,9 @@ def _write_sample_job(home: Home) -> None:
         with home.job_file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise StorageError("home.not_writable", f'cannot write "{home.job_file}" ({error.strerror})', "choose another folder") from error
+        raise StorageError(
+            "home.not_writable", f'cannot write "{home.job_file}" ({error.strerror})', "choose another folder"
+        ) from error
 
 
 def _train(installation: Installation, name: str, *, as_json: bool) -> None:
@@ -255,14 +273,18 @@ def _forecast(installation: Installation, name: str, horizon: int | None, *, as_
 
 def _everything(installation: Installation, host: str, port: int, ui_port: int) -> Supervisor:
     if port == ui_port:
-        raise ConfigError("port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port")
+        raise ConfigError(
+            "port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port"
+        )
     require_free_port(port, "--port", host)
     require_free_port(ui_port, "--ui-port")
     ours = [sys.executable, "-m", "forecast"]
     home = ["--home", str(installation.home.path)]
     address = f"[{host}]" if ":" in host else host
     members = [
-        Member("service", [*ours, "serve", "--host", host, "--port", str(port), *home], f"http://{address}:{port}/healthz"),
+        Member(
+            "service", [*ours, "serve", "--host", host, "--port", str(port), *home], f"http://{address}:{port}/healthz"
+        ),
         Member("scheduler", [*ours, "schedule", *home]),
         _mlflow(installation.home, ui_port),
     ]
@@ -272,7 +294,8 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
 def _mlflow(home: Home, port: int) -> Member:
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.tracking_uri,
-        "--default-artifact-root", home.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--default-artifact-root", home.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1",
     ]  # fmt: skip
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
     return Member("mlflow", command, f"http://127.0.0.1:{port}/health", quiet)
@@ -292,7 +315,10 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     if any(run.state == "succeeded" and run.kind == "retrain" for run in ledger.runs(dataset=name)):
         return
     speed = job.source.speed
-    OUT.print(f"the replay runs {speed:g} times as fast as the clock: waiting for three forecasts and the first nightly retrain")
+    OUT.print(
+        f"the replay runs {speed:g} times as fast as the clock: "
+        "waiting for three forecasts and the first nightly retrain"
+    )
 
     def has_happened() -> bool:
         nights = [run for run in ledger.runs(dataset=name) if run.kind == "retrain" and run.state != "running"]
@@ -304,4 +330,8 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     OUT.print(runs_table(ledger.runs(dataset=name)))
     failed = [run for run in ledger.runs(dataset=name) if run.state in {"failed", "abandoned"}]
     if failed:
-        raise UnavailableError("demo.run_failed", f"run {failed[0].run_id} {failed[0].state}: {failed[0].reason}", f'see "{installation.home.logs}"')
+        raise UnavailableError(
+            "demo.run_failed",
+            f"run {failed[0].run_id} {failed[0].state}: {failed[0].reason}",
+            f'see "{installation.home.logs}"',
+        )

@@ -45,12 +45,16 @@ def print_receipt(receipt: Receipt) -> None:
     """Say what came in and what was wrong with it."""
     OUT.print(
         f"[bold]{receipt.dataset}[/]: {receipt.rows:,} rows of {len(receipt.series)} series "
-        f"([green]{receipt.new:,} new[/], {receipt.changed:,} changed, {receipt.unchanged:,} unchanged), data version {receipt.data_version}"
+        f"([green]{receipt.new:,} new[/], {receipt.changed:,} changed, {receipt.unchanged:,} unchanged), "
+        f"data version {receipt.data_version}"
     )
     if receipt.first and receipt.last:
         OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
     for finding in receipt.findings:
-        OUT.print(f"  [yellow]{finding.code}[/]: {finding.count} {_escaped(finding.told)}; first: {_escaped(', '.join(finding.first))}")
+        OUT.print(
+            f"  [yellow]{finding.code}[/]: {finding.count} {_escaped(finding.told)}; "
+            f"first: {_escaped(', '.join(finding.first))}"
+        )
 
 
 def leaderboard(night: Night, job: DatasetJob) -> Table:
@@ -58,7 +62,8 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     rows = night.leaderboard
     naive, linear = _pinball(rows, NAIVE), _pinball(rows, LINEAR)
     table = Table(
-        title=f"{night.dataset}: {rows[0].windows} held-out windows, {night.holdout_from:%Y-%m-%d} to {night.holdout_until:%Y-%m-%d}, "
+        title=f"{night.dataset}: {rows[0].windows} held-out windows, "
+        f"{night.holdout_from:%Y-%m-%d} to {night.holdout_until:%Y-%m-%d}, "
         "in standard deviations of each channel",
         title_justify="left",
     )
@@ -85,7 +90,8 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
 def print_issuance(issuance: Issuance, job: DatasetJob, *, is_new: bool) -> None:
     """Say which forecast stands now."""
     OUT.print(
-        f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} {'[green]issued[/]' if is_new else 'already issued, still stands'}\n"
+        f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} "
+        f"{'[green]issued[/]' if is_new else 'already issued, still stands'}\n"
         f"  {issuance.horizon} steps of {job.frequency} from {issuance.origin.astimezone(job.tz):%Y-%m-%d %H:%M %Z}, "
         f"model {issuance.model_version}, data version {issuance.data_version}, "
         f"{issuance.imputed_fraction:.1%} of the look-back imputed"
@@ -100,7 +106,9 @@ def runs_table(runs: Sequence[Run]) -> Table:
     colours = {"succeeded": "green", "failed": "red", "abandoned": "yellow", "running": "cyan"}
     for run in runs:
         colour = colours.get(run.state, "white")
-        table.add_row(str(run.run_id), run.job, run.logical_date, f"[{colour}]{run.state}[/]", _escaped(run.reason or ""))
+        table.add_row(
+            str(run.run_id), run.job, run.logical_date, f"[{colour}]{run.state}[/]", _escaped(run.reason or "")
+        )
     return table
 
 

@@ -59,7 +59,9 @@ class Evidence:
     is_finite: bool
 
 
-def score(name: str, version: str, digest: str, result: Backtest, channels: Sequence[str], horizons: Sequence[int]) -> Evidence:
+def score(
+    name: str, version: str, digest: str, result: Backtest, channels: Sequence[str], horizons: Sequence[int]
+) -> Evidence:
     """Score a backtest; every observed value of every window counts once."""
     median = result.quantiles[..., result.levels.index(0.5)]
     unit = result.deviations[:, None, :]
@@ -76,7 +78,8 @@ def score(name: str, version: str, digest: str, result: Backtest, channels: Sequ
         mae={h: metrics.mean_absolute_error(actual[:, :h], scaled_median[:, :h]) for h in horizons},
         mse={h: metrics.mean_squared_error(actual[:, :h], scaled_mean[:, :h]) for h in horizons},
         channel_mae={
-            channel: metrics.mean_absolute_error(result.actual[..., c], median[..., c]) for c, channel in enumerate(channels)
+            channel: metrics.mean_absolute_error(result.actual[..., c], median[..., c])
+            for c, channel in enumerate(channels)
         },
         pinball_by_lead=tuple(np.nanmean(loss, axis=(0, 2)).tolist()),
         is_finite=bool(np.isfinite(result.quantiles).all() and np.isfinite(result.mean).all()),

@@ -28,14 +28,27 @@ def fan(
     """Draw history, the median of a forecast, and the band around it; times are wall times of the data set's zone."""
     figure = go.Figure()
     line = {"width": 1.4}
-    figure.add_scatter(x=list(history[0]), y=list(history[1]), name="observed", mode="lines", line=line | {"color": HISTORY})
-    figure.add_scatter(x=list(times), y=list(upper), mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip")
     figure.add_scatter(
-        x=list(times), y=list(lower), mode="lines", line={"width": 0}, fill="tonexty", fillcolor=BAND, name=band, hoverinfo="skip"
+        x=list(history[0]), y=list(history[1]), name="observed", mode="lines", line=line | {"color": HISTORY}
+    )
+    figure.add_scatter(
+        x=list(times), y=list(upper), mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
+    )
+    figure.add_scatter(
+        x=list(times),
+        y=list(lower),
+        mode="lines",
+        line={"width": 0},
+        fill="tonexty",
+        fillcolor=BAND,
+        name=band,
+        hoverinfo="skip",
     )
     figure.add_scatter(x=list(times), y=list(median), name="median", mode="lines", line={"width": 1.8, "color": LINE})
     if actual is not None:
-        figure.add_scatter(x=list(actual[0]), y=list(actual[1]), name="came true", mode="lines", line=line | {"color": ACTUAL})
+        figure.add_scatter(
+            x=list(actual[0]), y=list(actual[1]), name="came true", mode="lines", line=line | {"color": ACTUAL}
+        )
     if len(times):
         figure.add_vline(x=times[0], line={"width": 1, "dash": "dot", "color": HISTORY})
     return _dressed(figure, title, unit)
@@ -46,7 +59,9 @@ def by_lead(title: str, unit: str, curves: Mapping[str, Sequence[float]]) -> go.
     figure = go.Figure()
     for number, (name, values) in enumerate(curves.items()):
         colour = _PALETTE[number % len(_PALETTE)]
-        figure.add_scatter(x=list(range(1, len(values) + 1)), y=list(values), name=name, mode="lines", line={"color": colour})
+        figure.add_scatter(
+            x=list(range(1, len(values) + 1)), y=list(values), name=name, mode="lines", line={"color": colour}
+        )
     figure.update_xaxes(title="lead time in steps")
     return _dressed(figure, title, unit)
 
@@ -55,7 +70,8 @@ def page(figures: Sequence[go.Figure], title: str) -> str:
     """Return a self-contained HTML page of figures: plotly's script is inside, nothing is fetched."""
     parts = [figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(figures)]
     style = "body{font-family:system-ui,sans-serif;margin:1rem auto;max-width:1100px}"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>{"".join(parts)}</html>'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+    return f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>'
 
 
 def _dressed(figure: go.Figure, title: str, unit: str) -> go.Figure:

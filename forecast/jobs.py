@@ -35,7 +35,7 @@ class Channel(_Strict):
     """Largest value that can be."""
     fill: Fill = Fill.LINEAR
     fill_limit: int = Field(default=48, ge=0)
-    """The most consecutive missing steps that are filled; a longer gap stays a gap and no training window crosses it."""
+    """The most consecutive missing steps that are filled; a longer gap stays, and no training window crosses it."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -228,7 +228,9 @@ class JobFile(_Strict):
         if name is None:
             if len(self.datasets) > 1:
                 raise ConfigError(
-                    "dataset.ambiguous", f"the job file has {len(self.datasets)} data sets", f"name one of: {', '.join(self.datasets)}"
+                    "dataset.ambiguous",
+                    f"the job file has {len(self.datasets)} data sets",
+                    f"name one of: {', '.join(self.datasets)}",
                 )
             name = next(iter(self.datasets))
         if name not in self.datasets:
@@ -241,9 +243,13 @@ def load_job_file(path: Path) -> JobFile:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StorageError("job_file.unreadable", f'cannot read "{path}" ({error.strerror})', "check the path and its permissions") from error
+        raise StorageError(
+            "job_file.unreadable", f'cannot read "{path}" ({error.strerror})', "check the path and its permissions"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("job_file.malformed", f'"{path}" is not valid TOML: {error}', "mend the line it names") from error
+        raise ConfigError(
+            "job_file.malformed", f'"{path}" is not valid TOML: {error}', "mend the line it names"
+        ) from error
     try:
         return JobFile.model_validate(document)
     except ForecastError as error:
@@ -267,7 +273,8 @@ def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
     model: type[BaseModel] = JobFile
     inner: dict[str, type[BaseModel]] = {
-        "datasets": DatasetJob, "channels": Channel, "source": Source, "splits": Splits, "training": Training, "schedule": Schedule,
+        "datasets": DatasetJob, "channels": Channel, "source": Source, "splits": Splits, "training": Training,
+        "schedule": Schedule,
     }  # fmt: skip
     for part in location:
         model = inner.get(str(part), model)

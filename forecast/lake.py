@@ -1,4 +1,4 @@
-"""The lake: Delta tables of observations and of issued forecasts, one writer at a time, on disk before it is acknowledged."""
+"""The lake: Delta tables of observations and issued forecasts, one writer each, on disk before it is acknowledged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORECASTS = pl.Schema(
         "quantiles": pl.List(pl.Float64()),
     }
 )
-"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the order of the issuance."""
+"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class Observations:
                 (
                     table.merge(
                         delta,
-                        predicate=f"t.month in ({quoted}) and t.month = s.month and t.series = s.series and t.time = s.time",
+                        predicate=f"t.month in ({quoted}) and t.month = s.month "
+                        "and t.series = s.series and t.time = s.time",
                         source_alias="s",
                         target_alias="t",
                     )
@@ -176,7 +177,9 @@ def _one_writer(lock: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise ConflictError(
-            "lake.locked", f"another process has been writing to this table for {_LOCK_SECONDS} s ({lock.name})", "try again when it is done"
+            "lake.locked",
+            f"another process has been writing to this table for {_LOCK_SECONDS} s ({lock.name})",
+            "try again when it is done",
         ) from error
 
 
@@ -186,7 +189,9 @@ def _told_storage_errors(path: Path) -> Iterator[None]:
         yield
     except (DeltaError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise StorageError(
-            "lake.failed", f'the table "{path}" cannot be used ({str(error).splitlines()[0]})', "check the disk and permissions"
+            "lake.failed",
+            f'the table "{path}" cannot be used ({str(error).splitlines()[0]})',
+            "check the disk and permissions",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The ledger: which runs happened, which model is champion, which forecasts were issued. Where "exactly once" matters."""
+"""The ledger: runs, champions and issued forecasts, where "exactly once" matters."""
 
 from __future__ import annotations
 
@@ -161,7 +161,9 @@ class Ledger:
         except sa.exc.SQLAlchemyError as error:
             place = sa.make_url(url).render_as_string(hide_password=True)
             raise StorageError(
-                "ledger.unreachable", f"the ledger {place} cannot be opened ({_first_line(error)})", "check that it exists and may be written"
+                "ledger.unreachable",
+                f"the ledger {place} cannot be opened ({_first_line(error)})",
+                "check that it exists and may be written",
             ) from error
         return cls(engine)
 
@@ -170,7 +172,8 @@ class Ledger:
     def claim(self, job: str, dataset: str, kind: str, logical_date: str, now: datetime) -> int | None:
         """Claim one logical date of a job; ``None`` if it was claimed before, by whomever."""
         row = {
-            "job": job, "dataset": dataset, "kind": kind, "logical_date": logical_date, "state": "running", "claimed_at": now,
+            "job": job, "dataset": dataset, "kind": kind, "logical_date": logical_date, "state": "running",
+            "claimed_at": now,
         }  # fmt: skip
         try:
             with self._engine.begin() as connection:
@@ -216,15 +219,14 @@ class Ledger:
         """Make a model the champion of its data set; older champions stay as history."""
         with self._engine.begin() as connection:
             connection.execute(
-                sa.insert(CHAMPIONS).values(
-                    dataset=champion.dataset, model_name=champion.model_name, model_version=champion.model_version,
-                    folder=champion.folder, digest=champion.digest, promoted_at=champion.promoted_at, verdict=champion.verdict,
-                )  # fmt: skip
+                sa.insert(CHAMPIONS).values({name: getattr(champion, name) for name in Champion.__slots__})
             )
 
     def champion(self, dataset: str) -> Champion | None:
         """Return the model that is champion now, if there is one."""
-        query = sa.select(CHAMPIONS).where(CHAMPIONS.c.dataset == dataset).order_by(CHAMPIONS.c.sequence.desc()).limit(1)
+        query = (
+            sa.select(CHAMPIONS).where(CHAMPIONS.c.dataset == dataset).order_by(CHAMPIONS.c.sequence.desc()).limit(1)
+        )
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else Champion(**{key: value for key, value in row.items() if key != "sequence"})
@@ -233,14 +235,16 @@ class Ledger:
 
     def issue(self, issuance: Issuance) -> None:
         """Make a forecast visible; its rows must be in the lake already."""
-        values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}  # type: ignore[attr-defined]
+        values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
         with self._engine.begin() as connection:
             connection.execute(sa.insert(ISSUANCES).values(values))
 
     def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
         """Return the latest forecast of a data set, or the latest that had been issued at ``as_of``."""
-        query = sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(1)
+        query = (
+            sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(1)
+        )
         if as_of is not None:
             query = query.where(ISSUANCES.c.issued_at <= as_of)
         with self._engine.connect() as connection:
@@ -249,7 +253,12 @@ class Ledger:
 
     def issuances(self, dataset: str, limit: int = 50) -> list[Issuance]:
         """Return the newest forecasts first, at most ``limit``."""
-        query = sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(limit)
+        query = (
+            sa.select(ISSUANCES)
+            .where(ISSUANCES.c.dataset == dataset)
+            .order_by(ISSUANCES.c.sequence.desc())
+            .limit(limit)
+        )
         with self._engine.connect() as connection:
             return [_issuance(row) for row in connection.execute(query).mappings()]
 
@@ -290,7 +299,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _run(row: RowMapping) -> Run:
-    return Run(**{name: row[name] for name in Run.__slots__})  # type: ignore[attr-defined]
+    return Run(**{name: row[name] for name in Run.__slots__})
 
 
 def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:
@@ -301,4 +310,3 @@ def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:
 
 def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).splitlines()[0]
-

@@ -33,7 +33,12 @@ class Reporter:
     def step(self, title: str) -> Iterator[Step]:
         """Show one step while the body runs."""
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description:<18}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+            )
             with Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=self._console) as progress:
                 bar = _Bar(progress, progress.add_task(title, total=1.0, note=""))
                 yield bar

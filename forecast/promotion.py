@@ -34,17 +34,27 @@ def decide(challenger: Evidence, champion: Evidence | None, min_gain: float) -> 
     off = abs(challenger.coverage - challenger.promised_coverage)
     covers = f"its {challenger.promised_coverage:.0%} band covers {challenger.coverage:.1%}"
     if champion is None:
-        return Verdict(True, name, None, None, f"{name} is the first champion (pinball {challenger.pinball:.4f}, {covers})")
+        return Verdict(
+            True, name, None, None, f"{name} is the first champion (pinball {challenger.pinball:.4f}, {covers})"
+        )
     if champion.origins_digest != challenger.origins_digest:
         raise ConflictError(
-            "promotion.not_comparable", "champion and challenger were scored on different windows", "score both on the same holdout"
+            "promotion.not_comparable",
+            "champion and challenger were scored on different windows",
+            "score both on the same holdout",
         )
     gain = 1.0 - challenger.pinball / champion.pinball if champion.pinball > 0 else 0.0
     against = f"pinball {challenger.pinball:.4f} against {champion.pinball:.4f} of {_name(champion)} ({gain:+.1%})"
     if off > COVERAGE_TOLERANCE and off > abs(champion.coverage - champion.promised_coverage):
         return Verdict(False, name, _name(champion), gain, f"{name} is refused: {covers}; {against}")
     if gain < min_gain:
-        return Verdict(False, name, _name(champion), gain, f"{_name(champion)} stays: {name} has {against}, less than {min_gain:.1%} better")
+        return Verdict(
+            False,
+            name,
+            _name(champion),
+            gain,
+            f"{_name(champion)} stays: {name} has {against}, less than {min_gain:.1%} better",
+        )
     return Verdict(True, name, _name(champion), gain, f"{name} replaces {_name(champion)}: {against}; {covers}")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a machine without git is no reason to warn
@@ -24,6 +24,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forecast.errors import StorageError
 from forecast.settings import Home
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 CHAMPION, PREVIOUS = "champion", "previous"
 
@@ -158,5 +161,7 @@ def _told_errors() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StorageError(
-            "tracking.failed", f"MLflow cannot be used ({str(error).splitlines()[0]})", "check MLFLOW_TRACKING_URI, or the home's disk"
+            "tracking.failed",
+            f"MLflow cannot be used ({str(error).splitlines()[0]})",
+            "check MLFLOW_TRACKING_URI, or the home's disk",
         ) from error

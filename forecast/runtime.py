@@ -1,4 +1,4 @@
-"""Exported models: an ONNX file and its manifest, checked by digest and golden example, run without a training framework."""
+"""Exported models: an ONNX file and its manifest, checked by digest and golden example, run without torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scaler(_Strict):
 
     @classmethod
     def fit(cls, panel: Panel, last: int) -> Self:
-        """Fit on rows [0, last); a constant channel gets standard deviation 1, so that scaling never divides by zero."""
+        """Fit on rows [0, last); a constant channel gets deviation 1, so that scaling never divides by zero."""
         return cls(
             targets={name: _moments(panel.targets[i, :last]) for i, name in enumerate(panel.series)},
             past={name: _moments(panel.past[i, :last]) for i, name in enumerate(panel.series)},
@@ -49,12 +49,12 @@ class Scaler(_Strict):
     def scale_targets(self, values: Array, series: str) -> Array:
         """[T, C] in original units -> scaled."""
         means, deviations = self.targets[series]
-        return (values - np.asarray(means)) / np.asarray(deviations)
+        return np.asarray((values - np.asarray(means)) / np.asarray(deviations))
 
     def scale_past(self, values: Array, series: str) -> Array:
         """[T, P] in original units -> scaled."""
         means, deviations = self.past[series]
-        return (values - np.asarray(means)) / np.asarray(deviations)
+        return np.asarray((values - np.asarray(means)) / np.asarray(deviations))
 
     def deviations(self, series: Sequence[str]) -> Array:
         """Return the targets' standard deviations, [len(series), C]."""
@@ -162,9 +162,14 @@ class ServedModel:
         for name in series:
             if name not in self.manifest.scaler.targets:
                 raise DataError(
-                    "forecast.unknown_series", f'model {self.manifest.model_version} was not trained on series "{name}"', "retrain the data set"
+                    "forecast.unknown_series",
+                    f'model {self.manifest.model_version} was not trained on series "{name}"',
+                    "retrain the data set",
                 )
-        means, deviations = self.manifest.scaler.means(series)[:, None], self.manifest.scaler.deviations(series)[:, None]
+        means, deviations = (
+            self.manifest.scaler.means(series)[:, None],
+            self.manifest.scaler.deviations(series)[:, None],
+        )
         scaled = self.scaled_quantiles(targets, past, future, series)
         mean, quantiles = self.manifest.calibration.apply(scaled, self.median)
         mean = mean * deviations + means
@@ -180,13 +185,13 @@ class ServedModel:
         scaler = manifest.scaler
         y = np.stack([scaler.scale_targets(row, name) for row, name in zip(targets, series, strict=True)])
         x = np.stack([scaler.scale_past(row, name) for row, name in zip(past, series, strict=True)])
-        feeds = {
+        arrays = {
             "past_target": y,
             "past_covariates": x,
             "historic_future_covariates": future[:, : manifest.lookback],
             "future_covariates": future[:, manifest.lookback :],
         }
-        feeds = {name: feeds[name].astype(np.float32) for name in self.inputs}
+        feeds = {name: arrays[name].astype(np.float32) for name in self.inputs}
         outputs = [
             self.run({name: values[begin : begin + _BATCH] for name, values in feeds.items()})
             for begin in range(0, len(y), _BATCH)
@@ -194,7 +199,9 @@ class ServedModel:
         output = np.concatenate(outputs).astype(np.float64)
         if not (all(np.isfinite(values).all() for values in feeds.values()) and np.isfinite(output).all()):
             raise DataError(
-                "forecast.not_finite", "a look-back window or its forecast has values that are not finite", "see the gaps in the ingestion's receipt"
+                "forecast.not_finite",
+                "a look-back window or its forecast has values that are not finite",
+                "see the gaps in the ingestion's receipt",
             )
         return np.broadcast_to(output, (*output.shape[:3], len(manifest.quantiles)))
 
@@ -206,16 +213,24 @@ def load(folder: Path) -> ServedModel:
     except FileNotFoundError as error:
         raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
     except (OSError, ValidationError) as error:
-        raise StorageError("model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain") from error
+        raise StorageError(
+            "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
+        ) from error
     for name, digest in ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest)):
         if sha256(folder / name) != digest:
-            raise StorageError("model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain")
+            raise StorageError(
+                "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
+            )
     model = ServedModel(manifest, session(folder / NETWORK))
     with np.load(folder / GOLDEN, allow_pickle=False) as golden:
         names = [str(name) for name in golden["series"]]
         again = model.scaled_quantiles(golden["targets"], golden["past"], golden["future"], names)
         if not np.allclose(again, golden["expected"], atol=_TOLERANCE):
-            raise StorageError("model.golden_differs", f'the model in "{folder}" does not reproduce its golden example', "roll back or retrain")
+            raise StorageError(
+                "model.golden_differs",
+                f'the model in "{folder}" does not reproduce its golden example',
+                "roll back or retrain",
+            )
     return model
 
 
@@ -237,7 +252,9 @@ def store(folder: Path, network: Path, golden: Mapping[str, NDArray[Any]], manif
             shutil.rmtree(folder)
         half_made.rename(folder)
     except OSError as error:
-        raise StorageError("model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk") from error
+        raise StorageError(
+            "model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk"
+        ) from error
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
     return made
@@ -257,7 +274,9 @@ def sha256(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise StorageError("file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists") from error
+        raise StorageError(
+            "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
+        ) from error
 
 
 def _moments(values: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from forecast.clock import Clock, SystemClock
 from forecast.errors import ConflictError
 from forecast.installation import Installation, replay_start
-from forecast.supervisor import die_with_parent
+from forecast.leash import leashed
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TICK = timedelta(seconds=5)
@@ -72,9 +72,17 @@ class Scheduler:
         """Beat until interrupted; a second scheduler of the same home is refused."""
         with _only_one(self._installation.home.locks / "scheduler.lock"):
             for run in self._installation.ledger.runs(states=("running",)):
-                self._installation.ledger.end(run.run_id, "abandoned", self._clock.now(), "the scheduler that started it is gone")
+                self._installation.ledger.end(
+                    run.run_id, "abandoned", self._clock.now(), "the scheduler that started it is gone"
+                )
             beat = BlockingScheduler(timezone=UTC)
-            beat.add_job(self.tick, IntervalTrigger(seconds=self.BEAT_SECONDS), max_instances=1, coalesce=True, misfire_grace_time=None)
+            beat.add_job(
+                self.tick,
+                IntervalTrigger(seconds=self.BEAT_SECONDS),
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
+            )
             try:
                 beat.start()
             except (KeyboardInterrupt, SystemExit):
@@ -119,7 +127,9 @@ class Scheduler:
             if code is not None:
                 del self._workers[kind]
                 # A worker that could still write has ended its run itself; then this changes nothing.
-                self._installation.ledger.end(worker.run_id, "abandoned", self._clock.now(), f"the worker died with exit code {code}")
+                self._installation.ledger.end(
+                    worker.run_id, "abandoned", self._clock.now(), f"the worker died with exit code {code}"
+                )
 
     def _start_if_due(self, dataset: str, kind: str) -> None:
         job = self._installation.jobs.datasets[dataset]
@@ -130,7 +140,9 @@ class Scheduler:
         now = self._installation.clock(dataset).now()
         last = self._installation.ledger.last_logical_date(name)
         # fold=1: of the hour that autumn doubles, the later one, so that its date is not due a second time.
-        after = datetime.fromisoformat(last).replace(tzinfo=job.tz, fold=1) if last else replay_start(job) or self._began
+        after = (
+            datetime.fromisoformat(last).replace(tzinfo=job.tz, fold=1) if last else replay_start(job) or self._began
+        )
         due = latest_due(CronTrigger.from_crontab(cron, timezone=job.tz), after.astimezone(UTC), now)
         if due is None:
             return
@@ -147,9 +159,7 @@ def start_worker(installation: Installation, run_id: int) -> subprocess.Popen[by
     log = installation.home.logs / f"run-{run_id}.log"
     command = [sys.executable, "-m", "forecast", "worker", str(run_id), "--home", str(installation.home.path)]
     with log.open("ab") as stream:
-        return subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
-        )  # noqa: PLW1509  # one prctl call between fork and exec is safe
+        return subprocess.Popen(leashed(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
 
 
 @contextmanager
@@ -158,7 +168,9 @@ def _only_one(lock: Path) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        raise ConflictError("scheduler.running", f"a scheduler already runs for this home ({lock})", "stop it first") from error
+        raise ConflictError(
+            "scheduler.running", f"a scheduler already runs for this home ({lock})", "stop it first"
+        ) from error
     try:
         yield
     finally:

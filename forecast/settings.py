@@ -82,13 +82,13 @@ class Home:
 
 
 def find_home(given: Path | None) -> Home:
-    """Return the home that is given, or that ``FORECAST_HOME`` names, or the current folder; it must hold a job file."""
+    """Return the home: the folder given, or named by ``FORECAST_HOME``, or the current one; it must hold a job file."""
     home = Home(Path(given or os.environ.get("FORECAST_HOME") or ".").expanduser().absolute())
     if not home.job_file.is_file():
         raise NotFoundError(
             "home.not_found",
             f'there is no {JOB_FILE} in "{home.path}"',
-            f'make a home with "forecast init FOLDER", then name it with --home or FORECAST_HOME, or go there',
+            'make a home with "forecast init FOLDER", then name it with --home or FORECAST_HOME, or go there',
         )
     home.prepare()
     return home
@@ -99,7 +99,9 @@ def cores() -> int:
     text = os.environ.get("FORECAST_CORES", "")
     if text:
         if not text.isdigit() or int(text) < 1:
-            raise ConfigError("cores.malformed", f'FORECAST_CORES="{text}" is not a positive whole number', "set it to 2")
+            raise ConfigError(
+                "cores.malformed", f'FORECAST_CORES="{text}" is not a positive whole number', "set it to 2"
+            )
         return int(text)
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else (os.cpu_count() or 1)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 from forecast.errors import ConflictError, UnavailableError
+from forecast.leash import leashed
 
 _GRACE_SECONDS = 15.0
 _READY_SECONDS = 120.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,19 @@ class Supervisor:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._stopping = threading.Event()
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Self:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, self._on_signal)
         for member in self._members:
             with (self._logs / f"{member.name}.log").open("ab") as log:
                 self._running[member.name] = subprocess.Popen(
-                    member.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-                    env={**os.environ, **(member.environment or {})}, preexec_fn=die_with_parent,  # noqa: PLW1509  # one prctl call
-                )  # fmt: skip
+                    leashed(member.command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the members in order
+                    env={**os.environ, **(member.environment or {})},
+                )
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -67,7 +72,7 @@ class Supervisor:
         """Wait until every member that has an address answers; raises ``member.died`` or ``member.not_ready``."""
         for member in self._members:
             if member.ready_url is not None:
-                self.wait_for(lambda url=member.ready_url: _answers(url), f"{member.name} to answer", _READY_SECONDS)
+                self.wait_for(partial(_answers, member.ready_url), f"{member.name} to answer", _READY_SECONDS)
 
     def wait_for(self, condition: Callable[[], bool], told: str, seconds: float) -> None:
         """Wait until a condition holds while all members live; returns early when the end is asked for."""
@@ -75,7 +80,9 @@ class Supervisor:
         while not condition() and not self.stopping:
             self._raise_if_dead()
             if time.monotonic() > deadline:
-                raise UnavailableError("member.not_ready", f"waited {seconds:.0f} s for {told}", f'see the logs in "{self._logs}"')
+                raise UnavailableError(
+                    "member.not_ready", f"waited {seconds:.0f} s for {told}", f'see the logs in "{self._logs}"'
+                )
             self._stopping.wait(0.2)
 
     def watch(self) -> None:
@@ -101,7 +108,9 @@ class Supervisor:
         for name, process in self._running.items():
             code = process.poll()
             if code is not None and not self.stopping:
-                raise UnavailableError("member.died", f"{name} ended with exit code {code}", f'see "{self._logs / name}.log"')
+                raise UnavailableError(
+                    "member.died", f"{name} ended with exit code {code}", f'see "{self._logs / name}.log"'
+                )
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
@@ -118,21 +127,15 @@ def require_free_port(port: int, option: str, host: str = "127.0.0.1") -> None:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or "not a port"
             raise ConflictError(
-                "port.taken", f"port {port} on {host} cannot be used ({reason})", f"stop what listens there, or choose another port with {option}"
+                "port.taken",
+                f"port {port} on {host} cannot be used ({reason})",
+                f"stop what listens there, or choose another port with {option}",
             ) from error
 
 
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, even by kill -9; called between fork and exec."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def _signal_group(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signum)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _answers(url: str) -> bool:

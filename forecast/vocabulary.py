@@ -83,6 +83,8 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.match(text)
     if match is None:
         raise ConfigError(
-            "duration.malformed", f'"{text}" is not a duration', 'write a whole number and s, m, h, d or w, such as "1h"'
+            "duration.malformed",
+            f'"{text}" is not a duration',
+            'write a whole number and s, m, h, d or w, such as "1h"',
         )
     return timedelta(**{_UNITS[match["unit"]]: int(match["count"])})

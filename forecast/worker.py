@@ -24,7 +24,7 @@ def work(installation: Installation, run_id: int, console: Console) -> bool:
         summary = _execute(installation, run, console)
     except ForecastError as error:
         state, summary = "failed", f"[{error.code}] {error}"
-    except Exception as error:  # the boundary of a job: whatever happened, the ledger must know
+    except Exception as error:  # noqa: BLE001  # the boundary of a job: whatever happened, the ledger must know
         _LOG.exception("run %d failed", run_id)
         state, summary = "failed", f"[internal] {type(error).__name__}: {error}"
     else:

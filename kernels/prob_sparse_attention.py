@@ -87,7 +87,7 @@ def prob_sparse_queries(
         if prob_sparse_route(query, key, factor=factor).path == "triton":
             from kernels import prob_sparse_triton
 
-            return prob_sparse_triton.select(query, key, keys, count=count, divisor=divisor)[0].to(torch.int64)
+            return prob_sparse_triton.select(query, key, keys, count=count, divisor=divisor)
         return plain.select(plain.scores_of(query, key, keys, divisor=divisor), count)
 
 

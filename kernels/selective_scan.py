@@ -12,6 +12,7 @@ from torch import Tensor
 from kernels import selective_scan_torch as plain
 from kernels.checks import require_same_device, require_same_kind, require_shape
 from kernels.errors import KernelError, KernelErrorCode
+from kernels.layout import empty_channels_innermost
 from kernels.precision import working_dtype
 from kernels.routing import Route, log_once, route_for
 from kernels.triton_support import refusal
@@ -19,6 +20,7 @@ from kernels.triton_support import refusal
 # G directions, B batch, D channels, N states of a channel, L steps
 
 _MAX_STATES: Final = 64
+_KEPT_BY_KERNEL: Final = 8  # steps between kept states; the plain form keeps one in 16
 # Unrolling gives ONNX Runtime two small nodes a step; beyond this many steps building the graph takes too long.
 _UNROLLED_UP_TO: Final = 128
 
@@ -175,10 +177,11 @@ def _(
     G, batch, channels, L = u.shape
     N, save = A.shape[2], rest[-1]
     exact = working_dtype(u.dtype)
-    blocks = -(-L // plain.KEPT_EVERY)
-    gate_kept = save and z is not None and _refused(u, A, B, C) is not None
+    by_kernel = _refused(u, A, B, C) is None
+    blocks = -(-L // (_KEPT_BY_KERNEL if by_kernel else plain.KEPT_EVERY))
+    gate_kept = save and z is not None and not by_kernel
     return (
-        u.new_empty(u.shape),
+        empty_channels_innermost(u),
         u.new_empty((G, batch, channels, N), dtype=exact),
         u.new_empty((blocks, G, batch, N, channels) if save else 0, dtype=exact),
         u.new_empty((L, G, batch, channels) if gate_kept else 0, dtype=exact),
@@ -187,7 +190,10 @@ def _(
 
 @_backward_op.register_fake
 def _(_grad: Tensor, _last: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(rest[0].new_empty(0) if t is None else t.new_empty(t.shape) for t in rest[:8])
+    return tuple(
+        rest[0].new_empty(0) if t is None else empty_channels_innermost(t) if t.dim() == 4 else t.new_empty(t.shape)
+        for t in rest[:8]
+    )
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

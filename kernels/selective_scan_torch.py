@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.layout import empty_channels_innermost
 from kernels.precision import working_dtype
 
 # G directions (the second runs from the last step to the first), B batch, D channels, N states of a channel, L steps
@@ -66,7 +67,7 @@ def forward(
         torch.mul(s.delta[t].unsqueeze(2), s.A, out=decay).exp_()
         h.mul_(decay).addcmul_(inflow[t].unsqueeze(2), _at(s.B, t))
         y[t].copy_(_read(s.C, t, h))
-    out = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+    out = empty_channels_innermost(u)
     gated = y if D is None else torch.addcmul(y, s.u, D.to(y.dtype)[:, None])
     if z is not None:
         gated = gated * functional.silu(_time_major(z, y.dtype))
@@ -100,7 +101,7 @@ def backward(
         gate = _time_major(z, dy.dtype)
         gated = saved.ungated if skip is None else torch.addcmul(saved.ungated, s.u, skip)
         sigmoid = gate.sigmoid()
-        dz = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+        dz = empty_channels_innermost(z)
         # d silu(z) / dz = sigmoid(z) (1 + z (1 - sigmoid(z)))
         _natural(dy * gated * sigmoid * (1 + gate * (1 - sigmoid)), dz)
         dy = dy * gate * sigmoid
@@ -133,7 +134,7 @@ def backward(
             du[t].addcmul_(into_inflow, s.delta[t])
     if softplus:
         ddelta.mul_(s.raw.sigmoid())
-    grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (u, delta)]
+    grads = [empty_channels_innermost(t) for t in (u, delta)]
     _natural(du, grads[0])
     _natural(ddelta, grads[1])
     dbias = None if bias is None else ddelta.sum((0, 2)).to(bias.dtype)
@@ -262,6 +263,6 @@ def _accumulate(into: Tensor, t: int, h: Tensor, row: Tensor) -> None:
 def _like_input(found: Tensor, given: Tensor) -> Tensor:
     if found.dim() == 3:
         return found.transpose(1, 2).to(given.dtype).contiguous()
-    out = torch.empty(given.shape, dtype=given.dtype, device=given.device)
+    out = empty_channels_innermost(given)
     _natural(found, out)
     return out

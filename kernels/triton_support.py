@@ -3,11 +3,13 @@
 import importlib
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from kernels.errors import KernelError, KernelErrorCode
 from kernels.precision import KERNEL_DTYPES
@@ -48,6 +50,11 @@ def load_triton() -> Triton:
         except (ImportError, OSError) as failure:
             reason = f"triton does not import: {failure}"
     raise KernelError(KernelErrorCode.TRITON_UNAVAILABLE, reason, "call the public op: it takes the plain-torch path")
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Make the tensor's GPU the current one: Triton launches there, which need not be where the tensor is."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:

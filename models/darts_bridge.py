@@ -194,6 +194,7 @@ class NetworkModel(ServiceModel):
         config.check(input_chunk_length, output_chunk_length)
 
         arguments = {
+            "loss_fn": nn.MSELoss(),  # darts' default is one object, and so one train/eval state, for all models
             **recipe.training,
             **kwargs,
             "input_chunk_length": input_chunk_length,

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from darts.models import DLinearModel as DartsDLinearModel
+from torch import nn
 
 from models.darts_bridge import ServiceModel, check_arguments, check_window
 from models.errors import OptionOutOfRangeError
@@ -42,7 +43,9 @@ class DLinearModel(ServiceModel, DartsDLinearModel):  # type: ignore[misc]  # da
             kernel_size=kernel_size,
             **kwargs,
         )
-        # darts reads the arguments of the outermost call, so the rate has to be set behind it.
+        # darts reads the arguments of the outermost call, so these have to be set behind it. Its default loss is one
+        # object, and so one train/eval state, for all models.
+        self.pl_module_params.setdefault("loss_fn", nn.MSELoss())
         given = self.pl_module_params.get("optimizer_kwargs") or {}
         self.pl_module_params["optimizer_kwargs"] = {"lr": learning_rate, **given}
 

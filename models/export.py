@@ -1,6 +1,7 @@
 """A fitted darts model as one ONNX file for any batch size, compared with torch before it exists."""
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,17 +86,21 @@ def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
     # darts' own bundle decides names, order and metadata; two windows, because torch takes 1 for a constant.
     bundle = module._onnx_wrapper(_random_windows(module, batch=2, seed=0))  # noqa: SLF001
     any_batch = torch.export.Dim("batch", min=1)
-    program = torch.onnx.export(
-        bundle.wrapper.eval(),
-        bundle.example_inputs,
-        input_names=bundle.input_names,
-        output_names=bundle.output_names,
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-        dynamic_shapes=(tuple({0: any_batch} for _ in bundle.example_inputs),),
-    )
+    with warnings.catch_warnings():
+        # torch warns that it uses its own deprecated names, and that all inputs share one batch axis, as they should.
+        warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"# The axis name: batch", category=UserWarning)
+        program = torch.onnx.export(
+            bundle.wrapper.eval(),
+            bundle.example_inputs,
+            input_names=bundle.input_names,
+            output_names=bundle.output_names,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            dynamic_shapes=(tuple({0: any_batch} for _ in bundle.example_inputs),),
+        )
     if program is None:  # only for exports straight to a file
         raise RuntimeError("torch.onnx.export returned no program")
     proto = program.model_proto

@@ -1,4 +1,4 @@
-"""Forecast held-out origins with the exported model itself, by the code that serves: what is scored is what is issued."""
+"""Forecast held-out origins with the exported model, by the code that serves: what is scored is what is issued."""
 
 from __future__ import annotations
 
@@ -36,13 +36,17 @@ class Slices:
 
         Raises ``training.too_short`` if nothing is left to fit on.
         """
-        rows = [int(parse_duration(getattr(job.splits, part)) / job.step) for part in ("validation", "calibration", "holdout")]
+        rows = [
+            int(parse_duration(getattr(job.splits, part)) / job.step)
+            for part in ("validation", "calibration", "holdout")
+        ]
         slices = cls(panel.steps - sum(rows), panel.steps - sum(rows[1:]), panel.steps - rows[2], panel.steps)
         needed = job.lookback + job.horizon
         if slices.fit < needed:
             raise TrainingError(
                 "training.too_short",
-                f"{max(slices.fit, 0)} rows are left to fit on, but one window takes {needed} (look-back {job.lookback} + horizon {job.horizon})",
+                f"{max(slices.fit, 0)} rows are left to fit on, but one window takes {needed} "
+                f"(look-back {job.lookback} + horizon {job.horizon})",
                 "bring in a longer history, or shorten lookback, horizons or splits in the job file",
             )
         return slices
@@ -95,7 +99,12 @@ def cut(panel: Panel, job: DatasetJob, first: int, last: int, stride: int = 1) -
             "see the gaps in the ingestion's receipt, or raise fill_limit in the job file",
         )
     return Windows(
-        tuple(origins), tuple(series), np.concatenate(targets), np.concatenate(past), np.concatenate(future), np.concatenate(actual)
+        tuple(origins),
+        tuple(series),
+        np.concatenate(targets),
+        np.concatenate(past),
+        np.concatenate(future),
+        np.concatenate(actual),
     )
 
 

@@ -1,4 +1,4 @@
-"""Repair history by the job file's policy: a regular grid, gaps filled up to a limit, and a mark on what was observed."""
+"""Repair history by the job file's policy: a regular grid, gaps filled up to a limit, a mark on what was observed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
         raise DataError("history.empty", "the data set has no times", 'run "forecast ingest" first')
     times = pl.datetime_range(first, last, job.step, eager=True).cast(TIME).alias("time")
     names = tuple(rows["series"].unique().sort())
-    grid = pl.DataFrame({"series": names}).join(times.to_frame(), how="cross").join(rows, on=["series", "time"], how="left")
+    grid = (
+        pl.DataFrame({"series": names})
+        .join(times.to_frame(), how="cross")
+        .join(rows, on=["series", "time"], how="left")
+    )
     whole = grid.with_columns(_filled(name, channel) for name, channel in job.channels.items())
     shape = (len(names), len(times))
 

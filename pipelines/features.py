@@ -31,15 +31,19 @@ def known_future(start: datetime, step: timedelta, count: int, job: DatasetJob) 
     weekday = pl.col("t").dt.weekday() - 1 + hour / 24
     yearday = pl.col("t").dt.ordinal_day() - 1
     dates = _holidays(job.holidays, local[0].year, local[-1].year)
-    circle = lambda value, period: ((2 * math.pi / period * value).sin(), (2 * math.pi / period * value).cos())  # noqa: E731
     columns = [
-        *circle(hour, 24),
-        *circle(weekday, 7),
-        *circle(yearday, 365.25),
+        *_circle(hour, 24),
+        *_circle(weekday, 7),
+        *_circle(yearday, 365.25),
         (pl.col("t").dt.weekday() >= 6).cast(pl.Float64),
         pl.col("t").dt.date().is_in(dates).cast(pl.Float64),
     ]
     return frame.select(column.alias(name) for name, column in zip(FUTURE_FEATURES, columns, strict=True)).to_numpy()
+
+
+def _circle(value: pl.Expr, period: float) -> tuple[pl.Expr, pl.Expr]:
+    angle = 2 * math.pi / period * value
+    return angle.sin(), angle.cos()
 
 
 @lru_cache(maxsize=64)
@@ -48,9 +52,13 @@ def _holidays(place: str, first_year: int, last_year: int) -> tuple[object, ...]
         return ()
     country, _, subdivision = place.partition("-")
     try:
-        found = holiday_calendars.country_holidays(country, subdiv=subdivision or None, years=range(first_year, last_year + 1))
+        found = holiday_calendars.country_holidays(
+            country, subdiv=subdivision or None, years=range(first_year, last_year + 1)
+        )
     except NotImplementedError as error:
         raise ConfigError(
-            "holidays.unknown", f'no holidays are known for "{place}"', 'write a country or country-subdivision code such as "US-NY"'
+            "holidays.unknown",
+            f'no holidays are known for "{place}"',
+            'write a country or country-subdivision code such as "US-NY"',
         ) from error
     return tuple(found)

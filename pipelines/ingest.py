@@ -96,12 +96,36 @@ def conform(raw: pl.DataFrame, job: DatasetJob, source: str) -> tuple[pl.DataFra
         _parsed_time(raw, job, source).alias("time"),
         *[pl.col(name) for name in job.channels],
     )
-    rows = _drop(rows, pl.any_horizontal(pl.col("series", "time").is_null()), findings, "ingest.null_key", "rows without series or time were left out")
+    rows = _drop(
+        rows,
+        pl.any_horizontal(pl.col("series", "time").is_null()),
+        findings,
+        "ingest.null_key",
+        "rows without series or time were left out",
+    )
     rows = _as_numbers(rows, job, source)
     rows = _to_utc(rows, job, findings)
-    rows = _drop(rows, ~pl.struct(pl.all()).is_first_distinct(), findings, "ingest.repeated", "rows that repeat another one in every column were left out")
-    rows = _drop(rows, pl.col("time").dt.epoch("us") % (job.step.total_seconds() * 1e6) != 0, findings, "ingest.off_grid", f"rows whose time is not a multiple of {job.frequency} were left out")
-    rows = _drop(rows, ~pl.struct("series", "time").is_last_distinct(), findings, "ingest.conflicting", "rows with a series and time that a later row has too were left out")
+    rows = _drop(
+        rows,
+        ~pl.struct(pl.all()).is_first_distinct(),
+        findings,
+        "ingest.repeated",
+        "rows that repeat another one in every column were left out",
+    )
+    rows = _drop(
+        rows,
+        pl.col("time").dt.epoch("us") % (job.step.total_seconds() * 1e6) != 0,
+        findings,
+        "ingest.off_grid",
+        f"rows whose time is not a multiple of {job.frequency} were left out",
+    )
+    rows = _drop(
+        rows,
+        ~pl.struct("series", "time").is_last_distinct(),
+        findings,
+        "ingest.conflicting",
+        "rows with a series and time that a later row has too were left out",
+    )
     return _within_bounds(rows, job, findings).sort("series", "time"), findings
 
 
@@ -115,11 +139,15 @@ def _located(path: str, base: Path) -> Path:
         return found
     found = (base / Path(path).expanduser()).absolute()
     if not found.exists():
-        raise NotFoundError("source.not_found", f'the source "{found}" does not exist', "mend source.path in the job file")
+        raise NotFoundError(
+            "source.not_found", f'the source "{found}" does not exist', "mend source.path in the job file"
+        )
     try:
         found.open("rb").close()
     except OSError as error:
-        raise StorageError("source.unreadable", f'cannot read "{found}" ({error.strerror})', "check its permissions") from error
+        raise StorageError(
+            "source.unreadable", f'cannot read "{found}" ({error.strerror})', "check its permissions"
+        ) from error
     return found
 
 
@@ -128,7 +156,9 @@ def _require_columns(present: Iterable[str], job: DatasetJob, source: str) -> No
     for wanted in (job.time, job.series, *job.channels):
         if wanted not in present:
             raise DataError(
-                "ingest.missing_column", f'"{source}" has no column "{wanted}"', nearest(wanted, present) + " (set it in the job file)"
+                "ingest.missing_column",
+                f'"{source}" has no column "{wanted}"',
+                nearest(wanted, present) + " (set it in the job file)",
             )
 
 
@@ -144,7 +174,8 @@ def _parsed_time(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
     if len(bad):
         raise DataError(
             "ingest.malformed_time",
-            f'"{source}", row {bad["row"][0]}: "{bad[job.time][0]}" in column "{job.time}" is not a time ({len(bad)} such rows)',
+            f'"{source}", row {bad["row"][0]}: "{bad[job.time][0]}" in column "{job.time}" is not a time '
+            f"({len(bad)} such rows)",
             'write times as "2013-01-31 17:00:00"',
         )
     return parsed
@@ -157,7 +188,8 @@ def _as_numbers(rows: pl.DataFrame, job: DatasetJob, source: str) -> pl.DataFram
         if len(bad):
             raise DataError(
                 "ingest.not_a_number",
-                f'"{source}", {bad["series"][0]} at {bad["time"][0]}: "{bad[name][0]}" in column "{name}" is not a number ({len(bad)} such rows)',
+                f'"{source}", {bad["series"][0]} at {bad["time"][0]}: "{bad[name][0]}" in column "{name}" '
+                f"is not a number ({len(bad)} such rows)",
                 "mend the rows or leave the cell empty",
             )
     return numbers
@@ -177,9 +209,17 @@ def _to_utc(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.
     )
     ambiguous = local.filter(pl.col("first") != pl.col("second"))
     if len(ambiguous):
-        told = "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
+        told = (
+            "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
+        )
         findings.append(Finding("ingest.doubled_hour", len(ambiguous), told, _places(ambiguous)))
-    local = _drop(local, pl.col("first").is_null(), findings, "ingest.missing_hour", "rows at local times that spring's clock change skips were left out")
+    local = _drop(
+        local,
+        pl.col("first").is_null(),
+        findings,
+        "ingest.missing_hour",
+        "rows at local times that spring's clock change skips were left out",
+    )
     chosen = pl.when("again").then("second").otherwise("first").dt.convert_time_zone("UTC").cast(TIME)
     return local.with_columns(time=chosen).drop("first", "second", "again")
 
@@ -219,4 +259,3 @@ def _drop(rows: pl.DataFrame, wrong: pl.Expr, findings: list[Finding], code: str
 
 def _places(rows: pl.DataFrame) -> tuple[str, ...]:
     return tuple(f"{row['series']} {row['time']}" for row in rows.head(_SHOWN).to_dicts())
-

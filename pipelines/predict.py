@@ -70,7 +70,11 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
     """
     lookback, trained = model.manifest.lookback, model.manifest.horizon
     if panel.steps < lookback:
-        raise DataError("forecast.short_history", f"{panel.steps} rows of history are fewer than the look-back of {lookback}", "ingest more rows")
+        raise DataError(
+            "forecast.short_history",
+            f"{panel.steps} rows of history are fewer than the look-back of {lookback}",
+            "ingest more rows",
+        )
     targets, past = panel.targets[:, -lookback:], _carried_forward(panel.past[:, -lookback:])
     _require_whole(targets, panel, job)
     parts: list[Prediction] = []

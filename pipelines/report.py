@@ -31,9 +31,16 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
         for c, channel in enumerate(job.targets):
             history = _history(panel, s, c, job.lookback)
             local = [time.astimezone(job.tz) for time in history[0]]
-            title = f"{channel} at {series}, issued {issuance.issued_at.astimezone(job.tz):%Y-%m-%d %H:%M} with {issuance.model_name}"
+            issued = f"{issuance.issued_at.astimezone(job.tz):%Y-%m-%d %H:%M}"
+            title = f"{channel} at {series}, issued {issued} with {issuance.model_name}"
             figures.append(
-                fan(title, job.channels[channel].unit, (local, history[1]), *_fan(prediction, panel, s, c, model.median, job.tz), f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band")
+                fan(
+                    title,
+                    job.channels[channel].unit,
+                    (local, history[1]),
+                    *_fan(prediction, panel, s, c, model.median, job.tz),
+                    f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band",
+                )
             )
     path = installation.home.reports / f"{name}.html"
     path.write_text(page(figures, f"{name}: forecast {issuance.forecast_id}"), encoding="utf-8")
@@ -43,10 +50,14 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
 def _history(panel: Panel, series: int, channel: int, steps: int) -> tuple[list[datetime], list[float | None]]:
     first = max(panel.steps - steps, 0)
     values = np.where(panel.observed[series, first:, channel], panel.targets[series, first:, channel], np.nan)
-    return [panel.time(i) for i in range(first, panel.steps)], [None if np.isnan(value) else float(value) for value in values]
+    return [panel.time(i) for i in range(first, panel.steps)], [
+        None if np.isnan(value) else float(value) for value in values
+    ]
 
 
-def _fan(prediction: Prediction, panel: Panel, series: int, channel: int, median: int, zone: object) -> tuple[list[datetime], list[float], list[float], list[float]]:
+def _fan(
+    prediction: Prediction, panel: Panel, series: int, channel: int, median: int, zone: object
+) -> tuple[list[datetime], list[float], list[float], list[float]]:
     quantiles: Array = prediction.quantiles[series, :, channel]
     times = [panel.time(panel.steps + lead).astimezone(zone) for lead in range(len(quantiles))]  # type: ignore[arg-type]
     return times, quantiles[:, median].tolist(), quantiles[:, 0].tolist(), quantiles[:, -1].tolist()

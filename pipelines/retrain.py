@@ -69,7 +69,12 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
     holdout = cut(panel, job, first, panel.steps)
     now = installation.clock(name).now()
     registry = Registry(installation.home)
-    tags = {"data_version": str(version), "data_digest": _digest(panel), "origins_digest": holdout.digest, "code_version": code_version()}
+    tags = {
+        "data_version": str(version),
+        "data_digest": _digest(panel),
+        "origins_digest": holdout.digest,
+        "code_version": code_version(),
+    }
     with registry.night(name, f"night {now:%Y-%m-%d %H:%M}", tags) as night:
         candidates = [
             _challenge(name, installation, panel, holdout, model_name, version, now, registry, night, tags, reporter)
@@ -86,13 +91,25 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
             manifest = challenger.trained.manifest
             promoted_at = SystemClock().now()
             installation.ledger.promote(
-                Champion(name, manifest.model_name, manifest.model_version, challenger.trained.folder, manifest.network_digest, promoted_at, verdict.sentence)
+                Champion(
+                    name,
+                    manifest.model_name,
+                    manifest.model_version,
+                    challenger.trained.folder,
+                    manifest.network_digest,
+                    promoted_at,
+                    verdict.sentence,
+                )
             )
             registry.promote(name, challenger.run.run_id, challenger.uri, manifest.model_version, verdict.sentence)
     champion = installation.ledger.champion(name)
     if champion is None:  # pragma: no cover - the first verdict promotes unless nothing is finite
-        raise UnavailableError("forecast.no_champion", f"{name} has no champion: {verdict.sentence}", "see the models' runs in MLflow")
-    return Night(name, version, panel.time(first), panel.end, tuple(leaderboard), verdict, champion.model_version, night)
+        raise UnavailableError(
+            "forecast.no_champion", f"{name} has no champion: {verdict.sentence}", "see the models' runs in MLflow"
+        )
+    return Night(
+        name, version, panel.time(first), panel.end, tuple(leaderboard), verdict, champion.model_version, night
+    )
 
 
 def _challenge(
@@ -141,7 +158,14 @@ def _parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
 
 
 def _log(
-    registry: Registry, run: ModelRun, trained: Trained, evidence: Evidence, holdout: Windows, panel: Panel, job: DatasetJob, installation: Installation
+    registry: Registry,
+    run: ModelRun,
+    trained: Trained,
+    evidence: Evidence,
+    holdout: Windows,
+    panel: Panel,
+    job: DatasetJob,
+    installation: Installation,
 ) -> str:
     now = int(SystemClock().now().timestamp() * 1000)
     numbers = {

@@ -34,8 +34,8 @@ from pipelines.series import to_darts
 
 _GOLDEN_WINDOWS = 3
 
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-logging.getLogger("darts").setLevel(logging.ERROR)
+for _noisy in ("pytorch_lightning", "lightning.pytorch", "darts", "torch.onnx"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)  # advice on hardware and missing extras, once per model
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,16 @@ class Trained:
 
 
 def train(
-    name: str, job: DatasetJob, panel: Panel, model_name: str, *, models: Path, data_version: int, data_digest: str, now: datetime, step: Step
+    name: str,
+    job: DatasetJob,
+    panel: Panel,
+    model_name: str,
+    *,
+    models: Path,
+    data_version: int,
+    data_digest: str,
+    now: datetime,
+    step: Step,
 ) -> Trained:
     """Train, export, calibrate and store one model.
 
@@ -70,11 +79,14 @@ def train(
     watch = _Watch(step, job)
     began = time.monotonic()
     try:
-        model = _build(job, model_name, watch)
-        _fit(model, panel, scaler, job, slices)
         with tempfile.TemporaryDirectory() as scratch:
             network = Path(scratch) / "model.onnx"
-            export_onnx(model, network)
+            with warnings.catch_warnings():
+                # Advice of Lightning and of torch's exporter to their own developers, once per model.
+                warnings.simplefilter("ignore")
+                model = _build(job, model_name, watch)
+                _fit(model, panel, scaler, job, slices)
+                export_onnx(model, network)
             seconds = time.monotonic() - began
             step.reach(0.96)
             calibration_windows = cut(panel, job, slices.validation, slices.calibration)
@@ -87,7 +99,11 @@ def train(
     except ModelError as error:
         raise TrainingError(error.code, f"{model_name}: {error}") from error
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError("training.out_of_memory", f"{model_name} ran out of memory", "lower training.batch_size or the model's width") from error
+        raise TrainingError(
+            "training.out_of_memory",
+            f"{model_name} ran out of memory",
+            "lower training.batch_size or the model's width",
+        ) from error
     return Trained(version, load(models / version), watch.epochs, seconds, watch.losses)
 
 
@@ -132,17 +148,14 @@ def _fit(model: Any, panel: Panel, scaler: Scaler, job: DatasetJob, slices: Slic
                 f"the {part} rows have no stretch of {window} steps without a gap",
                 "see the gaps in the ingestion's receipt, or raise fill_limit in the job file",
             )
-    with warnings.catch_warnings():
-        # Lightning advises more loader workers; the windows are slices of one tensor and need none.
-        warnings.filterwarnings("ignore", module=r"pytorch_lightning|darts|torch")
-        model.fit(
-            fit.targets, past_covariates=fit.past, future_covariates=fit.future,
-            val_series=validation.targets, val_past_covariates=validation.past, val_future_covariates=validation.future,
-            stride=job.training.stride, verbose=False,
-        )  # fmt: skip
+    model.fit(
+        fit.targets, past_covariates=fit.past, future_covariates=fit.future,
+        val_series=validation.targets, val_past_covariates=validation.past, val_future_covariates=validation.future,
+        stride=job.training.stride, verbose=False,
+    )  # fmt: skip
 
 
-class _Watch(lightning.Callback):  # type: ignore[misc]  # Lightning is untyped
+class _Watch(lightning.Callback):
     """Reports progress, collects losses, and puts the best weights back when training ends."""
 
     def __init__(self, step: Step, job: DatasetJob) -> None:
@@ -194,11 +207,21 @@ class _Watch(lightning.Callback):  # type: ignore[misc]  # Lightning is untyped
             pl_module.load_state_dict(self._best)
         weights = torch.cat([p.detach().flatten() for p in pl_module.parameters()] or [torch.zeros(1)])
         if not torch.isfinite(weights).all():
-            raise TrainingError("training.diverged", "the loss exploded and left weights that are not finite", "lower the learning rate")
+            raise TrainingError(
+                "training.diverged", "the loss exploded and left weights that are not finite", "lower the learning rate"
+            )
 
 
 def _manifest(
-    name: str, job: DatasetJob, model_name: str, panel: Panel, slices: Slices, scaler: Scaler, data_version: int, data_digest: str, now: datetime
+    name: str,
+    job: DatasetJob,
+    model_name: str,
+    panel: Panel,
+    slices: Slices,
+    scaler: Scaler,
+    data_version: int,
+    data_digest: str,
+    now: datetime,
 ) -> dict[str, Any]:
     return {
         "dataset": name,
@@ -227,4 +250,7 @@ def _golden(model: ServedModel, windows: Windows) -> dict[str, np.ndarray]:
     inputs = (windows.targets[chosen], windows.past[chosen], windows.future[chosen])
     series = [windows.series[i] for i in chosen]
     expected = model.scaled_quantiles(*inputs, series)
-    return dict(zip(("targets", "past", "future"), inputs, strict=True)) | {"series": np.asarray(series), "expected": expected}
+    return dict(zip(("targets", "past", "future"), inputs, strict=True)) | {
+        "series": np.asarray(series),
+        "expected": expected,
+    }

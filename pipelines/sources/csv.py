@@ -15,5 +15,7 @@ def read_csv(path: Path) -> pl.DataFrame:
         return pl.read_csv(path, infer_schema=False, null_values=["", "NA", "NaN", "nan", "null"])
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            "source.malformed", f'"{path}" is not a readable CSV file ({str(error).splitlines()[0]})', "check its header, quotes and encoding (UTF-8)"
+            "source.malformed",
+            f'"{path}" is not a readable CSV file ({str(error).splitlines()[0]})',
+            "check its header, quotes and encoding (UTF-8)",
         ) from error

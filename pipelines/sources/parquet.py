@@ -15,5 +15,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a truncated file panics
         raise DataError(
-            "source.malformed", f'"{path}" is not a readable Parquet file ({str(error).splitlines()[0]})', "write it again or take it from a backup"
+            "source.malformed",
+            f'"{path}" is not a readable Parquet file ({str(error).splitlines()[0]})',
+            "write it again or take it from a backup",
         ) from error

@@ -1,0 +1,45 @@
+# One target each: demo, test, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+SERVE ?= 1
+DEMO ?= demo
+PORT ?= 8000
+UI_PORT ?= 5000
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint format install clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
+
+test: $(VENV)/.development
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy forecast pipelines models api data
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules forecast pipelines models kernels api
+
+format: $(VENV)/.development
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(VENV)/.runtime
+
+# torch first and pinned: a range would take a newer build with gigabytes of CUDA beside it.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another one with make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,44 @@
+"""The application: routes, guards and problems put together."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from api import dashboard, problems
+from api.routes import datasets, forecasts, health
+from api.security import Guard
+from api.service import Service
+from forecast.installation import Installation
+
+_DESCRIPTION = """Forecasts that were issued, with where they come from. Errors are RFC 9457 problem documents with a
+stable `code` and a `remedy`; times are RFC 3339 with offset; every answer has an `ETag`."""
+
+
+def create_app(installation: Installation) -> FastAPI:
+    """Return the service of one installation; it follows the ledger while it runs."""
+    service = Service(installation)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPIOffline(
+        title="Forecast service",
+        description=_DESCRIPTION,
+        version=importlib.metadata.version("forecast-service"),
+        lifespan=lifespan,
+        favicon_url="/static/icon.svg",
+    )
+    app.state.service = service
+    problems.install(app)
+    refusal = problems.UnknownHostError("host.unknown", "this service does not answer to that host name", "use localhost")
+    app.add_middleware(Guard, refusal=problems.answer(refusal))
+    for router in (datasets.router, forecasts.router, health.router, dashboard.router):
+        app.include_router(router)
+    return app

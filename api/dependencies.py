@@ -1,0 +1,47 @@
+"""What routes ask for by the type of a parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from api.problems import suggest
+from api.service import Service
+from forecast.errors import NotFoundError
+from forecast.jobs import DatasetJob
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set that exists."""
+
+    name: str
+    job: DatasetJob
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+def find_dataset(name: str, service: Service) -> Dataset:
+    """Return a data set of the job file, or raise ``dataset.unknown`` with the nearest name."""
+    datasets = service.installation.jobs.datasets
+    if name not in datasets:
+        raise NotFoundError("dataset.unknown", "there is no data set of that name", suggest(name, datasets))
+    return Dataset(name, datasets[name])
+
+
+async def _dataset(
+    dataset: Annotated[str, Path(description="Name of a data set, as in the job file.", examples=["nyc-airports"])],
+    service: ServiceDep,
+) -> Dataset:
+    return find_dataset(dataset, service)
+
+
+DatasetDep = Annotated[Dataset, Depends(_dataset)]

@@ -1,0 +1,69 @@
+"""Steps beyond the trained horizon: computed on demand with the model and the data version of an issuance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import numpy as np
+from anyio.to_thread import run_sync
+
+from api.history import Histories
+from api.issued import IssuedForecast
+from api.recent import Recent
+from forecast.errors import UnavailableError
+from forecast.installation import Installation
+from forecast.runtime import load
+from forecast.vocabulary import MAX_HORIZON
+from pipelines.predict import extend
+
+_CAPACITY = 64 * 2**20
+
+
+class Extensions:
+    """Prolongs issued forecasts; the longest of each is kept, since a shorter one is its prefix."""
+
+    def __init__(self, installation: Installation, histories: Histories) -> None:
+        self._installation = installation
+        self._histories = histories
+        self._recent: Recent[str, IssuedForecast] = Recent(_CAPACITY)
+        # One at a time: a flood of long horizons must not take the threads that other requests read with.
+        self._turn = anyio.CapacityLimiter(1)
+
+    async def reach(self, issued: IssuedForecast, horizon: int) -> IssuedForecast:
+        """Return a forecast of at least ``horizon`` steps whose first ones are the issued ones."""
+        if horizon <= issued.horizon:
+            return issued
+        return self._known(issued, horizon) or await run_sync(self._prolong, issued, horizon, limiter=self._turn)
+
+    def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
+        found = self._recent.get(issued.issuance.forecast_id)
+        return found if found and found.horizon >= horizon else None
+
+    def _prolong(self, issued: IssuedForecast, horizon: int) -> IssuedForecast:
+        known = self._known(issued, horizon)  # whoever had the turn before may have made it
+        if known:
+            return known
+        issuance, trained = issued.issuance, issued.horizon
+        job = self._installation.jobs.datasets[issuance.dataset]
+        panel = self._histories.at(issuance.dataset, issuance.data_version)
+        model = load(self._installation.home.models / issuance.model_folder)
+        whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
+        prediction = extend(model, panel, job, whole)
+        rows = [panel.series.index(name) for name in issued.series]
+        columns = [model.manifest.targets.index(name) for name in issued.channels]
+        mean = prediction.mean.transpose(0, 2, 1)[rows][:, columns]
+        quantiles = prediction.quantiles.transpose(0, 2, 1, 3)[rows][:, columns]
+        if not np.allclose(mean[:, :, :trained], issued.mean, rtol=1e-3, atol=1e-6):
+            raise UnavailableError(
+                "forecast.not_reproducible",
+                "the issued forecast comes out differently now, so it cannot be prolonged",
+                "the job file was changed since: issue a new forecast",
+            )
+        prolonged = replace(
+            issued,
+            mean=np.concatenate([issued.mean, mean[:, :, trained:]], axis=2),
+            quantiles=np.concatenate([issued.quantiles, quantiles[:, :, trained:]], axis=2),
+        )
+        self._recent.keep(issuance.forecast_id, prolonged, prolonged.weight)
+        return prolonged

@@ -1,0 +1,84 @@
+"""The latest issued forecast of every data set, in memory; a new issuance is swapped in without a restart."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.issued import IssuedForecast, read_issued
+from forecast.errors import ForecastError, StorageError, UnavailableError
+from forecast.installation import Installation
+
+_POLL_SECONDS = 1.0
+_log = logging.getLogger("api")
+
+
+class LatestForecasts:
+    """Follows the ledger's issuances; every method but ``refresh`` answers from memory."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        # Whole mappings are replaced, never changed: a reader sees the old forecast or the new one.
+        self._held: Mapping[str, IssuedForecast] = MappingProxyType({})
+        self._times: Mapping[str, datetime] = MappingProxyType({})
+        self._faults: Mapping[str, ForecastError] = MappingProxyType({})
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="latest-forecasts", daemon=True)
+
+    def start(self) -> None:
+        """Read what is there now, then follow the ledger in a thread."""
+        self.refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following."""
+        self._stopping.set()
+        self._thread.join()
+
+    def of(self, dataset: str) -> IssuedForecast:
+        """Return the latest forecast; raises ``forecast.none_yet`` before the first one."""
+        found = self._held.get(dataset)
+        if found is not None:
+            return found
+        if dataset in self._faults:
+            raise self._faults[dataset]
+        raise UnavailableError("forecast.none_yet", f"no forecast of {dataset} was issued yet", f'run "forecast forecast {dataset}"')
+
+    def find(self, dataset: str) -> IssuedForecast | None:
+        """Return the latest forecast, if there is one."""
+        return self._held.get(dataset)
+
+    def now(self, dataset: str) -> datetime:
+        """Return the time on the data set's clock, at most a second old."""
+        return self._times[dataset]
+
+    def fault(self, dataset: str) -> ForecastError | None:
+        """Return why the newest forecast could not be read; what was read before is still served."""
+        return self._faults.get(dataset)
+
+    def refresh(self) -> None:
+        """Read the clocks, and every issuance that is newer than the one in memory."""
+        held, times, faults = dict(self._held), dict(self._times), {}
+        for dataset in self._installation.jobs.datasets:
+            try:
+                times[dataset] = self._installation.clock(dataset).now()
+                issuance = self._installation.ledger.issuance(dataset)
+                if issuance and (dataset not in held or held[dataset].issuance.sequence != issuance.sequence):
+                    held[dataset] = read_issued(issuance, self._installation)
+                    _log.info("%s: forecast %s by %s is served", dataset, issuance.forecast_id, issuance.model_version)
+            except ForecastError as error:
+                faults[dataset] = error
+            except SQLAlchemyError as error:
+                faults[dataset] = StorageError("ledger.unreachable", f"the ledger does not answer ({error})")
+            if dataset in faults and getattr(self._faults.get(dataset), "code", None) != faults[dataset].code:
+                _log.error("%s: %s", dataset, faults[dataset])
+        self._held, self._times, self._faults = MappingProxyType(held), MappingProxyType(times), MappingProxyType(faults)
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(_POLL_SECONDS):
+            self.refresh()

@@ -1,0 +1,173 @@
+"""Failures as RFC 9457 problem documents: one table from kind of failure to status; what was sent is never repeated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from api.security import HEADERS
+from forecast.errors import (
+    ConfigError,
+    ConflictError,
+    DataError,
+    ForecastError,
+    NotFoundError,
+    StorageError,
+    TrainingError,
+    UnavailableError,
+    nearest,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_LONGEST_NAME = 80
+_MOST_NAMES = 20
+_log = logging.getLogger("api")
+
+
+class NotAcceptableError(ForecastError):
+    """The client accepts none of the formats that there are."""
+
+
+class UnknownHostError(ForecastError):
+    """The request was meant for another host."""
+
+
+STATUS: Mapping[type[ForecastError], HTTPStatus] = {
+    ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+    NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
+    UnknownHostError: HTTPStatus.BAD_REQUEST,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
+    TrainingError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ForecastError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""The only place where a kind of failure meets a status of HTTP."""
+
+_INTERNAL: tuple[type[ForecastError], ...] = (StorageError, TrainingError)
+"""These tell of paths and machines: the whole sentence goes to the log, the client learns the code."""
+
+_VALIDATION = {
+    "int_parsing": ("not_a_number", "is not a whole number"),
+    "int_parsing_size": ("out_of_range", "is out of range"),
+    "int_from_float": ("not_a_number", "is not a whole number"),
+    "greater_than_equal": ("out_of_range", "is out of range"),
+    "less_than_equal": ("out_of_range", "is out of range"),
+    "string_too_long": ("too_long", "is too long"),
+    "too_long": ("too_long", "is given too often"),
+    "missing": ("missing", "is missing"),
+}
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the remedy that names the nearest known word; a long list of names is not written out."""
+    names = list(known)
+    told = nearest(word[:_LONGEST_NAME], names)
+    if told.startswith("did you mean") or len(names) <= _MOST_NAMES:
+        return told
+    return f"there are {len(names)}; they are listed at /v1/datasets"
+
+
+def status_of(error: ForecastError) -> HTTPStatus:
+    """Return the status of a failure: that of its class, or of the nearest class it derives from."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def answer(error: ForecastError) -> Response:
+    """Return the problem document of a failure."""
+    if isinstance(error, _INTERNAL):
+        _log.error("%s: %s", error.code, error)
+        detail, remedy = "the service cannot use something that it stored", "see the service's log"
+    else:
+        detail, remedy = error.fact, error.remedy
+    return document(status_of(error), error.code, detail, remedy)
+
+
+def document(
+    status: HTTPStatus, code: str, detail: str, remedy: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """Return one problem document."""
+    content = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "code": code,
+        "detail": detail,
+        "remedy": remedy,
+        **more,
+    }
+    return JSONResponse(
+        content, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of an application with a problem document."""
+    app.add_exception_handler(ForecastError, _forecast_error)
+    app.add_exception_handler(SQLAlchemyError, _ledger_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _forecast_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ForecastError)  # noqa: S101 - narrows what Starlette passes
+    return answer(error)
+
+
+async def _ledger_error(_request: Request, error: Exception) -> Response:
+    return answer(StorageError("ledger.unreachable", f"the ledger does not answer ({error})"))
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    known = _parameters(request)
+    mistakes = [_mistake(item, known) for item in error.errors()]
+    first = mistakes[0]
+    return document(HTTPStatus.UNPROCESSABLE_ENTITY, first["code"], first["detail"], first["remedy"], mistakes=mistakes)
+
+
+def _parameters(request: Request) -> list[str]:
+    """Return the names of the query parameters that a request's route takes."""
+    declared = [parameter.field_info.annotation for parameter in request.scope["route"].dependant.query_params]
+    return [name for model in declared for name in getattr(model, "model_fields", ())]
+
+
+def _mistake(item: Mapping[str, Any], known: Iterable[str]) -> dict[str, str]:
+    place, name = str(item["loc"][0]), str(item["loc"][1] if len(item["loc"]) > 1 else "")
+    if item["type"] == "extra_forbidden":  # the name came from the client: it is not repeated
+        remedy = suggest(name, known)
+        return {"code": "parameter.unknown", "where": place, "detail": "there is no parameter of that name", "remedy": remedy}
+    kind, told = _VALIDATION.get(item["type"], ("malformed", "is malformed"))
+    bounds = {"greater_than_equal": "at least", "less_than_equal": "at most"}
+    limit = (item.get("ctx") or {}).get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(item["type"], ""))
+    remedy = f"give {bounds[item['type']]} {limit}" if limit is not None else f"see {name} at /docs"
+    return {"code": f"{name}.{kind}", "where": f"{place}.{name}", "detail": f"{name} {told}", "remedy": remedy}
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    status = HTTPStatus(error.status_code)
+    code, told, remedy = {
+        HTTPStatus.NOT_FOUND: ("route.unknown", "there is nothing at this address", "the routes are listed at /docs"),
+        HTTPStatus.METHOD_NOT_ALLOWED: ("method.not_allowed", "this address does not take that method", "see the header Allow"),
+    }.get(status, (f"http.{int(status)}", status.phrase, "see /docs"))
+    return document(status, code, told, remedy, error.headers)
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    # Starlette calls this outside of every middleware, and logs the traceback after the answer is sent.
+    return document(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the service failed in a way nobody foresaw",
+        "see the service's log", HEADERS,
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""``GET /v1/datasets``: what there is, and how fresh it is."""
+
+from __future__ import annotations
+
+import hashlib
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.negotiation import JSON, conditional, preferred
+from api.routes.forecasts import age_of, problems
+from api.schemas import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
+from api.service import Service
+
+router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
+
+
+@router.get("", response_model=DatasetList, summary="All data sets", responses=problems(406, 503))
+async def list_datasets(request: Request, service: ServiceDep) -> Response:
+    """Describe every data set of the job file."""
+    jobs = service.installation.jobs.datasets
+    described = [await run_sync(describe, Dataset(name, job), service) for name, job in jobs.items()]
+    return _answer(request, DatasetList(datasets=described))
+
+
+@router.get("/{dataset}", response_model=DatasetInfo, summary="One data set", responses=problems(404, 406, 503))
+async def read_dataset(request: Request, dataset: DatasetDep, service: ServiceDep) -> Response:
+    """Describe one data set: its series and channels, its newest row, its champion and its latest forecast."""
+    return _answer(request, await run_sync(describe, dataset, service))
+
+
+def describe(dataset: Dataset, service: Service) -> DatasetInfo:
+    """Gather what is known of a data set; reads the lake's newest version and the ledger."""
+    name, job = dataset.name, dataset.job
+    history = service.histories.newest(name)
+    champion = service.installation.ledger.champion(name)
+    issued = service.latest.find(name)
+    latest = None
+    if issued is not None:
+        age, stale = age_of(issued, job, service.latest.now(name))
+        issuance = issued.issuance
+        latest = LatestInfo(
+            forecast_id=issuance.forecast_id,
+            issued_at=issuance.issued_at,
+            model_version=issuance.model_version,
+            age=age,
+            stale=stale,
+        )
+    return DatasetInfo(
+        name=name,
+        title=job.title,
+        frequency=job.frequency,
+        zone=job.zone,
+        series=[] if history is None else list(history[1].series),
+        channels=[
+            ChannelInfo(name=key, role=channel.role, unit=channel.unit, lower=channel.lower, upper=channel.upper)
+            for key, channel in job.channels.items()
+        ],
+        horizons=list(job.horizons),
+        quantiles=list(job.quantiles),
+        data_version=None if history is None else history[0],
+        newest_row=None if history is None else history[1].end - job.step,
+        champion=None if champion is None else ChampionInfo.model_validate(champion, from_attributes=True),
+        latest_forecast=latest,
+    )
+
+
+def _answer(request: Request, content: BaseModel) -> Response:
+    preferred(request.headers.get("accept"), (JSON,))
+    body = content.model_dump_json().encode()
+    return conditional(request, body, JSON, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

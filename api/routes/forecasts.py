@@ -1,0 +1,91 @@
+"""``GET /v1/datasets/{dataset}/forecast``: the one route that the rest of the service exists for."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from api import encoding
+from api.dependencies import DatasetDep, ServiceDep
+from api.issued import IssuedForecast
+from api.negotiation import CSV, JSON, conditional, matches, preferred
+from api.problems import MEDIA_TYPE
+from api.schemas import ForecastAnswer, ForecastQuery, Problem
+from api.selection import Selection, instant, select
+from forecast.jobs import DatasetJob
+from forecast.vocabulary import parse_duration
+
+router = APIRouter(prefix="/v1/datasets", tags=["forecasts"])
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe problem documents for OpenAPI."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {status: {"model": Problem, "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
+
+
+@router.get(
+    "/{dataset}/forecast",
+    response_model=ForecastAnswer,
+    summary="The latest issued forecast, or the one known at a time",
+    responses={
+        200: {"content": {CSV: {"schema": {"type": "string"}}}},
+        304: {"description": "The client has it already."},
+        **problems(404, 406, 422, 503),
+    },
+)
+async def read_forecast(
+    request: Request, dataset: DatasetDep, query: Annotated[ForecastQuery, Query()], service: ServiceDep
+) -> Response:
+    """Answer from memory; only a past forecast, a recursive one or a part not asked for lately takes a thread."""
+    media = preferred(request.headers.get("accept"), (JSON, CSV))
+    as_of = instant(query.as_of)
+    issued = await service.known_at(dataset.name, as_of)
+    part = select(query, issued)
+    now = service.latest.now(dataset.name)
+    age, stale = age_of(issued, dataset.job, now if as_of is None else min(as_of, now))
+    etag = _etag(issued, part, media, stale=stale)
+    if matches(request, etag):
+        return conditional(request, b"", media, etag)
+    key = (issued.issuance.forecast_id, part, media)
+    body = service.answers.get(key)
+    if body is None:
+        reached = await service.extensions.reach(issued, part.horizon)
+        body = await run_sync(_encoded, reached, part, media, dataset.job)
+        service.answers.keep(key, body, len(body))
+    if media == CSV:
+        return conditional(request, body, CSV, etag, _provenance(issued, age, stale=stale))
+    return conditional(request, encoding.with_age(body, age, stale=stale), JSON, etag)
+
+
+def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int, bool]:
+    """Return the seconds since a forecast was issued, and whether that makes it stale."""
+    age = max(now - issued.issuance.issued_at, timedelta(0))
+    return int(age.total_seconds()), age >= parse_duration(job.stale_after)
+
+
+def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
+    return encoding.csv(forecast, part) if media == CSV else encoding.json_rest(forecast, part, job)
+
+
+def _etag(issued: IssuedForecast, part: Selection, media: str, *, stale: bool) -> str:
+    # Weak: the age is told anew each time, and means the same as long as the forecast did not become stale.
+    query = hashlib.sha256(repr((part, media, stale)).encode()).hexdigest()[:16]
+    return f'W/"{issued.issuance.forecast_id}-{query}"'
+
+
+def _provenance(issued: IssuedForecast, age: int, *, stale: bool) -> dict[str, str]:
+    issuance = issued.issuance
+    return {
+        "Forecast-Id": issuance.forecast_id,
+        "Forecast-Issued-At": issuance.issued_at.isoformat(),
+        "Forecast-Data-Version": str(issuance.data_version),
+        "Forecast-Model-Version": issuance.model_version,
+        "Forecast-Age": str(age),
+        "Forecast-Stale": str(stale).lower(),
+    }

@@ -1,0 +1,204 @@
+"""The shapes of requests and answers: what OpenAPI shows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from forecast.vocabulary import MAX_HORIZON, Role
+
+
+class ForecastQuery(BaseModel):
+    """Which part of a forecast is asked for; a parameter that does not exist is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    series: Annotated[list[str], Field(description="Series, repeated or comma separated; all if left out.")] = []
+    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; all if left out.")] = []
+    horizon: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_HORIZON,
+            description="Steps from the origin; the trained horizon if left out. Steps beyond it are recursive.",
+        ),
+    ] = None
+    quantiles: Annotated[
+        list[str], Field(description="Quantile levels, repeated or comma separated; all trained ones if left out.")
+    ] = []
+    as_of: Annotated[
+        str | None,
+        Field(description="RFC 3339 time with offset: the forecast that was the latest then, on the data set's clock."),
+    ] = None
+    tz: Annotated[str | None, Field(description="IANA zone in which times are told; UTC if left out.")] = None
+
+
+class Point(BaseModel):
+    """One step of a forecast."""
+
+    time: datetime
+    lead: int = Field(description="1 is the first step after the newest row.")
+    mean: float
+    quantiles: dict[str, float] = Field(description="By level, ascending.")
+    recursive: bool = Field(description="Beyond the trained horizon: computed from the forecast's own median.")
+
+
+class ForecastLine(BaseModel):
+    """The forecast of one channel of one series."""
+
+    series: str
+    channel: str
+    unit: str
+    points: list[Point]
+
+
+class ForecastAnswer(BaseModel):
+    """A forecast and where it comes from."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "age": 5400,
+                    "stale": False,
+                    "dataset": "nyc-airports",
+                    "forecast_id": "67ec2cbaeefd46d3a960cdace45fb39f",
+                    "issued_at": "2013-11-02T02:30:00Z",
+                    "origin": "2013-11-02T02:00:00Z",
+                    "data_version": 0,
+                    "model_name": "linear",
+                    "model_version": "linear-20131102T023000-00534b",
+                    "fallback_reason": None,
+                    "imputed_fraction": 0.0966,
+                    "frequency": "1h",
+                    "horizon": 1,
+                    "horizon_trained": 336,
+                    "quantiles": [0.1, 0.5, 0.9],
+                    "zone": "UTC",
+                    "forecasts": [
+                        {
+                            "series": "JFK",
+                            "channel": "departures",
+                            "unit": "flights/h",
+                            "points": [
+                                {
+                                    "time": "2013-11-02T02:00:00Z",
+                                    "lead": 1,
+                                    "mean": 6.1,
+                                    "quantiles": {"0.1": 2.5, "0.5": 6.0, "0.9": 9.8},
+                                    "recursive": False,
+                                }
+                            ],
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    age: int = Field(description="Seconds since it was issued, on the data set's clock (with as_of: at that time).")
+    stale: bool = Field(description="Whether the age has reached stale_after of the job file.")
+    dataset: str
+    forecast_id: str
+    issued_at: datetime
+    origin: datetime = Field(description="Time of the first step.")
+    data_version: int = Field(description="Version of the data that it was computed from.")
+    model_name: str
+    model_version: str
+    fallback_reason: str | None = Field(description="Why another model than the champion made it; null if none did.")
+    imputed_fraction: float = Field(description="Share of the look-back's values that were filled, not observed.")
+    frequency: str
+    horizon: int
+    horizon_trained: int
+    quantiles: list[float]
+    zone: str
+    forecasts: list[ForecastLine]
+
+
+class ChannelInfo(BaseModel):
+    """One column of a data set."""
+
+    name: str
+    role: Role
+    unit: str
+    lower: float | None
+    upper: float | None
+
+
+class ChampionInfo(BaseModel):
+    """The model that forecasts are issued with."""
+
+    model_name: str
+    model_version: str
+    promoted_at: datetime
+    verdict: str
+
+
+class LatestInfo(BaseModel):
+    """The latest issued forecast."""
+
+    forecast_id: str
+    issued_at: datetime
+    model_version: str
+    age: int
+    stale: bool
+
+
+class DatasetInfo(BaseModel):
+    """One data set: what is in it, and how fresh it is."""
+
+    name: str
+    title: str
+    frequency: str
+    zone: str
+    series: list[str]
+    channels: list[ChannelInfo]
+    horizons: list[int]
+    quantiles: list[float]
+    data_version: int | None
+    newest_row: datetime | None = Field(description="Time of the newest row of any series; null before the first.")
+    champion: ChampionInfo | None
+    latest_forecast: LatestInfo | None
+
+
+class DatasetList(BaseModel):
+    """All data sets."""
+
+    datasets: list[DatasetInfo]
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class DatasetReadiness(BaseModel):
+    """Whether one data set can be served, and what is wrong with it."""
+
+    dataset: str
+    ready: bool
+    forecast_id: str | None
+    age: int | None
+    stale: bool | None
+    reasons: list[str] = Field(description="Stable codes; empty when all is well.")
+
+
+class Readiness(BaseModel):
+    """``ready``; ``degraded``: all is served but something is stale or cannot be reached; or ``not ready``."""
+
+    status: str
+    datasets: list[DatasetReadiness]
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="Stable; never changes once released.", examples=["dataset.unknown"])
+    detail: str
+    remedy: str

@@ -1,0 +1,56 @@
+"""What every answer and every request must satisfy: exact host names, and headers that bind the browser."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# A page elsewhere can point its own name at 127.0.0.1 and read what a browser fetches from us: only our names are served.
+_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+
+STRICT = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+DOCUMENTATION = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; worker-src blob:; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI and ReDoc start from a script inside their page; nothing of ours that a user names is on it."""
+
+_DOCUMENTATION_PATHS = ("/docs", "/redoc")
+HEADERS = {
+    "Content-Security-Policy": STRICT,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Refuses foreign hosts, and puts the security headers on every answer, problems included."""
+
+    def __init__(self, app: ASGIApp, refusal: Response) -> None:
+        self._app = app
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = HEADERS
+        if scope["path"].startswith(_DOCUMENTATION_PATHS):
+            headers = HEADERS | {"Content-Security-Policy": DOCUMENTATION}
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        known = _HOST.fullmatch(Headers(scope=scope).get("host", ""))
+        await (self._app if known else self._refusal)(scope, receive, send_guarded)

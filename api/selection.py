@@ -1,0 +1,94 @@
+"""From words in a query to places in a forecast: names, levels, zones and times, each refused with its remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from zoneinfo import ZoneInfo, available_timezones
+
+from api.issued import IssuedForecast
+from api.problems import suggest
+from api.schemas import ForecastQuery
+from forecast.errors import ConfigError, NotFoundError
+
+# A plus sign that was not encoded arrives as a space.
+_LOST_PLUS = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:\d\d)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of a forecast that is asked for, as places in its arrays."""
+
+    series: tuple[int, ...]
+    channels: tuple[int, ...]
+    horizon: int
+    levels: tuple[int, ...]
+    zone: str
+
+
+def select(query: ForecastQuery, issued: IssuedForecast) -> Selection:
+    """Find what a query names in a forecast; leaving something out means all of it."""
+    return Selection(
+        series=places(query.series, issued.series, "series"),
+        channels=places(query.channels, issued.channels, "channel"),
+        horizon=query.horizon or issued.issuance.horizon,
+        levels=_levels(query.quantiles, issued.issuance.quantiles),
+        zone=zone(query.tz).key,
+    )
+
+
+def places(given: Sequence[str], known: Sequence[str], noun: str) -> tuple[int, ...]:
+    """Return the places of names; a name may itself contain a comma."""
+    wanted = [name for item in given for name in ([item] if item in known else item.split(",")) if name]
+    for name in wanted:
+        if name not in known:
+            raise NotFoundError(f"{noun}.unknown", f"there is no forecast of a {noun} of that name", suggest(name, known))
+    return tuple(known.index(name) for name in dict.fromkeys(wanted)) or tuple(range(len(known)))
+
+
+def zone(name: str | None) -> ZoneInfo:
+    """Return a zone by its IANA name, UTC if none is given."""
+    if name is None:
+        return ZoneInfo("UTC")
+    if name not in _zones():
+        raise ConfigError("tz.unknown", "there is no IANA time zone of that name", suggest(name, _zones()))
+    return ZoneInfo(name)
+
+
+def instant(text: str | None) -> datetime | None:
+    """Read an RFC 3339 time with its offset."""
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text))
+        if read.tzinfo is not None:
+            return read.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigError("as_of.malformed", "as_of is not an RFC 3339 time with offset", "write it like 2013-11-02T03:00:00Z")
+
+
+def _levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
+    found: dict[int, None] = {}
+    for word in (word for item in given for word in item.split(",") if word):
+        try:
+            level = float(word)
+        except ValueError:
+            raise ConfigError("quantiles.not_a_number", "a quantile level is not a number", _available(trained)) from None
+        near = [place for place, known in enumerate(trained) if abs(known - level) < 1e-9]
+        if not near:
+            raise ConfigError("quantiles.not_trained", "no model was trained for a quantile level that is asked for", _available(trained))
+        found[near[0]] = None
+    return tuple(sorted(found)) or tuple(range(len(trained)))
+
+
+def _available(trained: Sequence[float]) -> str:
+    return f"available are {', '.join(f'{level:g}' for level in trained)}"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())

@@ -1,0 +1,59 @@
+"""What all routes share: the installation, and what the service remembers of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from anyio.to_thread import run_sync
+
+from api.extension import Extensions
+from api.history import Histories
+from api.issued import IssuedForecast, read_issued
+from api.latest import LatestForecasts
+from api.recent import Recent
+from forecast.errors import NotFoundError
+from forecast.installation import Installation
+
+_PAST_BYTES = 32 * 2**20
+_ANSWER_BYTES = 64 * 2**20
+
+
+class Service:
+    """One serving process's state; everything in it can be lost and is read again."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self.latest = LatestForecasts(installation)
+        self.histories = Histories(installation)
+        self.extensions = Extensions(installation, self.histories)
+        self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
+        self._past: Recent[str, IssuedForecast] = Recent(_PAST_BYTES)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the ledger while the body runs."""
+        await run_sync(self.latest.start)
+        try:
+            yield
+        finally:
+            await run_sync(self.latest.stop)
+
+    async def known_at(self, dataset: str, as_of: datetime | None) -> IssuedForecast:
+        """Return the latest forecast, or the one that was the latest at ``as_of``."""
+        latest = self.latest.of(dataset)
+        return latest if as_of is None else await run_sync(self._read_past, latest, as_of)
+
+    def _read_past(self, latest: IssuedForecast, as_of: datetime) -> IssuedForecast:
+        dataset = latest.issuance.dataset
+        issuance = self.installation.ledger.issuance(dataset, as_of=as_of)
+        if issuance is None:
+            raise NotFoundError("forecast.none_then", f"no forecast of {dataset} had been issued by then", "ask for a later as_of")
+        if issuance.forecast_id == latest.issuance.forecast_id:
+            return latest
+        found = self._past.get(issuance.forecast_id)
+        if found is None:
+            found = read_issued(issuance, self.installation)
+            self._past.keep(issuance.forecast_id, found, found.weight)
+        return found

@@ -1,0 +1,196 @@
+# ruff: noqa: ANN001, ANN201, ANN202, RUF005, SIM102, PLR0912, PLR0915, C901 - Triton compiles a part of Python
+"""The Triton kernels of the selective scan: one program scans a block of channels of one batch row and direction.
+
+The state h [N, BD] stays in registers with channels on lanes, so sums over states need no exchange; a program is one
+warp. The second direction reads time backwards. Time-varying tensors have channels (or states) innermost in memory.
+"""
+
+from kernels.triton_support import load_triton
+
+_loaded = load_triton()
+triton, tl = _loaded.triton, _loaded.language
+
+# G directions, B batch, D channels, N states, L steps; BN, BD blocks of states and channels, T steps loaded at once
+
+
+@triton.jit
+def _softplus(x):
+    # log(1 + e) loses a small e; this form of log1p keeps it (and needs no library call the interpreter lacks).
+    e = tl.exp(tl.minimum(x, 20.0))
+    one = 1.0 + e
+    small = tl.where(one == 1.0, e, tl.log(one) * (e / tl.where(one == 1.0, 1.0, one - 1.0)))
+    return tl.where(x > 20.0, x, small)
+
+
+@triton.jit
+def scan_forward(
+    U, DELTA, A, B, C, SKIP, Z, BIAS, OUT, LAST, STATES,
+    sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl,
+    batch, D, N, L,
+    BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
+    HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, SAVE: tl.constexpr,
+):  # fmt: skip
+    """Scan forward; OUT [G, B, L, D], LAST [G, B, D, N], STATES [kept, G, B, N, D] before steps 0, KEPT, 2 KEPT, ..."""
+    g = tl.program_id(1).to(tl.int64)
+    row = (tl.program_id(0) // tl.cdiv(D, BD)).to(tl.int64)
+    d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
+    n = tl.arange(0, BN)
+    inside = (n < N)[:, None] & (d < D)[None, :]
+    U += g * sug + row * sub
+    DELTA += g * sdg + row * sdb
+    B += g * sbg + row * sbb
+    C += g * scg + row * scb
+    OUT += (g * batch + row) * L * D
+    if HAS_Z:
+        Z += g * szg + row * szb
+    # log2 e goes into A once: exp2 is one instruction.
+    rate = (
+        tl.load(A + (g * D + d[None, :]) * N + n[:, None], mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
+    )
+    if HAS_SKIP:
+        skip = tl.load(SKIP + g * D + d, mask=d < D, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        bias = tl.load(BIAS + g * D + d, mask=d < D, other=0.0).to(tl.float32)
+    h = tl.zeros([BN, BD], tl.float32)
+    for first in range(0, L, T):
+        if SAVE:
+            if first % KEPT == 0:
+                where = ((first // KEPT * tl.num_programs(1) + g) * batch + row) * N
+                tl.store(STATES + (where + n[:, None]) * D + d[None, :], h, mask=inside)
+        us, deltas, bs, cs, zs = (), (), (), (), ()
+        for i in tl.static_range(T):
+            t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
+            md = d < tl.where(first + i < L, D, 0)
+            mn = n < tl.where(first + i < L, N, 0)
+            us = us + (tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32),)
+            deltas = deltas + (tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32),)
+            bs = bs + (tl.load(B + t * sbl + n, mask=mn, other=0.0).to(tl.float32),)
+            cs = cs + (tl.load(C + t * scl + n, mask=mn, other=0.0).to(tl.float32),)
+            if HAS_Z:
+                zs = zs + (tl.load(Z + t * szl + d, mask=md, other=0.0).to(tl.float32),)
+        for i in tl.static_range(T):
+            t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
+            md = d < tl.where(first + i < L, D, 0)
+            delta = deltas[i]
+            if HAS_BIAS:
+                delta += bias
+            if SOFTPLUS:
+                delta = _softplus(delta)
+            delta = tl.where(md, delta, 0.0)  # a step past the end must leave the state alone
+            h = tl.exp2(delta[None, :] * rate) * h + (delta * us[i])[None, :] * bs[i][:, None]
+            y = tl.sum(h * cs[i][:, None], 0)
+            if HAS_SKIP:
+                y += us[i] * skip
+            if HAS_Z:
+                y = y * zs[i] * tl.sigmoid(zs[i])
+            tl.store(OUT + t * D + d, y.to(OUT.dtype.element_ty), mask=md)
+    tl.store(LAST + ((g * batch + row) * D + d[None, :]) * N + n[:, None], h, mask=inside)
+
+
+@triton.jit
+def scan_backward(
+    U, DELTA, A, B, C, SKIP, Z, BIAS, GRAD, GRAD_LAST, STATES,
+    DU, DDELTA, DA, DB, DC, DSKIP, DZ, DBIAS,
+    sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl, sgg, sgb, sgl,
+    batch, D, N, L, kept_states,
+    BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr,
+    HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
+):  # fmt: skip
+    """Scan backward from kept states T apart; DU, DDELTA, DZ [G, B, L, D].
+
+    Sums over other axes are left as partial sums: DA [G, B, N, D], DSKIP and DBIAS [G, B, D] over the batch, DB and DC
+    [blocks of D, G, B, L, N] over the channels.
+    """
+    g = tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0) % tl.cdiv(D, BD)
+    row = (tl.program_id(0) // tl.cdiv(D, BD)).to(tl.int64)
+    d = block * BD + tl.arange(0, BD)
+    n = tl.arange(0, BN)
+    inside = (n < N)[:, None] & (d < D)[None, :]
+    lane = g * batch + row
+    U += g * sug + row * sub
+    DELTA += g * sdg + row * sdb
+    B += g * sbg + row * sbb
+    C += g * scg + row * scb
+    GRAD += g * sgg + row * sgb
+    DU += lane * L * D
+    DDELTA += lane * L * D
+    if HAS_Z:
+        Z += g * szg + row * szb
+        DZ += lane * L * D
+    parts = (block.to(tl.int64) * tl.num_programs(1) * batch + lane) * L * N
+    rate = (
+        tl.load(A + (g * D + d[None, :]) * N + n[:, None], mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
+    )
+    skip = tl.zeros([BD], tl.float32)
+    if HAS_SKIP:
+        skip = tl.load(SKIP + g * D + d, mask=d < D, other=0.0).to(tl.float32)
+    bias = tl.zeros([BD], tl.float32)
+    if HAS_BIAS:
+        bias = tl.load(BIAS + g * D + d, mask=d < D, other=0.0).to(tl.float32)
+    gh = tl.load(GRAD_LAST + (lane * D + d[None, :]) * N + n[:, None], mask=inside, other=0.0)  # gradient of the state
+    da = tl.zeros([BN, BD], tl.float32)
+    dskip = tl.zeros([BD], tl.float32)
+    dbias = tl.zeros([BD], tl.float32)
+    for back in range(kept_states):
+        kept = kept_states - 1 - back
+        first = kept * T
+        where = (kept.to(tl.int64) * tl.num_programs(1) * batch + lane) * N
+        h = tl.load(STATES + (where + n[:, None]) * D + d[None, :], mask=inside, other=0.0)
+        before = ()  # the state before each step of this stretch
+        for i in tl.static_range(T):
+            t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
+            md = d < tl.where(first + i < L, D, 0)
+            mn = n < tl.where(first + i < L, N, 0)
+            before = before + (h,)
+            u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
+            delta = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
+            if SOFTPLUS:
+                delta = _softplus(delta)
+            delta = tl.where(md, delta, 0.0)
+            b = tl.load(B + t * sbl + n, mask=mn, other=0.0).to(tl.float32)
+            h = tl.exp2(delta[None, :] * rate) * h + (delta * u)[None, :] * b[:, None]
+        for j in tl.static_range(T):
+            step = first + (T - 1 - j)
+            t = tl.where(g == 1, L - 1 - step, step).to(tl.int64)
+            md = d < tl.where(step < L, D, 0)
+            mn = n < tl.where(step < L, N, 0)
+            u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
+            raw = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
+            delta = raw
+            if SOFTPLUS:
+                delta = _softplus(raw)
+            delta = tl.where(md, delta, 0.0)
+            b = tl.load(B + t * sbl + n, mask=mn, other=0.0).to(tl.float32)
+            c = tl.load(C + t * scl + n, mask=mn, other=0.0).to(tl.float32)
+            dy = tl.load(GRAD + t * sgl + d, mask=md, other=0.0).to(tl.float32)
+            decay = tl.exp2(delta[None, :] * rate)
+            carried = decay * before[T - 1 - j]
+            h = carried + (delta * u)[None, :] * b[:, None]
+            if HAS_Z:
+                z = tl.load(Z + t * szl + d, mask=md, other=0.0).to(tl.float32)
+                gate = tl.sigmoid(z)
+                y = tl.sum(h * c[:, None], 0) + u * skip
+                dz = dy * y * gate * (1.0 + z * (1.0 - gate))
+                tl.store(DZ + t * D + d, dz.to(DZ.dtype.element_ty), mask=md)
+                dy = dy * z * gate
+            gh += dy[None, :] * c[:, None]
+            tl.store(DC + parts + t * N + n, tl.sum(h * dy[None, :], 1), mask=mn)
+            tl.store(DB + parts + t * N + n, tl.sum(gh * (delta * u)[None, :], 1), mask=mn)
+            into_inflow = tl.sum(gh * b[:, None], 0)
+            through = gh * carried  # a h_(t-1) times the state's gradient, without a division
+            da += through * delta[None, :]
+            ddelta = tl.sum(through * rate, 0) * 0.6931471805599453 + into_inflow * u
+            if SOFTPLUS:
+                ddelta = ddelta * tl.sigmoid(raw)
+            dbias += tl.where(md, ddelta, 0.0)
+            dskip += dy * u
+            du = into_inflow * delta + dy * skip
+            tl.store(DU + t * D + d, du.to(DU.dtype.element_ty), mask=md)
+            tl.store(DDELTA + t * D + d, ddelta.to(DDELTA.dtype.element_ty), mask=md)
+            gh = gh * decay
+    tl.store(DA + (lane * N + n[:, None]) * D + d[None, :], da, mask=inside)
+    if HAS_SKIP:
+        tl.store(DSKIP + lane * D + d, dskip, mask=d < D)
+    if HAS_BIAS:
+        tl.store(DBIAS + lane * D + d, dbias, mask=d < D)

@@ -1,0 +1,71 @@
+"""A model served by ONNX Runtime is the model that was trained."""
+
+import onnxruntime
+import numpy as np
+import pytest
+import torch
+from darts.utils.data.torch_datasets.utils import PLModuleInput
+from darts.utils.onnx import run_onnx_prediction
+
+from models import CATALOG, ModelError, ModelName, export_onnx
+
+LOOKBACK, HORIZON = 26, 8
+INPUTS = {
+    "past_target": (None, LOOKBACK, 3),
+    "past_covariates": (None, LOOKBACK, 2),
+    "historic_future_covariates": (None, LOOKBACK, 3),
+    "future_covariates": (None, HORIZON, 3),
+}
+
+
+@pytest.fixture(scope="module", params=list(ModelName))
+def exported(request, fitted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / f"{request.param}.onnx"
+    return fitted(request.param), export_onnx(fitted(request.param), path), path, request.param
+
+
+def test_the_file_says_what_it_takes_and_gives(exported):
+    _, signature, path, name = exported
+    outputs = 3 if CATALOG[name].family == "network" else 1
+    assert {tensor.name: tensor.shape for tensor in signature.inputs} == INPUTS
+    assert [tensor.name for tensor in signature.inputs] == list(INPUTS)
+    assert signature.output.shape == (None, HORIZON, 3, outputs)
+    assert len(signature.parameters) == (outputs if outputs > 1 else 0)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_onnx_runtime_agrees_with_torch_at_any_batch_size(exported):
+    model, _, path, _ = exported
+    session = onnxruntime.InferenceSession(str(path))
+    generator = torch.Generator().manual_seed(0)
+    for batch in (1, 2, 5, 33):
+        windows = {name: torch.randn(batch, *shape[1:], generator=generator) for name, shape in INPUTS.items()}
+        with torch.no_grad():
+            expected = model.model.eval()(PLModuleInput(**windows)).prediction
+        (result,) = session.run(None, {name: window.numpy() for name, window in windows.items()})
+        np.testing.assert_allclose(result, expected.numpy(), atol=2e-5)
+
+
+def test_darts_torch_free_prediction_works_on_the_file(exported, panel, forecast):
+    model, _, path, _ = exported
+    session = onnxruntime.InferenceSession(str(path))
+    forecasts = run_onnx_prediction(HORIZON, session, panel.series, **panel.covariates, verbose=False)
+    served = np.stack([series.values() for series in forecasts])
+    np.testing.assert_allclose(served, forecast(model, panel), atol=2e-5)
+
+
+def test_a_model_without_weights_is_refused(tiny, tmp_path):
+    with pytest.raises(ModelError, match="call fit") as caught:
+        export_onnx(tiny(ModelName.LINEAR), tmp_path / "model.onnx")
+    assert caught.value.code == "model.not_fitted"
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_leave_no_file(panel, tiny, tmp_path):
+    model = tiny(ModelName.LINEAR).fit(panel.series, **panel.covariates, verbose=False)
+    with torch.no_grad():
+        model.model.network.weight[0, 0, 0] = float("nan")
+    with pytest.raises(ModelError) as caught:
+        export_onnx(model, tmp_path / "model.onnx")
+    assert caught.value.code == "model.export_mismatch"
+    assert not list(tmp_path.iterdir())
