@@ -37,7 +37,9 @@ def create_app(installation: Installation) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    refusal = problems.UnknownHostError("host.unknown", "this service does not answer to that host name", "use localhost")
+    refusal = problems.UnknownHostError(
+        "host.unknown", "this service does not answer to that host name", "use localhost"
+    )
     app.add_middleware(Guard, refusal=problems.answer(refusal))
     for router in (datasets.router, forecasts.router, health.router, dashboard.router):
         app.include_router(router)

@@ -34,7 +34,8 @@ class Extensions:
         """Return a forecast of at least ``horizon`` steps whose first ones are the issued ones."""
         if horizon <= issued.horizon:
             return issued
-        return self._known(issued, horizon) or await run_sync(self._prolong, issued, horizon, limiter=self._turn)
+        known = self._known(issued, horizon)
+        return known if known else await run_sync(self._prolong, issued, horizon, limiter=self._turn)
 
     def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
         found = self._recent.get(issued.issuance.forecast_id)

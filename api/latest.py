@@ -47,7 +47,9 @@ class LatestForecasts:
             return found
         if dataset in self._faults:
             raise self._faults[dataset]
-        raise UnavailableError("forecast.none_yet", f"no forecast of {dataset} was issued yet", f'run "forecast forecast {dataset}"')
+        raise UnavailableError(
+            "forecast.none_yet", f"no forecast of {dataset} was issued yet", f'run "forecast forecast {dataset}"'
+        )
 
     def find(self, dataset: str) -> IssuedForecast | None:
         """Return the latest forecast, if there is one."""
@@ -77,7 +79,11 @@ class LatestForecasts:
                 faults[dataset] = StorageError("ledger.unreachable", f"the ledger does not answer ({error})")
             if dataset in faults and getattr(self._faults.get(dataset), "code", None) != faults[dataset].code:
                 _log.error("%s: %s", dataset, faults[dataset])
-        self._held, self._times, self._faults = MappingProxyType(held), MappingProxyType(times), MappingProxyType(faults)
+        self._held, self._times, self._faults = (
+            MappingProxyType(held),
+            MappingProxyType(times),
+            MappingProxyType(faults),
+        )
 
     def _follow(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):

@@ -25,7 +25,9 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
     liked = [(_quality(media, ranges), -place, media) for place, media in enumerate(offered)]
     quality, _, media = max(liked)
     if quality <= 0:
-        raise NotAcceptableError("format.not_acceptable", "none of the formats is accepted", f"accept {' or '.join(offered)}")
+        raise NotAcceptableError(
+            "format.not_acceptable", "none of the formats is accepted", f"accept {' or '.join(offered)}"
+        )
     return media
 
 
@@ -50,7 +52,9 @@ def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
     return 0.0
 
 
-def conditional(request: Request, body: bytes, media: str, etag: str, headers: Mapping[str, str] | None = None) -> Response:
+def conditional(
+    request: Request, body: bytes, media: str, etag: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return the body, or 304 if the client's ``If-None-Match`` names it; caches ask again each time."""
     told = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept", **(headers or {})}
     if matches(request, etag):

@@ -85,12 +85,15 @@ def status_of(error: ForecastError) -> HTTPStatus:
 
 def answer(error: ForecastError) -> Response:
     """Return the problem document of a failure."""
-    if isinstance(error, _INTERNAL):
-        _log.error("%s: %s", error.code, error)
-        detail, remedy = "the service cannot use something that it stored", "see the service's log"
-    else:
-        detail, remedy = error.fact, error.remedy
-    return document(status_of(error), error.code, detail, remedy)
+    return document(status_of(error), error.code, *told_outside(error))
+
+
+def told_outside(error: ForecastError) -> tuple[str, str]:
+    """Return fact and remedy as a client may read them."""
+    if not isinstance(error, _INTERNAL):
+        return error.fact, error.remedy
+    _log.error("%s: %s", error.code, error)
+    return "the service cannot use something that it stored", "see the service's log"
 
 
 def document(
@@ -106,9 +109,7 @@ def document(
         "remedy": remedy,
         **more,
     }
-    return JSONResponse(
-        content, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE
-    )
+    return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -147,7 +148,12 @@ def _mistake(item: Mapping[str, Any], known: Iterable[str]) -> dict[str, str]:
     place, name = str(item["loc"][0]), str(item["loc"][1] if len(item["loc"]) > 1 else "")
     if item["type"] == "extra_forbidden":  # the name came from the client: it is not repeated
         remedy = suggest(name, known)
-        return {"code": "parameter.unknown", "where": place, "detail": "there is no parameter of that name", "remedy": remedy}
+        return {
+            "code": "parameter.unknown",
+            "where": place,
+            "detail": "there is no parameter of that name",
+            "remedy": remedy,
+        }
     kind, told = _VALIDATION.get(item["type"], ("malformed", "is malformed"))
     bounds = {"greater_than_equal": "at least", "less_than_equal": "at most"}
     limit = (item.get("ctx") or {}).get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(item["type"], ""))
@@ -160,7 +166,11 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     code, told, remedy = {
         HTTPStatus.NOT_FOUND: ("route.unknown", "there is nothing at this address", "the routes are listed at /docs"),
-        HTTPStatus.METHOD_NOT_ALLOWED: ("method.not_allowed", "this address does not take that method", "see the header Allow"),
+        HTTPStatus.METHOD_NOT_ALLOWED: (
+            "method.not_allowed",
+            "this address does not take that method",
+            "see the header Allow",
+        ),
     }.get(status, (f"http.{int(status)}", status.phrase, "see /docs"))
     return document(status, code, told, remedy, error.headers)
 

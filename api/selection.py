@@ -45,7 +45,9 @@ def places(given: Sequence[str], known: Sequence[str], noun: str) -> tuple[int, 
     wanted = [name for item in given for name in ([item] if item in known else item.split(",")) if name]
     for name in wanted:
         if name not in known:
-            raise NotFoundError(f"{noun}.unknown", f"there is no forecast of a {noun} of that name", suggest(name, known))
+            raise NotFoundError(
+                f"{noun}.unknown", f"there is no forecast of a {noun} of that name", suggest(name, known)
+            )
     return tuple(known.index(name) for name in dict.fromkeys(wanted)) or tuple(range(len(known)))
 
 
@@ -68,7 +70,9 @@ def instant(text: str | None) -> datetime | None:
             return read.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise ConfigError("as_of.malformed", "as_of is not an RFC 3339 time with offset", "write it like 2013-11-02T03:00:00Z")
+    raise ConfigError(
+        "as_of.malformed", "as_of is not an RFC 3339 time with offset", "write it like 2013-11-02T03:00:00Z"
+    )
 
 
 def _levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
@@ -77,10 +81,16 @@ def _levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
         try:
             level = float(word)
         except ValueError:
-            raise ConfigError("quantiles.not_a_number", "a quantile level is not a number", _available(trained)) from None
+            raise ConfigError(
+                "quantiles.not_a_number", "a quantile level is not a number", _available(trained)
+            ) from None
         near = [place for place, known in enumerate(trained) if abs(known - level) < 1e-9]
         if not near:
-            raise ConfigError("quantiles.not_trained", "no model was trained for a quantile level that is asked for", _available(trained))
+            raise ConfigError(
+                "quantiles.not_trained",
+                "no model was trained for a quantile level that is asked for",
+                _available(trained),
+            )
         found[near[0]] = None
     return tuple(sorted(found)) or tuple(range(len(trained)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from api.app import create_app
 from forecast.errors import ConfigError, ConflictError
 from forecast.installation import Installation
 
+_ADDRESSES = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "::1": "::1"}
 _STOP_SECONDS = 5
 _log = logging.getLogger("api")
 
@@ -49,7 +49,7 @@ def server(installation: Installation) -> uvicorn.Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port of this machine; 0 takes any free one. The port is held from here on, so nobody can take it between."""
+    """Take a port of this machine; 0 takes any free one. It is held from here on."""
     address = _loopback(host)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -60,7 +60,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(1024)
     except OverflowError:
         listener.close()
-        raise ConfigError("port.out_of_range", f"port {port} is not between 0 and 65535", "choose another with --port") from None
+        raise ConfigError(
+            "port.out_of_range", f"port {port} is not between 0 and 65535", "choose another with --port"
+        ) from None
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -74,22 +76,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _loopback(host: str) -> str:
-    address = "127.0.0.1" if host == "localhost" else host
-    try:
-        if ipaddress.ip_address(address).is_loopback:
-            return address
-    except ValueError:
-        pass
-    raise ConfigError(
-        "serve.not_loopback",
-        f'"{host}" is not an address of this machine alone, and the service has no keys to tell users apart yet',
-        "serve on 127.0.0.1, and put a proxy that authenticates in front",
-    )
+    if host not in _ADDRESSES:
+        raise ConfigError(
+            "serve.not_loopback",
+            f'"{host}" is not this machine alone, and the service has no keys to tell users apart yet',
+            "serve on 127.0.0.1, and put a proxy that authenticates in front",
+        )
+    return _ADDRESSES[host]
 
 
 @contextmanager
 def _quiet_signals() -> Iterator[None]:
-    # uvicorn raises the signal that stopped it once more when it is done; a service that was asked to stop has succeeded.
+    # uvicorn raises the signal that stopped it once more when it is done; who was asked to stop has succeeded.
     def ignore(_number: int, _frame: FrameType | None) -> None:
         pass
 

@@ -49,7 +49,9 @@ class Service:
         dataset = latest.issuance.dataset
         issuance = self.installation.ledger.issuance(dataset, as_of=as_of)
         if issuance is None:
-            raise NotFoundError("forecast.none_then", f"no forecast of {dataset} had been issued by then", "ask for a later as_of")
+            raise NotFoundError(
+                "forecast.none_then", f"no forecast of {dataset} had been issued by then", "ask for a later as_of"
+            )
         if issuance.forecast_id == latest.issuance.forecast_id:
             return latest
         found = self._past.get(issuance.forecast_id)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.ingest import Receipt
     from pipelines.retrain import Night
 
-OUT = Console(highlight=False)
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 NAIVE, LINEAR = "seasonal_naive", "linear"

@@ -1,7 +1,8 @@
 # ruff: noqa: ANN001, ANN201, ANN202, PLR0915 - Triton gives annotations of its own meaning; a kernel is one formula
 """The Triton kernels of ProbSparse attention.
 
-Tensors of the caller come with their strides, pairs of batch and head are 64-bit. Scores, softmax and sums are float32. Rows and head sizes beyond the tensors are masked at loads, so padding never counts.
+Tensors of the caller come with their strides; (batch, head) pairs are 64-bit, so large batches do not overflow. Scores,
+softmax and sums are float32. Rows and head sizes beyond the tensors are masked at loads, so padding never counts.
 """
 
 from kernels.triton_support import load_triton

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels import prob_sparse_kernels as kernel
-from kernels.triton_support import load_triton, on_device_of
+from kernels.triton_support import FUSED, load_triton, on_device_of
 
 triton = load_triton().triton
 
@@ -80,6 +80,7 @@ def forward(
             **blocks,
             PRECISION=plan.precision,
             num_warps=plan.warps,
+            enable_fp_fusion=FUSED,
         )
         kernel.finish_forward[(plan.pairs, triton.cdiv(LQ, KEY_BLOCK) + 1)](
             *(value, top, accumulated, largest, total, sums, out, lse),
@@ -87,6 +88,7 @@ def forward(
             *(H, LQ, LK, D, count, plan.splits, plan.blocks_per_split, plan.blocks),
             **blocks,
             num_warps=plan.warps,
+            enable_fp_fusion=FUSED,
         )
     return out, top, lse
 
@@ -121,6 +123,7 @@ def backward(
             **blocks,
             CAUSAL=causal,
             num_warps=4,
+            enable_fp_fusion=FUSED,
         )
         kernel.differentiate_split[(plan.pairs, plan.splits)](
             *(query, key, value, out, grad, top, lse, sums, dq_parts, dk, dv),
@@ -130,12 +133,14 @@ def backward(
             CAUSAL=causal,
             PRECISION=plan.precision,
             num_warps=plan.warps,
+            enable_fp_fusion=FUSED,
         )
         kernel.finish_query_gradient[(plan.pairs, query_blocks + 1)](
             *(top, dq_parts, dq),
             *(LQ, D, count, plan.splits),
             **blocks,
             num_warps=4,
+            enable_fp_fusion=FUSED,
         )
     return dq, dk, dv
 
@@ -158,6 +163,7 @@ def select(query: Tensor, key: Tensor, keys: Tensor, *, count: int, divisor: int
                 BD=plan.head_block,
                 PRECISION=plan.precision,
                 num_warps=4,
+                enable_fp_fusion=FUSED,
             )
         else:
             kernel.measure_independent[grid](
@@ -166,9 +172,12 @@ def select(query: Tensor, key: Tensor, keys: Tensor, *, count: int, divisor: int
                 BQ=QUERY_BLOCK,
                 BD=plan.head_block,
                 num_warps=4,
+                enable_fp_fusion=FUSED,
             )
         padded = triton.next_power_of_2(LQ)
-        kernel.select_largest[(plan.pairs,)](measure, top, LQ, count, BL=padded, num_warps=4 if padded <= 2048 else 8)
+        kernel.select_largest[(plan.pairs,)](
+            measure, top, LQ, count, BL=padded, num_warps=4 if padded <= 2048 else 8, enable_fp_fusion=FUSED
+        )
     return top
 
 

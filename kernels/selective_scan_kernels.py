@@ -22,20 +22,23 @@ def _softplus(x):
     return tl.where(x > 20.0, x, small)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["one"])
 def scan_forward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, OUT, LAST, STATES,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl,
-    batch, D, N, L,
+    batch, D, N, L, one,
     BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
-    """Scan forward; OUT [G, B, L, D], LAST [G, B, D, N], STATES [kept, G, B, N, D] before steps 0, KEPT, 2 KEPT, ..."""
+    """Scan forward; OUT [G, B, L, D], LAST [G, B, N, D], STATES [kept, G, B, N, D] before steps 0, KEPT, 2 KEPT, ..."""
     g = tl.program_id(1).to(tl.int64)
     row = (tl.program_id(0) // tl.cdiv(D, BD)).to(tl.int64)
     d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
     inside = (n < N)[:, None] & (d < D)[None, :]
+    # Times `one`, which the compiler may not know to be 1: it would give each lane four neighbouring channels to store
+    # them at once, and spread the states over lanes, so that every sum over states became shuffles.
+    tile = n[:, None] * D + d[None, :] * one
     U += g * sug + row * sub
     DELTA += g * sdg + row * sdb
     B += g * sbg + row * sbb
@@ -56,7 +59,7 @@ def scan_forward(
         if SAVE:
             if first % KEPT == 0:
                 where = ((first // KEPT * tl.num_programs(1) + g) * batch + row) * N
-                tl.store(STATES + (where + n[:, None]) * D + d[None, :], h, mask=inside)
+                tl.store(STATES + where * D + tile, h, mask=inside)
         us, deltas, bs, cs, zs = (), (), (), (), ()
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
@@ -84,15 +87,15 @@ def scan_forward(
             if HAS_Z:
                 y = y * zs[i] * tl.sigmoid(zs[i])
             tl.store(OUT + t * D + d, y.to(OUT.dtype.element_ty), mask=md)
-    tl.store(LAST + ((g * batch + row) * D + d[None, :]) * N + n[:, None], h, mask=inside)
+    tl.store(LAST + (g * batch + row) * N * D + tile, h, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["one"])
 def scan_backward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, GRAD, GRAD_LAST, STATES,
     DU, DDELTA, DA, DB, DC, DSKIP, DZ, DBIAS,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl, sgg, sgb, sgl,
-    batch, D, N, L, kept_states,
+    batch, D, N, L, kept_states, one,
     BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
@@ -107,6 +110,9 @@ def scan_backward(
     d = block * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
     inside = (n < N)[:, None] & (d < D)[None, :]
+    # Times `one`, which the compiler may not know to be 1: it would give each lane four neighbouring channels to store
+    # them at once, and spread the states over lanes, so that every sum over states became shuffles.
+    tile = n[:, None] * D + d[None, :] * one
     lane = g * batch + row
     U += g * sug + row * sub
     DELTA += g * sdg + row * sdb
@@ -128,7 +134,7 @@ def scan_backward(
     bias = tl.zeros([BD], tl.float32)
     if HAS_BIAS:
         bias = tl.load(BIAS + g * D + d, mask=d < D, other=0.0).to(tl.float32)
-    gh = tl.load(GRAD_LAST + (lane * D + d[None, :]) * N + n[:, None], mask=inside, other=0.0)  # gradient of the state
+    gh = tl.load(GRAD_LAST + lane * N * D + tile, mask=inside, other=0.0)  # gradient of the state
     da = tl.zeros([BN, BD], tl.float32)
     dskip = tl.zeros([BD], tl.float32)
     dbias = tl.zeros([BD], tl.float32)
@@ -136,7 +142,7 @@ def scan_backward(
         kept = kept_states - 1 - back
         first = kept * T
         where = (kept.to(tl.int64) * tl.num_programs(1) * batch + lane) * N
-        h = tl.load(STATES + (where + n[:, None]) * D + d[None, :], mask=inside, other=0.0)
+        h = tl.load(STATES + where * D + tile, mask=inside, other=0.0)
         before = ()  # the state before each step of this stretch
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
@@ -189,7 +195,7 @@ def scan_backward(
             tl.store(DU + t * D + d, du.to(DU.dtype.element_ty), mask=md)
             tl.store(DDELTA + t * D + d, ddelta.to(DDELTA.dtype.element_ty), mask=md)
             gh = gh * decay
-    tl.store(DA + (lane * N + n[:, None]) * D + d[None, :], da, mask=inside)
+    tl.store(DA + lane * N * D + tile, da, mask=inside)
     if HAS_SKIP:
         tl.store(DSKIP + lane * D + d, dskip, mask=d < D)
     if HAS_BIAS:

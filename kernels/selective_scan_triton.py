@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels import selective_scan_kernels as kernel
 from kernels.layout import channels_innermost, empty_channels_innermost
-from kernels.triton_support import load_triton, on_device_of
+from kernels.triton_support import FUSED, load_triton, on_device_of
 
 triton = load_triton().triton
 
@@ -40,14 +40,14 @@ def forward(
     N = A.shape[2]
     timed = [None if t is None else channels_innermost(t) for t in (u, delta, B, C, z)]
     out = empty_channels_innermost(u)
-    last = _floats(u, G, batch, channels, N)
+    last = _floats(u, G, batch, N, channels)
     states = _floats(u, *((triton.cdiv(L, KEPT_EVERY), G, batch, N, channels) if save else (0,)))
     with on_device_of(u):
         kernel.scan_forward[_grid(G, batch, channels)](
-            *(timed[0], timed[1], A.contiguous(), timed[2], timed[3]),
+            *(timed[0], timed[1], A.transpose(1, 2).contiguous(), timed[2], timed[3]),
             *(_contiguous(D, u), u if z is None else timed[4], _contiguous(bias, u), out, last, states),
             *(stride for t in timed for stride in _strides(t)),
-            *(batch, channels, N, L),
+            *(batch, channels, N, L, 1),
             BN=triton.next_power_of_2(N),
             BD=CHANNEL_BLOCK,
             T=STEPS_AT_ONCE,
@@ -58,8 +58,9 @@ def forward(
             SOFTPLUS=softplus,
             SAVE=save,
             num_warps=1,
+            enable_fp_fusion=FUSED,
         )
-    return out, last, states
+    return out, last.transpose(2, 3).contiguous(), states
 
 
 def backward(
@@ -87,12 +88,12 @@ def backward(
     dD, dbias = (None if t is None else _floats(u, G, batch, channels) for t in (D, bias))
     with on_device_of(u):
         kernel.scan_backward[_grid(G, batch, channels)](
-            *(timed[0], timed[1], A.contiguous(), timed[2], timed[3]),
+            *(timed[0], timed[1], A.transpose(1, 2).contiguous(), timed[2], timed[3]),
             *(_contiguous(D, u), u if z is None else timed[4], _contiguous(bias, u)),
-            *(timed[5], grad_last.contiguous(), states, du, ddelta, dA, dB, dC),
+            *(timed[5], grad_last.transpose(2, 3).contiguous(), states, du, ddelta, dA, dB, dC),
             *(u if t is None else t for t in (dD, dz, dbias)),  # a placeholder: nothing is written through it
             *(stride for t in timed for stride in _strides(t)),
-            *(batch, channels, N, L, states.shape[0]),
+            *(batch, channels, N, L, states.shape[0], 1),
             BN=triton.next_power_of_2(N),
             BD=CHANNEL_BLOCK,
             T=KEPT_EVERY,
@@ -101,6 +102,7 @@ def backward(
             HAS_BIAS=bias is not None,
             SOFTPLUS=softplus,
             num_warps=1,
+            enable_fp_fusion=FUSED,
         )
     return (
         du,

@@ -14,6 +14,8 @@ from torch import Tensor
 from kernels.errors import KernelError, KernelErrorCode
 from kernels.precision import KERNEL_DTYPES
 
+# Multiply and add in one rounding. Said at every launch: Triton is about to change its default, and with it our bits.
+FUSED: Final = True
 _OFF: Final = "KERNELS_TRITON"  # set to "off" to send every call to plain torch
 
 

@@ -40,7 +40,9 @@ def _readiness(dataset: Dataset, service: Service) -> DatasetReadiness:
     issued = service.latest.find(dataset.name)
     if issued is None:
         reasons = reasons or ["forecast.none_yet"]
-        return DatasetReadiness(dataset=dataset.name, ready=False, forecast_id=None, age=None, stale=None, reasons=reasons)
+        return DatasetReadiness(
+            dataset=dataset.name, ready=False, forecast_id=None, age=None, stale=None, reasons=reasons
+        )
     age, stale = age_of(issued, dataset.job, service.latest.now(dataset.name))
     return DatasetReadiness(
         dataset=dataset.name,

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +17,21 @@ every_model = pytest.mark.parametrize("name", list(ModelName))
 LOOKBACK, HORIZON, TARGETS = 26, 8, 3
 
 
-def test_the_catalogue_holds_every_name_once():
+def test_the_catalogue_holds_every_name_once() -> None:
     assert list(CATALOG) == list(ModelName)
     assert all(spec.name is name for name, spec in CATALOG.items())
 
 
-def test_listing_the_models_imports_no_torch():
+def test_listing_the_models_imports_no_torch() -> None:
     code = "import sys, models.catalog; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
 @every_model
-def test_forecasts_have_the_promised_shape_and_are_finite(name, panel, fitted, forecast):
+def test_forecasts_have_the_promised_shape_and_are_finite(
+    name: ModelName, panel: Any, fitted: Callable[[ModelName], Any], forecast: Callable[..., np.ndarray]
+) -> None:
     values = forecast(fitted(name), panel)
     outputs = 3 if CATALOG[name].family == "network" else 1
     assert values.shape == (2, HORIZON, TARGETS * outputs)
@@ -35,7 +39,9 @@ def test_forecasts_have_the_promised_shape_and_are_finite(name, panel, fitted, f
 
 
 @every_model
-def test_a_saved_model_forecasts_the_same_after_safe_loading(name, panel, fitted, forecast, tmp_path):
+def test_a_saved_model_forecasts_the_same_after_safe_loading(
+    name: ModelName, panel: Any, fitted: Callable[[ModelName], Any], forecast: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
     model = fitted(name)
     path = str(tmp_path / "model.pt")
     model.save(path, clean=True)
@@ -44,20 +50,28 @@ def test_a_saved_model_forecasts_the_same_after_safe_loading(name, panel, fitted
 
 
 @every_model
-def test_the_same_seed_gives_the_same_bits(name, panel, fitted, tiny, forecast):
+def test_the_same_seed_gives_the_same_bits(
+    name: ModelName,
+    panel: Any,
+    fitted: Callable[[ModelName], Any],
+    tiny: Callable[..., Any],
+    forecast: Callable[..., np.ndarray],
+) -> None:
     again = tiny(name).fit(panel.series, **panel.covariates, verbose=False)
     np.testing.assert_array_equal(forecast(again, panel), forecast(fitted(name), panel))
 
 
 @every_model
-def test_a_model_fits_and_forecasts_without_any_covariate(name, panel, tiny):
+def test_a_model_fits_and_forecasts_without_any_covariate(
+    name: ModelName, panel: Any, tiny: Callable[..., Any]
+) -> None:
     model = tiny(name, max_epochs=1).fit(panel.series, verbose=False)
     forecasts = model.predict(HORIZON, series=panel.series, verbose=False)
     assert all(np.isfinite(forecast.values()).all() for forecast in forecasts)
 
 
 @every_model
-def test_constant_windows_give_finite_forecasts(name, fitted):
+def test_constant_windows_give_finite_forecasts(name: ModelName, fitted: Callable[[ModelName], Any]) -> None:
     module = fitted(name).model.eval()
     for level in (0.0, 1.0, -50.0):
         inputs = PLModuleInput(
@@ -71,7 +85,7 @@ def test_constant_windows_give_finite_forecasts(name, fitted):
 
 
 @every_model
-def test_training_on_constant_series_stays_finite(name, panel, tiny):
+def test_training_on_constant_series_stays_finite(name: ModelName, panel: Any, tiny: Callable[..., Any]) -> None:
     flat = [series * 0 + 2 for series in panel.series]
     model = tiny(name, max_epochs=1).fit(flat, **panel.covariates, verbose=False)
     forecasts = model.predict(HORIZON, series=flat, **panel.covariates, verbose=False)
@@ -79,7 +93,7 @@ def test_training_on_constant_series_stays_finite(name, panel, tiny):
 
 
 @every_model
-def test_future_targets_cannot_change_the_forecast(name, fitted):
+def test_future_targets_cannot_change_the_forecast(name: ModelName, fitted: Callable[[ModelName], Any]) -> None:
     module = fitted(name).model.eval()
     generator = torch.Generator().manual_seed(3)
     sizes = {
@@ -97,7 +111,7 @@ def test_future_targets_cannot_change_the_forecast(name, fitted):
 
 
 @every_model
-def test_an_unknown_option_is_refused_with_the_nearest_one(name, tiny):
+def test_an_unknown_option_is_refused_with_the_nearest_one(name: ModelName, tiny: Callable[..., Any]) -> None:
     with pytest.raises(ModelError, match="has no option 'widht'") as caught:
         tiny(name, options={"widht": 3})
     assert caught.value.code == "model.unknown_option"
@@ -106,7 +120,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(name, tiny):
 
 
 @every_model
-def test_every_option_has_a_name_and_can_be_given(name, tiny):
+def test_every_option_has_a_name_and_can_be_given(name: ModelName, tiny: Callable[..., Any]) -> None:
     options = CATALOG[name].option_names()
     assert "input_chunk_length" not in options
     if "learning_rate" in options:
@@ -126,7 +140,7 @@ def test_every_option_has_a_name_and_can_be_given(name, tiny):
         ({"quantiles": (0.0, 0.5, 1.0)}, "model.unusable_quantiles"),
     ],
 )
-def test_a_request_that_no_model_can_serve_is_refused(changes, code):
+def test_a_request_that_no_model_can_serve_is_refused(changes: dict[str, Any], code: str) -> None:
     with pytest.raises(ModelError) as caught:
         BuildRequest(**{"lookback": 24, "horizon": 8, **changes})
     assert caught.value.code == code
@@ -147,12 +161,14 @@ def test_a_request_that_no_model_can_serve_is_refused(changes, code):
         (ModelName.DLINEAR, {"kernel_size": 0}, "model.option_out_of_range"),
     ],
 )
-def test_a_configuration_that_cannot_work_is_refused_when_built(name, options, code, tiny):
+def test_a_configuration_that_cannot_work_is_refused_when_built(
+    name: ModelName, options: dict[str, Any], code: str, tiny: Callable[..., Any]
+) -> None:
     with pytest.raises(ModelError) as caught:
         tiny(name, options=options)
     assert caught.value.code == code
 
 
-def test_point_forecasts_need_no_quantiles(panel, tiny):
+def test_point_forecasts_need_no_quantiles(panel: Any, tiny: Callable[..., Any]) -> None:
     model = tiny(ModelName.ITRANSFORMER, quantiles=(), max_epochs=1).fit(panel.series[0], verbose=False)
     assert model.predict(HORIZON, verbose=False).values().shape == (HORIZON, TARGETS)

@@ -1,13 +1,17 @@
 """A model served by ONNX Runtime is the model that was trained."""
 
-import onnxruntime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from darts.utils.data.torch_datasets.utils import PLModuleInput
 from darts.utils.onnx import run_onnx_prediction
 
-from models import CATALOG, ModelError, ModelName, export_onnx
+from models import CATALOG, ExportedSignature, ModelError, ModelName, export_onnx
 
 LOOKBACK, HORIZON = 26, 8
 INPUTS = {
@@ -19,12 +23,14 @@ INPUTS = {
 
 
 @pytest.fixture(scope="module", params=list(ModelName))
-def exported(request, fitted, tmp_path_factory):
+def exported(
+    request: pytest.FixtureRequest, fitted: Callable[[ModelName], Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, ExportedSignature, Path, ModelName]:
     path = tmp_path_factory.mktemp("onnx") / f"{request.param}.onnx"
     return fitted(request.param), export_onnx(fitted(request.param), path), path, request.param
 
 
-def test_the_file_says_what_it_takes_and_gives(exported):
+def test_the_file_says_what_it_takes_and_gives(exported: tuple[Any, ExportedSignature, Path, ModelName]) -> None:
     _, signature, path, name = exported
     outputs = 3 if CATALOG[name].family == "network" else 1
     assert {tensor.name: tensor.shape for tensor in signature.inputs} == INPUTS
@@ -34,7 +40,9 @@ def test_the_file_says_what_it_takes_and_gives(exported):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_onnx_runtime_agrees_with_torch_at_any_batch_size(exported):
+def test_onnx_runtime_agrees_with_torch_at_any_batch_size(
+    exported: tuple[Any, ExportedSignature, Path, ModelName],
+) -> None:
     model, _, path, _ = exported
     session = onnxruntime.InferenceSession(str(path))
     generator = torch.Generator().manual_seed(0)
@@ -46,7 +54,9 @@ def test_onnx_runtime_agrees_with_torch_at_any_batch_size(exported):
         np.testing.assert_allclose(result, expected.numpy(), atol=2e-5)
 
 
-def test_darts_torch_free_prediction_works_on_the_file(exported, panel, forecast):
+def test_darts_torch_free_prediction_works_on_the_file(
+    exported: tuple[Any, ExportedSignature, Path, ModelName], panel: Any, forecast: Callable[..., np.ndarray]
+) -> None:
     model, _, path, _ = exported
     session = onnxruntime.InferenceSession(str(path))
     forecasts = run_onnx_prediction(HORIZON, session, panel.series, **panel.covariates, verbose=False)
@@ -54,14 +64,14 @@ def test_darts_torch_free_prediction_works_on_the_file(exported, panel, forecast
     np.testing.assert_allclose(served, forecast(model, panel), atol=2e-5)
 
 
-def test_a_model_without_weights_is_refused(tiny, tmp_path):
+def test_a_model_without_weights_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="call fit") as caught:
         export_onnx(tiny(ModelName.LINEAR), tmp_path / "model.onnx")
     assert caught.value.code == "model.not_fitted"
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_that_are_not_finite_leave_no_file(panel, tiny, tmp_path):
+def test_weights_that_are_not_finite_leave_no_file(panel: Any, tiny: Callable[..., Any], tmp_path: Path) -> None:
     model = tiny(ModelName.LINEAR).fit(panel.series, **panel.covariates, verbose=False)
     with torch.no_grad():
         model.model.network.weight[0, 0, 0] = float("nan")

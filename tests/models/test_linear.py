@@ -1,5 +1,7 @@
 """The closed form is least squares."""
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from models.windows import WindowDataset
 LOOKBACK, HORIZON = 12, 5
 
 
-def solved(panel, config: LinearConfig, size: int = 512) -> tuple[Linear, dict[str, np.ndarray]]:
+def solved(panel: Any, config: LinearConfig, size: int = 512) -> tuple[Linear, dict[str, np.ndarray]]:
     series = [target.astype(np.float64) for target in panel.series]
     future = [covariate.astype(np.float64) for covariate in panel.future_covariates]
     reference = SequentialTorchTrainingDataset(
@@ -35,13 +37,16 @@ def ridge_lstsq(regressors: np.ndarray, aims: np.ndarray, penalty: float) -> np.
     """Least squares with a penalty, as rows appended to the problem."""
     size = regressors.shape[1]
     rows = np.vstack([regressors, np.sqrt(penalty) * np.eye(size)])
-    return np.linalg.lstsq(rows, np.vstack([aims, np.zeros((size, aims.shape[1]))]), rcond=None)[0]
+    solution: np.ndarray = np.linalg.lstsq(rows, np.vstack([aims, np.zeros((size, aims.shape[1]))]), rcond=None)[0]
+    return solution
 
 
 @pytest.mark.parametrize("kind", ["mean", "last"])
 @pytest.mark.parametrize("known_future", [True, False])
 @pytest.mark.parametrize("ridge", [0.0, 1e-3, 0.5])
-def test_the_closed_form_is_numpys_least_squares(panel, kind, known_future, ridge):
+def test_the_closed_form_is_numpys_least_squares(
+    panel: Any, kind: Literal["mean", "last"], known_future: bool, ridge: float
+) -> None:
     network, data = solved(panel, LinearConfig(ridge=ridge, level=kind, known_future=known_future))
     past_level = level(data["past_target"], kind)
     past, aims = data["past_target"] - past_level, data["future_target"] - past_level
@@ -63,7 +68,7 @@ def test_the_closed_form_is_numpys_least_squares(panel, kind, known_future, ridg
     np.testing.assert_allclose(forecast.squeeze(-1).detach().numpy(), expected, atol=1e-9)
 
 
-def test_the_size_of_the_batches_does_not_matter(panel):
+def test_the_size_of_the_batches_does_not_matter(panel: Any) -> None:
     large, _ = solved(panel, LinearConfig())
     small, _ = solved(panel, LinearConfig(), size=7)
     torch.testing.assert_close(large.weight, small.weight, atol=1e-12, rtol=1e-9)

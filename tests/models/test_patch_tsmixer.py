@@ -1,41 +1,44 @@
 """The network is the paper's: an independent transcription of its equations gives the same numbers."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.layers.patching import Patching
 from models.patch_tsmixer import PatchTSMixer, PatchTSMixerConfig
 from models.shape import WindowShape
 
+Weights = dict[str, Tensor]
 SHAPE = WindowShape(lookback=19, horizon=6, targets=3, past=2, future=4, outputs=3)
 
 
-def linear(weights, name, x):
+def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def layer_norm(weights, name, x):
+def layer_norm(weights: Weights, name: str, x: Tensor) -> Tensor:
     mean = x.mean(-1, keepdim=True)
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
     return (x - mean) / torch.sqrt(variance + 1e-5) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def gelu(x):
+def gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def gate(weights, name, x):
+def gate(weights: Weights, name: str, x: Tensor) -> Tensor:
     scores = torch.exp(linear(weights, name, x))
     return x * scores / scores.sum(-1, keepdim=True)
 
 
-def mlp(weights, name, x):
+def mlp(weights: Weights, name: str, x: Tensor) -> Tensor:
     return linear(weights, f"{name}.3", gelu(linear(weights, f"{name}.0", x)))
 
 
-def mixer(weights, name, x, kind):
+def mixer(weights: Weights, name: str, x: Tensor, kind: str) -> Tensor:
     """One residual mixer on [B, K, N, D]: `channels` gates its input, the others their output."""
     y = layer_norm(weights, f"{name}.norm", x)
     if kind == "channels":
@@ -49,14 +52,21 @@ def mixer(weights, name, x, kind):
     return x + y
 
 
-def transcription(weights, config, shape, past, past_covariates, future):
+def transcription(
+    weights: Weights,
+    config: PatchTSMixerConfig,
+    shape: WindowShape,
+    past: Tensor,
+    past_covariates: Tensor,
+    future: Tensor,
+) -> Tensor:
     """TSMixer, section 3: normalise, patch, mix, project; every channel carried through to the end."""
     mean = past.mean(1, keepdim=True)
     deviation = torch.sqrt(((past - mean) ** 2).mean(1, keepdim=True) + 1e-5)
     values = (past - mean) / deviation
     if config.mix_channels:
         values = torch.cat([values, past_covariates], dim=2)
-    cuts = []
+    cuts: list[Tensor] = []
     end = shape.lookback
     while end - config.patch_length >= 0:
         cuts.insert(0, values[:, end - config.patch_length : end])
@@ -76,7 +86,7 @@ def transcription(weights, config, shape, past, past_covariates, future):
 
 
 @pytest.fixture
-def windows(window):
+def windows(window: Callable[..., Tensor]) -> list[Tensor]:
     shape = SHAPE
     return [
         window(4, shape.lookback, shape.targets, seed=1) * 3 + 2,
@@ -88,7 +98,7 @@ def windows(window):
 
 @pytest.mark.parametrize("mix_channels", [True, False])
 @pytest.mark.parametrize(("length", "stride"), [(4, 4), (5, 3), (19, 1)])
-def test_the_network_equals_the_equations(windows, mix_channels, length, stride):
+def test_the_network_equals_the_equations(windows: list[Tensor], mix_channels: bool, length: int, stride: int) -> None:
     config = PatchTSMixerConfig(
         width=6, expansion=2, layers=2, patch_length=length, patch_stride=stride, mix_channels=mix_channels
     )
@@ -103,7 +113,7 @@ def test_the_network_equals_the_equations(windows, mix_channels, length, stride)
     assert (forecast - expected).abs().max() < 1e-9
 
 
-def test_past_covariates_count_in_hybrid_mode_only(windows):
+def test_past_covariates_count_in_hybrid_mode_only(windows: list[Tensor]) -> None:
     changed = [windows[0], windows[1] + 1, *windows[2:]]
     for mix_channels in (True, False):
         config = PatchTSMixerConfig(width=6, patch_length=4, patch_stride=4, mix_channels=mix_channels)
@@ -111,7 +121,7 @@ def test_past_covariates_count_in_hybrid_mode_only(windows):
         assert torch.equal(network(*windows), network(*changed)) is not mix_channels
 
 
-def test_known_future_values_change_their_own_step_only(windows):
+def test_known_future_values_change_their_own_step_only(windows: list[Tensor]) -> None:
     network = PatchTSMixer(PatchTSMixerConfig(width=6, patch_length=4, patch_stride=4), SHAPE).double().eval()
     later = windows[3].clone()
     later[:, 2] += 1
@@ -121,7 +131,7 @@ def test_known_future_values_change_their_own_step_only(windows):
 
 
 @pytest.mark.parametrize(("lookback", "length", "stride"), [(16, 4, 4), (18, 4, 4), (17, 5, 3), (7, 7, 2)])
-def test_patches_end_with_the_newest_step_and_drop_the_oldest(lookback, length, stride):
+def test_patches_end_with_the_newest_step_and_drop_the_oldest(lookback: int, length: int, stride: int) -> None:
     patches = Patching(lookback, length, stride)(torch.arange(lookback).float().view(1, lookback, 1))
     starts = range((lookback - length) % stride, lookback - length + 1, stride)
     assert patches[0, 0].tolist() == [list(range(start, start + length)) for start in starts]

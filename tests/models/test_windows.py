@@ -1,6 +1,8 @@
 """The fast windows are darts' windows."""
 
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from models.windows import WindowDataset, collate_windows, window_dataset
 FIELDS = [entry.name for entry in fields(TorchTrainingSample)]
 
 
-def same(one, other) -> bool:
+def same(one: Any, other: Any) -> bool:
     if one is None or other is None:
         return one is other
     one, other = np.asarray(one), np.asarray(other)
@@ -36,7 +38,7 @@ def same(one, other) -> bool:
     ],
     ids=str,
 )
-def reference(request, panel):
+def reference(request: pytest.FixtureRequest, panel: Any) -> SequentialTorchTrainingDataset:
     arguments = dict(request.param)
     dtype = arguments.pop("dtype", "float32")
     series = [target.astype(dtype) for target in panel.series]
@@ -52,7 +54,7 @@ def reference(request, panel):
     )
 
 
-def test_every_sample_is_the_sample_of_darts(reference):
+def test_every_sample_is_the_sample_of_darts(reference: SequentialTorchTrainingDataset) -> None:
     fast = WindowDataset(reference)
     assert len(fast) == len(reference)
     for index in range(len(reference)):
@@ -60,7 +62,7 @@ def test_every_sample_is_the_sample_of_darts(reference):
         assert all(same(getattr(ours, name), getattr(theirs, name)) for name in FIELDS), index
 
 
-def test_a_gathered_batch_is_the_stacked_batch_of_darts(reference):
+def test_a_gathered_batch_is_the_stacked_batch_of_darts(reference: SequentialTorchTrainingDataset) -> None:
     fast = WindowDataset(reference)
     indices = torch.randperm(len(reference), generator=torch.Generator().manual_seed(1))[:9].tolist()
     ours = collate_windows(fast.__getitems__(indices))
@@ -69,20 +71,26 @@ def test_a_gathered_batch_is_the_stacked_batch_of_darts(reference):
 
 
 @pytest.mark.parametrize("name", list(ModelName))
-def test_models_train_on_fast_windows(name, panel, tiny):
+def test_models_train_on_fast_windows(name: ModelName, panel: Any, tiny: Callable[..., Any]) -> None:
     dataset = tiny(name)._build_train_dataset(
         series=panel.series, **panel.covariates, sample_weight=None, max_samples_per_ts=None
     )
     assert isinstance(dataset, WindowDataset)
 
 
-def test_fast_windows_change_nothing_in_the_result(panel, fitted, tiny, forecast, monkeypatch):
+def test_fast_windows_change_nothing_in_the_result(
+    panel: Any,
+    fitted: Callable[[ModelName], Any],
+    tiny: Callable[..., Any],
+    forecast: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("models.darts_bridge.window_dataset", lambda reference: reference)
     slow = tiny(ModelName.ITRANSFORMER).fit(panel.series, **panel.covariates, verbose=False)
     np.testing.assert_array_equal(forecast(slow, panel), forecast(fitted(ModelName.ITRANSFORMER), panel))
 
 
-def test_a_series_without_room_for_a_window_is_refused(panel):
+def test_a_series_without_room_for_a_window_is_refused(panel: Any) -> None:
     short = SequentialTorchTrainingDataset(
         [panel.series[0], panel.series[1][:16]], input_chunk_length=12, output_chunk_length=5
     )
@@ -91,7 +99,7 @@ def test_a_series_without_room_for_a_window_is_refused(panel):
     assert caught.value.code == "model.series_too_short"
 
 
-def test_covariates_that_start_too_late_are_refused(panel):
+def test_covariates_that_start_too_late_are_refused(panel: Any) -> None:
     late = SequentialTorchTrainingDataset(
         panel.series[1], panel.past_covariates[1][3:], input_chunk_length=12, output_chunk_length=5
     )
@@ -100,7 +108,7 @@ def test_covariates_that_start_too_late_are_refused(panel):
     assert caught.value.code == "model.covariates_too_short"
 
 
-def test_a_stochastic_series_stays_with_darts(panel):
+def test_a_stochastic_series_stays_with_darts(panel: Any) -> None:
     draws = np.random.default_rng(0).standard_normal((40, 1, 3)).astype(np.float32)
     stochastic = type(panel.series[0]).from_times_and_values(panel.series[0].time_index[:40], draws)
     reference = SequentialTorchTrainingDataset(stochastic, input_chunk_length=12, output_chunk_length=5)

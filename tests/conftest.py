@@ -1,0 +1,306 @@
+"""What many tests start from: a small job, its rows, a home on disk, and a champion that is a real ONNX network.
+
+The tiny data set has two series (``east``, ``west``), two targets (``load``, never negative, and ``price``) and one past
+covariate (``wind``), hourly in UTC. Its champion repeats the last value it sees, so that every forecast is known
+beforehand. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from forecast.installation import Installation
+    from forecast.jobs import DatasetJob
+    from forecast.runtime import Manifest
+
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+SERIES = ("east", "west")
+TINY_JOB: Mapping[str, Any] = {
+    "source": {"kind": "csv", "path": "rows.csv"},
+    "frequency": "1h",
+    "series": "site",
+    "channels": {
+        "load": {"role": "target", "unit": "MW", "lower": 0},
+        "price": {"role": "target", "unit": "EUR/MWh"},
+        "wind": {"role": "past", "unit": "m/s"},
+    },
+    "horizons": [6, 24],
+    "lookback": 48,
+    "season": 24,
+    "models": ["seasonal_naive"],
+    "splits": {"validation": "3d", "calibration": "3d", "holdout": "3d"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("FORECAST_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def tiny_document() -> dict[str, Any]:
+    """The job file of the tiny data set as a dictionary that a test may change."""
+    return {"datasets": {"tiny": copy.deepcopy(dict(TINY_JOB))}}
+
+
+@pytest.fixture
+def tiny_job(tiny_document: dict[str, Any]) -> DatasetJob:
+    from forecast.jobs import JobFile
+
+    return JobFile.model_validate(tiny_document).datasets["tiny"]
+
+
+@pytest.fixture
+def job_with() -> Callable[..., DatasetJob]:
+    """Make a tiny job with some fields replaced: ``job_with(zone="Europe/Berlin")``."""
+    from forecast.jobs import JobFile
+
+    def make(**fields: Any) -> DatasetJob:
+        document = {"datasets": {"tiny": copy.deepcopy(dict(TINY_JOB)) | fields}}
+        return JobFile.model_validate(document).datasets["tiny"]
+
+    return make
+
+
+@pytest.fixture
+def to_toml() -> Callable[[Mapping[str, Any]], str]:
+    """Write a dictionary as TOML: tables for dictionaries, TOML's own literals for the rest."""
+    return _toml
+
+
+def _toml(document: Mapping[str, Any], place: tuple[str, ...] = ()) -> str:
+    plain = {key: value for key, value in document.items() if not isinstance(value, Mapping)}
+    tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
+    head = [f"[{'.'.join(json.dumps(part) for part in place)}]"] if place else []
+    lines = head + [f"{json.dumps(key)} = {_literal(value)}" for key, value in plain.items()]
+    return "\n".join(lines) + "\n" + "".join(_toml(table, (*place, key)) for key, table in tables.items())
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, float):
+        return repr(value)  # nan and inf are TOML's words too
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    return json.dumps(value)
+
+
+@pytest.fixture
+def tiny_rows() -> Callable[..., pl.DataFrame]:
+    """Make raw rows of the tiny data set, as a source gives them: wall times without a zone, each series whole."""
+    import numpy as np
+    import polars as pl
+
+    def make(hours: int = 400, start: datetime = EPOCH, series: Sequence[str] = SERIES, seed: int = 0) -> pl.DataFrame:
+        random = np.random.default_rng(seed)
+        hour = np.arange(hours)
+        frames = [
+            pl.DataFrame({
+                "time": pl.Series([start.replace(tzinfo=None) + timedelta(hours=int(h)) for h in hour], dtype=pl.Datetime("us")),
+                "site": [name] * hours,
+                "load": 50 + 10 * number + 20 * np.sin(2 * np.pi * hour / 24) + random.normal(0, 3, hours),
+                "price": 30 + 5 * np.cos(2 * np.pi * hour / 24) + random.normal(0, 1, hours),
+                "wind": random.gamma(2.0, 3.0, hours),
+            })
+            for number, name in enumerate(series)
+        ]  # fmt: skip
+        return pl.concat(frames)
+
+    return make
+
+
+@pytest.fixture
+def make_home(tmp_path: Path, tiny_document: dict[str, Any]) -> Iterator[Callable[..., Installation]]:
+    """Make homes on disk with a job file and, if given, rows; their databases are closed at the end."""
+    from forecast.installation import Installation
+
+    opened: list[Installation] = []
+
+    def make(
+        rows: pl.DataFrame | None = None, document: Mapping[str, Any] | None = None, folder: Path | None = None
+    ) -> Installation:
+        home = folder or tmp_path / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "forecast.toml").write_text(_toml(document or tiny_document), encoding="utf-8")
+        if rows is not None:
+            rows.write_csv(home / "rows.csv")
+        opened.append(Installation.open(home))
+        return opened[-1]
+
+    yield make
+    for installation in opened:
+        installation.ledger._engine.dispose()
+
+
+@pytest.fixture
+def tiny_home(
+    make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame], crown: Callable[..., Manifest]
+) -> Installation:
+    """A home whose rows are ingested and whose champion repeats the last value."""
+    from pipelines.ingest import ingest
+
+    installation = make_home(tiny_rows())
+    ingest("tiny", installation)
+    crown(installation)
+    return installation
+
+
+@pytest.fixture
+def network() -> Callable[..., Path]:
+    """Write an ONNX network with the inputs and the output that exported models have."""
+    return _write_network
+
+
+def _write_network(
+    path: Path, *, lookback: int, horizon: int, targets: int, past: int, future: int, weight: float = 0.0, bias: float = 0.0
+) -> Path:
+    """Write a network that repeats the last value, plus ``bias``, plus ``weight`` times the mean of each covariate input."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    shapes = {
+        "past_target": ("B", lookback, targets),
+        "past_covariates": ("B", lookback, past),
+        "historic_future_covariates": ("B", lookback, future),
+        "future_covariates": ("B", horizon, future),
+    }
+    shapes = {name: shape for name, shape in shapes.items() if shape[2]}
+    constants = {"last": [-1], "end": [2**31 - 1], "steps": [1], "all": [1, 2], "features": [2], "repeats": [1, horizon, 1], "level": [3]}
+    initializers = [helper.make_tensor(name, TensorProto.INT64, [len(value)], value) for name, value in constants.items()]
+    initializers += [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("weight", weight), ("bias", bias))]
+    nodes = [
+        helper.make_node("Slice", ["past_target", "last", "end", "steps"], ["newest"]),
+        helper.make_node("Tile", ["newest", "repeats"], ["repeated"]),
+        helper.make_node("Add", ["repeated", "bias"], ["sum_0"]),
+    ]
+    for number, name in enumerate(list(shapes)[1:]):
+        axes = "features" if name == "future_covariates" else "all"
+        nodes += [
+            helper.make_node("ReduceMean", [name, axes], [f"mean_{number}"], keepdims=1),
+            helper.make_node("Mul", [f"mean_{number}", "weight"], [f"part_{number}"]),
+            helper.make_node("Add", [f"sum_{number}", f"part_{number}"], [f"sum_{number + 1}"]),
+        ]
+    nodes.append(helper.make_node("Unsqueeze", [f"sum_{len(shapes) - 1}", "level"], ["prediction"]))
+    graph = helper.make_graph(
+        nodes,
+        "repeat-last",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ("B", horizon, targets, 1))],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(model, str(path))
+    return path
+
+
+@pytest.fixture
+def store_model(tmp_path: Path) -> Callable[..., Manifest]:
+    """Store a repeat-last model for a job as a folder, with a golden example, as training does."""
+    import numpy as np
+
+    from forecast.runtime import Calibration, Manifest, Scaler, ServedModel, session, store
+    from pipelines.features import FUTURE_FEATURES
+
+    def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
+        weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
+        targets, past, features = len(job.targets), len(job.past_covariates), len(FUTURE_FEATURES)
+        file = _write_network(
+            tmp_path / "networks" / f"{folder.name}.onnx",
+            lookback=job.lookback, horizon=job.horizon, targets=targets, past=past, future=features, weight=weight, bias=bias,
+        )  # fmt: skip
+        moments = {name: ((40.0,) * targets, (10.0,) * targets) for name in series}
+        past_moments = {name: ((5.0,) * past, (2.0,) * past) for name in series}
+        manifest = {
+            "dataset": "tiny",
+            "model_name": "repeat_last",
+            "model_version": folder.name,
+            "trained_at": EPOCH,
+            "lookback": job.lookback,
+            "horizon": job.horizon,
+            "step_seconds": job.step.total_seconds(),
+            "targets": job.targets,
+            "past": job.past_covariates,
+            "future": FUTURE_FEATURES,
+            "quantiles": job.quantiles,
+            "lower": tuple(job.channels[name].lower for name in job.targets),
+            "upper": tuple(job.channels[name].upper for name in job.targets),
+            "scaler": Scaler(targets=moments, past=past_moments),
+            "calibration": Calibration.none(targets, len(job.quantiles), job.horizon),
+            "data_version": 0,
+            "data_digest": "",
+            "fitted_until": EPOCH,
+        } | changes
+        raw = ServedModel(Manifest(**manifest, network_digest="", golden_digest=""), session(file, threads=1))
+        random = np.random.default_rng(1)
+        windows = (
+            random.normal(40, 10, (2, job.lookback, targets)),
+            random.normal(5, 2, (2, job.lookback, past)),
+            random.uniform(-1, 1, (2, job.lookback + job.horizon, features)),
+        )
+        names = [series[0], series[-1]]
+        expected = raw.scaled_quantiles(*windows, names)
+        golden = dict(zip(("targets", "past", "future"), windows, strict=True)) | {"series": np.asarray(names), "expected": expected}
+        return store(folder, file, golden, manifest)
+
+    return make
+
+
+@pytest.fixture
+def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
+    """Store a repeat-last model in a home and make it the champion of its data set."""
+    from forecast.ledger import Champion
+
+    def make(installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any) -> Manifest:
+        job = installation.jobs.datasets[dataset]
+        manifest = store_model(installation.home.models / version, job, dataset=dataset, **changes)
+        installation.ledger.promote(
+            Champion(dataset, manifest.model_name, version, version, manifest.network_digest, EPOCH, "crowned by a test")
+        )
+        return manifest
+
+    return make
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``python -m forecast`` in a process of its own, as a user does."""
+
+    def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "forecast", *map(str, arguments)],
+            cwd=tmp_path, env={**os.environ, "TERM": "dumb", **environment}, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait until a condition holds; fail when it does not in time."""
+
+    def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"still not so after {seconds} s"
+            time.sleep(0.02)
+
+    return wait
