@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import anyio
@@ -11,13 +12,14 @@ from anyio.to_thread import run_sync
 from api.history import Histories
 from api.issued import IssuedForecast
 from api.recent import Recent
-from forecast.errors import UnavailableError
+from forecast.errors import NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.runtime import load
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.predict import extend
 
 _CAPACITY = 64 * 2**20
+_log = logging.getLogger("api")
 
 
 class Extensions:
@@ -35,7 +37,7 @@ class Extensions:
         if horizon <= issued.horizon:
             return issued
         known = self._known(issued, horizon)
-        return known if known else await run_sync(self._prolong, issued, horizon, limiter=self._turn)
+        return known or await run_sync(self._prolong, issued, horizon, limiter=self._turn)
 
     def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
         found = self._recent.get(issued.issuance.forecast_id)
@@ -47,8 +49,16 @@ class Extensions:
             return known
         issuance, trained = issued.issuance, issued.horizon
         job = self._installation.jobs.datasets[issuance.dataset]
-        panel = self._histories.at(issuance.dataset, issuance.data_version)
-        model = load(self._installation.home.models / issuance.model_folder)
+        try:
+            panel = self._histories.at(issuance.dataset, issuance.data_version)
+            model = load(self._installation.home.models / issuance.model_folder)
+        except (NotFoundError, StorageError) as error:
+            _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)  # noqa: TRY400 - a told failure
+            raise UnavailableError(
+                "forecast.not_extendable",
+                "the model or the rows that made this forecast cannot be read any more",
+                f"ask for at most {trained} steps",
+            ) from error
         whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
         prediction = extend(model, panel, job, whole)
         rows = [panel.series.index(name) for name in issued.series]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -80,6 +81,10 @@ ISSUANCES = sa.Table(
     sa.Column("recorded_at", _UtcTime, nullable=False),
 )
 
+SCHEMA = sa.Table("ledger_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
+SCHEMA_VERSION = 1
+"""Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""
+
 CLOCKS = sa.Table(
     "clocks",
     _METADATA,
@@ -151,21 +156,31 @@ class Ledger:
     def open(cls, url: str) -> Self:
         """Open the ledger, making its tables if they are missing.
 
-        Raises ``ledger.unreachable`` if the database cannot be opened or written.
+        Raises ``ledger.failed`` if the database cannot be opened or written, and ``ledger.other_version`` if another
+        release made it.
         """
-        try:
+        with _told_errors():
             engine = sa.create_engine(url)
             if engine.dialect.name == "sqlite":
                 sa.event.listen(engine, "connect", _set_up_sqlite)
             _METADATA.create_all(engine)
-        except sa.exc.SQLAlchemyError as error:
-            place = sa.make_url(url).render_as_string(hide_password=True)
-            raise StorageError(
-                "ledger.unreachable",
-                f"the ledger {place} cannot be opened ({_first_line(error)})",
-                "check that it exists and may be written",
-            ) from error
-        return cls(engine)
+        ledger = cls(engine)
+        with ledger._transaction() as connection:  # its own
+            found = connection.execute(sa.select(SCHEMA.c.version)).scalar()
+            if found is None:
+                connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
+            elif found != SCHEMA_VERSION:
+                raise StorageError(
+                    "ledger.other_version",
+                    f"the ledger was made by another release (schema {found}, this one has {SCHEMA_VERSION})",
+                    "use that release, or a new home",
+                )
+        return ledger
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with _told_errors(), self._engine.begin() as connection:
+            yield connection
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -176,14 +191,14 @@ class Ledger:
             "claimed_at": now,
         }  # fmt: skip
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 return int(connection.execute(sa.insert(RUNS).values(row).returning(RUNS.c.run_id)).scalar_one())
         except sa.exc.IntegrityError:
             return None
 
     def end(self, run_id: int, state: str, now: datetime, reason: str | None = None) -> None:
         """Write how a run ended: ``succeeded``, ``failed`` or ``abandoned``, with the reason."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.update(RUNS)
                 .where(RUNS.c.run_id == run_id, RUNS.c.state == "running")
@@ -192,7 +207,7 @@ class Ledger:
 
     def run(self, run_id: int) -> Run:
         """Return one run."""
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             row = connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().first()
         if row is None:
             raise NotFoundError("run.unknown", f"no run {run_id}", 'see "forecast status"')
@@ -205,19 +220,19 @@ class Ledger:
             query = query.where(RUNS.c.dataset == dataset)
         if states:
             query = query.where(RUNS.c.state.in_(states))
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def last_logical_date(self, job: str) -> str | None:
         """Return the latest logical date that was ever claimed for a job."""
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return connection.execute(sa.select(sa.func.max(RUNS.c.logical_date)).where(RUNS.c.job == job)).scalar()
 
     # --- champions --------------------------------------------------------------------------------------------------
 
     def promote(self, champion: Champion) -> None:
         """Make a model the champion of its data set; older champions stay as history."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.insert(CHAMPIONS).values({name: getattr(champion, name) for name in Champion.__slots__})
             )
@@ -227,7 +242,7 @@ class Ledger:
         query = (
             sa.select(CHAMPIONS).where(CHAMPIONS.c.dataset == dataset).order_by(CHAMPIONS.c.sequence.desc()).limit(1)
         )
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else Champion(**{key: value for key, value in row.items() if key != "sequence"})
 
@@ -237,7 +252,7 @@ class Ledger:
         """Make a forecast visible; its rows must be in the lake already."""
         values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(sa.insert(ISSUANCES).values(values))
 
     def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
@@ -247,7 +262,7 @@ class Ledger:
         )
         if as_of is not None:
             query = query.where(ISSUANCES.c.issued_at <= as_of)
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else _issuance(row)
 
@@ -259,14 +274,14 @@ class Ledger:
             .order_by(ISSUANCES.c.sequence.desc())
             .limit(limit)
         )
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             return [_issuance(row) for row in connection.execute(query).mappings()]
 
     # --- clocks of replays ------------------------------------------------------------------------------------------
 
     def clock(self, dataset: str, start: datetime) -> datetime:
         """Return the position of a replay, which begins at ``start``."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             found = connection.execute(sa.select(CLOCKS.c.position).where(CLOCKS.c.dataset == dataset)).scalar()
             if found is None:
                 connection.execute(sa.insert(CLOCKS).values(dataset=dataset, position=start))
@@ -274,7 +289,7 @@ class Ledger:
 
     def move_clock(self, dataset: str, position: datetime) -> None:
         """Move a replay on, unless it has stopped; only the scheduler does."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.update(CLOCKS)
                 .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False))
@@ -283,12 +298,25 @@ class Ledger:
 
     def stop_clock(self, dataset: str, position: datetime) -> None:
         """Stop a replay for good where its source has no more rows: nothing new would ever come."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(
                 sa.update(CLOCKS)
                 .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False))
                 .values(stopped=True, position=position + _LAST_ROWS)
             )
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError:  # says that a row exists already: the caller's business
+        raise
+    except sa.exc.SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise StorageError(
+            "ledger.failed", f"the ledger cannot be used ({reason})", "check FORECAST_LEDGER_URL and the disk"
+        ) from error
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
@@ -306,7 +334,3 @@ def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:
     values = dict(row)
     values["quantiles"] = tuple(json.loads(values["quantiles"]))
     return Issuance(**values)
-
-
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import ClassVar
 
 from apscheduler.schedulers.blocking import BlockingScheduler
@@ -18,7 +20,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from filelock import FileLock, Timeout
 
 from forecast.clock import Clock, SystemClock
-from forecast.errors import ConflictError
+from forecast.errors import ConflictError, ForecastError
 from forecast.installation import Installation, replay_start
 from forecast.leash import leashed
 
@@ -75,6 +77,7 @@ class Scheduler:
                 self._installation.ledger.end(
                     run.run_id, "abandoned", self._clock.now(), "the scheduler that started it is gone"
                 )
+            signal.signal(signal.SIGTERM, _exit)
             beat = BlockingScheduler(timezone=UTC)
             beat.add_job(
                 self.tick,
@@ -91,12 +94,18 @@ class Scheduler:
                 self.stop()
 
     def tick(self) -> None:
-        """Move replays on, see to workers that ended, start what is due."""
-        self._move_replays()
-        self._reap()
+        """Move replays on, see to workers that ended, start what is due; trouble with one data set stays with it."""
+        try:
+            self._move_replays()
+            self._reap()
+        except ForecastError as error:
+            _LOG.error("%s [%s]", error, error.code)  # one line a beat, not a traceback
         for dataset in self._installation.jobs.datasets:
             for kind in KINDS:
-                self._start_if_due(dataset, kind)
+                try:
+                    self._start_if_due(dataset, kind)
+                except ForecastError as error:
+                    _LOG.error("%s: %s [%s]", dataset, error, error.code)
 
     def stop(self) -> None:
         """Stop the workers that still run; their logical dates are marked abandoned."""
@@ -160,6 +169,11 @@ def start_worker(installation: Installation, run_id: int) -> subprocess.Popen[by
     command = [sys.executable, "-m", "forecast", "worker", str(run_id), "--home", str(installation.home.path)]
     with log.open("ab") as stream:
         return subprocess.Popen(leashed(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
+
+
+def _exit(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise SystemExit
 
 
 @contextmanager

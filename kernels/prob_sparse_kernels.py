@@ -22,15 +22,15 @@ def measure_shared(
 ):  # fmt: skip
     """M = max_j q.k_j - sum_j q.k_j / divisor over one sample of keys for all queries."""
     pair = tl.program_id(0).to(tl.int64)
-    rows = tl.program_id(1) * BQ + tl.arange(BQ)
-    d = tl.arange(BD)
+    rows = tl.program_id(1) * BQ + tl.arange(0, BQ)
+    d = tl.arange(0, BD)
     Q += pair // H * sqb + pair % H * sqh
     K += pair // H * skb + pair % H * skh
     q = tl.load(Q + rows[:, None] * sql + d[None, :] * sqd, mask=(rows < LQ)[:, None] & (d < D)[None, :], other=0.0)
     largest = tl.full([BQ], -float("inf"), tl.float32)
     total = tl.zeros([BQ], tl.float32)
     for first in range(0, U, BU):
-        j = first + tl.arange(BU)
+        j = first + tl.arange(0, BU)
         index = tl.load(KEYS + j * skeys, mask=j < U, other=-1)
         known = (index >= 0) & (index < LK)
         k = tl.load(K + index[None, :] * skl + d[:, None] * skd, mask=known[None, :] & (d < D)[:, None], other=0.0)
@@ -49,8 +49,8 @@ def measure_independent(
 ):  # fmt: skip
     """Compute the same over a sample of keys for each query."""
     pair = tl.program_id(0).to(tl.int64)
-    rows = tl.program_id(1) * BQ + tl.arange(BQ)
-    d = tl.arange(BD)
+    rows = tl.program_id(1) * BQ + tl.arange(0, BQ)
+    d = tl.arange(0, BD)
     Q += pair // H * sqb + pair % H * sqh
     K += pair // H * skb + pair % H * skh
     inside = (rows < LQ)[:, None] & (d < D)[None, :]
@@ -71,7 +71,7 @@ def measure_independent(
 def select_largest(M, TOP, LQ, count, BL: tl.constexpr):
     """Find the `count` largest values, lowest index among ties, NaN as -inf; store their indices ascending."""
     pair = tl.program_id(0).to(tl.int64)
-    row = tl.arange(BL)
+    row = tl.arange(0, BL)
     inside = row < LQ
     value = tl.load(M + pair * LQ + row, mask=inside, other=0.0)
     value = tl.where(value != value, -float("inf"), value)  # noqa: PLR0124 - the test for NaN
@@ -113,7 +113,7 @@ def attend_split(
     """
     pair = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
-    s, d = tl.arange(BS), tl.arange(0, BD)
+    s, d = tl.arange(0, BS), tl.arange(0, BD)
     K += pair // H * skb + pair % H * skh
     V += pair // H * svb + pair % H * svh
     top = tl.load(TOP + pair * count + s, mask=s < count, other=0)
@@ -126,7 +126,7 @@ def attend_split(
     running = tl.zeros([BD], tl.float32)
     for step in range(blocks_per_split):
         block = split * blocks_per_split + step
-        j = block * BK + tl.arange(BK)
+        j = block * BK + tl.arange(0, BK)
         k = tl.load(K + j[None, :] * skl + d[:, None] * skd, mask=(j < LK)[None, :] & (d < D)[:, None], other=0.0)
         v = tl.load(V + j[:, None] * svl + d[None, :] * svd, mask=(j < LK)[:, None] & (d < D)[None, :], other=0.0)
         scores = tl.dot(q, k, input_precision=PRECISION) * (
@@ -164,7 +164,7 @@ def finish_forward(
     """Add the splits in index order: a pair's last program writes selected rows, the others a block's other rows."""
     pair = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
-    s, d = tl.arange(BS), tl.arange(0, BD)
+    s, d = tl.arange(0, BS), tl.arange(0, BD)
     top = tl.load(TOP + pair * count + s, mask=s < count, other=0)
     OUT += pair * LQ * D
     if block * BK >= LQ:
@@ -185,7 +185,7 @@ def finish_forward(
         tl.store(OUT + top[:, None] * D + d[None, :], out.to(OUT.dtype.element_ty), mask=wanted)
         tl.store(LSE + pair * count + s, (largest + tl.log2(total)) * 0.6931471805599453, mask=s < count)
     else:
-        rows = block * BK + tl.arange(BK)
+        rows = block * BK + tl.arange(0, BK)
         context = tl.zeros([BD], tl.float32)
         if CAUSAL:
             # Whole splits before this block, then the blocks before it in its own split, then its own rows.
@@ -218,13 +218,13 @@ def sum_unselected(
     """Sum the upstream gradient of unselected rows over a split; where causal, running from its end to each block."""
     pair = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
-    s, d = tl.arange(BS), tl.arange(0, BD)
+    s, d = tl.arange(0, BS), tl.arange(0, BD)
     top = tl.load(TOP + pair * count + s, mask=s < count, other=0)
     GRAD += pair // H * sgb + pair % H * sgh
     running = tl.zeros([BD], tl.float32)
     for step in range(blocks_per_split):
         block = (split + 1) * blocks_per_split - 1 - step
-        rows = block * BK + tl.arange(BK)
+        rows = block * BK + tl.arange(0, BK)
         other = (rows < LQ) & (_is_selected(rows, top, s < count) == 0)
         mask = other[:, None] & (d < D)[None, :]
         running += tl.sum(
@@ -247,7 +247,7 @@ def differentiate_split(
     pair = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
     batch, head = pair // H, pair % H
-    s, d = tl.arange(BS), tl.arange(0, BD)
+    s, d = tl.arange(0, BS), tl.arange(0, BD)
     wanted = (s < count)[:, None] & (d < D)[None, :]
     top = tl.load(TOP + pair * count + s, mask=s < count, other=0)
     K += batch * skb + head * skh
@@ -270,7 +270,7 @@ def differentiate_split(
     dq = tl.zeros([BS, BD], tl.float32)
     for step in range(blocks_per_split):
         block = split * blocks_per_split + step
-        j = block * BK + tl.arange(BK)
+        j = block * BK + tl.arange(0, BK)
         inside = (j < LK)[:, None] & (d < D)[None, :]
         k = tl.load(K + j[:, None] * skl + d[None, :] * skd, mask=inside, other=0.0)  # [BK, BD]
         v = tl.load(V + j[:, None] * svl + d[None, :] * svd, mask=inside, other=0.0)
@@ -307,7 +307,7 @@ def finish_query_gradient(
     """Add the splits in index order for selected rows (last program of a pair); zero for the other rows."""
     pair = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
-    s, d = tl.arange(BS), tl.arange(0, BD)
+    s, d = tl.arange(0, BS), tl.arange(0, BD)
     top = tl.load(TOP + pair * count + s, mask=s < count, other=0)
     DQ += pair * LQ * D
     if block * BK >= LQ:
@@ -318,7 +318,7 @@ def finish_query_gradient(
             dq += tl.load(PARTS + part[:, None] * D + d[None, :], mask=wanted, other=0.0)
         tl.store(DQ + top[:, None] * D + d[None, :], dq.to(DQ.dtype.element_ty), mask=wanted)
     else:
-        rows = block * BK + tl.arange(BK)
+        rows = block * BK + tl.arange(0, BK)
         other = (rows < LQ) & (_is_selected(rows, top, s < count) == 0)
         zero = tl.zeros([BK, BD], DQ.dtype.element_ty)
         tl.store(DQ + rows[:, None] * D + d[None, :], zero, mask=other[:, None] & (d < D)[None, :])

@@ -26,8 +26,8 @@ def _softplus(x):
 def scan_forward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, OUT, LAST, STATES,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl,
-    batch, D, N, L, one,
-    BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
+    batch, D, L, one,
+    N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
     """Scan forward; OUT [G, B, L, D], LAST [G, B, N, D], STATES [kept, G, B, N, D] before steps 0, KEPT, 2 KEPT, ..."""
@@ -47,9 +47,7 @@ def scan_forward(
     if HAS_Z:
         Z += g * szg + row * szb
     # log2 e goes into A once: exp2 is one instruction.
-    rate = (
-        tl.load(A + (g * D + d[None, :]) * N + n[:, None], mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
-    )
+    rate = tl.load(A + g * N * D + tile, mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
     if HAS_SKIP:
         skip = tl.load(SKIP + g * D + d, mask=d < D, other=0.0).to(tl.float32)
     if HAS_BIAS:
@@ -63,29 +61,32 @@ def scan_forward(
         us, deltas, bs, cs, zs = (), (), (), (), ()
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = d < tl.where(first + i < L, D, 0)
-            mn = n < tl.where(first + i < L, N, 0)
-            us = us + (tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32),)
-            deltas = deltas + (tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32),)
-            bs = bs + (tl.load(B + t * sbl + n, mask=mn, other=0.0).to(tl.float32),)
-            cs = cs + (tl.load(C + t * scl + n, mask=mn, other=0.0).to(tl.float32),)
+            md = (d < D) & (first + i < L)
+            mn = (n < N) & (first + i < L)
+            us = us + (tl.load(U + t * sul + d, mask=md, other=0.0),)
+            deltas = deltas + (tl.load(DELTA + t * sdl + d, mask=md, other=0.0),)
+            bs = bs + (tl.load(B + t * sbl + n, mask=mn, other=0.0),)
+            cs = cs + (tl.load(C + t * scl + n, mask=mn, other=0.0),)
             if HAS_Z:
-                zs = zs + (tl.load(Z + t * szl + d, mask=md, other=0.0).to(tl.float32),)
+                zs = zs + (tl.load(Z + t * szl + d, mask=md, other=0.0),)
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = d < tl.where(first + i < L, D, 0)
-            delta = deltas[i]
+            md = (d < D) & (first + i < L)
+            # Widened only here: four steps of b and c fill the registers otherwise.
+            u, b, c = us[i].to(tl.float32), bs[i].to(tl.float32), cs[i].to(tl.float32)
+            delta = deltas[i].to(tl.float32)
             if HAS_BIAS:
                 delta += bias
             if SOFTPLUS:
                 delta = _softplus(delta)
             delta = tl.where(md, delta, 0.0)  # a step past the end must leave the state alone
-            h = tl.exp2(delta[None, :] * rate) * h + (delta * us[i])[None, :] * bs[i][:, None]
-            y = tl.sum(h * cs[i][:, None], 0)
+            h = tl.exp2(delta[None, :] * rate) * h + (delta * u)[None, :] * b[:, None]
+            y = tl.sum(h * c[:, None], 0)
             if HAS_SKIP:
-                y += us[i] * skip
+                y += u * skip
             if HAS_Z:
-                y = y * zs[i] * tl.sigmoid(zs[i])
+                z = zs[i].to(tl.float32)
+                y = y * z * tl.sigmoid(z)
             tl.store(OUT + t * D + d, y.to(OUT.dtype.element_ty), mask=md)
     tl.store(LAST + (g * batch + row) * N * D + tile, h, mask=inside)
 
@@ -95,8 +96,8 @@ def scan_backward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, GRAD, GRAD_LAST, STATES,
     DU, DDELTA, DA, DB, DC, DSKIP, DZ, DBIAS,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl, sgg, sgb, sgl,
-    batch, D, N, L, kept_states, one,
-    BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr,
+    batch, D, L, kept_states, one,
+    N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """Scan backward from kept states T apart; DU, DDELTA, DZ [G, B, L, D].
@@ -125,9 +126,7 @@ def scan_backward(
         Z += g * szg + row * szb
         DZ += lane * L * D
     parts = (block.to(tl.int64) * tl.num_programs(1) * batch + lane) * L * N
-    rate = (
-        tl.load(A + (g * D + d[None, :]) * N + n[:, None], mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
-    )
+    rate = tl.load(A + g * N * D + tile, mask=inside, other=0.0).to(tl.float32) * 1.4426950408889634
     skip = tl.zeros([BD], tl.float32)
     if HAS_SKIP:
         skip = tl.load(SKIP + g * D + d, mask=d < D, other=0.0).to(tl.float32)
@@ -146,8 +145,8 @@ def scan_backward(
         before = ()  # the state before each step of this stretch
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = d < tl.where(first + i < L, D, 0)
-            mn = n < tl.where(first + i < L, N, 0)
+            md = (d < D) & (first + i < L)
+            mn = (n < N) & (first + i < L)
             before = before + (h,)
             u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
             delta = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
@@ -159,8 +158,8 @@ def scan_backward(
         for j in tl.static_range(T):
             step = first + (T - 1 - j)
             t = tl.where(g == 1, L - 1 - step, step).to(tl.int64)
-            md = d < tl.where(step < L, D, 0)
-            mn = n < tl.where(step < L, N, 0)
+            md = (d < D) & (step < L)
+            mn = (n < N) & (step < L)
             u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
             raw = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
             delta = raw

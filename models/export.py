@@ -62,7 +62,7 @@ class ExportedSignature:
 
 
 def export_onnx(model: TorchForecastingModel, path: str | Path) -> ExportedSignature:
-    """Write a fitted model to `path`; nothing is written if ONNX Runtime and torch disagree.
+    """Write a fitted model to `path`, computing in float32; nothing is written if ONNX Runtime and torch disagree.
 
     The file also carries darts' window metadata, so `darts.utils.onnx.run_onnx_prediction` works on it.
 
@@ -74,12 +74,15 @@ def export_onnx(model: TorchForecastingModel, path: str | Path) -> ExportedSigna
     module = model.model
     if module is None:
         raise NotFittedError(type(model).__name__, "be exported")
-    device, training = module.device, module.training
-    module.to("cpu").eval()
+    device, dtype, training = module.device, module.dtype, module.training
+    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    # float32: ONNX Runtime has no float64 kernels for several operations that networks need.
+    module.to("cpu").float().eval()
     try:
         return _export(module, Path(path))
     finally:
-        module.to(device).train(training)
+        module.to(device=device, dtype=dtype).train(training)
+        module.load_state_dict(weights)
 
 
 def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:

@@ -33,9 +33,10 @@ TYPES = (
 SCAN_TYPES = dict.fromkeys(("U", "DELTA", "B", "C", "Z", "OUT", "GRAD", "DU", "DDELTA", "DZ"), "*bf16") | dict.fromkeys(
     ("A", "SKIP", "BIAS", "LAST", "GRAD_LAST", "STATES", "DA", "DB", "DC", "DSKIP", "DBIAS"), "*fp32"
 )
+STRIDE = r"s(q|k|v|o|g|u|d|b|c|z)[bhlg]"
 UNIT_STRIDES = ("sqd", "skd", "svd", "sod", "sgd", "skeys", "skeysu")  # what Triton itself finds to be 1
 ATTENTION = {"BD": 64, "BS": 64, "BK": 64}
-SCAN = {"BN": 16, "BD": 32, "HAS_SKIP": True, "HAS_Z": True, "HAS_BIAS": True, "SOFTPLUS": True}
+SCAN = {"N": 16, "BN": 16, "BD": 32, "HAS_SKIP": True, "HAS_Z": True, "HAS_BIAS": True, "SOFTPLUS": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,9 @@ def compile_for(capability: int, case: Case, tmp_path: Path) -> MachineCode:
     names = list(inspect.signature(case.kernel.fn).parameters)
     constants = case.constants | {name: 1 for name in UNIT_STRIDES if name in names}
     signature = {name: "constexpr" if name in constants else case.types.get(name, "i32") for name in names}
-    attrs = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    # Triton finds the same when it launches: allocations, head sizes and strides of real models are multiples of 16.
+    aligned = {name for name in names if signature[name].startswith("*") or name == "D" or re.fullmatch(STRIDE, name)}
+    attrs = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in aligned - constants.keys()}
     built = triton.compile(
         ASTSource(fn=case.kernel, signature=signature, constexprs=constants, attrs=attrs),
         target=GPUTarget("cuda", capability, 32),

@@ -62,6 +62,22 @@ def test_the_same_seed_gives_the_same_bits(
 
 
 @every_model
+def test_a_backtest_repeats_the_single_forecast(
+    name: ModelName, panel: Any, fitted: Callable[[ModelName], Any]
+) -> None:
+    model = fitted(name)
+    covariates = {key: value[0] for key, value in panel.covariates.items()}
+    raw = {"predict_likelihood_parameters": model.likelihood is not None, "verbose": False}
+    history = panel.series[0]
+    backtest = model.historical_forecasts(
+        history, **covariates, forecast_horizon=HORIZON, stride=11, retrain=False, last_points_only=False, **raw
+    )
+    origin = backtest[2].start_time()
+    single = model.predict(HORIZON, series=history.drop_after(origin), **covariates, **raw)
+    np.testing.assert_allclose(single.values(), backtest[2].values(), atol=1e-5)
+
+
+@every_model
 def test_a_model_fits_and_forecasts_without_any_covariate(
     name: ModelName, panel: Any, tiny: Callable[..., Any]
 ) -> None:

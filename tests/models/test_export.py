@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from darts.utils.data.torch_datasets.utils import PLModuleInput
@@ -62,6 +63,23 @@ def test_darts_torch_free_prediction_works_on_the_file(
     forecasts = run_onnx_prediction(HORIZON, session, panel.series, **panel.covariates, verbose=False)
     served = np.stack([series.values() for series in forecasts])
     np.testing.assert_allclose(served, forecast(model, panel), atol=2e-5)
+
+
+def test_a_float64_model_with_static_covariates_is_served_in_float32_and_keeps_its_weights(
+    panel: Any, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    statics = pd.DataFrame({"size": [1.0], "kind": [2.0]})
+    series = panel.series[1].with_static_covariates(statics).astype(np.float64)
+    model = tiny(ModelName.ITRANSFORMER, max_epochs=1).fit(series, verbose=False)
+    before = model.model.state_dict()["network.head.weight"].clone()
+    signature = export_onnx(model, tmp_path / "model.onnx")
+    shapes = {tensor.name: (tensor.shape, tensor.dtype) for tensor in signature.inputs}
+    assert shapes == {
+        "past_target": ((None, LOOKBACK, 3), "float"),
+        "static_covariates": ((None, 1, 2), "float"),
+    }
+    assert before.dtype == torch.float64
+    assert torch.equal(model.model.state_dict()["network.head.weight"], before)
 
 
 def test_a_model_without_weights_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:

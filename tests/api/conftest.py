@@ -1,0 +1,92 @@
+"""A server over a real socket, on a home with issued forecasts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from api.server import listen, server
+from forecast.runtime import Calibration
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from forecast.installation import Installation
+    from forecast.ledger import Issuance
+    from forecast.runtime import Manifest
+
+BAND = Calibration(
+    group=24, quantile_offsets=(((-1.0, 0.0, 1.0), (-0.5, 0.0, 0.5)),), mean_offsets=((0.1, 0.2),)
+)  # in standard deviations: the model alone says one value for all levels
+
+
+@pytest.fixture
+def crowned(crown: Callable[..., Manifest]) -> Callable[..., Manifest]:
+    """Make a champion whose forecast moves with the calendar and has a band."""
+
+    def make(installation: Installation, version: str = "repeat_last-1", **changes: Any) -> Manifest:
+        return crown(installation, version, calibration=BAND, weight=0.5, **changes)
+
+    return make
+
+
+@pytest.fixture
+def home(
+    make_home: Callable[..., Installation],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crowned: Callable[..., Manifest],
+) -> Installation:
+    installation = make_home(tiny_rows())
+    ingest("tiny", installation)
+    crowned(installation)
+    return installation
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Installation], httpx.Client]]:
+    """Serve a home on a free port, and return a client of it."""
+    running = []
+
+    def start(installation: Installation) -> httpx.Client:
+        listener = listen("127.0.0.1", 0)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        one = server(installation)
+        thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
+        thread.start()
+        client = httpx.Client(base_url=address, timeout=30, trust_env=False)
+        running.append((one, thread, client))
+        while client.get("/healthz").status_code != 200:  # the socket listens already: the first answer waits for the start
+            assert thread.is_alive()
+        return client
+
+    yield start
+    for one, thread, client in running:
+        client.close()
+        one.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A home, its issued forecast, and a client of its service."""
+
+    home: Installation
+    issuance: Issuance
+    client: httpx.Client
+
+    def get(self, **query: Any) -> httpx.Response:
+        return self.client.get("/v1/datasets/tiny/forecast", params=query)
+
+
+@pytest.fixture
+def served(home: Installation, serve: Callable[[Installation], httpx.Client]) -> Served:
+    issuance, _ = issue("tiny", home)
+    return Served(home, issuance, serve(home))

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+
+from forecast.runtime import load
+from pipelines.clean import clean
+from pipelines.ingest import ingest
+from pipelines.predict import extend, issue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+    from forecast.installation import Installation
+
+
+def points(answer: httpx.Response, series: str = "east", channel: str = "load") -> list[dict[str, Any]]:
+    assert answer.status_code == 200, answer.text
+    lines = answer.json()["forecasts"]
+    return next(line["points"] for line in lines if (line["series"], line["channel"]) == (series, channel))
+
+
+def test_the_latest_forecast_says_where_it_comes_from(served):
+    answer = served.get().json()
+    issuance = served.issuance
+    assert answer["forecast_id"] == issuance.forecast_id
+    assert datetime.fromisoformat(answer["issued_at"]) == issuance.issued_at
+    assert datetime.fromisoformat(answer["origin"]) == issuance.origin
+    told = ("data_version", "model_name", "model_version", "fallback_reason", "stale", "frequency", "horizon_trained")
+    assert [answer[name] for name in told] == [0, "repeat_last", "repeat_last-1", None, False, "1h", 24]
+    assert answer["imputed_fraction"] == issuance.imputed_fraction
+    assert 0 <= answer["age"] < 60
+
+
+def test_every_series_and_channel_has_every_step(served):
+    answer = served.get().json()
+    named = [(line["series"], line["channel"], line["unit"]) for line in answer["forecasts"]]
+    assert named == [(s, *c) for s in ("east", "west") for c in (("load", "MW"), ("price", "EUR/MWh"))]
+    for line in answer["forecasts"]:
+        assert [point["lead"] for point in line["points"]] == list(range(1, 25))
+        for point in line["points"]:
+            assert datetime.fromisoformat(point["time"]) == served.issuance.origin + timedelta(hours=point["lead"] - 1)
+            values = list(point["quantiles"].values())
+            assert list(point["quantiles"]) == ["0.1", "0.5", "0.9"]
+            assert values == sorted(values)
+            assert all(math.isfinite(value) for value in (*values, point["mean"]))
+            assert point["recursive"] is False
+
+
+def test_the_numbers_are_those_in_the_lake(served):
+    rows = served.home.forecasts("tiny").read(served.issuance.forecast_id, served.issuance.issued_at)
+    for line in served.get().json()["forecasts"]:
+        stored = rows.filter(series=line["series"], channel=line["channel"])
+        assert [point["mean"] for point in line["points"]] == stored["mean"].to_list()
+        assert [list(point["quantiles"].values()) for point in line["points"]] == stored["quantiles"].to_list()
+
+
+def test_a_shorter_horizon_is_a_prefix(served):
+    whole = served.get()
+    for horizon in (1, 6, 23):
+        assert points(served.get(horizon=horizon)) == points(whole)[:horizon]
+
+
+def test_steps_beyond_the_trained_horizon_continue_the_issued_ones_and_are_flagged(served):
+    longer = points(served.get(horizon=100), "west", "price")
+    assert longer[:24] == points(served.get(), "west", "price")
+    assert [point["recursive"] for point in longer] == [False] * 24 + [True] * 76
+    assert [point["lead"] for point in longer] == list(range(1, 101))
+    job, table = served.home.jobs.datasets["tiny"], served.home.observations("tiny")
+    model = load(served.home.home.models / served.issuance.model_folder)
+    expected = extend(model, clean(table.read(version=0), job), job, 100)
+    assert [point["mean"] for point in longer] == pytest.approx(expected.mean[1, :, 1].tolist())
+    assert [point["quantiles"]["0.9"] for point in longer] == pytest.approx(expected.quantiles[1, :, 1, 2].tolist())
+
+
+def test_a_longer_forecast_is_made_from_the_rows_it_was_issued_from(served, tiny_rows):
+    before = points(served.get(horizon=40))
+    tiny_rows(hours=410, seed=5).write_csv(served.home.home.path / "rows.csv")
+    assert ingest("tiny", served.home).data_version == 1
+    assert points(served.get(horizon=60))[:40] == before
+
+
+def test_the_longest_horizon_is_answered(served):
+    assert len(points(served.get(horizon=10_000, series="east", channels="load"))) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"horizon": "0"}, "horizon.out_of_range"),
+        ({"horizon": "-3"}, "horizon.out_of_range"),
+        ({"horizon": "10001"}, "horizon.out_of_range"),
+        ({"horizon": "1000000000"}, "horizon.out_of_range"),
+        ({"horizon": "9" * 5000}, "horizon.out_of_range"),
+        ({"horizon": "many"}, "horizon.not_a_number"),
+        ({"horizon": "1.5"}, "horizon.not_a_number"),
+        ({"horizon": ""}, "horizon.not_a_number"),
+        ({"horizon": "nan"}, "horizon.not_a_number"),
+        ({"quantiles": "0.2"}, "quantiles.not_trained"),
+        ({"quantiles": "nan"}, "quantiles.not_trained"),
+        ({"quantiles": "half"}, "quantiles.not_a_number"),
+        ({"tz": "Mars/Olympus"}, "tz.unknown"),
+        ({"tz": "../../etc/passwd"}, "tz.unknown"),
+        ({"as_of": "yesterday"}, "as_of.malformed"),
+        ({"as_of": "2024-01-01T00:00:00"}, "as_of.malformed"),
+        ({"as_of": "0001-01-01T00:00:00+14:00"}, "as_of.malformed"),
+        ({"horizn": "24"}, "parameter.unknown"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_a_stable_code(served, query, code):
+    answer = served.get(**query)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["detail"]
+    assert problem["remedy"]
+    given = next(iter(query.values()))
+    assert len(given) < 3 or given not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "remedy"),
+    [
+        ("/v1/datasets/tinny/forecast", "dataset.unknown", 'did you mean "tiny"?'),
+        ("/v1/datasets/tinny", "dataset.unknown", 'did you mean "tiny"?'),
+        ("/v1/datasets/tiny/forecast?series=eats", "series.unknown", 'did you mean "east"?'),
+        ("/v1/datasets/tiny/forecast?channels=load,prize", "channel.unknown", 'did you mean "price"?'),
+        ("/v1/datasets/tiny/forecast?channels=wind", "channel.unknown", "known are: load, price"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(served, path, code, remedy):
+    answer = served.client.get(path)
+    assert answer.status_code == 404
+    assert (answer.json()["code"], answer.json()["remedy"]) == (code, remedy)
+
+
+def test_an_untrained_quantile_is_answered_with_the_trained_ones(served):
+    assert served.get(quantiles="0.25").json()["remedy"] == "available are 0.1, 0.5, 0.9"
+
+
+def test_names_and_levels_are_given_by_repetition_or_commas(served):
+    path = "/v1/datasets/tiny/forecast"
+    by_comma = served.client.get(f"{path}?series=west,east&channels=price&quantiles=0.9,0.10").json()
+    repeated = served.client.get(f"{path}?series=west&series=east&channels=price&quantiles=0.9&quantiles=0.1").json()
+    assert by_comma["forecasts"] == repeated["forecasts"]
+    assert [(line["series"], line["channel"]) for line in by_comma["forecasts"]] == [("west", "price"), ("east", "price")]
+    assert list(by_comma["forecasts"][0]["points"][0]["quantiles"]) == ["0.1", "0.9"]
+
+
+def test_times_are_told_in_the_zone_that_is_asked_for(served):
+    told = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
+    assert told.endswith("+05:30")
+    assert datetime.fromisoformat(told) == served.issuance.origin
+    assert points(served.get(horizon=2))[0]["time"].endswith("Z")
+
+
+def test_without_a_forecast_the_answer_says_what_to_run(home, serve):
+    answer = serve(home).get("/v1/datasets/tiny/forecast")
+    assert (answer.status_code, answer.json()["code"]) == (503, "forecast.none_yet")
+    assert "forecast forecast tiny" in answer.json()["remedy"]
+
+
+def test_as_of_gives_what_was_known_then(served, crowned, wait_until):
+    crowned(served.home, "repeat_last-2", bias=0.3)
+    second, is_new = issue("tiny", served.home)
+    assert is_new
+    wait_until(lambda: served.get().json()["forecast_id"] == second.forecast_id)
+    first = served.issuance
+    between = first.issued_at + (second.issued_at - first.issued_at) / 2
+    then = served.get(as_of=between.isoformat()).json()
+    assert (then["forecast_id"], then["model_version"]) == (first.forecast_id, "repeat_last-1")
+    assert then["age"] == int((between - first.issued_at).total_seconds())
+    assert served.get(as_of=second.issued_at.isoformat()).json()["forecast_id"] == second.forecast_id
+    assert len(points(served.get(as_of=between.isoformat(), horizon=50))) == 50
+    # A client that forgot to encode the plus sign sends a space.
+    lost_plus = f"/v1/datasets/tiny/forecast?as_of={between.isoformat()}"
+    assert served.client.get(lost_plus).json()["forecast_id"] == first.forecast_id
+
+
+def test_before_the_first_forecast_nothing_was_known(served):
+    answer = served.get(as_of="2020-01-01T00:00:00Z")
+    assert (answer.status_code, answer.json()["code"]) == (404, "forecast.none_then")
+
+
+def test_a_new_forecast_is_swapped_in_without_a_failed_request(served, crowned):
+    before = served.get()
+    crowned(served.home, "repeat_last-2", bias=0.3)
+    second, _ = issue("tiny", served.home)
+    seen = set()
+    while second.forecast_id not in seen:
+        answer = served.get()
+        assert answer.status_code == 200
+        seen.add(answer.json()["forecast_id"])
+    assert seen <= {served.issuance.forecast_id, second.forecast_id}
+    assert served.get().headers["etag"] != before.headers["etag"]
+
+
+def test_a_client_that_has_the_answer_gets_304(served):
+    first = served.get(horizon=6)
+    etag = first.headers["etag"]
+    for given in (etag, f'"other", {etag}', "*", etag.removeprefix("W/")):
+        again = served.client.get(first.url, headers={"If-None-Match": given})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == etag
+    assert served.client.get(first.url, headers={"If-None-Match": '"other"'}).status_code == 200
+    assert served.get(horizon=5).headers["etag"] != etag
+    assert first.headers["cache-control"] == "no-cache"
+
+
+def test_csv_tells_the_same_numbers(served):
+    query = {"series": "west", "channels": "price", "horizon": 30, "quantiles": "0.1,0.9"}
+    answer = served.client.get("/v1/datasets/tiny/forecast", params=query, headers={"Accept": "text/csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.headers["forecast-id"] == served.issuance.forecast_id
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    expected = points(served.get(**query), "west", "price")
+    assert [float(row["q90"]) for row in rows] == [point["quantiles"]["0.9"] for point in expected]
+    assert [(row["time"], row["recursive"] == "true") for row in rows] == [(p["time"], p["recursive"]) for p in expected]
+    assert "q50" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("*/*", "application/json"),
+        ("application/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("text/csv;q=0.4, application/json;q=0.9", "application/json"),
+        ("application/json;q=0, */*", "text/csv"),
+    ],
+)
+def test_the_format_is_the_one_the_client_likes_best(served, accept, media):
+    answer = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": accept})
+    assert answer.headers["content-type"].partition(";")[0] == media
+
+
+@pytest.mark.parametrize("accept", ["application/xml", "image/*", "application/json;q=0", "text/csv;q=nonsense"])
+def test_another_format_is_not_acceptable(served, accept):
+    answer = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": accept})
+    assert (answer.status_code, answer.json()["code"]) == (406, "format.not_acceptable")
+
+
+def test_age_and_staleness_follow_the_clock_of_the_data_set(make_home, tiny_document, tiny_rows, crowned, serve, wait_until):
+    start = datetime(2024, 1, 15, tzinfo=UTC)
+    tiny_document["datasets"]["tiny"] |= {
+        "source": {"kind": "replay", "path": "rows.parquet", "start": start.replace(tzinfo=None)},
+        "stale_after": "6h",
+    }
+    installation = make_home(document=tiny_document)
+    tiny_rows().write_parquet(installation.home.path / "rows.parquet")
+    ingest("tiny", installation)
+    crowned(installation)
+    issue("tiny", installation)
+    client = serve(installation)
+
+    def told() -> tuple[int, bool]:
+        answer = client.get("/v1/datasets/tiny/forecast").json()
+        return answer["age"], answer["stale"]
+
+    assert told() == (0, False)
+    fresh = client.get("/v1/datasets/tiny/forecast").headers["etag"]
+    for hours, stale in ((5, False), (6, True)):
+        _move_clock(installation, start + timedelta(hours=hours))
+        wait_until(lambda: told()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
+        assert told()[1] is stale
+    assert client.get("/v1/datasets/tiny/forecast").headers["etag"] != fresh
+    readiness = client.get("/readyz")
+    assert readiness.status_code == 200
+    assert readiness.json()["status"] == "degraded"
+    assert readiness.json()["datasets"][0]["reasons"] == ["forecast.stale"]
+
+
+def _move_clock(installation: Installation, position: datetime) -> None:
+    installation.ledger.set_clock("tiny", position)
+
+
+def test_a_name_with_a_comma_is_one_name(make_home, tiny_rows, crowned, serve):
+    names = ("a,b", "c")
+    installation = make_home(tiny_rows(series=names))
+    ingest("tiny", installation)
+    crowned(installation, series=names)
+    issue("tiny", installation)
+    client = serve(installation)
+    answer = client.get("/v1/datasets/tiny/forecast", params={"series": "a,b", "channels": "load"})
+    assert [line["series"] for line in answer.json()["forecasts"]] == ["a,b"]
+
+
+def test_a_damaged_forecast_is_not_served_and_the_one_before_is(served, wait_until):
+    table = served.home.forecasts("tiny")
+    rows = table.read(served.issuance.forecast_id, served.issuance.issued_at)
+    spoilt = rows.with_columns(
+        forecast_id=pl.lit("spoilt"), mean=pl.when(pl.col("lead") == 3).then(float("nan")).otherwise("mean")
+    )
+    table.append(spoilt)
+    values = {name: getattr(served.issuance, name) for name in served.issuance.__slots__} | {"forecast_id": "spoilt"}
+    served.home.ledger.issue(type(served.issuance)(**values))
+    wait_until(lambda: served.client.get("/readyz").json()["status"] == "degraded")
+    assert served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["forecast.damaged"]
+    assert served.get().json()["forecast_id"] == served.issuance.forecast_id
+
+
+def test_without_its_model_a_forecast_is_served_but_not_prolonged(served):
+    shutil.rmtree(served.home.home.models / served.issuance.model_folder)
+    assert len(points(served.get(horizon=24))) == 24
+    answer = served.get(horizon=25)
+    assert (answer.status_code, answer.json()["code"]) == (503, "forecast.not_extendable")
+    assert str(served.home.home.path) not in answer.text
+
+
+def test_a_forecast_that_comes_out_differently_is_not_prolonged(served, crowned):
+    crowned(served.home, served.issuance.model_version, bias=1.0)  # somebody replaced the files under its name
+    answer = served.get(horizon=25)
+    assert (answer.status_code, answer.json()["code"]) == (503, "forecast.not_reproducible")
+
+
+def test_zones_with_two_offsets_tell_both_instants_of_the_doubled_hour(make_home, tiny_rows, crowned, serve):
+    # The forecast crosses 2024-11-03 06:00 UTC, when New York turns its clocks back.
+    start = datetime(2024, 11, 2, 18, tzinfo=UTC) - timedelta(hours=200)
+    installation = make_home(tiny_rows(hours=200, start=start))
+    ingest("tiny", installation)
+    crowned(installation)
+    issue("tiny", installation)
+    answer = serve(installation).get("/v1/datasets/tiny/forecast", params={"tz": "America/New_York"})
+    times = [point["time"] for point in points(answer)]
+    assert "2024-11-03T01:00:00-04:00" in times
+    assert "2024-11-03T01:00:00-05:00" in times
+    zone = ZoneInfo("America/New_York")
+    assert {datetime.fromisoformat(time).astimezone(zone).utcoffset() for time in times} == {
+        timedelta(hours=-4), timedelta(hours=-5),
+    }  # fmt: skip

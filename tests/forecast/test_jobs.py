@@ -1,0 +1,187 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forecast
+from forecast.errors import ConfigError, NotFoundError, StorageError
+from forecast.jobs import JobFile, load_job_file
+
+NAN = float("nan")
+Document = dict[str, Any]
+
+# Where, what is written there, and what the error must name: the field as it stands in the file, and the way out.
+MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
+    ("horizns", [24], ("datasets.tiny.horizns", 'did you mean "horizons"?')),
+    ("source.pth", "x.csv", ("datasets.tiny.source.pth", 'did you mean "path"?')),
+    ("source.kind", "excel", ("datasets.tiny.source.kind", "'csv', 'parquet' or 'replay'")),
+    ("source.kind", "replay", ("datasets.tiny.source", "start is needed")),
+    ("source.start", "soon", ("datasets.tiny.source.start", "datetime")),
+    ("source.speed", 0, ("datasets.tiny.source.speed", "greater than 0")),
+    ("source.path", None, ("datasets.tiny.source.path", "missing")),
+    ("channels.load.rolle", "target", ("datasets.tiny.channels.load.rolle", 'did you mean "role"?')),
+    ("channels.load.role", "tarjet", ("datasets.tiny.channels.load.role", "'target' or 'past'")),
+    ("channels.load.fill", "spline", ("datasets.tiny.channels.load.fill", "'linear', 'forward' or 'zero'")),
+    ("channels.load.fill_limit", -1, ("datasets.tiny.channels.load.fill_limit", "greater than or equal to 0")),
+    ("channels.load.upper", 0, ("datasets.tiny.channels.load", "must be less than upper")),
+    ("channels.load.lower", NAN, ("datasets.tiny.channels.load",)),
+    ("channels.1st", {"role": "past"}, ("datasets.tiny.channels.1st",)),
+    ("channels.time", {"role": "past"}, ("channels", "time")),
+    ("channels.month", {"role": "past"}, ("channels", "month")),
+    ("channels", {"wind": {"role": "past"}}, ("datasets.tiny", 'role = "target"')),
+    ("frequency", "1 hour", ("datasets.tiny.frequency", "is not a duration")),
+    ("stale_after", "soon", ("datasets.tiny.stale_after", "is not a duration")),
+    ("zone", "Europe/Berlinn", ("datasets.tiny.zone", 'did you mean "Europe/Berlin"?')),
+    ("holidays", "US-XX", ("holidays", "US-XX")),
+    ("horizons", [], ("datasets.tiny.horizons", "at least 1")),
+    ("horizons", [0], ("datasets.tiny.horizons", "between 1 and")),
+    ("horizons", [10**9], ("datasets.tiny.horizons", "between 1 and")),
+    ("horizons", [24, 6], ("datasets.tiny.horizons", "ascend")),
+    ("quantiles", [0.1, 0.5, 1.0], ("datasets.tiny.quantiles", "between 0 and 1")),
+    ("quantiles", [0.1, 0.9], ("datasets.tiny.quantiles", "contain it")),
+    ("quantiles", [0.1, 0.5, 0.8], ("datasets.tiny.quantiles", "symmetrically")),
+    ("lookback", 0, ("datasets.tiny.lookback", "greater than or equal to 1")),
+    ("lookback", "long", ("datasets.tiny.lookback", "integer")),
+    ("season", 49, ("datasets.tiny", "lookback (48) must not be shorter than season (49)")),
+    ("models", [], ("datasets.tiny.models", "at least 1")),
+    ("models", ["linear", "linear"], ("datasets.tiny.models", "linear")),
+    ("options", {"itransformer": {"width": 8}}, ("datasets.tiny", "itransformer", "not among models")),
+    ("splits.holdot", "3d", ("datasets.tiny.splits.holdot", 'did you mean "holdout"?')),
+    ("splits.holdout", "three days", ("datasets.tiny.splits.holdout", "is not a duration")),
+    ("splits.holdout", "23h", ("datasets.tiny", "splits.holdout", "shorter than the longest horizon")),
+    ("training.budgt", "3s", ("datasets.tiny.training.budgt", 'did you mean "budget"?')),
+    ("training.budget", "0s", ("datasets.tiny.training.budget", "is not a duration")),
+    ("training.min_gain", 1, ("datasets.tiny.training.min_gain", "less than 1")),
+    ("schedule.nightly", "0 0 * * *", ("datasets.tiny.schedule.nightly", "refresh")),
+    ("schedule.refresh", "0 25 * * *", ("datasets.tiny.schedule.refresh", "25")),
+    ("schedule.retrain", "every day", ("datasets.tiny.schedule.retrain", "fields")),
+]
+
+
+def changed(document: Document, place: str, value: object) -> Document:
+    *parents, last = place.split(".")
+    table = document["datasets"]["tiny"]
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    if value is None:
+        del table[last]
+    else:
+        table[last] = value
+    return document
+
+
+@pytest.fixture
+def load(tmp_path: Path, to_toml: Callable[[Mapping[str, Any]], str]) -> Callable[[Document], JobFile]:
+    def write_and_load(document: Document) -> JobFile:
+        path = tmp_path / "forecast.toml"
+        path.write_text(to_toml(document), encoding="utf-8")
+        return load_job_file(path)
+
+    return write_and_load
+
+
+def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
+    path = Path(forecast.__file__).parent / "sample.toml"
+    name, job = load_job_file(path).dataset(None)
+    assert name == "nyc-airports"
+    assert job.horizons == (24, 168, 336)
+    assert job.horizon == 336
+    assert job.targets == ("departures", "mean_delay", "cancellations")
+    assert len(job.past_covariates) == 7
+    assert job.step.total_seconds() == 3600
+
+
+def test_the_tiny_job_is_valid(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+    job = load(tiny_document).datasets["tiny"]
+    assert (job.targets, job.past_covariates, job.horizon) == (("load", "price"), ("wind",), 24)
+
+
+@pytest.mark.parametrize(("place", "value", "told"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES])
+def test_a_mistake_in_the_job_file_is_named_with_its_place(
+    load: Callable[[Document], JobFile], tiny_document: Document, place: str, value: object, told: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(changed(tiny_document, place, value))
+    message = str(caught.value)
+    assert "forecast.toml" in message
+    assert [part for part in told if part not in message] == []
+
+
+@pytest.mark.parametrize("missing", ["source", "frequency", "channels", "horizons", "lookback", "season", "models"])
+def test_a_missing_field_is_named(load: Callable[[Document], JobFile], tiny_document: Document, missing: str) -> None:
+    del tiny_document["datasets"]["tiny"][missing]
+    with pytest.raises(ConfigError, match=f'"datasets.tiny.{missing}" is missing'):
+        load(tiny_document)
+
+
+def test_a_misspelt_table_is_named_with_the_right_one(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+    with pytest.raises(ConfigError, match='"dataset" is not a field; did you mean "datasets"'):
+        load({"dataset": tiny_document["datasets"]})
+
+
+@pytest.mark.parametrize("name", ["source", "training", "channels", "tiny"])
+def test_a_typo_is_corrected_whatever_the_data_set_is_called(
+    load: Callable[[Document], JobFile], tiny_document: Document, name: str
+) -> None:
+    tiny_document["datasets"]["tiny"]["horizns"] = [24]
+    with pytest.raises(ConfigError, match='did you mean "horizons"'):
+        load({"datasets": {name: tiny_document["datasets"]["tiny"]}})
+
+
+def test_all_mistakes_are_told_at_once(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+    changed(changed(changed(tiny_document, "horizns", [24]), "frequency", "1 hour"), "training.patience", 0)
+    with pytest.raises(ConfigError) as caught:
+        load(tiny_document)
+    assert all(field in str(caught.value) for field in ("horizns", "frequency", "patience"))
+
+
+@pytest.mark.parametrize("name", ["Tiny", "ti ny", "", "../up", "-x", "x" * 64])
+def test_a_data_set_must_have_a_name_that_can_be_a_folder_and_an_address(
+    load: Callable[[Document], JobFile], tiny_document: Document, name: str
+) -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        load({"datasets": {name: tiny_document["datasets"]["tiny"]}})
+
+
+def test_malformed_toml_is_told_with_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "forecast.toml"
+    path.write_text("[datasets.tiny]\nfrequency = 1h\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 2") as caught:
+        load_job_file(path)
+    assert caught.value.code == "job_file.malformed"
+
+
+def test_a_job_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "forecast.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_job_file(path)
+
+
+def test_a_job_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        load_job_file(tmp_path / "forecast.toml")
+
+
+def test_an_empty_job_file_is_told(load: Callable[[Document], JobFile]) -> None:
+    with pytest.raises(ConfigError, match='"datasets" is missing'):
+        load({})
+
+
+def test_an_unknown_data_set_is_told_with_the_nearest(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+    with pytest.raises(NotFoundError, match='no data set "tinny"; did you mean "tiny"') as caught:
+        load(tiny_document).dataset("tinny")
+    assert caught.value.code == "dataset.unknown"
+
+
+def test_among_several_data_sets_one_must_be_named(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+    tiny_document["datasets"]["small"] = tiny_document["datasets"]["tiny"]
+    with pytest.raises(ConfigError, match="name one of: tiny, small"):
+        load(tiny_document).dataset(None)
+
+
+def test_targets_and_covariates_keep_the_order_of_the_file(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+    channels = tiny_document["datasets"]["tiny"]["channels"]
+    tiny_document["datasets"]["tiny"]["channels"] = dict(reversed(channels.items()))
+    assert load(tiny_document).datasets["tiny"].targets == ("price", "load")

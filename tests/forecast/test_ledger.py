@@ -1,0 +1,266 @@
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from forecast.errors import NotFoundError, StorageError
+from forecast.ledger import Champion, Issuance, Ledger
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(url)
+    yield opened
+    opened._engine.dispose()
+
+
+def champion(version: str, dataset: str = "tiny") -> Champion:
+    return Champion(dataset, "linear", version, f"folder-{version}", "d" * 64, NOW, f"{version} is better")
+
+
+def issuance(number: int, dataset: str = "tiny") -> Issuance:
+    return Issuance(
+        forecast_id=f"id-{dataset}-{number}", dataset=dataset, issued_at=NOW + number * HOUR, origin=NOW + number * HOUR, horizon=24,
+        quantiles=(0.1, 0.5, 0.9), data_version=number, model_name="linear", model_version="v1", model_folder="v1",
+        imputed_fraction=0.25, recorded_at=NOW,
+    )  # fmt: skip
+
+
+def claim(ledger: Ledger, date: str = "2024-05-01T02:30", job: str = "tiny/retrain") -> int | None:
+    return ledger.claim(job, "tiny", "retrain", date, NOW)
+
+
+def claim_in_a_process(url: str) -> int | None:
+    opened = Ledger.open(url)
+    try:
+        return claim(opened)
+    finally:
+        opened._engine.dispose()
+
+
+def at_once(work: Callable[[], object], threads: int = 8) -> list[object]:
+    """Run ``work`` in threads that all begin at the same moment."""
+    barrier = threading.Barrier(threads)
+
+    def begin(_: int) -> object:
+        barrier.wait()
+        return work()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads)))
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_logical_date_is_claimed_once(ledger: Ledger) -> None:
+    assert claim(ledger) is not None
+    assert claim(ledger) is None
+
+
+def test_another_job_or_another_date_is_another_claim(ledger: Ledger) -> None:
+    ids = [claim(ledger), claim(ledger, job="tiny/refresh"), claim(ledger, "2024-05-02T02:30")]
+    assert None not in ids
+    assert len(set(ids)) == 3
+
+
+def test_of_eight_threads_one_claims_a_logical_date(ledger: Ledger) -> None:
+    claimed = at_once(lambda: claim(ledger))
+    assert len([run for run in claimed if run is not None]) == 1
+
+
+def test_of_four_processes_one_claims_a_logical_date(ledger: Ledger, url: str) -> None:
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        claimed = list(pool.map(claim_in_a_process, [url] * 4))
+    assert len([run for run in claimed if run is not None]) == 1
+    assert len(ledger.runs()) == 1
+
+
+def test_eight_threads_may_open_a_new_ledger_at_once(url: str) -> None:
+    def opened() -> Ledger:
+        return Ledger.open(url)
+
+    ledgers = at_once(opened)
+    for each in ledgers:
+        assert isinstance(each, Ledger)
+        each._engine.dispose()
+
+
+def test_a_claimed_run_is_running_until_it_ends(ledger: Ledger) -> None:
+    run_id = claim(ledger)
+    assert run_id is not None
+    assert ledger.run(run_id).state == "running"
+    ledger.end(run_id, "succeeded", NOW + HOUR, "12 new rows")
+    ended = ledger.run(run_id)
+    assert (ended.state, ended.ended_at, ended.reason) == ("succeeded", NOW + HOUR, "12 new rows")
+
+
+def test_a_run_ends_once(ledger: Ledger) -> None:
+    run_id = claim(ledger)
+    assert run_id is not None
+    ledger.end(run_id, "failed", NOW, "the source is gone")
+    ledger.end(run_id, "abandoned", NOW + HOUR, "the worker died")
+    assert ledger.run(run_id).reason == "the source is gone"
+
+
+def test_an_ended_logical_date_stays_claimed(ledger: Ledger) -> None:
+    run_id = claim(ledger)
+    assert run_id is not None
+    ledger.end(run_id, "failed", NOW)
+    assert claim(ledger) is None
+
+
+def test_runs_come_newest_first_and_can_be_filtered(ledger: Ledger) -> None:
+    ids = [claim(ledger, f"2024-05-0{day}T02:30") for day in (1, 2, 3)]
+    assert ids[1] is not None
+    ledger.end(ids[1], "failed", NOW)
+    assert [run.run_id for run in ledger.runs()] == ids[::-1]
+    assert [run.run_id for run in ledger.runs(states=("failed",))] == [ids[1]]
+    assert ledger.runs(dataset="other") == []
+    assert len(ledger.runs(limit=2)) == 2
+
+
+def test_the_last_logical_date_is_the_latest_not_the_last_claimed(ledger: Ledger) -> None:
+    for date in ("2024-05-01T02:30", "2024-05-03T02:30", "2024-05-02T02:30"):
+        claim(ledger, date)
+    assert ledger.last_logical_date("tiny/retrain") == "2024-05-03T02:30"
+    assert ledger.last_logical_date("tiny/refresh") is None
+
+
+def test_an_unknown_run_is_told(ledger: Ledger) -> None:
+    with pytest.raises(NotFoundError, match="no run 7"):
+        ledger.run(7)
+
+
+# --- champions ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_has_no_champion_at_first(ledger: Ledger) -> None:
+    assert ledger.champion("tiny") is None
+
+
+def test_the_newest_champion_reigns_over_its_own_data_set_only(ledger: Ledger) -> None:
+    for each in (champion("v1"), champion("w1", "other"), champion("v2")):
+        ledger.promote(each)
+    assert ledger.champion("tiny") == champion("v2")
+    assert ledger.champion("other") == champion("w1", "other")
+
+
+def test_a_former_champion_can_come_back(ledger: Ledger) -> None:
+    for version in ("v1", "v2", "v1"):
+        ledger.promote(champion(version))
+    assert ledger.champion("tiny") == champion("v1")
+
+
+# --- issuances ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_issuance_is_read_as_it_was_written(ledger: Ledger) -> None:
+    ledger.issue(issuance(1))
+    read = ledger.issuance("tiny")
+    assert read is not None
+    assert read.sequence == 1
+    assert {name: getattr(read, name) for name in Issuance.__slots__ if name != "sequence"} == {
+        name: getattr(issuance(1), name) for name in Issuance.__slots__ if name != "sequence"
+    }
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(-1, None), (0, 0), (0.5, 0), (1, 1), (99, 2)])
+def test_as_of_a_time_the_forecast_that_stood_then_is_found(ledger: Ledger, hours: float, expected: int | None) -> None:
+    for number in range(3):
+        ledger.issue(issuance(number))
+    found = ledger.issuance("tiny", as_of=NOW + hours * HOUR)
+    assert (found and found.data_version) == expected
+
+
+def test_issuances_come_newest_first(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.issue(issuance(number))
+    ledger.issue(issuance(9, "other"))
+    assert [each.data_version for each in ledger.issuances("tiny")] == [2, 1, 0]
+    assert len(ledger.issuances("tiny", limit=1)) == 1
+
+
+# --- clocks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_begins_at_its_start_and_moves(ledger: Ledger) -> None:
+    assert ledger.clock("tiny", NOW) == NOW
+    ledger.move_clock("tiny", NOW + HOUR)
+    assert ledger.clock("tiny", NOW) == NOW + HOUR
+    assert ledger.clock("other", NOW) == NOW
+
+
+def test_a_stopped_replay_lets_the_last_late_rows_come_and_never_moves_again(ledger: Ledger) -> None:
+    ledger.clock("tiny", NOW)
+    ledger.stop_clock("tiny", NOW)
+    stopped = ledger.clock("tiny", NOW)
+    assert stopped >= NOW + 3 * HOUR
+    ledger.move_clock("tiny", NOW + 1000 * HOUR)
+    ledger.stop_clock("tiny", NOW + 1000 * HOUR)
+    assert ledger.clock("tiny", NOW) == stopped
+
+
+def test_a_replay_that_ran_on_while_it_was_being_stopped_does_not_go_back(ledger: Ledger) -> None:
+    ledger.clock("tiny", NOW)
+    ledger.move_clock("tiny", NOW + 100 * HOUR)
+    ledger.stop_clock("tiny", NOW)
+    assert ledger.clock("tiny", NOW) >= NOW + 100 * HOUR
+
+
+def test_eight_threads_may_ask_for_a_new_replays_time_at_once(ledger: Ledger) -> None:
+    assert at_once(lambda: ledger.clock("tiny", NOW)) == [NOW] * 8
+
+
+# --- opening ------------------------------------------------------------------------------------------------------------
+
+
+def test_times_come_back_aware_whatever_zone_they_were_given_in(ledger: Ledger) -> None:
+    from zoneinfo import ZoneInfo
+
+    given = datetime(2024, 5, 1, 14, tzinfo=ZoneInfo("Europe/Berlin"))
+    run_id = ledger.claim("j", "tiny", "refresh", "d", given)
+    assert run_id is not None
+    assert ledger.run(run_id).claimed_at == given
+    assert ledger.run(run_id).claimed_at.tzinfo is UTC
+
+
+def test_a_ledger_keeps_what_it_was_told_when_it_is_opened_again(ledger: Ledger, url: str) -> None:
+    ledger.promote(champion("v1"))
+    again = Ledger.open(url)
+    assert again.champion("tiny") == champion("v1")
+    again._engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["sqlite:////proc/ledger.db", "sqlite:////nowhere/at/all/ledger.db", "nonsense", "nosuchengine://host/db"],
+)
+def test_a_ledger_that_cannot_be_opened_is_told_without_a_traceback(broken: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        Ledger.open(broken)
+    assert caught.value.code == "ledger.unreachable"
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(StorageError, match="not a database"):
+        Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def test_a_password_in_the_address_of_the_ledger_is_not_told() -> None:
+    with pytest.raises(StorageError) as caught:
+        Ledger.open("nosuchengine://user:hunter2@host/db")
+    assert "hunter2" not in str(caught.value)
