@@ -297,8 +297,11 @@ def _mlflow(home: Home, port: int) -> Member:
         "--default-artifact-root", home.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port),
         "--workers", "1",
     ]  # fmt: skip
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
-    return Member("mlflow", command, f"http://127.0.0.1:{port}/health", quiet)
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a queue for language-model evaluations; 20 s of start-up
+    }
+    return Member("mlflow", command, f"http://127.0.0.1:{port}/health", environment)
 
 
 def _print_addresses(port: int, ui_port: int) -> None:

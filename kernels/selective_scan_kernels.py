@@ -61,8 +61,8 @@ def scan_forward(
         us, deltas, bs, cs, zs = (), (), (), (), ()
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = (d < D) & (first + i < L)
-            mn = (n < N) & (first + i < L)
+            md = (d < D) & (d * 0 + first + i < L)
+            mn = (n < N) & (n * 0 + first + i < L)
             us = us + (tl.load(U + t * sul + d, mask=md, other=0.0),)
             deltas = deltas + (tl.load(DELTA + t * sdl + d, mask=md, other=0.0),)
             bs = bs + (tl.load(B + t * sbl + n, mask=mn, other=0.0),)
@@ -71,7 +71,7 @@ def scan_forward(
                 zs = zs + (tl.load(Z + t * szl + d, mask=md, other=0.0),)
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = (d < D) & (first + i < L)
+            md = (d < D) & (d * 0 + first + i < L)
             # Widened only here: four steps of b and c fill the registers otherwise.
             u, b, c = us[i].to(tl.float32), bs[i].to(tl.float32), cs[i].to(tl.float32)
             delta = deltas[i].to(tl.float32)
@@ -145,8 +145,8 @@ def scan_backward(
         before = ()  # the state before each step of this stretch
         for i in tl.static_range(T):
             t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = (d < D) & (first + i < L)
-            mn = (n < N) & (first + i < L)
+            md = (d < D) & (d * 0 + first + i < L)
+            mn = (n < N) & (n * 0 + first + i < L)
             before = before + (h,)
             u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
             delta = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
@@ -158,8 +158,8 @@ def scan_backward(
         for j in tl.static_range(T):
             step = first + (T - 1 - j)
             t = tl.where(g == 1, L - 1 - step, step).to(tl.int64)
-            md = (d < D) & (step < L)
-            mn = (n < N) & (step < L)
+            md = (d < D) & (d * 0 + step < L)
+            mn = (n < N) & (n * 0 + step < L)
             u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
             raw = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
             delta = raw

@@ -208,6 +208,7 @@ class NetworkModel(ServiceModel):
         super().__init__(**self._extract_torch_model_params(**arguments))
         self.pl_module_params = self._extract_pl_module_params(**arguments)
         self.network_options: Mapping[str, Any] = asdict(config)
+        self._considers_static_covariates = self.supports_static_covariates
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
@@ -216,7 +217,7 @@ class NetworkModel(ServiceModel):
 
     @property
     def supports_static_covariates(self) -> bool:
-        """True: networks that have no use for them ignore them."""
+        """True: series with static covariates are fitted with them, and need them to be forecast."""
         return True
 
     def _create_model(self, train_sample: TorchTrainingSample) -> NetworkModule:
@@ -254,6 +255,11 @@ class ClosedFormModel(NetworkModel):
         if kwargs.get("likelihood") is not None:
             raise OptionOutOfRangeError("likelihood", kwargs["likelihood"], "left out: the model makes point forecasts")
         super().__init__(input_chunk_length, output_chunk_length, output_chunk_shift, **kwargs)
+
+    @property
+    def supports_static_covariates(self) -> bool:
+        """False: they are ignored."""
+        return False
 
     @property
     def _requires_training(self) -> bool:

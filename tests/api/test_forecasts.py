@@ -270,7 +270,7 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(make_home, tiny_docu
     assert told() == (0, False)
     fresh = client.get("/v1/datasets/tiny/forecast").headers["etag"]
     for hours, stale in ((5, False), (6, True)):
-        _move_clock(installation, start + timedelta(hours=hours))
+        installation.ledger.move_clock("tiny", start + timedelta(hours=hours))
         wait_until(lambda: told()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
         assert told()[1] is stale
     assert client.get("/v1/datasets/tiny/forecast").headers["etag"] != fresh
@@ -278,10 +278,6 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(make_home, tiny_docu
     assert readiness.status_code == 200
     assert readiness.json()["status"] == "degraded"
     assert readiness.json()["datasets"][0]["reasons"] == ["forecast.stale"]
-
-
-def _move_clock(installation: Installation, position: datetime) -> None:
-    installation.ledger.set_clock("tiny", position)
 
 
 def test_a_name_with_a_comma_is_one_name(make_home, tiny_rows, crowned, serve):
