@@ -17,6 +17,10 @@ from forecast.installation import Installation
 
 _DESCRIPTION = """Forecasts that were issued, with where they come from. Errors are RFC 9457 problem documents with a
 stable `code` and a `remedy`; times are RFC 3339 with offset; every answer has an `ETag`."""
+_FOREIGN_HOST = problems.UnknownHostError(
+    "host.unknown", "this service does not answer to that host name", "use localhost"
+)
+_UNFORESEEN = problems.UnforeseenError("internal", "the service failed unexpectedly", "see the service's log")
 
 
 def create_app(installation: Installation) -> FastAPI:
@@ -33,14 +37,12 @@ def create_app(installation: Installation) -> FastAPI:
         description=_DESCRIPTION,
         version=importlib.metadata.version("forecast-service"),
         lifespan=lifespan,
+        redirect_slashes=False,
         favicon_url="/static/icon.svg",
     )
     app.state.service = service
     problems.install(app)
-    refusal = problems.UnknownHostError(
-        "host.unknown", "this service does not answer to that host name", "use localhost"
-    )
-    app.add_middleware(Guard, refusal=problems.answer(refusal))
+    app.add_middleware(Guard, refusal=problems.answer(_FOREIGN_HOST), failure=problems.answer(_UNFORESEEN))
     for router in (datasets.router, forecasts.router, health.router, dashboard.router):
         app.include_router(router)
     return app

@@ -37,7 +37,9 @@ class Extensions:
         if horizon <= issued.horizon:
             return issued
         known = self._known(issued, horizon)
-        return known or await run_sync(self._prolong, issued, horizon, limiter=self._turn)
+        if known is not None:
+            return known
+        return await run_sync(self._prolong, issued, horizon, limiter=self._turn)
 
     def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
         found = self._recent.get(issued.issuance.forecast_id)
@@ -53,7 +55,7 @@ class Extensions:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
             model = load(self._installation.home.models / issuance.model_folder)
         except (NotFoundError, StorageError) as error:
-            _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)  # noqa: TRY400 - a told failure
+            _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
             raise UnavailableError(
                 "forecast.not_extendable",
                 "the model or the rows that made this forecast cannot be read any more",

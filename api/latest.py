@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from api.issued import IssuedForecast, read_issued
-from forecast.errors import ForecastError, StorageError, UnavailableError
+from forecast.errors import ForecastError, UnavailableError
 from forecast.installation import Installation
 
 _POLL_SECONDS = 1.0
@@ -75,8 +73,6 @@ class LatestForecasts:
                     _log.info("%s: forecast %s by %s is served", dataset, issuance.forecast_id, issuance.model_version)
             except ForecastError as error:
                 faults[dataset] = error
-            except SQLAlchemyError as error:
-                faults[dataset] = StorageError("ledger.unreachable", f"the ledger does not answer ({error})")
             if dataset in faults and getattr(self._faults.get(dataset), "code", None) != faults[dataset].code:
                 _log.error("%s: %s", dataset, faults[dataset])
         self._held, self._times, self._faults = (

@@ -10,10 +10,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from api.security import HEADERS
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -40,6 +38,10 @@ class UnknownHostError(ForecastError):
     """The request was meant for another host."""
 
 
+class UnforeseenError(ForecastError):
+    """Something failed that no code expected."""
+
+
 STATUS: Mapping[type[ForecastError], HTTPStatus] = {
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
     DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -50,6 +52,7 @@ STATUS: Mapping[type[ForecastError], HTTPStatus] = {
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
     TrainingError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    UnforeseenError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ForecastError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The only place where a kind of failure meets a status of HTTP."""
@@ -115,19 +118,13 @@ def document(
 def install(app: FastAPI) -> None:
     """Answer every failure of an application with a problem document."""
     app.add_exception_handler(ForecastError, _forecast_error)
-    app.add_exception_handler(SQLAlchemyError, _ledger_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _forecast_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ForecastError)  # noqa: S101 - narrows what Starlette passes
     return answer(error)
-
-
-async def _ledger_error(_request: Request, error: Exception) -> Response:
-    return answer(StorageError("ledger.unreachable", f"the ledger does not answer ({error})"))
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -173,11 +170,3 @@ async def _http_error(_request: Request, error: Exception) -> Response:
         ),
     }.get(status, (f"http.{int(status)}", status.phrase, "see /docs"))
     return document(status, code, told, remedy, error.headers)
-
-
-async def _unexpected(_request: Request, _error: Exception) -> Response:
-    # Starlette calls this outside of every middleware, and logs the traceback after the answer is sent.
-    return document(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the service failed in a way nobody foresaw",
-        "see the service's log", HEADERS,
-    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +25,7 @@ DOCUMENTATION = (
 )
 """Swagger UI and ReDoc start from a script inside their page; nothing of ours that a user names is on it."""
 
+_log = logging.getLogger("api")
 _DOCUMENTATION_PATHS = ("/docs", "/redoc")
 HEADERS = {
     "Content-Security-Policy": STRICT,
@@ -36,11 +38,12 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses foreign hosts, and puts the security headers on every answer, problems included."""
+    """Refuses foreign hosts, puts the security headers on every answer, and answers what nobody else has answered."""
 
-    def __init__(self, app: ASGIApp, refusal: Response) -> None:
+    def __init__(self, app: ASGIApp, refusal: Response, failure: Response) -> None:
         self._app = app
         self._refusal = refusal
+        self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -50,11 +53,23 @@ class Guard:
         headers = HEADERS
         if scope["path"].startswith(_DOCUMENTATION_PATHS):
             headers = HEADERS | {"Content-Security-Policy": DOCUMENTATION}
+        started = False
 
         async def send_guarded(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
-        known = _HOST.fullmatch(Headers(scope=scope).get("host", ""))
-        await (self._app if known else self._refusal)(scope, receive, send_guarded)
+        if not _HOST.fullmatch(Headers(scope=scope).get("host", "")):
+            await self._refusal(scope, receive, send_guarded)
+            return
+        try:
+            await self._app(scope, receive, send_guarded)
+        except Exception:
+            # The boundary of a request: one that fails must neither take its connection along nor tell a stranger why.
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            if started:
+                raise
+            await self._failure(scope, receive, send_guarded)

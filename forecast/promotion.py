@@ -28,7 +28,7 @@ def decide(challenger: Evidence, champion: Evidence | None, min_gain: float) -> 
 
     Raises ``promotion.not_comparable`` if they were scored on different windows.
     """
-    name = f"{challenger.model_name} {challenger.model_version}"
+    name = challenger.model_version
     if not challenger.is_finite:
         return Verdict(False, name, _name(champion), None, f"{name} is refused: some of its forecasts are not finite")
     off = abs(challenger.coverage - challenger.promised_coverage)
@@ -59,4 +59,4 @@ def decide(challenger: Evidence, champion: Evidence | None, min_gain: float) -> 
 
 
 def _name(evidence: Evidence | None) -> str | None:
-    return None if evidence is None else f"{evidence.model_name} {evidence.model_version}"
+    return None if evidence is None else evidence.model_version

@@ -31,28 +31,37 @@ class Plan:
     pairs: int  # B * H
     head_block: int  # D padded to a power of two of at least 16, what tl.dot needs
     selected_block: int  # u padded likewise
-    blocks: int  # of KEY_BLOCK keys
+    block: int  # keys
+    blocks: int
     splits: int
     blocks_per_split: int
     warps: int
+    stages: int
     precision: str
 
 
-def plan_for(query: Tensor, key: Tensor, count: int) -> Plan:
+def plan_for(query: Tensor, key: Tensor, count: int, *, backward: bool = False) -> Plan:
     """Split the keys where (batch, head) pairs alone would leave a GPU idle."""
     pairs = query.shape[0] * query.shape[1]
     head_block = max(16, triton.next_power_of_2(query.shape[3]))
     selected_block = max(16, triton.next_power_of_2(count))
-    blocks = triton.cdiv(key.shape[2], KEY_BLOCK)
+    large = head_block * selected_block > 4096
+    # Backward multiplies by the selected queries twice and their gradients twice. Before Hopper such operands live in
+    # registers: smaller blocks of keys and no loads ahead keep them from spilling.
+    tight = backward and (large or not _on_hopper(query))
+    block = KEY_BLOCK // 2 if tight else KEY_BLOCK
+    blocks = triton.cdiv(key.shape[2], block)
     per_split = triton.cdiv(blocks, min(blocks, triton.cdiv(_PROGRAMS_WANTED, pairs)))
     return Plan(
         pairs=pairs,
         head_block=head_block,
         selected_block=selected_block,
+        block=block,
         blocks=blocks,
         splits=triton.cdiv(blocks, per_split),
         blocks_per_split=per_split,
-        warps=8 if head_block * selected_block > 4096 else 4,
+        warps=8 if backward or large else 4,
+        stages=1 if tight else 2,
         # float32 products stay float32: tf32 would select other queries than the CPU does.
         precision="ieee" if query.dtype is torch.float32 else "tf32",
     )
@@ -71,7 +80,7 @@ def forward(
     accumulated = _floats(query, plan.pairs, plan.splits, count, D)
     largest, total = _floats(query, plan.pairs, plan.splits, count), _floats(query, plan.pairs, plan.splits, count)
     sums = _floats(query, plan.pairs, plan.blocks if causal else plan.splits, D)
-    blocks = {"BD": plan.head_block, "BS": plan.selected_block, "BK": KEY_BLOCK, "CAUSAL": causal}
+    blocks = {"BD": plan.head_block, "BS": plan.selected_block, "BK": plan.block, "CAUSAL": causal}
     with on_device_of(query):
         kernel.attend_split[(plan.pairs, plan.splits)](
             *(query, key, value, top, accumulated, largest, total, sums),
@@ -80,14 +89,16 @@ def forward(
             **blocks,
             PRECISION=plan.precision,
             num_warps=plan.warps,
+            num_stages=plan.stages,
             enable_fp_fusion=FUSED,
         )
-        kernel.finish_forward[(plan.pairs, triton.cdiv(LQ, KEY_BLOCK) + 1)](
+        kernel.finish_forward[(plan.pairs, triton.cdiv(LQ, plan.block) + 1)](
             *(value, top, accumulated, largest, total, sums, out, lse),
             *value.stride(),
             *(H, LQ, LK, D, count, plan.splits, plan.blocks_per_split, plan.blocks),
             **blocks,
             num_warps=plan.warps,
+            num_stages=plan.stages,
             enable_fp_fusion=FUSED,
         )
     return out, top, lse
@@ -107,14 +118,14 @@ def backward(
     """Gradients of query, key and value, contiguous."""
     H, LQ, D = query.shape[1:]
     LK, count = key.shape[2], top.shape[2]
-    plan = plan_for(query, key, count)
+    plan = plan_for(query, key, count, backward=True)
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value))
-    query_blocks = triton.cdiv(LQ, KEY_BLOCK)
+    query_blocks = triton.cdiv(LQ, plan.block)
     per_split = plan.blocks_per_split if causal else triton.cdiv(query_blocks, plan.splits)
     splits = triton.cdiv(query_blocks, per_split)
     sums = _floats(query, plan.pairs, query_blocks if causal else splits, D)
     dq_parts = _floats(query, plan.pairs, plan.splits, count, D)
-    blocks = {"BD": plan.head_block, "BS": plan.selected_block, "BK": KEY_BLOCK}
+    blocks = {"BD": plan.head_block, "BS": plan.selected_block, "BK": plan.block}
     with on_device_of(query):
         kernel.sum_unselected[(plan.pairs, splits)](
             *(grad, top, sums),
@@ -133,6 +144,7 @@ def backward(
             CAUSAL=causal,
             PRECISION=plan.precision,
             num_warps=plan.warps,
+            num_stages=plan.stages,
             enable_fp_fusion=FUSED,
         )
         kernel.finish_query_gradient[(plan.pairs, query_blocks + 1)](
@@ -179,6 +191,10 @@ def select(query: Tensor, key: Tensor, keys: Tensor, *, count: int, divisor: int
             measure, top, LQ, count, BL=padded, num_warps=4 if padded <= 2048 else 8, enable_fp_fusion=FUSED
         )
     return top
+
+
+def _on_hopper(tensor: Tensor) -> bool:
+    return not tensor.is_cuda or torch.cuda.get_device_capability(tensor.device) >= (9, 0)
 
 
 def _floats(like: Tensor, *shape: int) -> Tensor:

@@ -20,7 +20,6 @@ from kernels.triton_support import refusal
 # G directions, B batch, D channels, N states of a channel, L steps
 
 _MAX_STATES: Final = 64
-_KEPT_BY_KERNEL: Final = 8  # steps between kept states; the plain form keeps one in 16
 # Unrolling gives ONNX Runtime two small nodes a step; beyond this many steps building the graph takes too long.
 _UNROLLED_UP_TO: Final = 128
 
@@ -177,9 +176,8 @@ def _(
     G, batch, channels, L = u.shape
     N, save = A.shape[2], rest[-1]
     exact = working_dtype(u.dtype)
-    by_kernel = _refused(u, A, B, C) is None
-    blocks = -(-L // (_KEPT_BY_KERNEL if by_kernel else plain.KEPT_EVERY))
-    gate_kept = save and z is not None and not by_kernel
+    blocks = -(-L // plain.KEPT_EVERY)
+    gate_kept = save and z is not None and _refused(u, A, B, C) is not None  # the kernel recomputes it
     return (
         empty_channels_innermost(u),
         u.new_empty((G, batch, channels, N), dtype=exact),

@@ -91,16 +91,33 @@ def scan_forward(
     tl.store(LAST + (g * batch + row) * N * D + tile, h, mask=inside)
 
 
+@triton.jit
+def _advanced(
+    h, U, DELTA, B, sul, sdl, sbl, step, g, L, d, D, n, N: tl.constexpr, rate, bias, SOFTPLUS: tl.constexpr
+):  # fmt: skip
+    """One step of the state, all that backward needs of the forward pass."""
+    t = tl.where(g == 1, L - 1 - step, step).to(tl.int64)
+    md = (d < D) & (d * 0 + step < L)
+    mn = (n < N) & (n * 0 + step < L)
+    u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
+    delta = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
+    if SOFTPLUS:
+        delta = _softplus(delta)
+    delta = tl.where(md, delta, 0.0)
+    b = tl.load(B + t * sbl + n, mask=mn, other=0.0).to(tl.float32)
+    return tl.exp2(delta[None, :] * rate) * h + (delta * u)[None, :] * b[:, None]
+
+
 @triton.jit(do_not_specialize=["one"])
 def scan_backward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, GRAD, GRAD_LAST, STATES,
     DU, DDELTA, DA, DB, DC, DSKIP, DZ, DBIAS,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl, sgg, sgb, sgl,
-    batch, D, L, kept_states, one,
-    N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr,
+    batch, D, L, one,
+    N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
-    """Scan backward from kept states T apart; DU, DDELTA, DZ [G, B, L, D].
+    """Scan backward, T steps at a time from the kept state before them; DU, DDELTA, DZ [G, B, L, D].
 
     Sums over other axes are left as partial sums: DA [G, B, N, D], DSKIP and DBIAS [G, B, D] over the batch, DB and DC
     [blocks of D, G, B, L, N] over the channels.
@@ -137,24 +154,17 @@ def scan_backward(
     da = tl.zeros([BN, BD], tl.float32)
     dskip = tl.zeros([BD], tl.float32)
     dbias = tl.zeros([BD], tl.float32)
-    for back in range(kept_states):
-        kept = kept_states - 1 - back
-        first = kept * T
+    for back in range(tl.cdiv(L, T)):
+        first = (tl.cdiv(L, T) - 1 - back) * T
+        kept = first // KEPT
         where = (kept.to(tl.int64) * tl.num_programs(1) * batch + lane) * N
         h = tl.load(STATES + where * D + tile, mask=inside, other=0.0)
-        before = ()  # the state before each step of this stretch
+        for step in range(kept * KEPT, first):
+            h = _advanced(h, U, DELTA, B, sul, sdl, sbl, step, g, L, d, D, n, N, rate, bias, SOFTPLUS)
+        before = ()  # the state before each of these T steps
         for i in tl.static_range(T):
-            t = tl.where(g == 1, L - 1 - (first + i), first + i).to(tl.int64)
-            md = (d < D) & (d * 0 + first + i < L)
-            mn = (n < N) & (n * 0 + first + i < L)
             before = before + (h,)
-            u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
-            delta = tl.load(DELTA + t * sdl + d, mask=md, other=0.0).to(tl.float32) + bias
-            if SOFTPLUS:
-                delta = _softplus(delta)
-            delta = tl.where(md, delta, 0.0)
-            b = tl.load(B + t * sbl + n, mask=mn, other=0.0).to(tl.float32)
-            h = tl.exp2(delta[None, :] * rate) * h + (delta * u)[None, :] * b[:, None]
+            h = _advanced(h, U, DELTA, B, sul, sdl, sbl, first + i, g, L, d, D, n, N, rate, bias, SOFTPLUS)
         for j in tl.static_range(T):
             step = first + (T - 1 - j)
             t = tl.where(g == 1, L - 1 - step, step).to(tl.int64)

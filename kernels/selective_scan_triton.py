@@ -11,15 +11,16 @@ from torch import Tensor
 
 from kernels import selective_scan_kernels as kernel
 from kernels.layout import channels_innermost, empty_channels_innermost
+from kernels.selective_scan_torch import KEPT_EVERY
 from kernels.triton_support import FUSED, load_triton, on_device_of
 
 triton = load_triton().triton
 
 # G directions, B batch, D channels, N states of a channel, L steps
 
-KEPT_EVERY: Final = 8  # more would not fit in registers
-STEPS_AT_ONCE: Final = 4
+STEPS_AT_ONCE: Final = 4  # divides KEPT_EVERY
 CHANNEL_BLOCK: Final = 32
+BACKWARD_CHANNEL_BLOCK: Final = 16  # four recomputed states of 32 channels would not fit in registers
 
 
 def forward(
@@ -35,7 +36,7 @@ def forward(
     softplus: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output [G, B, D, L], last state [G, B, D, N], and states [ceil(L / 8), G, B, N, D] when `save`."""
+    """Output [G, B, D, L], last state [G, B, D, N], and states [ceil(L / 16), G, B, N, D] when `save`."""
     G, batch, channels, L = u.shape
     N = A.shape[2]
     timed = [None if t is None else channels_innermost(t) for t in (u, delta, B, C, z)]
@@ -43,7 +44,7 @@ def forward(
     last = _floats(u, G, batch, N, channels)
     states = _floats(u, *((triton.cdiv(L, KEPT_EVERY), G, batch, N, channels) if save else (0,)))
     with on_device_of(u):
-        kernel.scan_forward[_grid(G, batch, channels)](
+        kernel.scan_forward[triton.cdiv(channels, CHANNEL_BLOCK) * batch, G](
             *(timed[0], timed[1], A.transpose(1, 2).contiguous(), timed[2], timed[3]),
             *(_contiguous(D, u), u if z is None else timed[4], _contiguous(bias, u), out, last, states),
             *(stride for t in timed for stride in _strides(t)),
@@ -85,20 +86,21 @@ def backward(
     timed = [None if t is None else channels_innermost(t) for t in (u, delta, B, C, z, grad)]
     du, ddelta, dz = (None if t is None else empty_channels_innermost(t) for t in (u, delta, z))
     dA = _floats(u, G, batch, N, channels)
-    dB, dC = (_floats(u, triton.cdiv(channels, CHANNEL_BLOCK), G, batch, L, N) for _ in range(2))
+    dB, dC = (_floats(u, triton.cdiv(channels, BACKWARD_CHANNEL_BLOCK), G, batch, L, N) for _ in range(2))
     dD, dbias = (None if t is None else _floats(u, G, batch, channels) for t in (D, bias))
     with on_device_of(u):
-        kernel.scan_backward[_grid(G, batch, channels)](
+        kernel.scan_backward[triton.cdiv(channels, BACKWARD_CHANNEL_BLOCK) * batch, G](
             *(timed[0], timed[1], A.transpose(1, 2).contiguous(), timed[2], timed[3]),
             *(_contiguous(D, u), u if z is None else timed[4], _contiguous(bias, u)),
             *(timed[5], grad_last.transpose(2, 3).contiguous(), states, du, ddelta, dA, dB, dC),
             *(u if t is None else t for t in (dD, dz, dbias)),  # a placeholder: nothing is written through it
             *(stride for t in timed for stride in _strides(t)),
-            *(batch, channels, L, states.shape[0], 1),
+            *(batch, channels, L, 1),
             N=N,
             BN=triton.next_power_of_2(N),
-            BD=CHANNEL_BLOCK,
-            T=KEPT_EVERY,
+            BD=BACKWARD_CHANNEL_BLOCK,
+            T=STEPS_AT_ONCE,
+            KEPT=KEPT_EVERY,
             HAS_SKIP=D is not None,
             HAS_Z=z is not None,
             HAS_BIAS=bias is not None,
@@ -124,10 +126,6 @@ def _strides(t: Tensor | None) -> tuple[int, int, int]:
 
 def _contiguous(t: Tensor | None, placeholder: Tensor) -> Tensor:
     return placeholder if t is None else t.contiguous()
-
-
-def _grid(directions: int, batch: int, channels: int) -> tuple[int, int]:
-    return triton.cdiv(channels, CHANNEL_BLOCK) * batch, directions
 
 
 def _floats(like: Tensor, *shape: int) -> Tensor:

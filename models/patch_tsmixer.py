@@ -172,8 +172,8 @@ class PatchTSMixerModel(NetworkModel):
 
     Presets:
 
-    - `default`: hybrid mode, so that past covariates count; fewer and wider patches, which halves a step's time on two
-      cores; little dropout, because quantile losses under a short budget underfit before they overfit.
+    - `default`: hybrid mode, so that past covariates count; fewer and wider patches, for short training budgets on few
+      cores; little dropout, for the same reason.
     - `faithful`: the recipe of the public code for ETTh1 (channel independent, patches of 8, heavy dropout, AdamW with
       the rate decaying linearly); its look-back is 512.
     """

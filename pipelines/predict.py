@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
+from filelock import FileLock
 
 from forecast.clock import SystemClock
 from forecast.errors import DataError, UnavailableError
@@ -25,6 +26,11 @@ def issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
 
     With the same rows and the same model the forecast would be the same, so the one already issued is returned.
     """
+    with FileLock(installation.home.locks / f"{name}.issue.lock"):  # or two runs would issue the same forecast twice
+        return _issue(name, installation)
+
+
+def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     job = installation.jobs.datasets[name]
     champion = installation.ledger.champion(name)
     if champion is None:

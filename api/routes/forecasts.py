@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -25,8 +26,8 @@ router = APIRouter(prefix="/v1/datasets", tags=["forecasts"])
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe problem documents for OpenAPI."""
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {status: {"model": Problem, "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 @router.get(

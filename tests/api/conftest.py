@@ -62,7 +62,9 @@ def serve() -> Iterator[Callable[[Installation], httpx.Client]]:
         thread.start()
         client = httpx.Client(base_url=address, timeout=30, trust_env=False)
         running.append((one, thread, client))
-        while client.get("/healthz").status_code != 200:  # the socket listens already: the first answer waits for the start
+        while (
+            client.get("/healthz").status_code != 200
+        ):  # the socket listens already: the first answer waits for the start
             assert thread.is_alive()
         return client
 

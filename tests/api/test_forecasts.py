@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
+    from forecast.runtime import Manifest
+    from tests.api.conftest import Served
 
 
 def points(answer: httpx.Response, series: str = "east", channel: str = "load") -> list[dict[str, Any]]:
@@ -30,7 +32,7 @@ def points(answer: httpx.Response, series: str = "east", channel: str = "load") 
     return next(line["points"] for line in lines if (line["series"], line["channel"]) == (series, channel))
 
 
-def test_the_latest_forecast_says_where_it_comes_from(served):
+def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
     answer = served.get().json()
     issuance = served.issuance
     assert answer["forecast_id"] == issuance.forecast_id
@@ -42,7 +44,7 @@ def test_the_latest_forecast_says_where_it_comes_from(served):
     assert 0 <= answer["age"] < 60
 
 
-def test_every_series_and_channel_has_every_step(served):
+def test_every_series_and_channel_has_every_step(served: Served) -> None:
     answer = served.get().json()
     named = [(line["series"], line["channel"], line["unit"]) for line in answer["forecasts"]]
     assert named == [(s, *c) for s in ("east", "west") for c in (("load", "MW"), ("price", "EUR/MWh"))]
@@ -57,7 +59,7 @@ def test_every_series_and_channel_has_every_step(served):
             assert point["recursive"] is False
 
 
-def test_the_numbers_are_those_in_the_lake(served):
+def test_the_numbers_are_those_in_the_lake(served: Served) -> None:
     rows = served.home.forecasts("tiny").read(served.issuance.forecast_id, served.issuance.issued_at)
     for line in served.get().json()["forecasts"]:
         stored = rows.filter(series=line["series"], channel=line["channel"])
@@ -65,13 +67,13 @@ def test_the_numbers_are_those_in_the_lake(served):
         assert [list(point["quantiles"].values()) for point in line["points"]] == stored["quantiles"].to_list()
 
 
-def test_a_shorter_horizon_is_a_prefix(served):
+def test_a_shorter_horizon_is_a_prefix(served: Served) -> None:
     whole = served.get()
     for horizon in (1, 6, 23):
         assert points(served.get(horizon=horizon)) == points(whole)[:horizon]
 
 
-def test_steps_beyond_the_trained_horizon_continue_the_issued_ones_and_are_flagged(served):
+def test_steps_beyond_the_trained_horizon_continue_the_issued_ones_and_are_flagged(served: Served) -> None:
     longer = points(served.get(horizon=100), "west", "price")
     assert longer[:24] == points(served.get(), "west", "price")
     assert [point["recursive"] for point in longer] == [False] * 24 + [True] * 76
@@ -83,14 +85,16 @@ def test_steps_beyond_the_trained_horizon_continue_the_issued_ones_and_are_flagg
     assert [point["quantiles"]["0.9"] for point in longer] == pytest.approx(expected.quantiles[1, :, 1, 2].tolist())
 
 
-def test_a_longer_forecast_is_made_from_the_rows_it_was_issued_from(served, tiny_rows):
+def test_a_longer_forecast_is_made_from_the_rows_it_was_issued_from(
+    served: Served, tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
     before = points(served.get(horizon=40))
     tiny_rows(hours=410, seed=5).write_csv(served.home.home.path / "rows.csv")
     assert ingest("tiny", served.home).data_version == 1
     assert points(served.get(horizon=60))[:40] == before
 
 
-def test_the_longest_horizon_is_answered(served):
+def test_the_longest_horizon_is_answered(served: Served) -> None:
     assert len(points(served.get(horizon=10_000, series="east", channels="load"))) == 10_000
 
 
@@ -117,7 +121,7 @@ def test_the_longest_horizon_is_answered(served):
         ({"horizn": "24"}, "parameter.unknown"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_a_stable_code(served, query, code):
+def test_what_cannot_be_meant_is_refused_with_a_stable_code(served: Served, query: dict[str, Any], code: str) -> None:
     answer = served.get(**query)
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (422, code)
@@ -138,39 +142,46 @@ def test_what_cannot_be_meant_is_refused_with_a_stable_code(served, query, code)
         ("/v1/datasets/tiny/forecast?channels=wind", "channel.unknown", "known are: load, price"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(served, path, code, remedy):
+def test_an_unknown_name_is_answered_with_the_nearest(served: Served, path: str, code: str, remedy: str) -> None:
     answer = served.client.get(path)
     assert answer.status_code == 404
     assert (answer.json()["code"], answer.json()["remedy"]) == (code, remedy)
 
 
-def test_an_untrained_quantile_is_answered_with_the_trained_ones(served):
+def test_an_untrained_quantile_is_answered_with_the_trained_ones(served: Served) -> None:
     assert served.get(quantiles="0.25").json()["remedy"] == "available are 0.1, 0.5, 0.9"
 
 
-def test_names_and_levels_are_given_by_repetition_or_commas(served):
+def test_names_and_levels_are_given_by_repetition_or_commas(served: Served) -> None:
     path = "/v1/datasets/tiny/forecast"
     by_comma = served.client.get(f"{path}?series=west,east&channels=price&quantiles=0.9,0.10").json()
     repeated = served.client.get(f"{path}?series=west&series=east&channels=price&quantiles=0.9&quantiles=0.1").json()
     assert by_comma["forecasts"] == repeated["forecasts"]
-    assert [(line["series"], line["channel"]) for line in by_comma["forecasts"]] == [("west", "price"), ("east", "price")]
+    assert [(line["series"], line["channel"]) for line in by_comma["forecasts"]] == [
+        ("west", "price"),
+        ("east", "price"),
+    ]
     assert list(by_comma["forecasts"][0]["points"][0]["quantiles"]) == ["0.1", "0.9"]
 
 
-def test_times_are_told_in_the_zone_that_is_asked_for(served):
+def test_times_are_told_in_the_zone_that_is_asked_for(served: Served) -> None:
     told = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
     assert told.endswith("+05:30")
     assert datetime.fromisoformat(told) == served.issuance.origin
     assert points(served.get(horizon=2))[0]["time"].endswith("Z")
 
 
-def test_without_a_forecast_the_answer_says_what_to_run(home, serve):
+def test_without_a_forecast_the_answer_says_what_to_run(
+    home: Installation, serve: Callable[[Installation], httpx.Client]
+) -> None:
     answer = serve(home).get("/v1/datasets/tiny/forecast")
     assert (answer.status_code, answer.json()["code"]) == (503, "forecast.none_yet")
     assert "forecast forecast tiny" in answer.json()["remedy"]
 
 
-def test_as_of_gives_what_was_known_then(served, crowned, wait_until):
+def test_as_of_gives_what_was_known_then(
+    served: Served, crowned: Callable[..., Manifest], wait_until: Callable[..., None]
+) -> None:
     crowned(served.home, "repeat_last-2", bias=0.3)
     second, is_new = issue("tiny", served.home)
     assert is_new
@@ -187,12 +198,14 @@ def test_as_of_gives_what_was_known_then(served, crowned, wait_until):
     assert served.client.get(lost_plus).json()["forecast_id"] == first.forecast_id
 
 
-def test_before_the_first_forecast_nothing_was_known(served):
+def test_before_the_first_forecast_nothing_was_known(served: Served) -> None:
     answer = served.get(as_of="2020-01-01T00:00:00Z")
     assert (answer.status_code, answer.json()["code"]) == (404, "forecast.none_then")
 
 
-def test_a_new_forecast_is_swapped_in_without_a_failed_request(served, crowned):
+def test_a_new_forecast_is_swapped_in_without_a_failed_request(
+    served: Served, crowned: Callable[..., Manifest]
+) -> None:
     before = served.get()
     crowned(served.home, "repeat_last-2", bias=0.3)
     second, _ = issue("tiny", served.home)
@@ -205,7 +218,7 @@ def test_a_new_forecast_is_swapped_in_without_a_failed_request(served, crowned):
     assert served.get().headers["etag"] != before.headers["etag"]
 
 
-def test_a_client_that_has_the_answer_gets_304(served):
+def test_a_client_that_has_the_answer_gets_304(served: Served) -> None:
     first = served.get(horizon=6)
     etag = first.headers["etag"]
     for given in (etag, f'"other", {etag}', "*", etag.removeprefix("W/")):
@@ -217,7 +230,7 @@ def test_a_client_that_has_the_answer_gets_304(served):
     assert first.headers["cache-control"] == "no-cache"
 
 
-def test_csv_tells_the_same_numbers(served):
+def test_csv_tells_the_same_numbers(served: Served) -> None:
     query = {"series": "west", "channels": "price", "horizon": 30, "quantiles": "0.1,0.9"}
     answer = served.client.get("/v1/datasets/tiny/forecast", params=query, headers={"Accept": "text/csv"})
     assert answer.headers["content-type"].startswith("text/csv")
@@ -225,7 +238,9 @@ def test_csv_tells_the_same_numbers(served):
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     expected = points(served.get(**query), "west", "price")
     assert [float(row["q90"]) for row in rows] == [point["quantiles"]["0.9"] for point in expected]
-    assert [(row["time"], row["recursive"] == "true") for row in rows] == [(p["time"], p["recursive"]) for p in expected]
+    assert [(row["time"], row["recursive"] == "true") for row in rows] == [
+        (p["time"], p["recursive"]) for p in expected
+    ]
     assert "q50" not in rows[0]
 
 
@@ -239,18 +254,25 @@ def test_csv_tells_the_same_numbers(served):
         ("application/json;q=0, */*", "text/csv"),
     ],
 )
-def test_the_format_is_the_one_the_client_likes_best(served, accept, media):
+def test_the_format_is_the_one_the_client_likes_best(served: Served, accept: str, media: str) -> None:
     answer = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": accept})
     assert answer.headers["content-type"].partition(";")[0] == media
 
 
 @pytest.mark.parametrize("accept", ["application/xml", "image/*", "application/json;q=0", "text/csv;q=nonsense"])
-def test_another_format_is_not_acceptable(served, accept):
+def test_another_format_is_not_acceptable(served: Served, accept: str) -> None:
     answer = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": accept})
     assert (answer.status_code, answer.json()["code"]) == (406, "format.not_acceptable")
 
 
-def test_age_and_staleness_follow_the_clock_of_the_data_set(make_home, tiny_document, tiny_rows, crowned, serve, wait_until):
+def test_age_and_staleness_follow_the_clock_of_the_data_set(
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crowned: Callable[..., Manifest],
+    serve: Callable[[Installation], httpx.Client],
+    wait_until: Callable[..., None],
+) -> None:
     start = datetime(2024, 1, 15, tzinfo=UTC)
     tiny_document["datasets"]["tiny"] |= {
         "source": {"kind": "replay", "path": "rows.parquet", "start": start.replace(tzinfo=None)},
@@ -280,7 +302,12 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(make_home, tiny_docu
     assert readiness.json()["datasets"][0]["reasons"] == ["forecast.stale"]
 
 
-def test_a_name_with_a_comma_is_one_name(make_home, tiny_rows, crowned, serve):
+def test_a_name_with_a_comma_is_one_name(
+    make_home: Callable[..., Installation],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crowned: Callable[..., Manifest],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
     names = ("a,b", "c")
     installation = make_home(tiny_rows(series=names))
     ingest("tiny", installation)
@@ -291,7 +318,9 @@ def test_a_name_with_a_comma_is_one_name(make_home, tiny_rows, crowned, serve):
     assert [line["series"] for line in answer.json()["forecasts"]] == ["a,b"]
 
 
-def test_a_damaged_forecast_is_not_served_and_the_one_before_is(served, wait_until):
+def test_a_damaged_forecast_is_not_served_and_the_one_before_is(
+    served: Served, wait_until: Callable[..., None]
+) -> None:
     table = served.home.forecasts("tiny")
     rows = table.read(served.issuance.forecast_id, served.issuance.issued_at)
     spoilt = rows.with_columns(
@@ -305,7 +334,7 @@ def test_a_damaged_forecast_is_not_served_and_the_one_before_is(served, wait_unt
     assert served.get().json()["forecast_id"] == served.issuance.forecast_id
 
 
-def test_without_its_model_a_forecast_is_served_but_not_prolonged(served):
+def test_without_its_model_a_forecast_is_served_but_not_prolonged(served: Served) -> None:
     shutil.rmtree(served.home.home.models / served.issuance.model_folder)
     assert len(points(served.get(horizon=24))) == 24
     answer = served.get(horizon=25)
@@ -313,13 +342,20 @@ def test_without_its_model_a_forecast_is_served_but_not_prolonged(served):
     assert str(served.home.home.path) not in answer.text
 
 
-def test_a_forecast_that_comes_out_differently_is_not_prolonged(served, crowned):
+def test_a_forecast_that_comes_out_differently_is_not_prolonged(
+    served: Served, crowned: Callable[..., Manifest]
+) -> None:
     crowned(served.home, served.issuance.model_version, bias=1.0)  # somebody replaced the files under its name
     answer = served.get(horizon=25)
     assert (answer.status_code, answer.json()["code"]) == (503, "forecast.not_reproducible")
 
 
-def test_zones_with_two_offsets_tell_both_instants_of_the_doubled_hour(make_home, tiny_rows, crowned, serve):
+def test_zones_with_two_offsets_tell_both_instants_of_the_doubled_hour(
+    make_home: Callable[..., Installation],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crowned: Callable[..., Manifest],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
     # The forecast crosses 2024-11-03 06:00 UTC, when New York turns its clocks back.
     start = datetime(2024, 11, 2, 18, tzinfo=UTC) - timedelta(hours=200)
     installation = make_home(tiny_rows(hours=200, start=start))

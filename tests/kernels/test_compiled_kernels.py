@@ -45,6 +45,7 @@ class Case:
     constants: dict[str, Any]
     types: dict[str, str]
     warps: int = 4
+    stages: int = 3
     uses_dot: bool = False
 
     def __str__(self) -> str:
@@ -76,7 +77,7 @@ CASES = [
     ),
     Case(P.finish_query_gradient, ATTENTION, TYPES | {"DQ": "*bf16"}),
     Case(S.scan_forward, SCAN | {"T": 4, "KEPT": 8, "SAVE": True}, SCAN_TYPES, warps=1),
-    Case(S.scan_backward, SCAN | {"T": 8}, SCAN_TYPES, warps=1),
+    Case(S.scan_backward, SCAN | {"BD": 16, "T": 4, "KEPT": 8}, SCAN_TYPES, warps=1),
 ]
 
 
@@ -90,7 +91,7 @@ def compile_for(capability: int, case: Case, tmp_path: Path) -> MachineCode:
     built = triton.compile(
         ASTSource(fn=case.kernel, signature=signature, constexprs=constants, attrs=attrs),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": case.warps, "enable_fp_fusion": True},
+        options={"num_warps": case.warps, "num_stages": case.stages, "enable_fp_fusion": True},
     )
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(built.asm["cubin"])

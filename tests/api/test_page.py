@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+    import polars as pl
+
+    from forecast.installation import Installation
+    from forecast.runtime import Manifest
+    from tests.api.conftest import Served
+
+SCRIPT = "</script><script>alert(1)</script>"
+ATTRIBUTE = "\"><img src=x onerror='alert(2)'>"
+
+
+class Page(HTMLParser):
+    """What a browser sees of a page: its elements, and the text inside scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] == "script" and self.cdata_elem == "script":
+            self.scripts[-1] += data
+        else:
+            self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def figure(self) -> dict[str, Any]:
+        return json.loads(next(text for text in self.scripts if text.strip()))
+
+
+def test_the_page_shows_history_median_and_band(served: Served) -> None:
+    answer = served.client.get("/")
+    assert answer.status_code == 200
+    page = Page(answer.text)
+    traces = {trace.get("name"): trace for trace in page.figure["data"]}
+    assert {"observed", "80% band", "median"} <= set(traces)
+    assert len(traces["observed"]["y"]) == 14 * 24
+    assert len(traces["median"]["y"]) == 24
+    for told in ("load at east", "repeat_last-1", served.issuance.forecast_id, "fresh", "The same over REST"):
+        assert told in page.words
+    assert "came true" not in traces
+
+
+def test_every_control_of_the_form_has_a_label_and_the_form_works_without_scripts(served: Served) -> None:
+    text = served.client.get("/").text
+    page = Page(text)
+    assert [select["name"] for select in page.all("select")] == ["series", "channel", "horizon", "as_of"]
+    assert text.count("<label>") == 4
+    assert {"method": "get", "action": "/"}.items() <= page.all("form")[0].items()
+    assert page.all("button")
+    chosen = served.client.get(
+        "/", params={"dataset": "tiny", "series": "west", "channel": "price", "horizon": 6, "as_of": ""}
+    )
+    assert "price at west" in Page(chosen.text).words
+    assert len(next(trace for trace in Page(chosen.text).figure["data"] if trace.get("name") == "median")["y"]) == 6
+
+
+def test_the_curl_of_the_page_answers_what_the_page_shows(served: Served) -> None:
+    page = Page(served.client.get("/", params={"series": "west", "channel": "price", "horizon": 30}).text)
+    address = re.search(r"curl '([^']+)'", page.words)[1]
+    line = served.client.get(address).json()["forecasts"][0]
+    median = next(trace for trace in page.figure["data"] if trace.get("name") == "median")
+    assert (line["series"], line["channel"]) == ("west", "price")
+    assert median["y"] == [point["quantiles"]["0.5"] for point in line["points"]]
+
+
+def test_a_recursive_part_is_marked(served: Served) -> None:
+    page = Page(served.client.get("/", params={"horizon": 48}).text)
+    assert any(shape["type"] == "rect" for shape in page.figure["layout"]["shapes"])
+    assert "beyond the 24 steps" in page.words
+
+
+def test_gaps_stay_gaps(
+    make_home: Callable[..., Installation],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crowned: Callable[..., Manifest],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
+    import polars as pl
+
+    rows = (
+        tiny_rows()
+        .with_row_index()
+        .with_columns(pl.when(pl.col("index").is_between(350, 355)).then(None).otherwise("load").alias("load"))
+    )
+    installation = make_home(rows.drop("index"))
+    ingest("tiny", installation)
+    crowned(installation)
+    issue("tiny", installation)
+    observed = Page(serve(installation).get("/").text).figure["data"][0]
+    assert observed["y"].count(None) == 6
+
+
+def test_an_earlier_forecast_is_shown_with_what_came_true(
+    served: Served, tiny_rows: Callable[..., pl.DataFrame], wait_until: Callable[..., None]
+) -> None:
+    tiny_rows(hours=410).write_csv(served.home.home.path / "rows.csv")
+    ingest("tiny", served.home)
+    second, _ = issue("tiny", served.home)
+    wait_until(lambda: served.get().json()["forecast_id"] == second.forecast_id)
+    offered = re.findall(r'<option value="([^"]*\d{2}:\d{2}[^"]*)"', served.client.get("/").text)
+    assert len(offered) == 1
+    page = Page(served.client.get("/", params={"as_of": html.unescape(offered[0])}).text)
+    truth = next(trace for trace in page.figure["data"] if trace.get("name") == "came true")
+    assert len([value for value in truth["y"] if value is not None]) == 10
+    assert "10 of its steps have come true" in page.words
+    assert served.issuance.forecast_id in page.words
+
+
+def test_before_the_first_forecast_the_page_says_what_to_run(
+    make_home: Callable[..., Installation],
+    tiny_rows: Callable[..., pl.DataFrame],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
+    installation = make_home(tiny_rows())
+    client = serve(installation)
+    words = Page(client.get("/").text).words
+    for command in ("forecast ingest tiny", "forecast train tiny", "forecast forecast tiny"):
+        assert command in words
+    assert "done" not in words
+    ingest("tiny", installation)
+    assert "done" in Page(client.get("/").text).words
+
+
+@pytest.mark.parametrize("query", [{"dataset": "x"}, {"series": SCRIPT}, {"channel": "x"}, {"as_of": "1999"}])
+def test_a_selection_that_does_not_exist_gets_a_page_that_says_so(served: Served, query: dict[str, Any]) -> None:
+    answer = served.client.get("/", params=query)
+    assert answer.status_code in {404, 422}
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "This cannot be shown" in Page(answer.text).words
+    assert SCRIPT not in answer.text
+
+
+def test_hostile_names_are_shown_but_never_run(
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crowned: Callable[..., Manifest],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
+    names = (SCRIPT, ATTRIBUTE)
+    tiny_document["datasets"]["tiny"]["title"] = SCRIPT
+    tiny_document["datasets"]["tiny"]["channels"]["load"]["unit"] = SCRIPT
+    installation = make_home(tiny_rows(series=names), tiny_document)
+    ingest("tiny", installation)
+    crowned(installation, series=names)
+    issue("tiny", installation)
+    client = serve(installation)
+    for name in names:
+        answer = client.get("/", params={"series": name})
+        page = Page(answer.text)
+        assert name in page.words
+        assert not page.all("img") or all(image["src"].startswith("/static/") for image in page.all("img"))
+        assert [script.get("src", script.get("type")) for script in page.all("script")][1:] == [
+            "/static/page.js", "application/json",
+        ]  # fmt: skip
+        assert page.figure["layout"]["yaxis"]["title"]["text"] == SCRIPT
+        assert not any("onerror" in attributes for _, attributes in page.elements)
+    forecast = client.get("/v1/datasets/tiny/forecast")
+    assert forecast.headers["content-type"] == "application/json"
+    assert {line["series"] for line in forecast.json()["forecasts"]} == set(names)

@@ -1,0 +1,292 @@
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecast.errors import DataError, ForecastError, StorageError, UnavailableError
+from forecast.installation import Installation
+from forecast.jobs import DatasetJob
+from forecast.panel import Panel
+from forecast.runtime import Manifest, ServedModel, load
+from pipelines.backtest import backtest, cut
+from pipelines.clean import clean
+from pipelines.ingest import ingest
+from pipelines.predict import extend, issue
+from pipelines.report import write_report
+
+HOUR = timedelta(hours=1)
+MakeHome = Callable[..., Installation]
+MakeRows = Callable[..., pl.DataFrame]
+
+
+@pytest.fixture
+def panel(tiny_rows: MakeRows, tiny_job: DatasetJob) -> Panel:
+    rows = tiny_rows().rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+    return clean(rows, tiny_job)
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manifest]) -> ServedModel:
+    store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
+    return load(tmp_path / "models" / "m")
+
+
+# --- forecasts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
+    tmp_path: Path, tiny_job: DatasetJob, panel: Panel, store_model: Callable[..., Manifest]
+) -> None:
+    store_model(tmp_path / "models" / "r", tiny_job)
+    prediction = extend(load(tmp_path / "models" / "r"), panel, tiny_job, 100)
+    assert prediction.mean.shape == (2, 100, 2)
+    assert np.allclose(prediction.mean, panel.targets[:, -1:], atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 6, 23, 24, 25, 48, 100])
+def test_a_shorter_forecast_is_the_beginning_of_a_longer_one(model: ServedModel, tiny_job: DatasetJob, panel: Panel, steps: int) -> None:
+    longest, shorter = extend(model, panel, tiny_job, 120), extend(model, panel, tiny_job, steps)
+    assert shorter.quantiles.shape == (2, steps, 2, 3)
+    assert np.array_equal(shorter.quantiles, longest.quantiles[:, :steps])
+    assert np.array_equal(shorter.mean, longest.mean[:, :steps])
+
+
+def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+    windows = cut(panel, tiny_job, panel.steps - tiny_job.horizon, panel.steps)
+    scored = backtest(model, windows)
+    earlier = Panel(
+        panel.series, panel.start, panel.step, panel.targets[:, : -tiny_job.horizon], panel.past[:, : -tiny_job.horizon],
+        panel.observed[:, : -tiny_job.horizon], {},
+    )  # fmt: skip
+    assert scored.series == ("east", "west")
+    assert np.allclose(extend(model, earlier, tiny_job, tiny_job.horizon).quantiles, scored.quantiles, atol=1e-5)
+
+
+def test_beyond_the_trained_horizon_the_median_is_fed_back(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+    first = extend(model, panel, tiny_job, 24)
+    wind = panel.past[:, -tiny_job.season :]  # repeats its last season
+    longer = Panel(
+        panel.series, panel.start, panel.step, np.concatenate([panel.targets, first.quantiles[..., model.median]], axis=1),
+        np.concatenate([panel.past, wind], axis=1), np.concatenate([panel.observed, np.ones((2, 24, 2), bool)], axis=1), {},
+    )  # fmt: skip
+    assert np.array_equal(extend(model, panel, tiny_job, 48).quantiles[:, 24:], extend(model, longer, tiny_job, 24).quantiles)
+
+
+def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
+    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+) -> None:
+    panel.targets[1, -10:-7, 1] = np.nan
+    with pytest.raises(DataError, match="west has 3 missing values of price") as caught:
+        extend(model, panel, tiny_job, 24)
+    assert caught.value.code == "forecast.history_gap"
+    assert str(panel.time(panel.steps - 10)) in str(caught.value)
+
+
+def test_a_gap_before_the_look_back_does_not_matter(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+    expected = extend(model, panel, tiny_job, 24)
+    panel.targets[:, : -tiny_job.lookback] = np.nan
+    panel.past[:, : -tiny_job.lookback] = np.nan
+    assert np.array_equal(extend(model, panel, tiny_job, 24).quantiles, expected.quantiles)
+
+
+def test_covariates_that_come_later_than_targets_are_carried_forward(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+    late = panel.past.copy()
+    panel.past[:, -5:] = np.nan
+    late[:, -5:] = late[:, -6:-5]
+    carried = Panel(panel.series, panel.start, panel.step, panel.targets, late, panel.observed, {})
+    assert np.array_equal(extend(model, panel, tiny_job, 24).quantiles, extend(model, carried, tiny_job, 24).quantiles)
+
+
+def test_a_history_shorter_than_the_look_back_is_told(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+    short = Panel(panel.series, panel.start, panel.step, panel.targets[:, :47], panel.past[:, :47], panel.observed[:, :47], {})
+    with pytest.raises(DataError) as caught:
+        extend(model, short, tiny_job, 24)
+    assert caught.value.code == "forecast.short_history"
+
+
+# --- issuing ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_issued_forecast_has_a_row_for_each_series_channel_and_lead(tiny_home: Installation) -> None:
+    issuance, is_new = issue("tiny", tiny_home)
+    assert is_new
+    assert (issuance.horizon, issuance.quantiles, issuance.imputed_fraction) == (24, (0.1, 0.5, 0.9), 0.0)
+    history = tiny_home.observations("tiny").read()
+    assert issuance.origin == history["time"].max() + HOUR
+    rows = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    assert len(rows) == 2 * 2 * 24
+    for (series, channel), part in rows.group_by("series", "channel"):
+        last = history.filter(series=series)[channel][-1]
+        assert part["lead"].to_list() == list(range(1, 25))
+        assert part["time"].to_list() == [issuance.origin + lead * HOUR for lead in range(24)]
+        assert np.allclose(part["mean"], last, atol=1e-3)
+        assert np.allclose(part["quantiles"].to_list(), last, atol=1e-3)
+
+
+def test_the_same_rows_and_the_same_model_are_not_forecast_again(tiny_home: Installation) -> None:
+    first, _ = issue("tiny", tiny_home)
+    again, is_new = issue("tiny", tiny_home)
+    assert not is_new
+    assert again == tiny_home.ledger.issuance("tiny")
+    assert again.forecast_id == first.forecast_id
+
+
+def test_new_rows_or_a_new_champion_are_forecast_anew(
+    tiny_home: Installation, tiny_rows: MakeRows, crown: Callable[..., Manifest]
+) -> None:
+    issue("tiny", tiny_home)
+    tiny_rows(401).write_csv(tiny_home.home.path / "rows.csv")
+    ingest("tiny", tiny_home)
+    second, is_new = issue("tiny", tiny_home)
+    assert is_new
+    crown(tiny_home, "repeat_last-2")
+    third, is_new = issue("tiny", tiny_home)
+    assert is_new
+    assert (second.model_version, third.model_version) == ("repeat_last-1", "repeat_last-2")
+    assert second.data_version == third.data_version == 1
+    assert len(tiny_home.ledger.issuances("tiny")) == 3
+
+
+def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(tiny_home: Installation, tiny_rows: MakeRows) -> None:
+    job = tiny_home.jobs.datasets["tiny"]
+    issuance, _ = issue("tiny", tiny_home)
+    tiny_rows(420, seed=5).write_csv(tiny_home.home.path / "rows.csv")  # later rows, and all others corrected
+    ingest("tiny", tiny_home)
+    then = clean(tiny_home.observations("tiny").read(version=issuance.data_version), job)
+    again = extend(load(tiny_home.home.models / issuance.model_folder), then, job, issuance.horizon)
+    rows = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    east = rows.filter(series="east", channel="load")["mean"]
+    assert np.array_equal(east, again.mean[0, :, 0])
+
+
+def test_the_share_of_filled_values_in_the_look_back_is_told(make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]) -> None:
+    rows = tiny_rows()
+    newest = pl.col("time").rank("dense", descending=True) <= 24
+    installation = make_home(rows.with_columns(load=pl.when(~newest).then("load")))
+    ingest("tiny", installation)
+    crown(installation)
+    assert issue("tiny", installation)[0].imputed_fraction == pytest.approx(0.25)  # half of the rows of half of the channels
+
+
+def test_without_a_champion_nothing_is_issued(make_home: MakeHome, tiny_rows: MakeRows) -> None:
+    installation = make_home(tiny_rows(100))
+    ingest("tiny", installation)
+    with pytest.raises(UnavailableError, match='run "forecast train tiny"') as caught:
+        issue("tiny", installation)
+    assert caught.value.code == "forecast.no_champion"
+
+
+def test_without_rows_nothing_is_issued(make_home: MakeHome, crown: Callable[..., Manifest]) -> None:
+    installation = make_home()
+    crown(installation)
+    with pytest.raises(UnavailableError, match='run "forecast ingest tiny"'):
+        issue("tiny", installation)
+
+
+def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("forecast.ledger.Ledger.issue", "forecast.lake._flush", "forecast.lake.write_deltalake"):
+        with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+            dying.setattr(place, die)
+            issue("tiny", tiny_home)
+        assert tiny_home.ledger.issuance("tiny") is None
+    issuance, is_new = issue("tiny", tiny_home)
+    assert is_new
+    assert len(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)) == 96
+
+
+def test_a_gap_in_one_series_issues_nothing(make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]) -> None:
+    rows = tiny_rows()
+    hole = (pl.col("site") == "west") & (pl.col("time").rank("dense", descending=True) <= 60)
+    installation = make_home(rows.with_columns(load=pl.when(~hole).then("load")))
+    ingest("tiny", installation)
+    crown(installation)
+    with pytest.raises(DataError, match="west has"):
+        issue("tiny", installation)
+    assert installation.ledger.issuance("tiny") is None
+
+
+def test_a_broken_champion_is_told_and_the_last_forecast_stays(tiny_home: Installation, tiny_rows: MakeRows) -> None:
+    before, _ = issue("tiny", tiny_home)
+    tiny_rows(401).write_csv(tiny_home.home.path / "rows.csv")
+    ingest("tiny", tiny_home)
+    network = tiny_home.home.models / "repeat_last-1" / "model.onnx"
+    network.write_bytes(network.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(StorageError) as caught:
+        issue("tiny", tiny_home)
+    assert caught.value.code == "model.corrupt"
+    assert tiny_home.ledger.issuances("tiny")[0].forecast_id == before.forecast_id
+
+
+def test_a_champion_whose_manifest_was_changed_is_refused(tiny_home: Installation) -> None:
+    # The offsets are not part of the golden example: only a digest of the manifest itself can tell.
+    manifest = tiny_home.home.models / "repeat_last-1" / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    assert '"mean_offsets":[[0.0,0.0]]' in text
+    manifest.write_text(text.replace('"mean_offsets":[[0.0,0.0]]', '"mean_offsets":[[8.0,0.0]]'), encoding="utf-8")
+    with pytest.raises(StorageError) as caught:
+        issue("tiny", tiny_home)
+    assert caught.value.code == "model.corrupt"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": {"price": {"role": "target"}, "load": {"role": "target", "lower": 0}, "wind": {"role": "past"}}},
+        {"channels": {"load": {"role": "target", "lower": 0}, "wind": {"role": "past"}}},
+        {"channels": {"load": {"role": "target", "lower": 0}, "price": {"role": "past"}, "wind": {"role": "past"}}},
+        {"horizons": [6, 12]},
+        {"lookback": 24},
+        {"lookback": 72},
+    ],
+    ids=["other order", "a target less", "another role", "a shorter horizon", "a shorter look-back", "a longer look-back"],
+)
+def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_that_it_cannot(
+    tiny_home: Installation, tiny_document: dict[str, Any], make_home: MakeHome, change: dict[str, Any]
+) -> None:
+    tiny_document["datasets"]["tiny"] |= change
+    changed = make_home(document=tiny_document)
+    try:
+        issuance, _ = issue("tiny", changed)
+    except ForecastError as error:
+        assert "train" in str(error)  # the remedy
+        assert changed.ledger.issuance("tiny") is None
+        return
+    history = tiny_home.observations("tiny").read()
+    rows = changed.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    for (series, channel), part in rows.group_by("series", "channel"):
+        assert np.allclose(part["mean"], history.filter(series=series)[channel][-1], atol=1e-3)
+
+
+def test_a_new_series_does_not_stop_the_forecasts_of_the_others(tiny_home: Installation, tiny_rows: MakeRows) -> None:
+    newcomer = tiny_rows(series=["north"]).tail(5)
+    pl.concat([tiny_rows(), newcomer]).write_csv(tiny_home.home.path / "rows.csv")
+    ingest("tiny", tiny_home)
+    issuance, _ = issue("tiny", tiny_home)
+    rows = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    assert set(rows["series"]) == {"east", "west"}
+
+
+# --- reports ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("horizon", [None, 6, 100])
+def test_a_report_is_one_page_that_needs_no_network(tiny_home: Installation, horizon: int | None) -> None:
+    issuance, _ = issue("tiny", tiny_home)
+    page = write_report("tiny", tiny_home, issuance, horizon).read_text(encoding="utf-8")
+    assert page.count('class="plotly-graph-div"') == 4
+    assert "<script src=" not in page
+    assert issuance.forecast_id in page
+
+
+def test_a_report_that_cannot_be_written_is_told(tiny_home: Installation) -> None:
+    issuance, _ = issue("tiny", tiny_home)
+    (tiny_home.home.reports / "tiny.html").mkdir()
+    with pytest.raises(StorageError):
+        write_report("tiny", tiny_home, issuance)
