@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
@@ -19,8 +19,9 @@ _log = logging.getLogger("api")
 class LatestForecasts:
     """Follows the ledger's issuances; every method but ``refresh`` answers from memory."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, prepare: Callable[[IssuedForecast], None]) -> None:
         self._installation = installation
+        self._prepare = prepare
         # Whole mappings are replaced, never changed: a reader sees the old forecast or the new one.
         self._held: Mapping[str, IssuedForecast] = MappingProxyType({})
         self._times: Mapping[str, datetime] = MappingProxyType({})
@@ -69,7 +70,9 @@ class LatestForecasts:
                 times[dataset] = self._installation.clock(dataset).now()
                 issuance = self._installation.ledger.issuance(dataset)
                 if issuance and (dataset not in held or held[dataset].issuance.sequence != issuance.sequence):
-                    held[dataset] = read_issued(issuance, self._installation)
+                    issued = read_issued(issuance, self._installation)
+                    self._prepare(issued)  # so that the first client waits no longer than the others
+                    held[dataset] = issued
                     _log.info("%s: forecast %s by %s is served", dataset, issuance.forecast_id, issuance.model_version)
             except ForecastError as error:
                 faults[dataset] = error

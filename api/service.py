@@ -8,11 +8,15 @@ from datetime import datetime
 
 from anyio.to_thread import run_sync
 
+from api.encoding import json_rest
 from api.extension import Extensions
 from api.history import Histories
 from api.issued import IssuedForecast, read_issued
 from api.latest import LatestForecasts
+from api.negotiation import JSON
 from api.recent import Recent
+from api.schemas import ForecastQuery
+from api.selection import select
 from forecast.errors import NotFoundError
 from forecast.installation import Installation
 
@@ -25,7 +29,7 @@ class Service:
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
-        self.latest = LatestForecasts(installation)
+        self.latest = LatestForecasts(installation, self._encode_whole)
         self.histories = Histories(installation)
         self.extensions = Extensions(installation, self.histories)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
@@ -44,6 +48,11 @@ class Service:
         """Return the latest forecast, or the one that was the latest at ``as_of``."""
         latest = self.latest.of(dataset)
         return latest if as_of is None else await run_sync(self._read_past, latest, as_of)
+
+    def _encode_whole(self, issued: IssuedForecast) -> None:
+        part = select(ForecastQuery(), issued)
+        rest = json_rest(issued, part, self.installation.jobs.datasets[issued.issuance.dataset])
+        self.answers.keep((issued.issuance.forecast_id, part, JSON), rest, len(rest))
 
     def _read_past(self, latest: IssuedForecast, as_of: datetime) -> IssuedForecast:
         dataset = latest.issuance.dataset

@@ -72,12 +72,12 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     for horizon in job.horizons:
         table.add_column(f"MAE {horizon}", justify="right")
     table.add_column(f"covers {rows[0].promised_coverage:.0%}", justify="right")
-    table.add_column("skill vs\nseasonal naive", justify="right")
+    table.add_column("skill vs\nseasonal\nnaive", justify="right")
     table.add_column("skill vs\nlinear", justify="right")
     for item in rows:
         is_champion = item.model_version == night.champion
         table.add_row(
-            f"[bold green]{item.model_name} (champion)[/]" if is_champion else item.model_name,
+            f"[bold green]{item.model_version} (champion)[/]" if is_champion else item.model_version,
             f"{item.pinball:.4f}",
             *[f"{item.mae[horizon]:.3f}" for horizon in job.horizons],
             f"{item.coverage:.1%}",

@@ -98,60 +98,6 @@ def test_the_longest_horizon_is_answered(served: Served) -> None:
     assert len(points(served.get(horizon=10_000, series="east", channels="load"))) == 10_000
 
 
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ({"horizon": "0"}, "horizon.out_of_range"),
-        ({"horizon": "-3"}, "horizon.out_of_range"),
-        ({"horizon": "10001"}, "horizon.out_of_range"),
-        ({"horizon": "1000000000"}, "horizon.out_of_range"),
-        ({"horizon": "9" * 5000}, "horizon.out_of_range"),
-        ({"horizon": "many"}, "horizon.not_a_number"),
-        ({"horizon": "1.5"}, "horizon.not_a_number"),
-        ({"horizon": ""}, "horizon.not_a_number"),
-        ({"horizon": "nan"}, "horizon.not_a_number"),
-        ({"quantiles": "0.2"}, "quantiles.not_trained"),
-        ({"quantiles": "nan"}, "quantiles.not_trained"),
-        ({"quantiles": "half"}, "quantiles.not_a_number"),
-        ({"tz": "Mars/Olympus"}, "tz.unknown"),
-        ({"tz": "../../etc/passwd"}, "tz.unknown"),
-        ({"as_of": "yesterday"}, "as_of.malformed"),
-        ({"as_of": "2024-01-01T00:00:00"}, "as_of.malformed"),
-        ({"as_of": "0001-01-01T00:00:00+14:00"}, "as_of.malformed"),
-        ({"horizn": "24"}, "parameter.unknown"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_with_a_stable_code(served: Served, query: dict[str, Any], code: str) -> None:
-    answer = served.get(**query)
-    problem = answer.json()
-    assert (answer.status_code, problem["code"]) == (422, code)
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert problem["detail"]
-    assert problem["remedy"]
-    given = next(iter(query.values()))
-    assert len(given) < 3 or given not in answer.text
-
-
-@pytest.mark.parametrize(
-    ("path", "code", "remedy"),
-    [
-        ("/v1/datasets/tinny/forecast", "dataset.unknown", 'did you mean "tiny"?'),
-        ("/v1/datasets/tinny", "dataset.unknown", 'did you mean "tiny"?'),
-        ("/v1/datasets/tiny/forecast?series=eats", "series.unknown", 'did you mean "east"?'),
-        ("/v1/datasets/tiny/forecast?channels=load,prize", "channel.unknown", 'did you mean "price"?'),
-        ("/v1/datasets/tiny/forecast?channels=wind", "channel.unknown", "known are: load, price"),
-    ],
-)
-def test_an_unknown_name_is_answered_with_the_nearest(served: Served, path: str, code: str, remedy: str) -> None:
-    answer = served.client.get(path)
-    assert answer.status_code == 404
-    assert (answer.json()["code"], answer.json()["remedy"]) == (code, remedy)
-
-
-def test_an_untrained_quantile_is_answered_with_the_trained_ones(served: Served) -> None:
-    assert served.get(quantiles="0.25").json()["remedy"] == "available are 0.1, 0.5, 0.9"
-
-
 def test_names_and_levels_are_given_by_repetition_or_commas(served: Served) -> None:
     path = "/v1/datasets/tiny/forecast"
     by_comma = served.client.get(f"{path}?series=west,east&channels=price&quantiles=0.9,0.10").json()
@@ -242,27 +188,6 @@ def test_csv_tells_the_same_numbers(served: Served) -> None:
         (p["time"], p["recursive"]) for p in expected
     ]
     assert "q50" not in rows[0]
-
-
-@pytest.mark.parametrize(
-    ("accept", "media"),
-    [
-        ("*/*", "application/json"),
-        ("application/*", "application/json"),
-        ("text/*", "text/csv"),
-        ("text/csv;q=0.4, application/json;q=0.9", "application/json"),
-        ("application/json;q=0, */*", "text/csv"),
-    ],
-)
-def test_the_format_is_the_one_the_client_likes_best(served: Served, accept: str, media: str) -> None:
-    answer = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": accept})
-    assert answer.headers["content-type"].partition(";")[0] == media
-
-
-@pytest.mark.parametrize("accept", ["application/xml", "image/*", "application/json;q=0", "text/csv;q=nonsense"])
-def test_another_format_is_not_acceptable(served: Served, accept: str) -> None:
-    answer = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": accept})
-    assert (answer.status_code, answer.json()["code"]) == (406, "format.not_acceptable")
 
 
 def test_age_and_staleness_follow_the_clock_of_the_data_set(

@@ -1,0 +1,117 @@
+"""Selective scan kernels under TRITON_INTERPRET=1 (see test_interpreted_kernels.py)."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
+from kernels.agreement import compare
+from kernels.selective_scan_reference import selective_scan_reference
+
+
+@pytest.fixture(autouse=True)
+def every_buffer_starts_as_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(math.nan))
+
+
+def scan_inputs(
+    length: int,
+    *,
+    states: int = 3,
+    channels: int = 5,
+    dtype: torch.dtype = torch.float32,
+    directions: int | None = None,
+) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(length)
+    lead = () if directions is None else (directions,)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*lead, *shape, generator=draw).to(dtype)
+
+    return {
+        # One tensor with channels innermost, as projections leave it, and one with time innermost, which is copied.
+        "u": normal(2, length, channels).transpose(-1, -2),
+        "delta": normal(2, channels, length),
+        "A": -normal(channels, states).float().exp(),
+        "B": normal(2, length, states).transpose(-1, -2),
+        "C": normal(2, states, length),
+        "D": normal(channels).float(),
+        "z": normal(2, channels, length),
+        "delta_bias": normal(channels).float(),
+    }
+
+
+def require_agreement(tensors: dict[str, Tensor], *, softplus: bool = True) -> None:
+    assert selective_scan_route(tensors["u"], tensors["A"], tensors["B"], tensors["C"]).path == "triton"
+    compare(
+        lambda **t: selective_scan(**t, delta_softplus=softplus, return_last_state=True),
+        lambda **t: selective_scan_reference(**t, delta_softplus=softplus),
+        tensors,
+    ).require()
+
+
+@pytest.mark.parametrize("length", [1, 7, 16, 17, 35])
+def test_outputs_last_state_and_gradients_equal_the_reference(length: int) -> None:
+    require_agreement(scan_inputs(length))
+
+
+@pytest.mark.parametrize(("channels", "states"), [(1, 1), (40, 16), (33, 5)])
+def test_channels_and_states_need_not_fill_their_blocks(channels: int, states: int) -> None:
+    require_agreement(scan_inputs(6, channels=channels, states=states))
+
+
+@pytest.mark.parametrize("absent", ["D", "z", "delta_bias"])
+def test_optional_inputs_may_be_absent(absent: str) -> None:
+    tensors = scan_inputs(9)
+    del tensors[absent]
+    require_agreement(tensors)
+
+
+def test_without_softplus_delta_is_taken_as_it_is() -> None:
+    tensors = scan_inputs(9)
+    tensors["delta"] = tensors["delta"].abs()
+    del tensors["delta_bias"]
+    require_agreement(tensors, softplus=False)
+
+
+def test_softplus_keeps_small_and_large_steps() -> None:
+    tensors = scan_inputs(9)
+    tensors["delta"] = torch.linspace(-30, 30, 90).view(2, 5, 9).clone()
+    require_agreement(tensors)
+
+
+def test_half_precision_loses_no_more_than_its_rounding() -> None:
+    require_agreement(scan_inputs(20, dtype=torch.float16))
+
+
+def flipped(name: str, tensor: Tensor) -> Tensor:
+    return tensor.flip(-1) if name in {"u", "delta", "B", "C", "z"} else tensor
+
+
+@pytest.mark.parametrize("length", [1, 19])
+def test_both_directions_in_one_launch_equal_two_calls_and_flips(length: int) -> None:
+    def by_flips(**tensors: Tensor) -> tuple[Tensor, Tensor]:
+        ahead = selective_scan_reference(**{name: t[0] for name, t in tensors.items()}, delta_softplus=True)
+        back = selective_scan_reference(
+            **{name: flipped(name, t[1]) for name, t in tensors.items()}, delta_softplus=True
+        )
+        return torch.stack((ahead[0], back[0].flip(-1))), torch.stack((ahead[1], back[1]))
+
+    compare(
+        lambda **t: selective_scan_bidirectional(**t, delta_softplus=True, return_last_state=True),
+        by_flips,
+        scan_inputs(length, directions=2),
+    ).require()
+
+
+def test_the_same_call_repeats_bit_by_bit() -> None:
+    results = []
+    for _ in range(2):
+        leaves = {name: t.clone().requires_grad_() for name, t in scan_inputs(20).items()}
+        out = selective_scan(**leaves, delta_softplus=True)
+        out.square().sum().backward()
+        results.append([out, *(leaf.grad for leaf in leaves.values())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
