@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+_SHOWN = 12
+
 
 class ForecastError(Exception):
     """A failure with a stable ``code``, told as a fact and a remedy.
@@ -81,4 +83,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1)
     if close:
         return f'did you mean "{close[0]}"?'
-    return f"known are: {', '.join(names)}" if names else "there are none yet"
+    if not names:
+        return "there are none yet"
+    shown = ", ".join(names[:_SHOWN])
+    return f"known are: {shown}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

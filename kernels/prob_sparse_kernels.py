@@ -82,10 +82,12 @@ def select_largest(M, TOP, LQ, count, BL: tl.constexpr):
     code = tl.where(inside, code, tl.zeros([BL], tl.uint32))
     # The count-th largest code, found bit by bit from the top.
     threshold = tl.zeros([1], tl.uint32)
-    for place in tl.static_range(32):
-        trial = threshold | tl.full([1], 1 << (31 - place), tl.uint32)
+    bit = tl.full([1], 2147483648, tl.uint32)
+    for _ in range(32):
+        trial = threshold | bit
         enough = tl.sum((code >= trial).to(tl.int32), 0) >= count
         threshold = tl.where(enough, trial, threshold)
+        bit = bit >> 1
     above = code > threshold
     equal = inside & (code == threshold)
     wanted = count - tl.sum(above.to(tl.int32), 0)
