@@ -7,11 +7,12 @@ DEMO ?= demo
 PORT ?= 8000
 UI_PORT ?= 5000
 BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint format install clean
 
 demo: $(VENV)/.runtime
-	$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
+	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
 test: $(VENV)/.development
 	$(BIN)/python -m pytest
@@ -33,12 +34,13 @@ install: $(VENV)/.runtime
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another one with make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@echo "installing pinned packages into $(VENV) (some minutes the first time)"
+	@$(PIP) torch
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -169,14 +168,7 @@ def start_worker(installation: Installation, run_id: int) -> subprocess.Popen[by
     log = installation.home.logs / f"run-{run_id}.log"
     command = [sys.executable, "-m", "forecast", "worker", str(run_id), "--home", str(installation.home.path)]
     with log.open("ab") as stream:
-        return subprocess.Popen(
-            leashed(command),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            # OpenMP threads that spin while they wait slow a training tenfold when anything else runs beside it.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-        )
+        return subprocess.Popen(leashed(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:

@@ -22,11 +22,11 @@ def _softplus(x):
     return tl.where(x > 20.0, x, small)
 
 
-@triton.jit(do_not_specialize=["one"])
+@triton.jit(do_not_specialize=["zero"])
 def scan_forward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, OUT, LAST, STATES,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl,
-    batch, D, L, one,
+    batch, D, L, zero,
     N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
@@ -36,9 +36,9 @@ def scan_forward(
     d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
     inside = (n < N)[:, None] & (d < D)[None, :]
-    # Times `one`, which the compiler may not know to be 1: it would give each lane four neighbouring channels to store
-    # them at once, and spread the states over lanes, so that every sum over states became shuffles.
-    tile = n[:, None] * D + d[None, :] * one
+    # Plus `zero`, which the compiler may not know to be 0: seeing 16-byte alignment it would give each lane four
+    # neighbouring channels to store at once and spread the states over lanes; every sum over states became shuffles.
+    tile = n[:, None] * D + d[None, :] + zero
     U += g * sug + row * sub
     DELTA += g * sdg + row * sdb
     B += g * sbg + row * sbb
@@ -108,12 +108,12 @@ def _advanced(
     return tl.exp2(delta[None, :] * rate) * h + (delta * u)[None, :] * b[:, None]
 
 
-@triton.jit(do_not_specialize=["one"])
+@triton.jit(do_not_specialize=["zero"])
 def scan_backward(
     U, DELTA, A, B, C, SKIP, Z, BIAS, GRAD, GRAD_LAST, STATES,
     DU, DDELTA, DA, DB, DC, DSKIP, DZ, DBIAS,
     sug, sub, sul, sdg, sdb, sdl, sbg, sbb, sbl, scg, scb, scl, szg, szb, szl, sgg, sgb, sgl,
-    batch, D, L, one,
+    batch, D, L, zero,
     N: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, T: tl.constexpr, KEPT: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
@@ -128,9 +128,9 @@ def scan_backward(
     d = block * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
     inside = (n < N)[:, None] & (d < D)[None, :]
-    # Times `one`, which the compiler may not know to be 1: it would give each lane four neighbouring channels to store
-    # them at once, and spread the states over lanes, so that every sum over states became shuffles.
-    tile = n[:, None] * D + d[None, :] * one
+    # Plus `zero`, which the compiler may not know to be 0: seeing 16-byte alignment it would give each lane four
+    # neighbouring channels to store at once and spread the states over lanes; every sum over states became shuffles.
+    tile = n[:, None] * D + d[None, :] + zero
     lane = g * batch + row
     U += g * sug + row * sub
     DELTA += g * sdg + row * sdb

@@ -48,7 +48,7 @@ def forward(
             *(timed[0], timed[1], A.transpose(1, 2).contiguous(), timed[2], timed[3]),
             *(_contiguous(D, u), u if z is None else timed[4], _contiguous(bias, u), out, last, states),
             *(stride for t in timed for stride in _strides(t)),
-            *(batch, channels, L, 1),
+            *(batch, channels, L, 0),
             N=N,
             BN=triton.next_power_of_2(N),
             BD=CHANNEL_BLOCK,
@@ -95,7 +95,7 @@ def backward(
             *(timed[5], grad_last.transpose(2, 3).contiguous(), states, du, ddelta, dA, dB, dC),
             *(u if t is None else t for t in (dD, dz, dbias)),  # a placeholder: nothing is written through it
             *(stride for t in timed for stride in _strides(t)),
-            *(batch, channels, L, 1),
+            *(batch, channels, L, 0),
             N=N,
             BN=triton.next_power_of_2(N),
             BD=BACKWARD_CHANNEL_BLOCK,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -102,6 +103,10 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
                 )
             )
             registry.promote(name, challenger.run.run_id, challenger.uri, manifest.model_version, verdict.sentence)
+    kept = challenger.trained.folder if verdict.promote else None
+    for candidate in candidates:  # MLflow keeps every exported file; the home keeps those that were champion
+        if candidate.trained.folder != kept:
+            shutil.rmtree(installation.home.models / candidate.trained.folder, ignore_errors=True)
     champion = installation.ledger.champion(name)
     if champion is None:  # pragma: no cover - the first verdict promotes unless nothing is finite
         raise UnavailableError(

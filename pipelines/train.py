@@ -43,7 +43,7 @@ class Trained:
     """A model that was trained, exported, calibrated and stored."""
 
     folder: str
-    """Name under the home's ``models`` folder; it is the model version."""
+    """Path under the home's ``models`` folder: data set, then model version."""
     served: ServedModel
     epochs: int
     seconds: float
@@ -95,7 +95,8 @@ def train(
             manifest["calibration"] = calibrate(raw, calibration_windows, parse_duration("1d"))
             golden = _golden(raw, calibration_windows)
             version = f"{model_name}-{now:%Y%m%dT%H%M%S}-{sha256(network)[:6]}"
-            store(models / version, network, golden, manifest | {"model_version": version})
+            folder = f"{name}/{version}"
+            store(models / folder, network, golden, manifest | {"model_version": version})
     except ModelError as error:
         raise TrainingError(error.code, f"{model_name}: {error}") from error
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -104,7 +105,7 @@ def train(
             f"{model_name} ran out of memory",
             "lower training.batch_size or the model's width",
         ) from error
-    return Trained(version, load(models / version), watch.epochs, seconds, watch.losses)
+    return Trained(folder, load(models / folder), watch.epochs, seconds, watch.losses)
 
 
 def _build(job: DatasetJob, model_name: str, watch: _Watch) -> Any:

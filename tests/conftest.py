@@ -1,7 +1,7 @@
 """What many tests start from: a small job, its rows, a home on disk, and a champion that is a real ONNX network.
 
-The tiny data set has two series (``east``, ``west``), two targets (``load``, never negative, and ``price``) and one past
-covariate (``wind``), hourly in UTC. Its champion repeats the last value it sees, so that every forecast is known
+The tiny data set has two series (``east``, ``west``), two targets (``load``, never negative, and ``price``) and one
+past covariate (``wind``), hourly in UTC. Its champion repeats the last value it sees, so that every forecast is known
 beforehand. Nothing here needs torch.
 """
 
@@ -110,17 +110,19 @@ def tiny_rows() -> Callable[..., pl.DataFrame]:
 
     def make(hours: int = 400, start: datetime = EPOCH, series: Sequence[str] = SERIES, seed: int = 0) -> pl.DataFrame:
         random = np.random.default_rng(seed)
-        hour = np.arange(hours)
+        first, hour = start.replace(tzinfo=None), np.arange(hours)
         frames = [
-            pl.DataFrame({
-                "time": pl.Series([start.replace(tzinfo=None) + timedelta(hours=int(h)) for h in hour], dtype=pl.Datetime("us")),
-                "site": [name] * hours,
-                "load": 50 + 10 * number + 20 * np.sin(2 * np.pi * hour / 24) + random.normal(0, 3, hours),
-                "price": 30 + 5 * np.cos(2 * np.pi * hour / 24) + random.normal(0, 1, hours),
-                "wind": random.gamma(2.0, 3.0, hours),
-            })
+            pl.DataFrame(
+                {
+                    "time": pl.Series([first + timedelta(hours=int(h)) for h in hour], dtype=pl.Datetime("us")),
+                    "site": [name] * hours,
+                    "load": 50 + 10 * number + 20 * np.sin(2 * np.pi * hour / 24) + random.normal(0, 3, hours),
+                    "price": 30 + 5 * np.cos(2 * np.pi * hour / 24) + random.normal(0, 1, hours),
+                    "wind": random.gamma(2.0, 3.0, hours),
+                }
+            )
             for number, name in enumerate(series)
-        ]  # fmt: skip
+        ]
         return pl.concat(frames)
 
     return make
@@ -169,9 +171,17 @@ def network() -> Callable[..., Path]:
 
 
 def _write_network(
-    path: Path, *, lookback: int, horizon: int, targets: int, past: int, future: int, weight: float = 0.0, bias: float = 0.0
+    path: Path,
+    *,
+    lookback: int,
+    horizon: int,
+    targets: int,
+    past: int,
+    future: int,
+    weight: float = 0.0,
+    bias: float = 0.0,
 ) -> Path:
-    """Write a network that repeats the last value, plus ``bias``, plus ``weight`` times the mean of each covariate input."""
+    """Write a network that repeats the last value, plus ``bias``, plus ``weight`` times each covariate input's mean."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -182,9 +192,21 @@ def _write_network(
         "future_covariates": ("B", horizon, future),
     }
     shapes = {name: shape for name, shape in shapes.items() if shape[2]}
-    constants = {"last": [-1], "end": [2**31 - 1], "steps": [1], "all": [1, 2], "features": [2], "repeats": [1, horizon, 1], "level": [3]}
-    initializers = [helper.make_tensor(name, TensorProto.INT64, [len(value)], value) for name, value in constants.items()]
-    initializers += [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("weight", weight), ("bias", bias))]
+    constants = {
+        "last": [-1],
+        "end": [2**31 - 1],
+        "steps": [1],
+        "all": [1, 2],
+        "features": [2],
+        "repeats": [1, horizon, 1],
+        "level": [3],
+    }
+    initializers = [
+        helper.make_tensor(name, TensorProto.INT64, [len(value)], value) for name, value in constants.items()
+    ]
+    initializers += [
+        helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("weight", weight), ("bias", bias))
+    ]
     nodes = [
         helper.make_node("Slice", ["past_target", "last", "end", "steps"], ["newest"]),
         helper.make_node("Tile", ["newest", "repeats"], ["repeated"]),
@@ -225,10 +247,16 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
         targets, past, features = len(job.targets), len(job.past_covariates), len(FUTURE_FEATURES)
         file = _write_network(
             tmp_path / "networks" / f"{folder.name}.onnx",
-            lookback=job.lookback, horizon=job.horizon, targets=targets, past=past, future=features, weight=weight, bias=bias,
-        )  # fmt: skip
-        moments = {name: ((40.0,) * targets, (10.0,) * targets) for name in series}
-        past_moments = {name: ((5.0,) * past, (2.0,) * past) for name in series}
+            lookback=job.lookback,
+            horizon=job.horizon,
+            targets=targets,
+            past=past,
+            future=features,
+            weight=weight,
+            bias=bias,
+        )
+        moments = dict.fromkeys(series, ((40.0,) * targets, (10.0,) * targets))
+        past_moments = dict.fromkeys(series, ((5.0,) * past, (2.0,) * past))
         manifest = {
             "dataset": "tiny",
             "model_name": "repeat_last",
@@ -258,7 +286,10 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
         )
         names = [series[0], series[-1]]
         expected = raw.scaled_quantiles(*windows, names)
-        golden = dict(zip(("targets", "past", "future"), windows, strict=True)) | {"series": np.asarray(names), "expected": expected}
+        golden = dict(zip(("targets", "past", "future"), windows, strict=True)) | {
+            "series": np.asarray(names),
+            "expected": expected,
+        }
         return store(folder, file, golden, manifest)
 
     return make
@@ -269,11 +300,15 @@ def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
     """Store a repeat-last model in a home and make it the champion of its data set."""
     from forecast.ledger import Champion
 
-    def make(installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any) -> Manifest:
+    def make(
+        installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any
+    ) -> Manifest:
         job = installation.jobs.datasets[dataset]
         manifest = store_model(installation.home.models / version, job, dataset=dataset, **changes)
         installation.ledger.promote(
-            Champion(dataset, manifest.model_name, version, version, manifest.network_digest, EPOCH, "crowned by a test")
+            Champion(
+                dataset, manifest.model_name, version, version, manifest.network_digest, EPOCH, "crowned by a test"
+            )
         )
         return manifest
 
@@ -287,8 +322,13 @@ def command_line(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[st
     def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "forecast", *map(str, arguments)],
-            cwd=tmp_path, env={**os.environ, "TERM": "dumb", **environment}, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env={**os.environ, "TERM": "dumb", **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
     return run
 

@@ -10,14 +10,21 @@ LEVELS = (0.1, 0.5, 0.9)
 CHANNELS = ("load", "price")
 
 
-def backtest(actual: np.ndarray, median: np.ndarray, width: float = 1.0, deviations: tuple[float, ...] = (1.0, 1.0)) -> Backtest:
+def backtest(
+    actual: np.ndarray, median: np.ndarray, width: float = 1.0, deviations: tuple[float, ...] = (1.0, 1.0)
+) -> Backtest:
     quantiles = np.stack([median - width, median, median + width], axis=-1)
     count = len(actual)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     return Backtest(
-        origins=tuple(start + timedelta(hours=i) for i in range(count)), series=("east",) * count, actual=actual,
-        mean=median, quantiles=quantiles, levels=LEVELS, deviations=np.tile(deviations, (count, 1)),
-    )  # fmt: skip
+        origins=tuple(start + timedelta(hours=i) for i in range(count)),
+        series=("east",) * count,
+        actual=actual,
+        mean=median,
+        quantiles=quantiles,
+        levels=LEVELS,
+        deviations=np.tile(deviations, (count, 1)),
+    )
 
 
 def scored(result: Backtest) -> Evidence:

@@ -115,7 +115,9 @@ def test_a_missing_field_is_named(load: Callable[[Document], JobFile], tiny_docu
         load(tiny_document)
 
 
-def test_a_misspelt_table_is_named_with_the_right_one(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+def test_a_misspelt_table_is_named_with_the_right_one(
+    load: Callable[[Document], JobFile], tiny_document: Document
+) -> None:
     with pytest.raises(ConfigError, match='"dataset" is not a field; did you mean "datasets"'):
         load({"dataset": tiny_document["datasets"]})
 
@@ -169,19 +171,25 @@ def test_an_empty_job_file_is_told(load: Callable[[Document], JobFile]) -> None:
         load({})
 
 
-def test_an_unknown_data_set_is_told_with_the_nearest(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+def test_an_unknown_data_set_is_told_with_the_nearest(
+    load: Callable[[Document], JobFile], tiny_document: Document
+) -> None:
     with pytest.raises(NotFoundError, match='no data set "tinny"; did you mean "tiny"') as caught:
         load(tiny_document).dataset("tinny")
     assert caught.value.code == "dataset.unknown"
 
 
-def test_among_several_data_sets_one_must_be_named(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+def test_among_several_data_sets_one_must_be_named(
+    load: Callable[[Document], JobFile], tiny_document: Document
+) -> None:
     tiny_document["datasets"]["small"] = tiny_document["datasets"]["tiny"]
     with pytest.raises(ConfigError, match="name one of: tiny, small"):
         load(tiny_document).dataset(None)
 
 
-def test_targets_and_covariates_keep_the_order_of_the_file(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+def test_targets_and_covariates_keep_the_order_of_the_file(
+    load: Callable[[Document], JobFile], tiny_document: Document
+) -> None:
     channels = tiny_document["datasets"]["tiny"]["channels"]
     tiny_document["datasets"]["tiny"]["channels"] = dict(reversed(channels.items()))
     assert load(tiny_document).datasets["tiny"].targets == ("price", "load")

@@ -63,7 +63,9 @@ def test_new_changed_and_unchanged_rows_are_told_apart(observations: Observation
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, 1.0), (1.0, None), (1.0, float("nan"))])
-def test_a_value_that_comes_or_goes_is_a_change(observations: Observations, before: float | None, after: float | None) -> None:
+def test_a_value_that_comes_or_goes_is_a_change(
+    observations: Observations, before: float | None, after: float | None
+) -> None:
     observations.merge(rows(0, 1, load=before))
     assert observations.merge(rows(0, 1, load=after)).changed == 1
     assert observations.merge(rows(0, 1, load=after)).unchanged == 1
@@ -126,7 +128,11 @@ def test_no_rows_at_all_change_nothing(observations: Observations) -> None:
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from([0.0, 1.0, None])), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(1, 30), st.sampled_from([0.0, 1.0, None])), min_size=1, max_size=4
+    )
+)
 def test_after_any_batches_each_row_has_the_value_that_came_last(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[int, int, float | None]]
 ) -> None:
@@ -148,7 +154,9 @@ def test_a_channel_that_the_table_does_not_have_is_told(observations: Observatio
     assert caught.value.code == "lake.channels_changed"
 
 
-def test_a_channel_that_the_job_no_longer_names_does_not_stop_ingestion(observations: Observations, tmp_path: Path) -> None:
+def test_a_channel_that_the_job_no_longer_names_does_not_stop_ingestion(
+    observations: Observations, tmp_path: Path
+) -> None:
     observations.merge(rows(0, 3))
     narrower = table(tmp_path, ("load",))
     counts = narrower.merge(rows(2, 5, load=7.0).drop("wind"))
@@ -166,7 +174,9 @@ def test_a_table_lies_where_it_should_whatever_the_folder_is_called(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["a%20b", "a[1]"])
-def test_a_folder_whose_name_delta_cannot_take_is_told_and_nothing_is_written_elsewhere(tmp_path: Path, name: str) -> None:
+def test_a_folder_whose_name_delta_cannot_take_is_told_and_nothing_is_written_elsewhere(
+    tmp_path: Path, name: str
+) -> None:
     with pytest.raises(ForecastError):
         table(tmp_path / name).merge(rows(0, 3))
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
@@ -186,8 +196,14 @@ def test_a_lock_that_cannot_be_taken_for_lack_of_permission_is_told(tmp_path: Pa
         observations.merge(rows(0, 1))
 
 
-@pytest.mark.parametrize("use", [Observations.read, lambda each: each.version, lambda each: each.merge(rows(0, 1))], ids=["read", "version", "merge"])
-def test_a_broken_log_is_told_whatever_is_asked(observations: Observations, use: Callable[[Observations], object]) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [Observations.read, lambda each: each.version, lambda each: each.merge(rows(0, 1))],
+    ids=["read", "version", "merge"],
+)
+def test_a_broken_log_is_told_whatever_is_asked(
+    observations: Observations, use: Callable[[Observations], object]
+) -> None:
     observations.merge(rows(0, 1))
     log = observations._path / "_delta_log" / f"{0:020d}.json"
     log.write_text("{ this is no log", encoding="utf-8")
@@ -215,7 +231,7 @@ def test_a_writer_that_finds_the_table_locked_for_too_long_gives_up(
         observations.merge(rows(0, 1))
 
 
-# --- issued forecasts ---------------------------------------------------------------------------------------------------
+# --- issued forecasts -------------------------------------------------------------------------------------------------
 
 
 def issued(forecast_id: str, month: str = "2024-01", leads: int = 3) -> pl.DataFrame:

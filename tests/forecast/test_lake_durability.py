@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +11,9 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from forecast.installation import Installation
 from forecast.lake import TIME, Observations
+from pipelines.predict import issue
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -131,15 +132,18 @@ def test_a_replayed_batch_is_on_disk_even_if_its_first_writer_died_before_it_was
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as dying:
         dying.setattr("forecast.lake._flush", die)
-        observations.merge(rows(10, 20))
+        with pytest.raises(KeyboardInterrupt):
+            observations.merge(rows(10, 20))
     committed = set(observations._path.rglob("*.parquet")) | {observations._path / "_delta_log" / f"{1:020d}.json"}
     observations.merge(rows(10, 20))  # acknowledged now: so it must be on disk now
     assert committed <= set(synced)
 
 
-def test_a_checkpoint_of_the_log_is_on_disk_too_since_every_reader_starts_from_it(tmp_path: Path, synced: list[Path]) -> None:
+def test_a_checkpoint_of_the_log_is_on_disk_too_since_every_reader_starts_from_it(
+    tmp_path: Path, synced: list[Path]
+) -> None:
     observations = table(tmp_path)
     observations.merge(rows(0, 1, load=0.0))
     DeltaTable(observations._path).alter.set_table_properties({"delta.checkpointInterval": "3"})  # a hundred by default
@@ -151,13 +155,8 @@ def test_a_checkpoint_of_the_log_is_on_disk_too_since_every_reader_starts_from_i
     assert checkpoints <= set(synced)
 
 
-def test_an_issued_forecast_is_on_disk_before_it_is_acknowledged(
-    tmp_path: Path, synced: list[Path], request: pytest.FixtureRequest
-) -> None:
-    issue: Callable[..., object] = __import__("pipelines.predict", fromlist=["issue"]).issue
-    home = request.getfixturevalue("tiny_home")
-    synced.clear()
-    issue("tiny", home)
-    forecasts = home.home.lake / "tiny" / "forecasts"
+def test_an_issued_forecast_is_on_disk_before_it_is_acknowledged(tiny_home: Installation, synced: list[Path]) -> None:
+    issue("tiny", tiny_home)
+    forecasts = tiny_home.home.lake / "tiny" / "forecasts"
     assert set(forecasts.rglob("*.parquet")) <= set(synced)
     assert forecasts / "_delta_log" / f"{0:020d}.json" in synced

@@ -32,10 +32,19 @@ def champion(version: str, dataset: str = "tiny") -> Champion:
 
 def issuance(number: int, dataset: str = "tiny") -> Issuance:
     return Issuance(
-        forecast_id=f"id-{dataset}-{number}", dataset=dataset, issued_at=NOW + number * HOUR, origin=NOW + number * HOUR, horizon=24,
-        quantiles=(0.1, 0.5, 0.9), data_version=number, model_name="linear", model_version="v1", model_folder="v1",
-        imputed_fraction=0.25, recorded_at=NOW,
-    )  # fmt: skip
+        forecast_id=f"id-{dataset}-{number}",
+        dataset=dataset,
+        issued_at=NOW + number * HOUR,
+        origin=NOW + number * HOUR,
+        horizon=24,
+        quantiles=(0.1, 0.5, 0.9),
+        data_version=number,
+        model_name="linear",
+        model_version="v1",
+        model_folder="v1",
+        imputed_fraction=0.25,
+        recorded_at=NOW,
+    )
 
 
 def claim(ledger: Ledger, date: str = "2024-05-01T02:30", job: str = "tiny/retrain") -> int | None:
@@ -62,7 +71,7 @@ def at_once(work: Callable[[], object], threads: int = 8) -> list[object]:
         return list(pool.map(begin, range(threads)))
 
 
-# --- runs ---------------------------------------------------------------------------------------------------------------
+# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_logical_date_is_claimed_once(ledger: Ledger) -> None:
@@ -144,7 +153,7 @@ def test_an_unknown_run_is_told(ledger: Ledger) -> None:
         ledger.run(7)
 
 
-# --- champions ----------------------------------------------------------------------------------------------------------
+# --- champions --------------------------------------------------------------------------------------------------------
 
 
 def test_a_data_set_has_no_champion_at_first(ledger: Ledger) -> None:
@@ -164,7 +173,7 @@ def test_a_former_champion_can_come_back(ledger: Ledger) -> None:
     assert ledger.champion("tiny") == champion("v1")
 
 
-# --- issuances ----------------------------------------------------------------------------------------------------------
+# --- issuances --------------------------------------------------------------------------------------------------------
 
 
 def test_an_issuance_is_read_as_it_was_written(ledger: Ledger) -> None:
@@ -193,7 +202,7 @@ def test_issuances_come_newest_first(ledger: Ledger) -> None:
     assert len(ledger.issuances("tiny", limit=1)) == 1
 
 
-# --- clocks -------------------------------------------------------------------------------------------------------------
+# --- clocks -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_replay_begins_at_its_start_and_moves(ledger: Ledger) -> None:
@@ -224,7 +233,7 @@ def test_eight_threads_may_ask_for_a_new_replays_time_at_once(ledger: Ledger) ->
     assert at_once(lambda: ledger.clock("tiny", NOW)) == [NOW] * 8
 
 
-# --- opening ------------------------------------------------------------------------------------------------------------
+# --- opening ----------------------------------------------------------------------------------------------------------
 
 
 def test_times_come_back_aware_whatever_zone_they_were_given_in(ledger: Ledger) -> None:
@@ -251,7 +260,7 @@ def test_a_ledger_keeps_what_it_was_told_when_it_is_opened_again(ledger: Ledger,
 def test_a_ledger_that_cannot_be_opened_is_told_without_a_traceback(broken: str) -> None:
     with pytest.raises(StorageError) as caught:
         Ledger.open(broken)
-    assert caught.value.code == "ledger.unreachable"
+    assert caught.value.code == "ledger.failed"
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:

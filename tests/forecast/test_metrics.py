@@ -41,8 +41,8 @@ def test_a_high_level_punishes_being_too_low_more() -> None:
     assert too_high == pytest.approx(0.2)
 
 
-@given(pairs, st.integers(0, 19))
-def test_what_was_not_observed_counts_nowhere(pair: np.ndarray, place: int) -> None:
+@given(pairs)
+def test_what_was_not_observed_counts_nowhere(pair: np.ndarray) -> None:
     actual, predicted = pair
     longer = np.append(actual, NAN), np.append(predicted, 1e6)
     assert mean_absolute_error(*longer) == pytest.approx(mean_absolute_error(actual, predicted))
@@ -68,6 +68,8 @@ def test_without_any_observation_every_score_is_nan_and_nobody_is_warned() -> No
     assert np.isnan(mean_squared_error(nothing, np.zeros(3)))
 
 
-@pytest.mark.parametrize(("loss", "reference", "expected"), [(75, 100, 0.25), (0, 100, 1), (100, 100, 0), (150, 100, -0.5), (1, 0, 0)])
+@pytest.mark.parametrize(
+    ("loss", "reference", "expected"), [(75, 100, 0.25), (0, 100, 1), (100, 100, 0), (150, 100, -0.5), (1, 0, 0)]
+)
 def test_skill_is_the_share_of_the_reference_that_is_saved(loss: float, reference: float, expected: float) -> None:
     assert skill(loss, reference) == expected

@@ -11,7 +11,9 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 
 
 def panel(steps: int, step: timedelta) -> Panel:
-    return Panel(("a",), START, step, np.zeros((1, steps, 1)), np.zeros((1, steps, 0)), np.ones((1, steps, 1), bool), {})
+    return Panel(
+        ("a",), START, step, np.zeros((1, steps, 1)), np.zeros((1, steps, 0)), np.ones((1, steps, 1), bool), {}
+    )
 
 
 @given(index=st.integers(-100_000, 100_000), seconds=st.sampled_from([1, 60, 900, 3600, 86_400, 604_800]))

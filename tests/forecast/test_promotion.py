@@ -9,9 +9,19 @@ from forecast.evaluation import Evidence
 from forecast.promotion import COVERAGE_TOLERANCE, decide
 
 CHAMPION = Evidence(
-    model_name="linear", model_version="v1", origins_digest="same", windows=10, pinball=1.0, coverage=0.8, promised_coverage=0.8,
-    mae={24: 1.0}, mse={24: 1.0}, channel_mae={"load": 1.0}, pinball_by_lead=(1.0,), is_finite=True,
-)  # fmt: skip
+    model_name="linear",
+    model_version="v1",
+    origins_digest="same",
+    windows=10,
+    pinball=1.0,
+    coverage=0.8,
+    promised_coverage=0.8,
+    mae={24: 1.0},
+    mse={24: 1.0},
+    channel_mae={"load": 1.0},
+    pinball_by_lead=(1.0,),
+    is_finite=True,
+)
 CHALLENGER = replace(CHAMPION, model_name="itransformer", model_version="v2")
 NAN = float("nan")
 
@@ -24,7 +34,9 @@ def test_the_first_model_becomes_champion() -> None:
     assert "first champion" in verdict.sentence
 
 
-@pytest.mark.parametrize(("pinball", "promoted"), [(0.5, True), (0.989, True), (0.991, False), (1.0, False), (2.0, False)])
+@pytest.mark.parametrize(
+    ("pinball", "promoted"), [(0.5, True), (0.989, True), (0.991, False), (1.0, False), (2.0, False)]
+)
 def test_a_challenger_must_gain_at_least_the_minimum(pinball: float, promoted: bool) -> None:
     verdict = decide(replace(CHALLENGER, pinball=pinball), CHAMPION, 0.01)
     assert verdict.promote is promoted

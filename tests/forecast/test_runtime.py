@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Calibration, Manifest, S
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")
 MakeModel = Callable[..., Manifest]
+MakeWindows = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def panel(targets: np.ndarray, past: np.ndarray | None = None) -> Panel:
@@ -26,7 +28,7 @@ def panel(targets: np.ndarray, past: np.ndarray | None = None) -> Panel:
     return Panel(("east",), START, timedelta(hours=1), targets[None], past[None], np.isfinite(targets)[None], {})
 
 
-# --- scaler -------------------------------------------------------------------------------------------------------------
+# --- scaler -----------------------------------------------------------------------------------------------------------
 
 
 @given(hnp.arrays(float, (30, 2), elements=st.floats(-1e6, 1e6)), st.integers(2, 30))
@@ -63,7 +65,7 @@ def test_the_unit_of_a_channel_does_not_change_its_scaled_values(unit: float) ->
     assert np.allclose(ours.scale_targets(values, "east"), theirs.scale_targets(values * unit, "east"))
 
 
-# --- calibration --------------------------------------------------------------------------------------------------------
+# --- calibration ------------------------------------------------------------------------------------------------------
 
 
 def test_without_calibration_the_median_is_the_mean_and_nothing_changes() -> None:
@@ -73,7 +75,10 @@ def test_without_calibration_the_median_is_the_mean_and_nothing_changes() -> Non
     assert np.array_equal(mean, quantiles[..., 2])
 
 
-@given(hnp.arrays(float, (2, 10, 1, 3), elements=st.floats(-100, 100)), hnp.arrays(float, (3, 1, 3), elements=st.floats(-100, 100)))
+@given(
+    hnp.arrays(float, (2, 10, 1, 3), elements=st.floats(-100, 100)),
+    hnp.arrays(float, (3, 1, 3), elements=st.floats(-100, 100)),
+)
 def test_quantiles_never_cross_whatever_the_network_and_the_offsets_say(raw: np.ndarray, offsets: np.ndarray) -> None:
     calibration = Calibration(group=4, quantile_offsets=offsets.tolist(), mean_offsets=((0.0,),) * 3)
     _, quantiles = calibration.apply(raw, 1)
@@ -87,11 +92,11 @@ def test_each_group_of_lead_times_has_its_own_offsets_and_the_last_reaches_to_th
     assert mean[0, :, 0].tolist() == [2, 2, 20, 20, 20, 20]
 
 
-# --- prediction ---------------------------------------------------------------------------------------------------------
+# --- prediction -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def windows(tiny_job: DatasetJob) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def windows(tiny_job: DatasetJob) -> MakeWindows:
     def make(count: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         random = np.random.default_rng(seed)
         lookback, horizon = tiny_job.lookback, tiny_job.horizon
@@ -104,7 +109,9 @@ def windows(tiny_job: DatasetJob) -> Callable[..., tuple[np.ndarray, np.ndarray,
     return make
 
 
-def test_a_loaded_model_forecasts_in_original_units(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows) -> None:
+def test_a_loaded_model_forecasts_in_original_units(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+) -> None:
     store_model(tmp_path / "m", tiny_job)
     model = load(tmp_path / "m")
     targets, past, future = windows()
@@ -115,7 +122,9 @@ def test_a_loaded_model_forecasts_in_original_units(tmp_path: Path, tiny_job: Da
     assert np.allclose(prediction.quantiles, targets[:, -1:, :, None], atol=1e-4)
 
 
-def test_a_batch_of_many_windows_is_forecast_like_each_of_them_alone(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows) -> None:
+def test_a_batch_of_many_windows_is_forecast_like_each_of_them_alone(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+) -> None:
     store_model(tmp_path / "m", tiny_job, weight=0.5)
     model = load(tmp_path / "m")
     targets, past, future = windows(600)
@@ -126,7 +135,9 @@ def test_a_batch_of_many_windows_is_forecast_like_each_of_them_alone(tmp_path: P
         assert np.allclose(together.quantiles[part], alone.quantiles, atol=1e-4)
 
 
-def test_no_forecast_leaves_the_bounds(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows) -> None:
+def test_no_forecast_leaves_the_bounds(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+) -> None:
     wide = Calibration(group=24, quantile_offsets=(((-50.0, 0.0, 50.0),) * 2,), mean_offsets=((-50.0, 50.0),))
     store_model(tmp_path / "m", tiny_job, calibration=wide, lower=(0.0, None), upper=(None, 45.0))
     prediction = load(tmp_path / "m").predict(*windows(), ["east", "west"])
@@ -136,7 +147,9 @@ def test_no_forecast_leaves_the_bounds(tmp_path: Path, tiny_job: DatasetJob, sto
     assert (np.diff(prediction.quantiles, axis=-1) >= 0).all()
 
 
-def test_a_series_that_the_model_never_saw_is_told(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows) -> None:
+def test_a_series_that_the_model_never_saw_is_told(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+) -> None:
     store_model(tmp_path / "m", tiny_job)
     with pytest.raises(DataError, match='not trained on series "north"') as caught:
         load(tmp_path / "m").predict(*windows(), ["east", "north"])
@@ -146,7 +159,7 @@ def test_a_series_that_the_model_never_saw_is_told(tmp_path: Path, tiny_job: Dat
 @pytest.mark.parametrize("bad", [NAN, float("inf"), 1e300])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_window_that_is_not_finite_is_refused(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows, bad: float, place: int
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows, bad: float, place: int
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     inputs = windows()
@@ -157,20 +170,24 @@ def test_a_window_that_is_not_finite_is_refused(
 
 
 @pytest.mark.parametrize("bias", [NAN, float("inf")])
-def test_a_network_whose_answer_is_not_finite_is_refused(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, bias: float) -> None:
+def test_a_network_whose_answer_is_not_finite_is_refused(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, bias: float
+) -> None:
     with pytest.raises(DataError) as caught:
         store_model(tmp_path / "m", tiny_job, bias=bias)
     assert caught.value.code == "forecast.not_finite"
 
 
-def test_a_data_set_without_past_covariates_is_forecast_too(tmp_path: Path, job_with, store_model: MakeModel, windows) -> None:
+def test_a_data_set_without_past_covariates_is_forecast_too(
+    tmp_path: Path, job_with: Callable[..., DatasetJob], store_model: MakeModel, windows: MakeWindows
+) -> None:
     store_model(tmp_path / "m", job_with(channels={"load": {"role": "target"}}))
     targets, past, future = windows()
     prediction = load(tmp_path / "m").predict(targets[..., :1], past[..., :0], future, ["east", "west"])
     assert prediction.quantiles.shape == (2, 24, 1, 3)
 
 
-# --- storing and loading ------------------------------------------------------------------------------------------------
+# --- storing and loading ----------------------------------------------------------------------------------------------
 
 
 def test_a_model_is_loaded_as_it_was_stored(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel) -> None:
@@ -187,7 +204,9 @@ def test_where_there_is_no_model_that_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [NETWORK, GOLDEN])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_one_flipped_bit_is_noticed(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, name: str, share: float) -> None:
+def test_one_flipped_bit_is_noticed(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, name: str, share: float
+) -> None:
     store_model(tmp_path / "m", tiny_job)
     content = bytearray((tmp_path / "m" / name).read_bytes())
     content[int(share * len(content))] ^= 1
@@ -198,7 +217,9 @@ def test_one_flipped_bit_is_noticed(tmp_path: Path, tiny_job: DatasetJob, store_
 
 
 @pytest.mark.parametrize("name", [NETWORK, GOLDEN])
-def test_a_missing_file_of_a_model_is_told(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, name: str) -> None:
+def test_a_missing_file_of_a_model_is_told(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, name: str
+) -> None:
     store_model(tmp_path / "m", tiny_job)
     (tmp_path / "m" / name).unlink()
     with pytest.raises(StorageError, match="cannot read"):
@@ -206,7 +227,9 @@ def test_a_missing_file_of_a_model_is_told(tmp_path: Path, tiny_job: DatasetJob,
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[1, 2]"])
-def test_a_manifest_that_is_none_is_told(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, content: bytes) -> None:
+def test_a_manifest_that_is_none_is_told(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, content: bytes
+) -> None:
     store_model(tmp_path / "m", tiny_job)
     (tmp_path / "m" / MANIFEST).write_bytes(content)
     with pytest.raises(StorageError) as caught:
@@ -214,7 +237,9 @@ def test_a_manifest_that_is_none_is_told(tmp_path: Path, tiny_job: DatasetJob, s
     assert caught.value.code == "model.corrupt"
 
 
-def test_a_manifest_of_a_format_to_come_is_refused(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel) -> None:
+def test_a_manifest_of_a_format_to_come_is_refused(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel
+) -> None:
     store_model(tmp_path / "m", tiny_job)
     file = tmp_path / "m" / MANIFEST
     file.write_text(file.read_text(encoding="utf-8").replace('"format":1', '"format":2'), encoding="utf-8")
@@ -222,7 +247,9 @@ def test_a_manifest_of_a_format_to_come_is_refused(tmp_path: Path, tiny_job: Dat
         load(tmp_path / "m")
 
 
-def test_a_model_that_answers_differently_from_its_golden_example_is_refused(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel) -> None:
+def test_a_model_that_answers_differently_from_its_golden_example_is_refused(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel
+) -> None:
     manifest = store_model(tmp_path / "m", tiny_job)
     golden_file, manifest_file = tmp_path / "m" / GOLDEN, tmp_path / "m" / MANIFEST
     with np.load(golden_file) as stored:
@@ -238,7 +265,9 @@ def test_a_model_that_answers_differently_from_its_golden_example_is_refused(tmp
     assert caught.value.code == "model.golden_differs"
 
 
-def test_a_model_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel) -> None:
+def test_a_model_that_cannot_be_written_is_told_and_leaves_nothing(
+    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel
+) -> None:
     (tmp_path / "models").touch()
     with pytest.raises(StorageError) as caught:
         store_model(tmp_path / "models" / "m", tiny_job)
@@ -252,9 +281,10 @@ def test_a_model_is_stored_whole_or_not_at_all(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as failing, pytest.raises(StorageError, match="No space left"):
+    with monkeypatch.context() as failing:
         failing.setattr(step, full_disk)
-        store_model(tmp_path / "models" / "m", tiny_job)
+        with pytest.raises(StorageError, match="No space left"):
+            store_model(tmp_path / "models" / "m", tiny_job)
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -268,10 +298,8 @@ def test_storing_a_model_a_second_time_never_takes_the_first_one_away(
 
     with monkeypatch.context() as dying:
         dying.setattr(Path, "rename", die)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             store_model(tmp_path / "models" / "m", tiny_job)
-        except KeyboardInterrupt:
-            pass
     assert load(tmp_path / "models" / "m").manifest.model_version == "m"
 
 

@@ -1,4 +1,5 @@
-
+import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -73,9 +74,10 @@ def test_readiness_is_asked_for_without_a_proxy(tmp_path: Path, monkeypatch: pyt
 
 def test_a_member_that_dies_is_an_error_and_the_others_are_stopped(tmp_path: Path) -> None:
     members = [python("sleeper", SLEEP), python("mortal", "raise SystemExit(3)")]
-    with pytest.raises(UnavailableError, match="mortal ended with exit code 3") as caught, Supervisor(members, tmp_path) as supervisor:
+    with Supervisor(members, tmp_path) as supervisor:
         started = pids(supervisor)
-        supervisor.watch()
+        with pytest.raises(UnavailableError, match="mortal ended with exit code 3") as caught:
+            supervisor.watch()
     assert caught.value.code == "member.died"
     assert "mortal.log" in str(caught.value)
     assert not any(map(lives, started))
@@ -105,9 +107,14 @@ def test_a_member_that_cannot_be_started_is_told_and_the_others_are_stopped(tmp_
         supervisor.stop()
 
 
-def test_a_member_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil) -> None:
+def test_a_member_that_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
     monkeypatch.setattr("forecast.supervisor._GRACE_SECONDS", 0.3)
-    deaf = "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path('ready').touch(); time.sleep(600)"
+    deaf = (
+        "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "pathlib.Path('ready').touch(); time.sleep(600)"
+    )
     monkeypatch.chdir(tmp_path)
     with Supervisor([python("deaf", deaf)], tmp_path) as supervisor:
         wait_until((tmp_path / "ready").exists)
@@ -115,10 +122,13 @@ def test_a_member_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: py
     assert not any(map(lives, started))
 
 
-def test_what_a_member_started_is_stopped_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil) -> None:
+def test_what_a_member_started_is_stopped_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
     monkeypatch.chdir(tmp_path)
     parent = (
-        "import pathlib, subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        "import pathlib, subprocess, sys, time;"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
         "pathlib.Path('draft').write_text(str(child.pid)); pathlib.Path('draft').rename('child'); time.sleep(600)"
     )
     with Supervisor([python("parent", parent)], tmp_path):
@@ -129,7 +139,12 @@ def test_what_a_member_started_is_stopped_with_it(tmp_path: Path, monkeypatch: p
 
 
 def test_members_may_have_an_environment_of_their_own(tmp_path: Path, wait_until: WaitUntil) -> None:
-    member = Member("teller", [sys.executable, "-c", f"import os; print(os.environ['COLOUR'], flush=True); {SLEEP}"], None, {"COLOUR": "blue"})
+    member = Member(
+        "teller",
+        [sys.executable, "-c", f"import os; print(os.environ['COLOUR'], flush=True); {SLEEP}"],
+        None,
+        {"COLOUR": "blue"},
+    )
     with Supervisor([member], tmp_path):
         wait_until(lambda: "blue" in (tmp_path / "teller.log").read_text(encoding="utf-8"))
 
@@ -155,7 +170,9 @@ print("stopped", flush=True)
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_signal_stops_all_members_and_then_the_supervisor(tmp_path: Path, signum: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", SUPERVISED, str(tmp_path)], stdout=subprocess.PIPE, text=True) as supervisor:
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as supervisor:
         assert supervisor.stdout is not None
         members = [int(pid) for pid in supervisor.stdout.readline().split()]
         assert len(members) == 2
@@ -167,14 +184,21 @@ def test_a_signal_stops_all_members_and_then_the_supervisor(tmp_path: Path, sign
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_no_member_outlives_a_supervisor_that_was_killed(tmp_path: Path, wait_until: WaitUntil) -> None:
-    with subprocess.Popen([sys.executable, "-c", SUPERVISED, str(tmp_path)], stdout=subprocess.PIPE, text=True) as supervisor:
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as supervisor:
         assert supervisor.stdout is not None
         members = [int(pid) for pid in supervisor.stdout.readline().split()]
-        supervisor.kill()
-    wait_until(lambda: not any(map(lives, members)))
+        supervisor.kill()  # at once: perhaps before the members have run a line of their own
+    try:
+        wait_until(lambda: not any(map(lives, members)), 10)
+    finally:
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
 
 
-# --- ports --------------------------------------------------------------------------------------------------------------
+# --- ports ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_free_port_is_free() -> None:
@@ -195,5 +219,3 @@ def test_a_taken_port_is_told_with_the_option_that_changes_it() -> None:
 def test_what_nobody_could_listen_on_is_told(port: int, host: str) -> None:
     with pytest.raises(ConflictError, match="cannot be used"):
         require_free_port(port, "--port", host)
-
-

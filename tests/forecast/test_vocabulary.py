@@ -14,7 +14,9 @@ def test_a_quantile_level_outside_the_open_unit_interval_is_refused(level: float
         Quantile(level)
 
 
-@pytest.mark.parametrize(("level", "label"), [(0.5, "q50"), (0.1, "q10"), (0.025, "q2.5"), (0.999, "q99.9"), (0.29, "q29")])
+@pytest.mark.parametrize(
+    ("level", "label"), [(0.5, "q50"), (0.1, "q10"), (0.025, "q2.5"), (0.999, "q99.9"), (0.29, "q29")]
+)
 def test_a_quantile_is_labelled_in_percent(level: float, label: str) -> None:
     assert Quantile(level).label == label
 
@@ -37,7 +39,9 @@ def test_a_duration_is_its_count_times_its_unit(count: int, unit: str) -> None:
     assert parse_duration(f"{count}{unit}") == timedelta(seconds=count * seconds)
 
 
-@pytest.mark.parametrize("text", ["", "h", "0h", "01h", "-1h", "1.5h", "1 h", "1H", "1y", "1h30m", " 1h", "1h\n", "1000000s"])
+@pytest.mark.parametrize(
+    "text", ["", "h", "0h", "01h", "-1h", "1.5h", "1 h", "1H", "1y", "1h30m", " 1h", "1h\n", "1000000s"]
+)
 def test_what_is_not_a_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a duration; write a whole number") as caught:
         parse_duration(text)

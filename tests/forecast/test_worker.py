@@ -29,7 +29,9 @@ def executed(tiny_home: Installation, claimed: int, log: io.StringIO) -> Callabl
     return lambda: work(tiny_home, claimed, Console(file=log, width=500))
 
 
-def test_a_refresh_ingests_and_issues(tiny_home: Installation, claimed: int, executed: Callable[[], bool], log: io.StringIO) -> None:
+def test_a_refresh_ingests_and_issues(
+    tiny_home: Installation, claimed: int, executed: Callable[[], bool], log: io.StringIO
+) -> None:
     assert executed()
     issuance = tiny_home.ledger.issuance("tiny")
     assert issuance is not None

@@ -28,7 +28,9 @@ LOOKBACK, HORIZON = 48, 24
 def make_panel(steps: int = 400, seed: int = 0) -> Panel:
     random = np.random.default_rng(seed)
     targets = random.normal(40, 10, (2, steps, 2))
-    return Panel(("east", "west"), START, HOUR, targets, random.normal(5, 2, (2, steps, 1)), np.ones(targets.shape, bool), {})
+    return Panel(
+        ("east", "west"), START, HOUR, targets, random.normal(5, 2, (2, steps, 1)), np.ones(targets.shape, bool), {}
+    )
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., objec
     return load(tmp_path / "models" / "m")
 
 
-# --- slices -------------------------------------------------------------------------------------------------------------
+# --- slices -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_splits_are_measured_back_from_the_end_in_time_order(job_with: Callable[..., DatasetJob]) -> None:
@@ -58,7 +60,7 @@ def test_a_history_that_leaves_exactly_one_window_to_fit_on_is_enough(tiny_job: 
     assert Slices.of(make_panel(9 * 24 + LOOKBACK + HORIZON), tiny_job).fit == LOOKBACK + HORIZON
 
 
-# --- windows ------------------------------------------------------------------------------------------------------------
+# --- windows ----------------------------------------------------------------------------------------------------------
 
 
 def test_windows_lie_where_they_must(tiny_job: DatasetJob) -> None:
@@ -76,14 +78,20 @@ def test_windows_lie_where_they_must(tiny_job: DatasetJob) -> None:
         assert np.array_equal(windows.actual[place], panel.targets[number, row : row + HORIZON])
 
 
-@pytest.mark.parametrize(("first", "last", "origins"), [(0, 100, 29), (LOOKBACK, LOOKBACK + HORIZON, 1), (376, 400, 1), (300, 400, 77)])
-def test_every_origin_whose_targets_fit_is_there_once(tiny_job: DatasetJob, first: int, last: int, origins: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "last", "origins"), [(0, 100, 29), (LOOKBACK, LOOKBACK + HORIZON, 1), (376, 400, 1), (300, 400, 77)]
+)
+def test_every_origin_whose_targets_fit_is_there_once(
+    tiny_job: DatasetJob, first: int, last: int, origins: int
+) -> None:
     assert len(cut(make_panel(), tiny_job, first, last).origins) == 2 * origins
 
 
 def test_a_stride_takes_every_so_manieth_origin(tiny_job: DatasetJob) -> None:
     windows = cut(make_panel(), tiny_job, 200, 300, stride=7)
-    assert [(origin - START) // HOUR for origin in windows.origins[: len(windows.origins) // 2]] == list(range(200, 277, 7))
+    assert [(origin - START) // HOUR for origin in windows.origins[: len(windows.origins) // 2]] == list(
+        range(200, 277, 7)
+    )
 
 
 @pytest.mark.parametrize(("first", "last"), [(100, 123), (0, 71), (400, 400)])
@@ -120,12 +128,14 @@ def test_the_digest_tells_windows_apart_by_origin_series_and_truth(tiny_job: Dat
     changed = make_panel()
     changed.targets[1, 299, 1] += 1e-9
     others = [
-        cut(make_panel(), tiny_job, 201, 300), cut(changed, tiny_job, 200, 300), replace(windows, series=tuple(reversed(windows.series)))
-    ]  # fmt: skip
+        cut(make_panel(), tiny_job, 201, 300),
+        cut(changed, tiny_job, 200, 300),
+        replace(windows, series=tuple(reversed(windows.series))),
+    ]
     assert windows.digest not in {other.digest for other in others}
 
 
-# --- no look-ahead ------------------------------------------------------------------------------------------------------
+# --- no look-ahead ----------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -158,13 +168,15 @@ def test_no_value_at_or_after_an_origin_can_reach_its_forecast_through_a_filled_
     rows = tiny_rows().rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
     in_gap = pl.col("time").is_between(origin - 5 * HOUR, origin - HOUR)
     rows = rows.with_columns(pl.when(~in_gap).then(channel).alias(channel))
-    other = rows.with_columns(pl.when(pl.col("time") >= origin).then(pl.col(channel) + 1000).otherwise(channel).alias(channel))
+    other = rows.with_columns(
+        pl.when(pl.col("time") >= origin).then(pl.col(channel) + 1000).otherwise(channel).alias(channel)
+    )
     ours, theirs = (forecasts(model, clean(frame, tiny_job), tiny_job) for frame in (rows, other))
     for name in ("east", "west"):
         assert np.array_equal(ours[origin, name], theirs[origin, name])
 
 
-# --- scores and calibration ---------------------------------------------------------------------------------------------
+# --- scores and calibration -------------------------------------------------------------------------------------------
 
 
 def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel, tiny_job: DatasetJob) -> None:
@@ -187,11 +199,15 @@ def test_scores_are_in_units_of_the_fitted_rows(model: ServedModel, tiny_job: Da
 
 
 def calibrated(model: ServedModel, calibration: Calibration) -> ServedModel:
-    return ServedModel(model.manifest.model_copy(update={"calibration": calibration, "lower": (None, None)}), model._session)
+    return ServedModel(
+        model.manifest.model_copy(update={"calibration": calibration, "lower": (None, None)}), model._session
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(model: ServedModel, tiny_job: DatasetJob, seed: int) -> None:
+def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(
+    model: ServedModel, tiny_job: DatasetJob, seed: int
+) -> None:
     panel = make_panel(600, seed)
     panel.targets[..., 1] = np.exp(panel.targets[..., 1] / 10)  # skewed
     windows = cut(panel, tiny_job, 200, 500)
@@ -204,7 +220,9 @@ def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(model
     for group in range(0, HORIZON, 3):  # an offset for each eighth of the horizon
         for channel in range(2):
             part = (slice(None), slice(group, group + 3), channel)
-            inside = (windows.actual[part] >= result.quantiles[(*part, 0)]) & (windows.actual[part] <= result.quantiles[(*part, 2)])
+            inside = (windows.actual[part] >= result.quantiles[(*part, 0)]) & (
+                windows.actual[part] <= result.quantiles[(*part, 2)]
+            )
             below = windows.actual[part] <= result.quantiles[(*part, 1)]
             assert inside.mean() == pytest.approx(0.8, abs=0.01)
             assert below.mean() == pytest.approx(0.5, abs=0.01)
@@ -216,11 +234,20 @@ def test_after_calibration_the_mean_is_right_on_average(model: ServedModel, tiny
     assert (windows.actual - result.mean).mean() == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize(("horizon", "step", "groups"), [(24, "1h", 8), (336, "1h", 14), (7, "1h", 7), (1, "1h", 1), (30, "1d", 30)])
+@pytest.mark.parametrize(
+    ("horizon", "step", "groups"), [(24, "1h", 8), (336, "1h", 14), (7, "1h", 7), (1, "1h", 1), (30, "1d", 30)]
+)
 def test_lead_times_are_grouped_by_day_or_into_eight(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], store_model: Callable[..., object], horizon: int, step: str, groups: int
+    tmp_path: Path,
+    job_with: Callable[..., DatasetJob],
+    store_model: Callable[..., object],
+    horizon: int,
+    step: str,
+    groups: int,
 ) -> None:
-    job = job_with(horizons=[horizon], frequency=step, splits={"validation": "60d", "calibration": "60d", "holdout": "60d"})
+    job = job_with(
+        horizons=[horizon], frequency=step, splits={"validation": "60d", "calibration": "60d", "holdout": "60d"}
+    )
     store_model(tmp_path / "models" / "g", job)
     panel = replace(make_panel(500), step=job.step)
     calibration = calibrate(load(tmp_path / "models" / "g"), cut(panel, job, 100, 500), DAY)
@@ -235,9 +262,14 @@ def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, t
     half = replace(windows, actual=lied)
     odd = slice(1, None, 2)
     kept = replace(
-        windows, origins=windows.origins[odd], series=windows.series[odd], targets=windows.targets[odd], past=windows.past[odd],
-        future=windows.future[odd], actual=windows.actual[odd],
-    )  # fmt: skip
+        windows,
+        origins=windows.origins[odd],
+        series=windows.series[odd],
+        targets=windows.targets[odd],
+        past=windows.past[odd],
+        future=windows.future[odd],
+        actual=windows.actual[odd],
+    )
     ours, theirs = calibrate(model, half, DAY), calibrate(model, kept, DAY)
     assert np.allclose(ours.quantile_offsets, theirs.quantile_offsets, atol=1e-5)
 

@@ -18,10 +18,23 @@ ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/
 
 
 def plain_job(zone: str, holidays: str = "") -> DatasetJob:
-    return JobFile.model_validate({"datasets": {"x": {
-        "source": {"kind": "csv", "path": "x"}, "frequency": "1h", "zone": zone, "holidays": holidays, "horizons": [1], "lookback": 1,
-        "season": 1, "models": ["linear"], "channels": {"load": {"role": "target"}},
-    }}}).datasets["x"]  # fmt: skip
+    return JobFile.model_validate(
+        {
+            "datasets": {
+                "x": {
+                    "source": {"kind": "csv", "path": "x"},
+                    "frequency": "1h",
+                    "zone": zone,
+                    "holidays": holidays,
+                    "horizons": [1],
+                    "lookback": 1,
+                    "season": 1,
+                    "models": ["linear"],
+                    "channels": {"load": {"role": "target"}},
+                }
+            }
+        }
+    ).datasets["x"]
 
 
 def hours_of(day: date, zone: str) -> datetime:
@@ -36,8 +49,12 @@ def hours_of(day: date, zone: str) -> datetime:
     zone=st.sampled_from(ZONES),
     holidays=st.sampled_from(["", "US", "US-NY", "DE-BY"]),
 )
-def test_every_feature_is_finite_and_lies_between_minus_one_and_one(start: datetime, seconds: int, count: int, zone: str, holidays: str) -> None:
-    features = known_future(start.replace(tzinfo=UTC, microsecond=0), timedelta(seconds=seconds), count, plain_job(zone, holidays))
+def test_every_feature_is_finite_and_lies_between_minus_one_and_one(
+    start: datetime, seconds: int, count: int, zone: str, holidays: str
+) -> None:
+    features = known_future(
+        start.replace(tzinfo=UTC, microsecond=0), timedelta(seconds=seconds), count, plain_job(zone, holidays)
+    )
     assert features.shape == (count, len(FUTURE_FEATURES))
     assert np.isfinite(features).all()
     assert np.abs(features).max() <= 1.0
@@ -49,7 +66,9 @@ def test_every_feature_is_finite_and_lies_between_minus_one_and_one(start: datet
     skipped=st.integers(0, 500),
     zone=st.sampled_from(ZONES),
 )
-def test_a_time_has_the_same_features_whichever_start_it_is_reached_from(start: datetime, skipped: int, zone: str) -> None:
+def test_a_time_has_the_same_features_whichever_start_it_is_reached_from(
+    start: datetime, skipped: int, zone: str
+) -> None:
     job, begin = plain_job(zone, "US-NY"), start.replace(tzinfo=UTC, minute=0, second=0, microsecond=0)
     whole = known_future(begin, HOUR, skipped + 5, job)
     assert np.array_equal(whole[skipped:], known_future(begin + skipped * HOUR, HOUR, 5, job))
@@ -75,7 +94,9 @@ def test_the_two_readings_of_a_doubled_hour_have_the_same_hour_of_the_day() -> N
 
 def test_the_same_local_hour_of_summer_and_winter_is_the_same_hour_of_the_day() -> None:
     zone = "America/New_York"
-    summer, winter = (known_future(hours_of(date(2023, month, 10), zone), HOUR, 24, plain_job(zone))[:, :2] for month in (1, 7))
+    summer, winter = (
+        known_future(hours_of(date(2023, month, 10), zone), HOUR, 24, plain_job(zone))[:, :2] for month in (1, 7)
+    )
     assert np.allclose(summer, winter)
 
 
@@ -85,7 +106,10 @@ def test_where_no_holidays_are_asked_for_no_day_is_one() -> None:
 
 def test_a_subdivision_has_holidays_of_its_own() -> None:
     corpus_christi = hours_of(date(2024, 5, 30), "Europe/Berlin")
-    bavaria, berlin = (known_future(corpus_christi, HOUR, 24, plain_job("Europe/Berlin", place))[:, HOLIDAY] for place in ("DE-BY", "DE-BE"))
+    bavaria, berlin = (
+        known_future(corpus_christi, HOUR, 24, plain_job("Europe/Berlin", place))[:, HOLIDAY]
+        for place in ("DE-BY", "DE-BE")
+    )
     assert bavaria.all()
     assert not berlin.any()
 

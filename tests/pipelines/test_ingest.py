@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,17 +19,21 @@ MakeJob = Callable[..., DatasetJob]
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 
 
-def raw(*times: str | datetime, load: list[float | None] | None = None, site: list[str | None] | None = None) -> pl.DataFrame:
+def raw(
+    *times: str | datetime, load: list[float | None] | None = None, site: list[str | None] | None = None
+) -> pl.DataFrame:
     """Rows as a source gives them, one per time."""
     count = len(times)
     parsed = pl.Series(times).str.to_datetime(time_unit="us") if isinstance(times[0], str) else pl.Series(times)
-    return pl.DataFrame({
-        "time": parsed,
-        "site": pl.Series(site or ["east"] * count, dtype=pl.String),
-        "load": pl.Series(load or [float(i) for i in range(count)], dtype=pl.Float64),
-        "price": [1.0] * count,
-        "wind": [2.0] * count,
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "time": parsed,
+            "site": pl.Series(site or ["east"] * count, dtype=pl.String),
+            "load": pl.Series(load or [float(i) for i in range(count)], dtype=pl.Float64),
+            "price": [1.0] * count,
+            "wind": [2.0] * count,
+        }
+    )
 
 
 def codes(findings: list[Finding]) -> dict[str, int]:
@@ -42,7 +48,7 @@ def loads(rows: pl.DataFrame) -> dict[datetime, float | None]:
     return dict(zip(rows["time"], rows["load"], strict=True))
 
 
-# --- times --------------------------------------------------------------------------------------------------------------
+# --- times ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,9 @@ def test_dates_are_midnights(tiny_job: DatasetJob) -> None:
     assert conform(given_rows, tiny_job, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T00:00")]
 
 
-@pytest.mark.parametrize("bad", [["2024-01-01 00:00", "yesterday"], ["yesterday", "today"], ["12", "13"], ["2024-13-01", "2024-14-01"]])
+@pytest.mark.parametrize(
+    "bad", [["2024-01-01 00:00", "yesterday"], ["yesterday", "today"], ["12", "13"], ["2024-13-01", "2024-14-01"]]
+)
 def test_what_is_not_a_time_is_named_with_row_and_column(tiny_job: DatasetJob, bad: list[str]) -> None:
     given_rows = raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad))
     with pytest.raises(DataError, match='in column "time" is not a time') as caught:
@@ -113,7 +121,7 @@ def test_numbers_are_not_times(tiny_job: DatasetJob) -> None:
     assert caught.value.code == "ingest.malformed_time"
 
 
-# --- daylight saving ----------------------------------------------------------------------------------------------------
+# --- daylight saving --------------------------------------------------------------------------------------------------
 
 # On 27 October 2024 Berlin's clock goes from 03:00 summer time (UTC+2) back to 02:00 winter time (UTC+1).
 BEFORE, DOUBLED, AFTER = "2024-10-27 01:00", "2024-10-27 02:00", "2024-10-27 03:00"
@@ -121,7 +129,9 @@ BEFORE, DOUBLED, AFTER = "2024-10-27 01:00", "2024-10-27 02:00", "2024-10-27 03:
 
 def test_of_a_doubled_hour_the_first_row_is_the_earlier_instant(job_with: MakeJob) -> None:
     rows, findings = conform(raw(BEFORE, DOUBLED, DOUBLED, AFTER), job_with(zone=BERLIN), "rows.csv")
-    assert loads(rows) == {utc(f"2024-10-{day}"): load for load, day in enumerate(["26T23:00", "27T00:00", "27T01:00", "27T02:00"])}
+    assert loads(rows) == {
+        utc(f"2024-10-{day}"): load for load, day in enumerate(["26T23:00", "27T00:00", "27T01:00", "27T02:00"])
+    }
     assert codes(findings) == {"ingest.doubled_hour": 2}
 
 
@@ -155,7 +165,9 @@ def test_a_file_that_holds_everything_twice_means_what_it_means_once(job_with: M
 
 
 def test_rows_at_wall_times_that_spring_skips_are_left_out_and_told(job_with: MakeJob) -> None:
-    rows, findings = conform(raw("2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"), job_with(zone=BERLIN), "rows.csv")
+    rows, findings = conform(
+        raw("2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"), job_with(zone=BERLIN), "rows.csv"
+    )
     assert rows["time"].to_list() == [utc("2024-03-31T00:00"), utc("2024-03-31T01:00")]
     assert codes(findings) == {"ingest.missing_hour": 1}
     assert "2024-03-31 02:00" in findings[0].first[0]
@@ -169,7 +181,7 @@ def test_a_year_of_wall_times_comes_back_as_a_year_of_instants(job_with: MakeJob
     assert rows["time"].to_list() == instants.to_list()
 
 
-# --- the grid -----------------------------------------------------------------------------------------------------------
+# --- the grid ---------------------------------------------------------------------------------------------------------
 
 
 def test_rows_off_the_grid_are_left_out_and_told(tiny_job: DatasetJob) -> None:
@@ -190,7 +202,9 @@ def test_rows_off_the_grid_are_left_out_and_told(tiny_job: DatasetJob) -> None:
         ("Asia/Kathmandu", "1h", "2024-01-01", timedelta(hours=1)),
     ],
 )
-def test_rows_at_full_local_steps_are_on_the_grid(job_with: MakeJob, zone: str, frequency: str, start: str, step: timedelta) -> None:
+def test_rows_at_full_local_steps_are_on_the_grid(
+    job_with: MakeJob, zone: str, frequency: str, start: str, step: timedelta
+) -> None:
     times = [datetime.fromisoformat(start) + number * step for number in range(20)]
     job = job_with(zone=zone, frequency=frequency, splits={"validation": "24w", "calibration": "24w", "holdout": "24w"})
     rows, findings = conform(raw(*times), job, "rows.csv")
@@ -198,7 +212,7 @@ def test_rows_at_full_local_steps_are_on_the_grid(job_with: MakeJob, zone: str, 
     assert findings == []
 
 
-# --- keys and values ----------------------------------------------------------------------------------------------------
+# --- keys and values --------------------------------------------------------------------------------------------------
 
 
 def test_a_row_that_repeats_another_is_left_out_and_told(tiny_job: DatasetJob) -> None:
@@ -243,7 +257,13 @@ def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_job: Da
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), -0.001, 100.5])
 def test_a_value_that_cannot_be_becomes_missing_and_is_told(job_with: MakeJob, bad: float) -> None:
-    job = job_with(channels={"load": {"role": "target", "lower": 0, "upper": 100}, "price": {"role": "target"}, "wind": {"role": "past"}})
+    job = job_with(
+        channels={
+            "load": {"role": "target", "lower": 0, "upper": 100},
+            "price": {"role": "target"},
+            "wind": {"role": "past"},
+        }
+    )
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", load=[bad, 5.0]), job, "rows.csv")
     assert rows["load"].to_list() == [None, 5.0]
     assert rows["price"].to_list() == [1.0, 1.0]
@@ -252,7 +272,13 @@ def test_a_value_that_cannot_be_becomes_missing_and_is_told(job_with: MakeJob, b
 
 
 def test_values_at_the_bounds_and_missing_ones_are_taken_as_they_are(job_with: MakeJob) -> None:
-    job = job_with(channels={"load": {"role": "target", "lower": 0, "upper": 100}, "price": {"role": "target"}, "wind": {"role": "past"}})
+    job = job_with(
+        channels={
+            "load": {"role": "target", "lower": 0, "upper": 100},
+            "price": {"role": "target"},
+            "wind": {"role": "past"},
+        }
+    )
     times = [f"2024-01-01 0{hour}:00" for hour in range(3)]
     rows, findings = conform(raw(*times, load=[0.0, None, 100.0]), job, "rows.csv")
     assert rows["load"].to_list() == [0.0, None, 100.0]
@@ -264,7 +290,9 @@ def test_what_is_not_a_number_is_named_with_its_row_and_column(tiny_job: Dataset
     with pytest.raises(DataError) as caught:
         conform(given_rows, tiny_job, "rows.csv")
     assert caught.value.code == "ingest.not_a_number"
-    assert all(part in str(caught.value) for part in ('"rows.csv"', "east", "2024-01-01 01:00", '"broken"', 'column "load"'))
+    assert all(
+        part in str(caught.value) for part in ('"rows.csv"', "east", "2024-01-01 01:00", '"broken"', 'column "load"')
+    )
 
 
 @pytest.mark.parametrize("missing", ["time", "site", "load", "wind"])
@@ -300,14 +328,29 @@ def test_a_column_of_lists_is_not_one_of_numbers(tiny_job: DatasetJob) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    hours=st.lists(st.tuples(st.integers(0, 500), st.sampled_from(["east", "west"])), min_size=1, max_size=40, unique=True),
+    hours=st.lists(
+        st.tuples(st.integers(0, 500), st.sampled_from(["east", "west"])), min_size=1, max_size=40, unique=True
+    ),
     seed=st.randoms(use_true_random=False),
 )
-def test_the_order_of_rows_with_different_keys_does_not_matter(hours, seed) -> None:  # noqa: ANN001
-    job = JobFile.model_validate({"datasets": {"x": {
-        "source": {"kind": "csv", "path": "x"}, "frequency": "1h", "zone": BERLIN, "series": "site", "horizons": [1], "lookback": 1,
-        "season": 1, "models": ["linear"], "channels": {name: {"role": "target", "lower": 5} for name in ("load", "price", "wind")},
-    }}}).datasets["x"]  # fmt: skip
+def test_the_order_of_rows_with_different_keys_does_not_matter(hours: list[tuple[int, str]], seed: Random) -> None:
+    job = JobFile.model_validate(
+        {
+            "datasets": {
+                "x": {
+                    "source": {"kind": "csv", "path": "x"},
+                    "frequency": "1h",
+                    "zone": BERLIN,
+                    "series": "site",
+                    "horizons": [1],
+                    "lookback": 1,
+                    "season": 1,
+                    "models": ["linear"],
+                    "channels": {name: {"role": "target", "lower": 5} for name in ("load", "price", "wind")},
+                }
+            }
+        }
+    ).datasets["x"]
     times = [datetime(2024, 3, 25) + timedelta(hours=hour) for hour, _ in hours]  # noqa: DTZ001  # crosses the hour that spring skips
     frame = raw(*times, site=[site for _, site in hours])
     order = list(range(len(frame)))
@@ -318,10 +361,12 @@ def test_the_order_of_rows_with_different_keys_does_not_matter(hours, seed) -> N
     assert codes(also) == codes(findings)
 
 
-# --- whole ingestions ---------------------------------------------------------------------------------------------------
+# --- whole ingestions -------------------------------------------------------------------------------------------------
 
 
-def test_the_receipt_says_what_came_in(make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame]) -> None:
+def test_the_receipt_says_what_came_in(
+    make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
     installation = make_home(tiny_rows(100))
     receipt = ingest("tiny", installation)
     assert (receipt.rows, receipt.new, receipt.changed, receipt.unchanged, receipt.data_version) == (200, 200, 0, 0, 0)
@@ -330,7 +375,9 @@ def test_the_receipt_says_what_came_in(make_home: Callable[..., Installation], t
     assert receipt.findings == ()
 
 
-def test_the_same_file_a_second_time_changes_nothing(make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame]) -> None:
+def test_the_same_file_a_second_time_changes_nothing(
+    make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
     installation = make_home(tiny_rows(100))
     first = ingest("tiny", installation)
     again = ingest("tiny", installation)
@@ -364,7 +411,9 @@ def test_a_longer_and_corrected_file_adds_and_changes_only_what_differs(
         (b"time,site,load,price,wind\n2024-01-01 00:00,east,1,2,x\n", "ingest.not_a_number"),
     ],
 )
-def test_a_malformed_csv_file_is_told_and_nothing_is_written(make_home: Callable[..., Installation], content: bytes, code: str) -> None:
+def test_a_malformed_csv_file_is_told_and_nothing_is_written(
+    make_home: Callable[..., Installation], content: bytes, code: str
+) -> None:
     installation = make_home()
     (installation.home.path / "rows.csv").write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -374,7 +423,9 @@ def test_a_malformed_csv_file_is_told_and_nothing_is_written(make_home: Callable
 
 
 @pytest.fixture
-def parquet_home(make_home: Callable[..., Installation], tiny_document: dict, tiny_rows: Callable[..., pl.DataFrame]) -> Installation:
+def parquet_home(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> Installation:
     tiny_document["datasets"]["tiny"]["source"] = {"kind": "parquet", "path": "rows.parquet"}
     installation = make_home(document=tiny_document)
     tiny_rows(100).write_parquet(installation.home.path / "rows.parquet")
@@ -409,7 +460,11 @@ def test_a_parquet_file_with_a_broken_footer_is_told(parquet_home: Installation)
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("name", ["rows[1]", "rows*", "a b"])
 def test_a_source_may_have_any_file_name(
-    make_home: Callable[..., Installation], tiny_document: dict, tiny_rows: Callable[..., pl.DataFrame], kind: str, name: str
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+    kind: str,
+    name: str,
 ) -> None:
     tiny_document["datasets"]["tiny"]["source"] = {"kind": kind, "path": f"{name}.{kind}"}
     installation = make_home(document=tiny_document)
@@ -434,13 +489,20 @@ def test_a_folder_is_not_a_source(make_home: Callable[..., Installation]) -> Non
     assert caught.value.code == "source.unreadable"
 
 
-def test_a_sample_that_does_not_exist_is_told_with_the_nearest(make_home: Callable[..., Installation], tiny_document: dict) -> None:
+def test_a_sample_that_does_not_exist_is_told_with_the_nearest(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any]
+) -> None:
     tiny_document["datasets"]["tiny"]["source"]["path"] = "sample:nyc-airport"
     with pytest.raises(NotFoundError, match='did you mean "nyc-airports"'):
         ingest("tiny", make_home(document=tiny_document))
 
 
-def test_a_path_from_the_root_is_taken_as_it_is(make_home: Callable[..., Installation], tiny_document: dict, tiny_rows, tmp_path: Path) -> None:
+def test_a_path_from_the_root_is_taken_as_it_is(
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+    tmp_path: Path,
+) -> None:
     tiny_rows(10).write_csv(tmp_path / "elsewhere.csv")
     tiny_document["datasets"]["tiny"]["source"]["path"] = str(tmp_path / "elsewhere.csv")
     assert ingest("tiny", make_home(document=tiny_document)).new == 20

@@ -37,7 +37,7 @@ def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manif
     return load(tmp_path / "models" / "m")
 
 
-# --- forecasts ----------------------------------------------------------------------------------------------------------
+# --- forecasts --------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
@@ -50,32 +50,50 @@ def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
 
 
 @pytest.mark.parametrize("steps", [1, 6, 23, 24, 25, 48, 100])
-def test_a_shorter_forecast_is_the_beginning_of_a_longer_one(model: ServedModel, tiny_job: DatasetJob, panel: Panel, steps: int) -> None:
+def test_a_shorter_forecast_is_the_beginning_of_a_longer_one(
+    model: ServedModel, tiny_job: DatasetJob, panel: Panel, steps: int
+) -> None:
     longest, shorter = extend(model, panel, tiny_job, 120), extend(model, panel, tiny_job, steps)
     assert shorter.quantiles.shape == (2, steps, 2, 3)
     assert np.array_equal(shorter.quantiles, longest.quantiles[:, :steps])
     assert np.array_equal(shorter.mean, longest.mean[:, :steps])
 
 
-def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(
+    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+) -> None:
     windows = cut(panel, tiny_job, panel.steps - tiny_job.horizon, panel.steps)
     scored = backtest(model, windows)
     earlier = Panel(
-        panel.series, panel.start, panel.step, panel.targets[:, : -tiny_job.horizon], panel.past[:, : -tiny_job.horizon],
-        panel.observed[:, : -tiny_job.horizon], {},
-    )  # fmt: skip
+        panel.series,
+        panel.start,
+        panel.step,
+        panel.targets[:, : -tiny_job.horizon],
+        panel.past[:, : -tiny_job.horizon],
+        panel.observed[:, : -tiny_job.horizon],
+        {},
+    )
     assert scored.series == ("east", "west")
     assert np.allclose(extend(model, earlier, tiny_job, tiny_job.horizon).quantiles, scored.quantiles, atol=1e-5)
 
 
-def test_beyond_the_trained_horizon_the_median_is_fed_back(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+def test_beyond_the_trained_horizon_the_median_is_fed_back(
+    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+) -> None:
     first = extend(model, panel, tiny_job, 24)
     wind = panel.past[:, -tiny_job.season :]  # repeats its last season
     longer = Panel(
-        panel.series, panel.start, panel.step, np.concatenate([panel.targets, first.quantiles[..., model.median]], axis=1),
-        np.concatenate([panel.past, wind], axis=1), np.concatenate([panel.observed, np.ones((2, 24, 2), bool)], axis=1), {},
-    )  # fmt: skip
-    assert np.array_equal(extend(model, panel, tiny_job, 48).quantiles[:, 24:], extend(model, longer, tiny_job, 24).quantiles)
+        panel.series,
+        panel.start,
+        panel.step,
+        np.concatenate([panel.targets, first.quantiles[..., model.median]], axis=1),
+        np.concatenate([panel.past, wind], axis=1),
+        np.concatenate([panel.observed, np.ones((2, 24, 2), bool)], axis=1),
+        {},
+    )
+    assert np.array_equal(
+        extend(model, panel, tiny_job, 48).quantiles[:, 24:], extend(model, longer, tiny_job, 24).quantiles
+    )
 
 
 def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
@@ -95,7 +113,9 @@ def test_a_gap_before_the_look_back_does_not_matter(model: ServedModel, tiny_job
     assert np.array_equal(extend(model, panel, tiny_job, 24).quantiles, expected.quantiles)
 
 
-def test_covariates_that_come_later_than_targets_are_carried_forward(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+def test_covariates_that_come_later_than_targets_are_carried_forward(
+    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+) -> None:
     late = panel.past.copy()
     panel.past[:, -5:] = np.nan
     late[:, -5:] = late[:, -6:-5]
@@ -104,13 +124,15 @@ def test_covariates_that_come_later_than_targets_are_carried_forward(model: Serv
 
 
 def test_a_history_shorter_than_the_look_back_is_told(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
-    short = Panel(panel.series, panel.start, panel.step, panel.targets[:, :47], panel.past[:, :47], panel.observed[:, :47], {})
+    short = Panel(
+        panel.series, panel.start, panel.step, panel.targets[:, :47], panel.past[:, :47], panel.observed[:, :47], {}
+    )
     with pytest.raises(DataError) as caught:
         extend(model, short, tiny_job, 24)
     assert caught.value.code == "forecast.short_history"
 
 
-# --- issuing ------------------------------------------------------------------------------------------------------------
+# --- issuing ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_issued_forecast_has_a_row_for_each_series_channel_and_lead(tiny_home: Installation) -> None:
@@ -153,7 +175,9 @@ def test_new_rows_or_a_new_champion_are_forecast_anew(
     assert len(tiny_home.ledger.issuances("tiny")) == 3
 
 
-def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(tiny_home: Installation, tiny_rows: MakeRows) -> None:
+def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(
+    tiny_home: Installation, tiny_rows: MakeRows
+) -> None:
     job = tiny_home.jobs.datasets["tiny"]
     issuance, _ = issue("tiny", tiny_home)
     tiny_rows(420, seed=5).write_csv(tiny_home.home.path / "rows.csv")  # later rows, and all others corrected
@@ -165,13 +189,17 @@ def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(tiny_home:
     assert np.array_equal(east, again.mean[0, :, 0])
 
 
-def test_the_share_of_filled_values_in_the_look_back_is_told(make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]) -> None:
+def test_the_share_of_filled_values_in_the_look_back_is_told(
+    make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]
+) -> None:
     rows = tiny_rows()
     newest = pl.col("time").rank("dense", descending=True) <= 24
     installation = make_home(rows.with_columns(load=pl.when(~newest).then("load")))
     ingest("tiny", installation)
     crown(installation)
-    assert issue("tiny", installation)[0].imputed_fraction == pytest.approx(0.25)  # half of the rows of half of the channels
+    assert issue("tiny", installation)[0].imputed_fraction == pytest.approx(
+        0.25
+    )  # half of the rows of half of the channels
 
 
 def test_without_a_champion_nothing_is_issued(make_home: MakeHome, tiny_rows: MakeRows) -> None:
@@ -194,16 +222,19 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
         raise KeyboardInterrupt
 
     for place in ("forecast.ledger.Ledger.issue", "forecast.lake._flush", "forecast.lake.write_deltalake"):
-        with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as dying:
             dying.setattr(place, die)
-            issue("tiny", tiny_home)
+            with pytest.raises(KeyboardInterrupt):
+                issue("tiny", tiny_home)
         assert tiny_home.ledger.issuance("tiny") is None
     issuance, is_new = issue("tiny", tiny_home)
     assert is_new
     assert len(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)) == 96
 
 
-def test_a_gap_in_one_series_issues_nothing(make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]) -> None:
+def test_a_gap_in_one_series_issues_nothing(
+    make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]
+) -> None:
     rows = tiny_rows()
     hole = (pl.col("site") == "west") & (pl.col("time").rank("dense", descending=True) <= 60)
     installation = make_home(rows.with_columns(load=pl.when(~hole).then("load")))
@@ -247,7 +278,14 @@ def test_a_champion_whose_manifest_was_changed_is_refused(tiny_home: Installatio
         {"lookback": 24},
         {"lookback": 72},
     ],
-    ids=["other order", "a target less", "another role", "a shorter horizon", "a shorter look-back", "a longer look-back"],
+    ids=[
+        "other order",
+        "a target less",
+        "another role",
+        "a shorter horizon",
+        "a shorter look-back",
+        "a longer look-back",
+    ],
 )
 def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_that_it_cannot(
     tiny_home: Installation, tiny_document: dict[str, Any], make_home: MakeHome, change: dict[str, Any]
@@ -257,7 +295,11 @@ def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_th
     try:
         issuance, _ = issue("tiny", changed)
     except ForecastError as error:
-        assert "train" in str(error)  # the remedy
+        remedy = error.remedy
+    else:
+        remedy = None
+    if remedy is not None:
+        assert "train" in remedy
         assert changed.ledger.issuance("tiny") is None
         return
     history = tiny_home.observations("tiny").read()
@@ -266,7 +308,7 @@ def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_th
         assert np.allclose(part["mean"], history.filter(series=series)[channel][-1], atol=1e-3)
 
 
-# --- reports ------------------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("horizon", [None, 6, 100])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def replay(make_home: MakeHome, tiny_document: dict[str, Any], tiny_rows: MakeRo
     """Make a home whose 400 hours of rows are replayed from their eleventh day on."""
 
     def make(rows: pl.DataFrame | None = None, start: datetime = datetime(2024, 1, 11), **fields: Any) -> Installation:  # noqa: DTZ001
-        tiny_document["datasets"]["tiny"] |= {"source": {"kind": "replay", "path": "rows.parquet", "start": start}, **fields}
+        tiny_document["datasets"]["tiny"] |= {
+            "source": {"kind": "replay", "path": "rows.parquet", "start": start},
+            **fields,
+        }
         installation = make_home(document=tiny_document)
         (tiny_rows() if rows is None else rows).write_parquet(installation.home.path / "rows.parquet")
         return installation
@@ -65,11 +69,18 @@ def test_some_rows_come_late_and_then_come_after_all(replay: Callable[..., Insta
         over = {(site, START + hour * HOUR) for site in ("east", "west") for hour in range(hours)}
         assert punctual <= over
         assert {key for key in over if key[1] + 4 * HOUR <= now} <= punctual, "nothing is later than three hours"
-    late = [key for earlier, later in zip(seen, seen[1:], strict=False) for key in later - earlier if any(key[1] < other[1] for other in earlier if other[0] == key[0])]
+    late = [
+        key
+        for earlier, later in pairwise(seen)
+        for key in later - earlier
+        if any(key[1] < other[1] for other in earlier if other[0] == key[0])
+    ]
     assert late
 
 
-def test_the_same_rows_are_late_each_time(replay: Callable[..., Installation], tmp_path: Path, tiny_rows: MakeRows) -> None:
+def test_the_same_rows_are_late_each_time(
+    replay: Callable[..., Installation], tmp_path: Path, tiny_rows: MakeRows
+) -> None:
     del tmp_path
     first = replay()
     moved_to(first, START + 50 * HOUR)
@@ -90,7 +101,9 @@ def test_at_the_end_of_its_file_a_replay_stops_and_every_row_has_come(replay: Ca
     assert len(installation.observations("tiny").read()) == 800
 
 
-def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(replay: Callable[..., Installation], tiny_rows: MakeRows) -> None:
+def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
+    replay: Callable[..., Installation], tiny_rows: MakeRows
+) -> None:
     rows = tiny_rows()
     rows = pl.concat([rows, rows[:1].with_columns(time=pl.lit(None, dtype=rows.schema["time"]))])
     installation = replay(rows=rows)
@@ -116,7 +129,9 @@ def test_a_replay_takes_times_in_every_form_that_other_sources_take(
 
 
 @pytest.mark.parametrize("column", ["time", "site", "load"])
-def test_a_replay_whose_file_lacks_a_column_is_told(replay: Callable[..., Installation], tiny_rows: MakeRows, column: str) -> None:
+def test_a_replay_whose_file_lacks_a_column_is_told(
+    replay: Callable[..., Installation], tiny_rows: MakeRows, column: str
+) -> None:
     with pytest.raises(DataError, match=f'no column "{column}"; did you mean') as caught:
         ingest("tiny", replay(rows=tiny_rows().rename({column: column + "s"})))
     assert caught.value.code == "ingest.missing_column"
@@ -134,9 +149,13 @@ def test_a_start_without_a_zone_is_a_wall_time_of_the_data_set(job_with: Callabl
     assert replay_start(job_with()) is None
 
 
-def test_a_replay_crosses_the_hour_that_autumn_doubles_without_losing_a_row(replay: Callable[..., Installation]) -> None:
+def test_a_replay_crosses_the_hour_that_autumn_doubles_without_losing_a_row(
+    replay: Callable[..., Installation],
+) -> None:
     zone = "Europe/Berlin"
-    instants = pl.datetime_range(datetime(2024, 10, 20, tzinfo=UTC), datetime(2024, 10, 30, tzinfo=UTC), "1h", eager=True)
+    instants = pl.datetime_range(
+        datetime(2024, 10, 20, tzinfo=UTC), datetime(2024, 10, 30, tzinfo=UTC), "1h", eager=True
+    )
     wall = instants.dt.convert_time_zone(zone).dt.replace_time_zone(None).cast(pl.Datetime("us"))
     rows = pl.DataFrame({"time": wall, "site": "east", "load": 1.0, "price": 1.0, "wind": 1.0})
     installation = replay(rows=rows, start=datetime(2024, 10, 25), zone=zone)  # noqa: DTZ001
