@@ -127,10 +127,9 @@ class Registry:
                 pass
             self._client.set_registered_model_alias(dataset, CHAMPION, made.version)
 
-    def tag(self, run_id: str, key: str, value: str) -> None:
-        """Set one tag of a run."""
-        with _told_errors():
-            self._client.set_tag(run_id, key, value)
+    def describe(self, run_id: str, sentence: str, table: str) -> None:
+        """Write a night's verdict and its table of scores (Markdown) where the UI shows them first."""
+        ModelRun(run_id, self._client).tags({"verdict": sentence, "mlflow.note.content": f"{sentence}\n\n{table}"})
 
     def figure(self, run_id: str, figure: go.Figure, name: str) -> None:
         """Log a plotly figure as an artifact of a run."""
@@ -141,7 +140,8 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         place = self._home.artifacts.as_uri() if self._home.tracking_uri.startswith("sqlite:") else None
-        return str(self._client.create_experiment(dataset, artifact_location=place and f"{place}/{dataset}"))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # or the UI opens its pages for language models
+        return str(self._client.create_experiment(dataset, place and f"{place}/{dataset}", kind))
 
     @contextmanager
     def _ended(self, run_id: str) -> Iterator[None]:

@@ -19,6 +19,17 @@ FUSED: Final = True
 _OFF: Final = "KERNELS_TRITON"  # set to "off" to send every call to plain torch
 
 
+def _is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("triton") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+# Looked up once: every call of an op asks, and the look-up reads the disk.
+_INSTALLED: Final = _is_installed()
+
+
 @dataclass(frozen=True, slots=True)
 class Triton:
     """The two modules a kernel file needs."""
@@ -36,11 +47,7 @@ def absence() -> str | None:
     """Why Triton cannot be used in this process, or None."""
     if os.environ.get(_OFF, "").lower() in {"off", "0"}:
         return f"{_OFF}=off is set"
-    try:
-        found = importlib.util.find_spec("triton") is not None
-    except (ImportError, ValueError):
-        found = False
-    return None if found else "triton is not installed (it is published for Linux on x86_64 only)"
+    return None if _INSTALLED else "triton is not installed (it is published for Linux on x86_64 only)"
 
 
 def load_triton() -> Triton:

@@ -18,7 +18,6 @@ from forecast.figures import by_lead, fan
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.ledger import Champion
-from forecast.metrics import skill
 from forecast.panel import Panel
 from forecast.progress import Reporter
 from forecast.promotion import Verdict, decide
@@ -27,8 +26,6 @@ from forecast.runtime import ServedModel, load
 from pipelines.backtest import Slices, Windows, backtest, cut
 from pipelines.clean import clean
 from pipelines.train import Trained, train
-
-NAIVE = "seasonal_naive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +82,8 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
         evidence = [candidate.evidence for candidate in candidates]
         reigning = None if incumbent is None else _scored(incumbent, holdout, job)
         verdict = decide(challenger.evidence, reigning, job.training.min_gain)
-        registry.tag(night, "verdict", verdict.sentence)
         leaderboard = sorted([*evidence, *([reigning] if reigning else [])], key=lambda item: item.pinball)
+        registry.describe(night, verdict.sentence, _markdown(leaderboard, job))
         _log_comparison(registry, night, leaderboard, job)
         if verdict.promote:
             manifest = challenger.trained.manifest
@@ -225,6 +222,20 @@ def _log_comparison(registry: Registry, night: str, leaderboard: list[Evidence],
     registry.figure(night, figure, "pinball_by_lead.html")
 
 
+def _markdown(leaderboard: list[Evidence], job: DatasetJob) -> str:
+    names = ["model", "pinball", *[f"MAE {horizon}" for horizon in job.horizons], "coverage"]
+    rows = [
+        [
+            item.model_version,
+            f"{item.pinball:.4f}",
+            *[f"{item.mae[h]:.3f}" for h in job.horizons],
+            f"{item.coverage:.1%}",
+        ]
+        for item in leaderboard
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows))
+
+
 def _digest(panel: Panel) -> str:
     digest = hashlib.sha256(repr((panel.series, panel.start, panel.step)).encode())
     digest.update(np.ascontiguousarray(panel.targets).tobytes())
@@ -235,9 +246,3 @@ def _digest(panel: Panel) -> str:
 def code_version() -> str:
     """Return the version of the installed package."""
     return importlib.metadata.version("forecast-service")
-
-
-def naive_skill(evidence: Evidence, leaderboard: tuple[Evidence, ...]) -> float | None:
-    """Return a model's skill against the seasonal naive of the same night, if that was among the models."""
-    naive = [item.pinball for item in leaderboard if item.model_name == NAIVE]
-    return skill(evidence.pinball, min(naive)) if naive else None

@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -236,11 +236,13 @@ def test_a_run_whose_worker_cannot_be_started_does_not_stay_running(
 @pytest.fixture
 def scheduled(
     tiny_home: Installation, tiny_document: dict[str, Any], make_home: MakeHome
-) -> tuple[Scheduler, Installation]:
+) -> Iterator[tuple[Scheduler, Installation]]:
     """A scheduler of the tiny home, one refresh overdue."""
     tiny_document["datasets"]["tiny"]["schedule"] = {"refresh": "0 0 * * *"}
     installation = make_home(document=tiny_document)
-    return Scheduler(installation, FixedClock(tiny_home.clock("tiny").now() - DAY - timedelta(minutes=1))), installation
+    scheduler = Scheduler(installation, FixedClock(tiny_home.clock("tiny").now() - DAY - timedelta(minutes=1)))
+    yield scheduler, installation
+    scheduler.stop()
 
 
 def test_an_overdue_refresh_ingests_and_issues_a_forecast_in_a_process_of_its_own(

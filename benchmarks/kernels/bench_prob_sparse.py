@@ -1,0 +1,170 @@
+"""ProbSparse attention against its official form, the plain torch composition, torch.compile of it, and full attention.
+
+python -m benchmarks.kernels.bench_prob_sparse --lengths 96 336 720 2048 --batch 4 --csv prob_sparse.csv
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks.kernels.measuring import Row, copy_rate, peak_here, peak_in_child, report, row_of, time_sides
+from kernels import prob_sparse_attention, prob_sparse_queries, prob_sparse_route, prob_sparse_torch
+from kernels.agreement import compare
+from kernels.key_sampling import draw_keys
+from kernels.prob_sparse_reference import prob_sparse_reference, sample_size
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+OURS = "prob_sparse"
+
+
+def official(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend as the paper's published code computes it: random keys per query, all of them materialised."""
+    LQ, LK, D = query.shape[2], key.shape[2], query.shape[3]
+    u = sample_size(LQ, 5)
+    drawn = torch.randint(LK, (LQ, sample_size(LK, 5)), device=query.device)
+    every = key.unsqueeze(2).expand(-1, -1, LQ, -1, -1)  # [B, H, LQ, LK, D], a view
+    sampled = every[:, :, torch.arange(LQ, device=query.device)[:, None], drawn]  # [B, H, LQ, U, D], in memory
+    scores = (query.unsqueeze(3) @ sampled.transpose(3, 4)).squeeze(3)
+    top = (scores.amax(3) - scores.sum(3) / LK).topk(u, sorted=False).indices
+    rows = top[..., None].expand(-1, -1, -1, D)
+    weights = (query.gather(2, rows) @ key.transpose(2, 3) / math.sqrt(D)).softmax(-1)
+    return value.mean(2, keepdim=True).expand_as(query).scatter(2, rows, weights @ value)
+
+
+def composition(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with one shared sample in plain torch operations and autograd."""
+    LK = key.shape[2]
+    keys = draw_keys(
+        "shared",
+        query_length=query.shape[2],
+        key_length=LK,
+        count=sample_size(LK, 5),
+        seed=0,
+        device=query.device,
+    )
+    count = sample_size(query.shape[2], 5)
+    return prob_sparse_torch.exportable(query, key, value, keys, count=count, causal=False, divisor=LK)
+
+
+SIDES: dict[str, Attention] = {
+    OURS: prob_sparse_attention,
+    "official": official,
+    "composition": composition,
+    "full": scaled_dot_product_attention,
+}
+
+
+def inputs(options: argparse.Namespace, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw query, key and value as projections leave them: [B, L, H, D] in memory, seen as [B, H, L, D]."""
+    shape = (options.batch, length, options.heads, options.size)
+    dtype = getattr(torch, options.dtype)
+    query, key, value = (torch.randn(shape, device=options.device, dtype=dtype).transpose(1, 2) for _ in range(3))
+    return query, key, value
+
+
+def call(attention: Attention, tensors: tuple[Tensor, Tensor, Tensor], *, backward: bool) -> Callable[[], object]:
+    """Make one measured call: forward without gradients, or forward and backward."""
+    if not backward:
+        return lambda: torch.no_grad()(attention)(*tensors)
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    upstream = torch.randn_like(tensors[0])
+    return lambda: torch.autograd.grad(attention(*leaves), leaves, upstream)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Compare outputs and gradients with the float64 reference on a small draw of the same kind; raise if wrong."""
+    query, key, value = inputs(argparse.Namespace(**vars(options) | {"batch": 1}), min(*options.lengths, 257))
+    keys = draw_keys(
+        "shared",
+        query_length=query.shape[2],
+        key_length=key.shape[2],
+        count=sample_size(key.shape[2], 5),
+        seed=0,
+        device=query.device,
+    )
+    chosen = prob_sparse_queries(query, key, keys=keys)
+    compare(
+        lambda **t: prob_sparse_attention(**t, keys=keys),
+        lambda **t: prob_sparse_reference(**t, keys=keys, selected=chosen),
+        {"query": query, "key": key, "value": value},
+    ).require()
+
+
+def main() -> None:
+    """Verify, measure, report."""
+    options = parse()
+    torch.manual_seed(0)
+    if options.peak_of:
+        run = call(SIDES[options.peak_of], inputs(options, options.lengths[0]), backward=options.backward)
+        sys.stdout.write(json.dumps({"peak": peak_here(run, options.device)}) + "\n")
+        return
+    verify(options)
+    sides = SIDES | ({"compiled": torch.compile(composition)} if options.compile else {})
+    rate = copy_rate(options.device)
+    rows: list[Row] = []
+    for length in options.lengths:
+        tensors = inputs(options, length)
+        route = prob_sparse_route(tensors[0], tensors[1])
+        sys.stdout.write(f"L={length}: {OURS} runs on the {route.path} path ({route.reason})\n")
+        for backward in (False, True):
+            taken = time_sides(
+                {name: call(side, tensors, backward=backward) for name, side in sides.items()},
+                device=options.device,
+                rounds=options.rounds,
+            )
+            # Forward reads q, k, v and writes the output; backward reads k, v, the gradient and writes three.
+            moved = tensors[0].numel() * tensors[0].element_size() * (10 if backward else 4)
+            rows += [
+                row_of(
+                    times,
+                    op="prob_sparse_attention",
+                    side=name,
+                    passes="forward+backward" if backward else "forward",
+                    shape=f"B{options.batch} H{options.heads} L{length} D{options.size}",
+                    dtype=options.dtype,
+                    device=options.device,
+                    floor=moved / rate,
+                    peak=peak(options, name, length, backward=backward),
+                )
+                for name, times in taken.items()
+            ]
+    report(rows, options.csv)
+
+
+def peak(options: argparse.Namespace, side: str, length: int, *, backward: bool) -> float | None:
+    """Take the peak memory of one side in a child; torch.compile's own is not comparable and left out."""
+    if not options.memory or side not in SIDES:
+        return None
+    given = [f"--{name}={getattr(options, name)}" for name in ("batch", "heads", "size", "dtype", "device")]
+    flags = ["--backward"] if backward else []
+    arguments = [*given, *flags, f"--peak-of={side}", "--lengths", str(length)]
+    return peak_in_child("benchmarks.kernels.bench_prob_sparse", arguments)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[96, 336, 720])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--size", type=int, default=64, help="head size")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of the composition")
+    parser.add_argument("--memory", action="store_true", help="also peak memory, each side in a process of its own")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

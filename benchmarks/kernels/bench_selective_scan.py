@@ -1,0 +1,205 @@
+"""The selective scan against the step-by-step autograd loop, and both directions in one call against two and flips.
+
+python -m benchmarks.kernels.bench_selective_scan --lengths 96 321 --csv scan.csv
+python -m benchmarks.kernels.bench_selective_scan --onnx --lengths 7 21 321 862   (which export form ONNX Runtime runs faster)
+"""
+
+import argparse
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.kernels.measuring import Row, copy_rate, report, row_of, time_sides
+from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
+from kernels.agreement import compare
+from kernels.selective_scan_reference import selective_scan_reference
+from kernels.selective_scan_torch import exportable
+
+Tensors = dict[str, Tensor]
+TIMED = ("u", "delta", "B", "C", "z")
+
+
+def ours(**tensors: Tensor) -> Tensor:
+    """Scan one direction."""
+    return selective_scan(**tensors, delta_softplus=True)
+
+
+def naive(**tensors: Tensor) -> Tensor:
+    """Scan one direction by the loop that autograd records."""
+    return selective_scan_reference(**tensors, delta_softplus=True)[0]
+
+
+def both_at_once(**tensors: Tensor) -> Tensor:
+    """Scan both directions in one call."""
+    two = {name: t[None].expand(2, *t.shape) for name, t in tensors.items()}
+    return selective_scan_bidirectional(**two, delta_softplus=True)
+
+
+def both_by_flips(**tensors: Tensor) -> Tensor:
+    """Scan both directions by two calls, the second on flipped inputs."""
+    turned = {name: t.flip(-1) if name in TIMED else t for name, t in tensors.items()}
+    return torch.stack((ours(**tensors), ours(**turned).flip(-1)))
+
+
+SIDES: dict[str, Callable[..., Tensor]] = {
+    "scan": ours,
+    "naive": naive,
+    "both at once": both_at_once,
+    "both by flips": both_by_flips,
+}
+
+
+def inputs(options: argparse.Namespace, length: int) -> Tensors:
+    """Draw a layer's tensors, with channels innermost in memory as its projections leave them."""
+    dtype = getattr(torch, options.dtype)
+
+    def timed(size: int) -> Tensor:
+        return torch.randn(options.batch, length, size, device=options.device, dtype=dtype).transpose(1, 2)
+
+    return {
+        "u": timed(options.channels),
+        "delta": timed(options.channels),
+        "A": -torch.rand(options.channels, options.states, device=options.device).exp(),
+        "B": timed(options.states),
+        "C": timed(options.states),
+        "D": torch.ones(options.channels, device=options.device),
+        "z": timed(options.channels),
+        "delta_bias": torch.full((options.channels,), -4.0, device=options.device),
+    }
+
+
+def call(side: Callable[..., Tensor], tensors: Tensors, *, backward: bool) -> Callable[[], object]:
+    """Make one measured call: forward without gradients, or forward and backward."""
+    if not backward:
+        return lambda: torch.no_grad()(side)(**tensors)
+    leaves = {name: t.detach().requires_grad_() for name, t in tensors.items()}
+
+    def run() -> object:
+        out = side(**leaves)
+        return torch.autograd.grad(out, list(leaves.values()), torch.ones_like(out))
+
+    return run
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Compare outputs and gradients with the float64 reference, and both directions with flips; raise if wrong."""
+    tensors = inputs(argparse.Namespace(**vars(options) | {"batch": 1}), min(*options.lengths, 100))
+    compare(ours, naive, tensors).require()
+    compare(both_at_once, both_by_flips, tensors).require()
+
+
+def measure(options: argparse.Namespace) -> list[Row]:
+    """Time all sides at all lengths."""
+    rate = copy_rate(options.device)
+    rows = []
+    for length in options.lengths:
+        tensors = inputs(options, length)
+        route = selective_scan_route(*(tensors[name] for name in ("u", "A", "B", "C")))
+        sys.stdout.write(f"L={length}: the scan runs on the {route.path} path ({route.reason})\n")
+        for backward in (False, True):
+            chosen = {name: call(side, tensors, backward=backward) for name, side in SIDES.items()}
+            if backward and length > options.naive_up_to:
+                del chosen["naive"]  # quadratic: minutes a call
+            # Forward reads u, delta, z and writes the output; backward reads those and the gradient and writes three.
+            moved = tensors["u"].numel() * tensors["u"].element_size() * (11 if backward else 4)
+            rows += [
+                row_of(
+                    times,
+                    op="selective_scan",
+                    side=name,
+                    passes="forward+backward" if backward else "forward",
+                    shape=f"B{options.batch} D{options.channels} L{length} N{options.states}",
+                    dtype=options.dtype,
+                    device=options.device,
+                    floor=moved / rate * (2 if name.startswith("both") else 1),
+                    peak=None,
+                )
+                for name, times in time_sides(chosen, device=options.device, rounds=options.rounds).items()
+            ]
+    return rows
+
+
+class Exported(torch.nn.Module):
+    """One form of the scan, for export."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, **tensors: Tensor) -> Tensor:
+        """Scan one direction."""
+        stacked = {{"delta_bias": "bias"}.get(name, name): t[None] for name, t in tensors.items()}
+        return exportable(**stacked, softplus=True, form=self.form)[0][0]
+
+
+def measure_onnx(options: argparse.Namespace) -> list[Row]:
+    """Export both forms at each length, check them against the op, and time them in ONNX Runtime."""
+    import onnxruntime
+
+    rows = []
+    for length in options.lengths:
+        tensors = inputs(options, length)
+        arrays = [t.contiguous().numpy() for t in tensors.values()]
+        sides = {}
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations
+            for form in ("unrolled", "prefix"):
+                program = torch.export.export(Exported(form), (), tensors)
+                path = Path(folder) / f"{form}.onnx"
+                torch.onnx.export(program, dynamo=True, verbose=False).save(path)
+                session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+                # By position: the exporter lowers the names, and B and b would be one.
+                feeds = dict(zip((given.name for given in session.get_inputs()), arrays, strict=True))
+                found = torch.from_numpy(session.run(None, feeds)[0])
+                torch.testing.assert_close(found, ours(**tensors), rtol=1e-3, atol=1e-4)
+                sides[form] = partial(session.run, None, feeds)
+            taken = time_sides(sides, device="cpu", rounds=options.rounds)
+        rows += [
+            row_of(
+                times,
+                op="selective_scan",
+                side=form,
+                passes="onnxruntime",
+                shape=f"B{options.batch} D{options.channels} L{length} N{options.states}",
+                dtype=options.dtype,
+                device="cpu",
+                floor=None,
+                peak=None,
+            )
+            for form, times in taken.items()
+        ]
+    return rows
+
+
+def main() -> None:
+    """Verify, measure, report."""
+    options = parse()
+    torch.manual_seed(0)
+    verify(options)
+    report(measure_onnx(options) if options.onnx else measure(options), options.csv)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[96, 321])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=128)
+    parser.add_argument("--states", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--naive-up-to", type=int, default=400, help="longest length the naive backward is timed at")
+    parser.add_argument("--onnx", action="store_true", help="time the export forms in ONNX Runtime instead")
+    parser.add_argument("--csv", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
