@@ -39,11 +39,34 @@ def draw_keys(
     if isinstance(seed, int) and not 0 <= seed < 1 << 63:
         raise KernelError(KernelErrorCode.BAD_SEED, f"seed {seed} is not in [0, 2^63)", "pass a non-negative integer")
     rows = 1 if sampling == "shared" else query_length
-    if isinstance(seed, Tensor) or torch.compiler.is_compiling():
+    if torch.compiler.is_exporting():
         keys = _stratified(rows, key_length, count, seed, device)
+    elif torch.compiler.is_compiling():
+        given, number = (seed, 0) if isinstance(seed, Tensor) else (None, seed)
+        keys = _drawn_op(given, number, rows, key_length, count, device)
     else:
-        keys = _remembered(rows, key_length, count, seed, device)
+        keys = _drawn(rows, key_length, count, seed, device)
     return keys[0] if sampling == "shared" else keys
+
+
+def _drawn(rows: int, key_length: int, count: int, seed: int | Tensor, device: torch.device) -> Tensor:
+    if isinstance(seed, Tensor):
+        return _stratified(rows, key_length, count, seed, device)
+    return _remembered(rows, key_length, count, seed, device)
+
+
+# torch.compile must see one node: it would inline the ten rounds into each other, doubling the expression every time.
+@torch.library.custom_op("forecast_kernels::draw_keys", mutates_args=())
+def _drawn_op(
+    given: Tensor | None, number: int, rows: int, key_length: int, count: int, device: torch.device
+) -> Tensor:
+    keys = _drawn(rows, key_length, count, number if given is None else given, device)
+    return keys.clone()  # a compiled graph may reuse the memory of what an op returns
+
+
+@_drawn_op.register_fake
+def _(_given: Tensor | None, _number: int, rows: int, _key_length: int, count: int, device: torch.device) -> Tensor:
+    return torch.empty((rows, count), dtype=torch.int64, device=device)
 
 
 def _remembered(rows: int, key_length: int, count: int, seed: int, device: torch.device) -> Tensor:

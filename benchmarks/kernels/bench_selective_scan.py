@@ -1,7 +1,7 @@
 """The selective scan against the step-by-step autograd loop, and both directions in one call against two and flips.
 
 python -m benchmarks.kernels.bench_selective_scan --lengths 96 321 --csv scan.csv
-python -m benchmarks.kernels.bench_selective_scan --onnx --lengths 7 21 321 862   (which export form ONNX Runtime runs faster)
+python -m benchmarks.kernels.bench_selective_scan --onnx --lengths 7 21 321  (which export form is faster)
 """
 
 import argparse

@@ -68,6 +68,7 @@ def test_readiness_is_asked_for_without_a_proxy(tmp_path: Path, monkeypatch: pyt
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("forecast.supervisor._READY_SECONDS", 5.0)
+    monkeypatch.setattr("urllib.request._opener", None)  # a process asks for its proxies once
     with Supervisor([web_server("one", tmp_path)], tmp_path) as supervisor:
         supervisor.wait_until_ready()
 

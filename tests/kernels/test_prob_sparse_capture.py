@@ -48,6 +48,26 @@ def test_a_compiled_call_has_no_graph_break_and_the_same_results(causal: bool) -
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("sampling", ["shared", "independent"])
+def test_a_compiled_call_takes_a_new_seed_without_compiling_again(sampling: str) -> None:
+    def call(query: Tensor, key: Tensor, value: Tensor, seed: Tensor) -> Tensor:
+        return prob_sparse_attention(query, key, value, sampling=sampling, seed=seed)
+
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(call, fullgraph=True, backend=backend)
+    for seed in (3, 2**40):
+        expected = prob_sparse_attention(*qkv(), sampling=sampling, seed=seed)
+        assert torch.equal(compiled(*qkv(), torch.tensor(seed)), expected)
+    assert len(graphs) == 1
+    # One node draws the keys: Inductor inlines the ten rounds of Philox into each other and never ends.
+    assert sum("draw_keys" in str(node.target) for node in graphs[0].graph.nodes) == 1
+
+
 def exported(module: torch.nn.Module) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=64)
     return torch.export.export(module, qkv(), dynamic_shapes=({0: batch},) * 3)

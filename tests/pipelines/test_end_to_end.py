@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,25 @@ def check_tracking(installation: Installation, night: Mapping[str, Any]) -> None
     assert len(list(installation.home.artifacts.rglob("*.onnx"))) == len(ModelName)
     for run in children.values():
         assert {"forecasts", "manifest.json"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_disk(
+    command_line: CommandLine,
+    make_home: Callable[..., Installation],
+    document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+) -> None:
+    # The clock of a replay stands still while no scheduler runs, so nothing but the version tells two trainings apart.
+    document["datasets"]["tiny"] |= {
+        "models": ["seasonal_naive", "linear"],
+        "source": {"kind": "replay", "path": "rows.parquet", "start": datetime(2024, 2, 9)},  # noqa: DTZ001
+    }
+    installation = make_home(document=document)
+    tiny_rows(960).write_parquet(installation.home.path / "rows.parquet")
+    home = str(installation.home.path)
+    answer(command_line("ingest", "--home", home, "--json"))
+    for _ in range(2):
+        answer(command_line("train", "--home", home, "--json", timeout=200, FORECAST_CORES="1"))
+        champion = installation.ledger.champion("tiny")
+        assert champion is not None
+        assert load(installation.home.models / champion.folder).manifest.model_version == champion.model_version
