@@ -29,8 +29,11 @@ class ForecastError(Exception):
         self.remedy = remedy
 
 
-class ConfigError(ForecastError):
-    """The job file or an option says something that cannot be meant."""
+class ConfigError(ForecastError, ValueError):
+    """The job file or an option says something that cannot be meant.
+
+    A ``ValueError`` too, so that pydantic collects it with its place beside the file's other mistakes.
+    """
 
     exit_code = 2
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from forecast.errors import ConfigError, ForecastError, NotFoundError, StorageError, nearest
+from forecast.cron import cron_trigger
+from forecast.errors import ConfigError, NotFoundError, StorageError, nearest
+from forecast.holidays import holiday_calendar
 from forecast.vocabulary import Fill, Horizon, Quantile, Role, parse_duration
 
+RESERVED = frozenset({"series", "time", "month"})
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _CHANNEL = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
@@ -29,12 +31,12 @@ class Channel(_Strict):
 
     role: Role
     unit: str = ""
-    lower: float | None = None
+    lower: float | None = Field(default=None, allow_inf_nan=False)
     """Smallest value that can be; smaller ones are refused at ingestion and never forecast."""
-    upper: float | None = None
+    upper: float | None = Field(default=None, allow_inf_nan=False)
     """Largest value that can be."""
     fill: Fill = Fill.LINEAR
-    fill_limit: int = Field(default=48, ge=0)
+    fill_limit: int = Field(default=48, ge=0, strict=True)
     """The most consecutive missing steps that are filled; a longer gap stays, and no training window crosses it."""
 
     @model_validator(mode="after")
@@ -77,13 +79,13 @@ class Splits(_Strict):
 class Training(_Strict):
     """The budget of one training."""
 
-    max_epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    max_epochs: int = Field(default=20, ge=1, strict=True)
+    batch_size: int = Field(default=64, ge=1, strict=True)
     budget: str = "30m"
     """Wall time that one model may train for; the best weights so far are kept."""
-    patience: int = Field(default=3, ge=1)
-    seed: int = 0
-    stride: int = Field(default=1, ge=1)
+    patience: int = Field(default=3, ge=1, strict=True)
+    seed: int = Field(default=0, ge=0, strict=True)
+    stride: int = Field(default=1, ge=1, strict=True)
     """Steps between two training windows: 1 takes every window."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
     """Relative gain on the holdout below which a challenger does not replace the champion."""
@@ -103,7 +105,7 @@ class Schedule(_Strict):
     @classmethod
     def _cron(cls, text: str) -> str:
         if text:
-            CronTrigger.from_crontab(text, timezone="UTC")  # raises ValueError
+            cron_trigger(text, "UTC")  # raises ValueError
         return text
 
 
@@ -123,8 +125,8 @@ class DatasetJob(_Strict):
     channels: dict[Annotated[str, Field(pattern=_CHANNEL)], Channel]
     horizons: tuple[int, ...] = Field(min_length=1)
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
-    lookback: int = Field(ge=1)
-    season: int = Field(ge=1)
+    lookback: int = Field(ge=1, strict=True)
+    season: int = Field(ge=1, strict=True)
     """Steps of the season that naive forecasts repeat, such as 168 hours."""
     models: tuple[str, ...] = Field(min_length=1)
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -170,6 +172,28 @@ class DatasetJob(_Strict):
             raise ValueError(message)
         return levels
 
+    @field_validator("channels")
+    @classmethod
+    def _channels_are_not_key_columns(cls, channels: dict[str, Channel]) -> dict[str, Channel]:
+        for name in RESERVED & channels.keys():
+            message = f'a channel cannot be called "{name}": the lake has a column of that name'
+            raise ValueError(message)
+        return channels
+
+    @field_validator("models")
+    @classmethod
+    def _models_are_named_once(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(models)) < len(models):
+            message = f"each model is named once, not {list(models)}"
+            raise ValueError(message)
+        return models
+
+    @field_validator("holidays")
+    @classmethod
+    def _holidays_are_known(cls, place: str) -> str:
+        holiday_calendar(place, ())
+        return place
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not self.targets:
@@ -213,8 +237,18 @@ class DatasetJob(_Strict):
         return parse_duration(self.frequency)
 
     @property
+    def counts_days(self) -> bool:
+        """Whether a step is whole days: its rows are then dates, told as midnight UTC, whatever the zone's clock does."""
+        return self.step >= timedelta(days=1)
+
+    @property
     def tz(self) -> ZoneInfo:
-        """The zone in which the data set's wall times, schedules and holidays are told."""
+        """The zone in which rows are told and the calendar is read."""
+        return ZoneInfo("UTC" if self.counts_days else self.zone)
+
+    @property
+    def schedule_tz(self) -> ZoneInfo:
+        """The zone of schedules and of naive times in the job file."""
         return ZoneInfo(self.zone)
 
 
@@ -252,8 +286,6 @@ def load_job_file(path: Path) -> JobFile:
         ) from error
     try:
         return JobFile.model_validate(document)
-    except ForecastError as error:
-        raise ConfigError(error.code, f'"{path.name}": {error.fact}', error.remedy) from error
     except ValidationError as error:
         mistakes = [_told(item) for item in error.errors()]
         raise ConfigError("job_file.invalid", f'"{path.name}": ' + "\n  ".join(mistakes), "") from error
@@ -271,11 +303,15 @@ def _told(item: ErrorDetails) -> str:
 
 def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
-    model: type[BaseModel] = JobFile
-    inner: dict[str, type[BaseModel]] = {
-        "datasets": DatasetJob, "channels": Channel, "source": Source, "splits": Splits, "training": Training,
-        "schedule": Schedule,
+    tables: dict[str, type[BaseModel]] = {
+        "channels": Channel, "source": Source, "splits": Splits, "training": Training, "schedule": Schedule,
     }  # fmt: skip
-    for part in location:
-        model = inner.get(str(part), model)
-    return model.model_fields
+    match location:
+        case ():
+            return JobFile.model_fields
+        case (_, _):  # datasets, and a data set's name
+            return DatasetJob.model_fields
+        case (_, _, table, *_):
+            return tables[str(table)].model_fields
+        case _:  # pragma: no cover - the names of data sets are free
+            return {}

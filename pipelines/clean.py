@@ -29,7 +29,7 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
     grid = (
         pl.DataFrame({"series": names})
         .join(times.to_frame(), how="cross")
-        .join(rows, on=["series", "time"], how="left")
+        .join(rows, on=["series", "time"], how="left", maintain_order="left")
     )
     whole = grid.with_columns(_filled(name, channel) for name, channel in job.channels.items())
     shape = (len(names), len(times))

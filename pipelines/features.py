@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
-import holidays as holiday_calendars
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecast.errors import ConfigError
+from forecast.holidays import holiday_calendar
 from forecast.jobs import DatasetJob
 
 FUTURE_FEATURES = (
@@ -23,9 +22,9 @@ FUTURE_FEATURES = (
 def known_future(start: datetime, step: timedelta, count: int, job: DatasetJob) -> NDArray[np.float64]:
     """Return the known-future covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)].
 
-    Hours, weekdays and holidays are those of the data set's own zone.
+    Hours, weekdays and holidays are those of the data set's own zone; steps of days have no hours.
     """
-    local = pl.datetime_range(start, start + step * (count - 1), step, eager=True).dt.convert_time_zone(job.zone)
+    local = pl.datetime_range(start, start + step * (count - 1), step, eager=True).dt.convert_time_zone(job.tz.key)
     frame = pl.DataFrame({"t": local})
     hour = pl.col("t").dt.hour() + pl.col("t").dt.minute() / 60
     weekday = pl.col("t").dt.weekday() - 1 + hour / 24
@@ -47,18 +46,5 @@ def _circle(value: pl.Expr, period: float) -> tuple[pl.Expr, pl.Expr]:
 
 
 @lru_cache(maxsize=64)
-def _holidays(place: str, first_year: int, last_year: int) -> tuple[object, ...]:
-    if not place:
-        return ()
-    country, _, subdivision = place.partition("-")
-    try:
-        found = holiday_calendars.country_holidays(
-            country, subdiv=subdivision or None, years=range(first_year, last_year + 1)
-        )
-    except NotImplementedError as error:
-        raise ConfigError(
-            "holidays.unknown",
-            f'no holidays are known for "{place}"',
-            'write a country or country-subdivision code such as "US-NY"',
-        ) from error
-    return tuple(found)
+def _holidays(place: str, first_year: int, last_year: int) -> tuple[date, ...]:
+    return holiday_calendar(place, range(first_year, last_year + 1))

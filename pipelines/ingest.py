@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -57,15 +57,16 @@ def ingest(name: str, installation: Installation) -> Receipt:
     job = installation.jobs.datasets[name]
     path = _located(job.source.path, installation.home.path)
     raw = SOURCES[job.source.kind](path)
+    _require_columns(raw.columns, job, path.name)
     start = replay_start(job)
     if start is None:
         rows, findings = conform(raw, job, path.name)
     else:
         now = installation.clock(name).now()
-        so_far = raw.filter(pl.col(job.time) <= now.astimezone(job.tz).replace(tzinfo=None))
-        rows, findings = conform(so_far, job, path.name)
+        instants = _coarse_instants(raw, job, path.name)
+        rows, findings = conform(raw.filter(instants.is_null() | (instants <= now)), job, path.name)
         rows = rows.filter(_released_at(job, start) <= now)
-        if len(so_far) == len(raw):
+        if not (instants > now).any():
             installation.ledger.stop_clock(name, now)
     if rows.is_empty():
         raise DataError("ingest.empty", f'"{path}" has no usable row yet', "check the source and its zone")
@@ -92,40 +93,19 @@ def conform(raw: pl.DataFrame, job: DatasetJob, source: str) -> tuple[pl.DataFra
     _require_columns(raw.columns, job, source)
     findings: list[Finding] = []
     rows = raw.select(
-        pl.col(job.series).cast(pl.String).str.strip_chars().alias("series"),
+        _series_names(raw, job, source).alias("series"),
         _parsed_time(raw, job, source).alias("time"),
         *[pl.col(name) for name in job.channels],
     )
-    rows = _drop(
-        rows,
-        pl.any_horizontal(pl.col("series", "time").is_null()),
-        findings,
-        "ingest.null_key",
-        "rows without series or time were left out",
-    )
+    no_key = pl.col("series").is_null() | pl.col("time").is_null()
+    rows = _drop(rows, no_key, findings, "ingest.null_key", "rows without series or time were left out")
     rows = _as_numbers(rows, job, source)
     rows = _to_utc(rows, job, findings)
-    rows = _drop(
-        rows,
-        ~pl.struct(pl.all()).is_first_distinct(),
-        findings,
-        "ingest.repeated",
-        "rows that repeat another one in every column were left out",
-    )
-    rows = _drop(
-        rows,
-        pl.col("time").dt.epoch("us") % (job.step.total_seconds() * 1e6) != 0,
-        findings,
-        "ingest.off_grid",
-        f"rows whose time is not a multiple of {job.frequency} were left out",
-    )
-    rows = _drop(
-        rows,
-        ~pl.struct("series", "time").is_last_distinct(),
-        findings,
-        "ingest.conflicting",
-        "rows with a series and time that a later row has too were left out",
-    )
+    repeats = ~pl.struct(pl.all()).is_first_distinct()
+    told = "rows that repeat another one in every column were left out"
+    rows = _drop(rows, repeats, findings, "ingest.repeated", told)
+    told = "rows with a series and time that a later row has too were left out"
+    rows = _drop(rows, ~pl.struct("series", "time").is_last_distinct(), findings, "ingest.conflicting", told)
     return _within_bounds(rows, job, findings).sort("series", "time"), findings
 
 
@@ -162,26 +142,51 @@ def _require_columns(present: Iterable[str], job: DatasetJob, source: str) -> No
             )
 
 
+def _series_names(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
+    names = raw[job.series]
+    if names.dtype.is_nested():
+        raise DataError("ingest.malformed_series", f'"{source}": column "{job.series}" holds {names.dtype}', "give names")
+    names = names.cast(pl.String).str.strip_chars()
+    return names.set(names == "", None)
+
+
 def _parsed_time(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
     times = raw[job.time]
     if isinstance(times.dtype, pl.Datetime):
         return times.dt.cast_time_unit("us")
     if times.dtype == pl.Date:
         return times.cast(pl.Datetime("us"))
-    text = times.cast(pl.String)
-    parsed = text.str.to_datetime(time_unit="us", strict=False, ambiguous="null")
-    bad = raw.with_row_index("row", offset=1).filter(parsed.is_null() & text.is_not_null())
+    if times.dtype == pl.Null:
+        return times.cast(pl.Datetime("us"))
+    parsed = pl.Series(job.time, [None] * len(times), dtype=pl.Datetime("us"))
+    if times.dtype == pl.String:
+        try:
+            parsed = times.str.strip_chars().str.to_datetime(time_unit="us", strict=False)
+        except pl.exceptions.PolarsError:
+            pass  # no format can be read from the first rows: none of them is a time
+    bad = raw.with_row_index("__row", offset=1).filter(parsed.is_null() & times.is_not_null())
     if len(bad):
         raise DataError(
             "ingest.malformed_time",
-            f'"{source}", row {bad["row"][0]}: "{bad[job.time][0]}" in column "{job.time}" is not a time '
+            f'"{source}", row {bad["__row"][0]}: "{bad[job.time][0]}" in column "{job.time}" is not a time '
             f"({len(bad)} such rows)",
             'write times as "2013-01-31 17:00:00"',
         )
     return parsed
 
 
+def _coarse_instants(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
+    """Return UTC times that are right but for the doubled hour, whose two instants become the earlier one."""
+    times = _parsed_time(raw, job, source)
+    if times.dtype.time_zone is None:  # type: ignore[attr-defined]  # _parsed_time returns datetimes
+        times = times.dt.replace_time_zone(job.tz.key, ambiguous="earliest", non_existent="null")
+    return times.dt.convert_time_zone("UTC")
+
+
 def _as_numbers(rows: pl.DataFrame, job: DatasetJob, source: str) -> pl.DataFrame:
+    for name in job.channels:
+        if rows[name].dtype.is_nested() or rows[name].dtype.is_temporal():
+            raise DataError("ingest.not_a_number", f'"{source}": column "{name}" holds {rows[name].dtype}', "give numbers")
     numbers = rows.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in job.channels)
     for name in job.channels:
         bad = rows.filter(numbers[name].is_null() & rows[name].is_not_null())
@@ -196,32 +201,39 @@ def _as_numbers(rows: pl.DataFrame, job: DatasetJob, source: str) -> pl.DataFram
 
 
 def _to_utc(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.DataFrame:
-    dtype = rows.schema["time"]
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+    is_aware = rows.schema["time"].time_zone is not None  # type: ignore[attr-defined]  # _parsed_time gives datetimes
+    if job.counts_days:
+        # A day is a date: local midnight wherever the zone's clock stands, told as midnight UTC.
+        wall = pl.col("time").dt.convert_time_zone(job.zone).dt.replace_time_zone(None) if is_aware else pl.col("time")
+        rows = _drop_off_grid(rows, wall, timedelta(days=1), job, findings)
+        return rows.with_columns(time=wall.dt.replace_time_zone("UTC").cast(TIME))
+    rows = _drop_off_grid(rows, pl.col("time"), job.step, job, findings)
+    if is_aware:
         return rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
-    # In autumn the local hour between two offsets comes twice: the first row of a series for it is the earlier instant,
-    # the second the later. A source that tells it once means the earlier.
-    again = pl.col("time").cum_count().over("series", "time") > 1
+    # In autumn the local hour between two offsets comes twice: of a series' rows for it the first is the earlier
+    # instant, the second the later, and so on if the file repeats itself. A source that tells it once means the earlier.
     local = rows.with_columns(
-        first=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="earliest", non_existent="null"),
-        second=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="latest", non_existent="null"),
-        again=again,
+        __first=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="earliest", non_existent="null"),
+        __second=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="latest", non_existent="null"),
+        __again=pl.int_range(pl.len()).over("series", "time") % 2 == 1,
     )
-    ambiguous = local.filter(pl.col("first") != pl.col("second"))
+    ambiguous = local.filter(pl.col("__first") != pl.col("__second"))
     if len(ambiguous):
-        told = (
-            "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
-        )
+        told = "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
         findings.append(Finding("ingest.doubled_hour", len(ambiguous), told, _places(ambiguous)))
-    local = _drop(
-        local,
-        pl.col("first").is_null(),
-        findings,
-        "ingest.missing_hour",
-        "rows at local times that spring's clock change skips were left out",
-    )
-    chosen = pl.when("again").then("second").otherwise("first").dt.convert_time_zone("UTC").cast(TIME)
-    return local.with_columns(time=chosen).drop("first", "second", "again")
+    told = "rows at local times that spring's clock change skips were left out"
+    local = _drop(local, pl.col("__first").is_null(), findings, "ingest.missing_hour", told)
+    chosen = pl.when("__again").then("__second").otherwise("__first").dt.convert_time_zone("UTC").cast(TIME)
+    return local.with_columns(time=chosen).drop("__first", "__second", "__again")
+
+
+def _drop_off_grid(
+    rows: pl.DataFrame, wall: pl.Expr, step: timedelta, job: DatasetJob, findings: list[Finding]
+) -> pl.DataFrame:
+    # Naive times are measured on the wall: full hours of a zone half an hour from UTC are full hours.
+    is_off = wall.dt.epoch("us") % int(step.total_seconds() * 1e6) != 0
+    told = f"rows whose time is not a multiple of {job.frequency} were left out"
+    return _drop(rows, is_off, findings, "ingest.off_grid", told)
 
 
 def _within_bounds(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from forecast.errors import DataError
 def read_csv(path: Path) -> pl.DataFrame:
     """Read a CSV file with a header; every column stays text, so that ingest can name the cell that is no number."""
     try:
-        return pl.read_csv(path, infer_schema=False, null_values=["", "NA", "NaN", "nan", "null"])
+        return pl.read_csv(path, glob=False, infer_schema=False, null_values=["", "NA", "NaN", "nan", "null"])
     except pl.exceptions.PolarsError as error:
         raise DataError(
             "source.malformed",

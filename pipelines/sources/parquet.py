@@ -12,7 +12,7 @@ from forecast.errors import DataError
 def read_parquet(path: Path) -> pl.DataFrame:
     """Read a Parquet file."""
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a truncated file panics
         raise DataError(
             "source.malformed",
