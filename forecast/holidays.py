@@ -23,5 +23,7 @@ def holiday_calendar(place: str, years: Iterable[int]) -> tuple[date, ...]:
     if country not in known:
         raise ConfigError("holidays.unknown", f'no holidays are known for "{country}"', nearest(country, known))
     if subdivision and subdivision not in known[country]:
-        raise ConfigError("holidays.unknown", f'no holidays are known for "{place}"', nearest(subdivision, known[country]))
+        raise ConfigError(
+            "holidays.unknown", f'no holidays are known for "{place}"', nearest(subdivision, known[country])
+        )
     return tuple(sorted(holidays.country_holidays(country, subdiv=subdivision or None, years=tuple(years))))

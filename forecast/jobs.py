@@ -238,7 +238,7 @@ class DatasetJob(_Strict):
 
     @property
     def counts_days(self) -> bool:
-        """Whether a step is whole days: its rows are then dates, told as midnight UTC, whatever the zone's clock does."""
+        """Whether a step is whole days: rows are then dates, told as midnight UTC, whatever the zone's clock does."""
         return self.step >= timedelta(days=1)
 
     @property

@@ -31,6 +31,8 @@ class Panel:
     """[S, T, C], whether a target was really observed: scores count only these."""
     filled: Mapping[str, int]
     """Number of filled values per channel."""
+    interpolated: NDArray[np.bool_] | None = None
+    """[S, T, C + P], whether a value was read off between its observed neighbours, and so knows what came after it."""
 
     @property
     def steps(self) -> int:

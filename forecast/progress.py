@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -13,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 _QUIET_SECONDS = 10.0
 
 
-class Step(Protocol):
-    """One piece of long work."""
+class Step:
+    """One piece of long work; this one is watched by nobody."""
 
     def reach(self, fraction: float) -> None:
         """Say that a fraction of the work is done."""
@@ -50,7 +49,7 @@ class Reporter:
             lines.say(f"done in {time.monotonic() - lines.began:.1f} s")
 
 
-class _Bar:
+class _Bar(Step):
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
@@ -62,7 +61,7 @@ class _Bar:
         self._progress.update(self._task, note=text)
 
 
-class _Lines:
+class _Lines(Step):
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
         self._title = title

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime
@@ -99,7 +99,7 @@ class Calibration(_Strict):
 class Manifest(_Strict):
     """Everything that belongs to a network's numbers, stored beside it; the service reads only this."""
 
-    format: int = 1
+    format: Literal[1] = 1
     dataset: str
     model_name: str
     model_version: str
@@ -151,6 +151,18 @@ class ServedModel:
         """Run the bare network on scaled inputs, named as in ``inputs``: [B, H, C, Q], or Q = 1 for a point model."""
         output: NDArray[np.float32] = self._session.run(None, dict(feeds))[0]
         return output
+
+    def example(self) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+        """Return inputs of the right names and shapes, all zero, and the network's answer to them."""
+        manifest = self.manifest
+        sizes = {
+            "past_target": (manifest.lookback, len(manifest.targets)),
+            "past_covariates": (manifest.lookback, len(manifest.past)),
+            "historic_future_covariates": (manifest.lookback, len(manifest.future)),
+            "future_covariates": (manifest.horizon, len(manifest.future)),
+        }
+        inputs = {name: np.zeros((1, *sizes[name]), np.float32) for name in self.inputs}
+        return inputs, self.run(inputs)
 
     def predict(self, targets: Array, past: Array, future: Array, series: Sequence[str]) -> Prediction:
         """Forecast a batch of windows.
@@ -206,18 +218,23 @@ class ServedModel:
         return np.broadcast_to(output, (*output.shape[:3], len(manifest.quantiles)))
 
 
-def load(folder: Path) -> ServedModel:
-    """Load an exported model; a file that is not what the manifest says, or that answers differently, is refused."""
+def load(folder: Path, digest: str | None = None) -> ServedModel:
+    """Load an exported model; a file that is not what the manifest says, or that answers differently, is refused.
+
+    ``digest`` is what the ledger knows of the manifest itself, see :func:`manifest_digest`.
+    """
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        content = (folder / MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(content)
     except FileNotFoundError as error:
         raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
     except (OSError, ValidationError) as error:
         raise StorageError(
             "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
         ) from error
-    for name, digest in ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest)):
-        if sha256(folder / name) != digest:
+    known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
+    for name, expected in known:
+        if expected is not None and sha256(folder / name) != expected:
             raise StorageError(
                 "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
             )
@@ -236,21 +253,23 @@ def load(folder: Path) -> ServedModel:
 
 def store(folder: Path, network: Path, golden: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> Manifest:
     """Write a model folder completely or not at all; ``manifest`` lacks only the digests, which are computed here."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    half_made = Path(tempfile.mkdtemp(prefix=".half-made-", dir=folder.parent))
+    half_made = folder.parent / f".half-made-{uuid.uuid4().hex}"
     try:
+        half_made.mkdir(parents=True)
         shutil.copyfile(network, half_made / NETWORK)
         np.savez(half_made / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types its keywords as a flag
         made = Manifest.model_validate(
             {**manifest, "network_digest": sha256(half_made / NETWORK), "golden_digest": sha256(half_made / GOLDEN)}
         )
         (half_made / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
-        for file in half_made.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
+        for target in (*half_made.iterdir(), half_made):
+            _flush(target)
+        if folder.exists():  # never in the way of a model that is there: it may be the champion
+            raise StorageError(
+                "model.exists", f'there is a model in "{folder}" already', "give the new one another version"
+            )
         half_made.rename(folder)
+        _flush(folder.parent)
     except OSError as error:
         raise StorageError(
             "model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk"
@@ -258,6 +277,11 @@ def store(folder: Path, network: Path, golden: Mapping[str, NDArray[Any]], manif
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
     return made
+
+
+def manifest_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's manifest, which holds the digests of its other files: it stands for the whole."""
+    return sha256(folder / MANIFEST)
 
 
 def session(network: Path, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -279,11 +303,19 @@ def sha256(path: Path) -> str:
         ) from error
 
 
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _moments(values: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     finite = np.isfinite(values)
     count = np.maximum(finite.sum(axis=0), 1)
     mean = np.where(finite, values, 0.0).sum(axis=0) / count
     variance = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0) / count
     deviation = np.sqrt(variance)
-    deviation[deviation < 1e-9] = 1.0
+    deviation[deviation <= 1e-9 * np.abs(mean)] = 1.0  # constant, up to rounding, in whatever unit
     return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from forecast.errors import TrainingError
 from forecast.evaluation import Backtest
@@ -86,8 +87,11 @@ def cut(panel: Panel, job: DatasetJob, first: int, last: int, stride: int = 1) -
         known = np.concatenate([panel.targets[number], panel.past[number]], axis=1)
         whole = np.isfinite(known).all(axis=1)
         usable = begins[sliding_window_view(whole, lookback)[begins].all(axis=1)] if len(begins) else begins
-        targets.append(windows(panel.targets[number], lookback, usable))
-        past.append(windows(panel.past[number], lookback, usable))
+        seen = windows(known, lookback, usable)
+        if panel.interpolated is not None:
+            seen = _as_known_then(seen, known, panel.interpolated[number], usable + lookback - 1)
+        targets.append(seen[..., : panel.targets.shape[2]])
+        past.append(seen[..., panel.targets.shape[2] :])
         future.append(windows(calendar, lookback + horizon, usable))
         actual.append(windows(truth[number], horizon, usable + lookback))
         origins += [panel.time(int(begin) + lookback) for begin in usable]
@@ -106,6 +110,20 @@ def cut(panel: Panel, job: DatasetJob, first: int, last: int, stride: int = 1) -
         np.concatenate(future),
         np.concatenate(actual),
     )
+
+
+def _as_known_then(seen: Array, known: Array, interpolated: NDArray[np.bool_], last: NDArray[np.int_]) -> Array:
+    """Put back what look-backs [N, L, K] that end in a gap looked like before the gap's other side was known.
+
+    There the last observed value stands, as it does when a forecast is issued: an interpolated one would be a glance
+    ahead. ``last`` is the last row of each look-back.
+    """
+    rows = np.arange(len(known))[:, None]
+    before = np.maximum.accumulate(np.where(interpolated, -1, rows), axis=0)  # the latest row that is not interpolated
+    gap = (rows - before)[last]  # [N, K]
+    carried = np.take_along_axis(known, np.maximum(before, 0), axis=0)[last]
+    is_in_gap = np.arange(seen.shape[1])[None, :, None] >= seen.shape[1] - gap[:, None, :]
+    return np.where(is_in_gap, carried[:, None, :], seen)
 
 
 def backtest(model: ServedModel, windows: Windows) -> Backtest:

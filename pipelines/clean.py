@@ -26,6 +26,13 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
         raise DataError("history.empty", "the data set has no times", 'run "forecast ingest" first')
     times = pl.datetime_range(first, last, job.step, eager=True).cast(TIME).alias("time")
     names = tuple(rows["series"].unique().sort())
+    off = rows.filter((pl.col("time") - first).dt.total_microseconds() % int(job.step.total_seconds() * 1e6) != 0)
+    if len(off):
+        raise DataError(
+            "history.off_grid",
+            f"{len(off)} rows do not lie a multiple of {job.frequency} after the first, such as {off['time'][0]}",
+            "set the frequency of the data in the job file",
+        )
     grid = (
         pl.DataFrame({"series": names})
         .join(times.to_frame(), how="cross")
@@ -38,6 +45,8 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
         return frame.select(columns).cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(*shape, len(columns))
 
     targets = cube(whole, job.targets)
+    columns = (*job.targets, *job.past_covariates)
+    is_linear = np.asarray([job.channels[name].fill is Fill.LINEAR for name in columns])
     return Panel(
         series=names,
         start=first,
@@ -46,6 +55,7 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
         past=cube(whole, job.past_covariates),
         observed=np.isfinite(cube(grid, job.targets)),
         filled={name: whole[name].count() - grid[name].count() for name in job.channels},
+        interpolated=np.isfinite(cube(whole, columns)) & ~np.isfinite(cube(grid, columns)) & is_linear,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -145,7 +146,9 @@ def _require_columns(present: Iterable[str], job: DatasetJob, source: str) -> No
 def _series_names(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
     names = raw[job.series]
     if names.dtype.is_nested():
-        raise DataError("ingest.malformed_series", f'"{source}": column "{job.series}" holds {names.dtype}', "give names")
+        raise DataError(
+            "ingest.malformed_series", f'"{source}": column "{job.series}" holds {names.dtype}', "give names"
+        )
     names = names.cast(pl.String).str.strip_chars()
     return names.set(names == "", None)
 
@@ -160,10 +163,8 @@ def _parsed_time(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
         return times.cast(pl.Datetime("us"))
     parsed = pl.Series(job.time, [None] * len(times), dtype=pl.Datetime("us"))
     if times.dtype == pl.String:
-        try:
+        with contextlib.suppress(pl.exceptions.PolarsError):  # raised if no row looks like a time
             parsed = times.str.strip_chars().str.to_datetime(time_unit="us", strict=False)
-        except pl.exceptions.PolarsError:
-            pass  # no format can be read from the first rows: none of them is a time
     bad = raw.with_row_index("__row", offset=1).filter(parsed.is_null() & times.is_not_null())
     if len(bad):
         raise DataError(
@@ -186,7 +187,9 @@ def _coarse_instants(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Seri
 def _as_numbers(rows: pl.DataFrame, job: DatasetJob, source: str) -> pl.DataFrame:
     for name in job.channels:
         if rows[name].dtype.is_nested() or rows[name].dtype.is_temporal():
-            raise DataError("ingest.not_a_number", f'"{source}": column "{name}" holds {rows[name].dtype}', "give numbers")
+            raise DataError(
+                "ingest.not_a_number", f'"{source}": column "{name}" holds {rows[name].dtype}', "give numbers"
+            )
     numbers = rows.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in job.channels)
     for name in job.channels:
         bad = rows.filter(numbers[name].is_null() & rows[name].is_not_null())
@@ -211,7 +214,7 @@ def _to_utc(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.
     if is_aware:
         return rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
     # In autumn the local hour between two offsets comes twice: of a series' rows for it the first is the earlier
-    # instant, the second the later, and so on if the file repeats itself. A source that tells it once means the earlier.
+    # instant, the second the later, and so on if the file repeats itself. A source telling it once means the earlier.
     local = rows.with_columns(
         __first=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="earliest", non_existent="null"),
         __second=pl.col("time").dt.replace_time_zone(job.zone, ambiguous="latest", non_existent="null"),
@@ -219,7 +222,9 @@ def _to_utc(rows: pl.DataFrame, job: DatasetJob, findings: list[Finding]) -> pl.
     )
     ambiguous = local.filter(pl.col("__first") != pl.col("__second"))
     if len(ambiguous):
-        told = "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
+        told = (
+            "local times that autumn's clock change doubles: the first row is the earlier instant, a second the later"
+        )
         findings.append(Finding("ingest.doubled_hour", len(ambiguous), told, _places(ambiguous)))
     told = "rows at local times that spring's clock change skips were left out"
     local = _drop(local, pl.col("__first").is_null(), findings, "ingest.missing_hour", told)

@@ -16,7 +16,7 @@ from forecast.jobs import DatasetJob
 from forecast.lake import FORECASTS
 from forecast.ledger import Issuance
 from forecast.panel import Panel
-from forecast.runtime import Prediction, ServedModel, load
+from forecast.runtime import Manifest, Prediction, ServedModel, load
 from pipelines.clean import clean
 from pipelines.features import known_future
 
@@ -43,7 +43,13 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     if latest and (latest.data_version, latest.model_version) == (version, champion.model_version):
         return latest, False
     panel = clean(table.read(version=version), job)
-    model = load(installation.home.models / champion.folder)
+    model = load(installation.home.models / champion.folder, champion.digest)
+    if not fits(model.manifest, job):
+        raise UnavailableError(
+            "forecast.champion_outdated",
+            f"{champion.model_version} was trained for other channels or another frequency than the job file's",
+            f'run "forecast train {name}"',
+        )
     prediction = extend(model, panel, job, model.manifest.horizon)
     issued_at = installation.clock(name).now()
     issuance = Issuance(
@@ -66,6 +72,12 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     installation.forecasts(name).append(rows.select(list(FORECASTS)))
     installation.ledger.issue(issuance)  # the forecast becomes visible here, whole
     return issuance, True
+
+
+def fits(manifest: Manifest, job: DatasetJob) -> bool:
+    """Whether a model forecasts what the job file asks for, from the columns that it names, in this order."""
+    theirs = (manifest.targets, manifest.past, manifest.step_seconds)
+    return theirs == (job.targets, job.past_covariates, job.step.total_seconds())
 
 
 def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> Prediction:

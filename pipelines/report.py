@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from forecast.errors import StorageError
 from forecast.figures import fan, page
 from forecast.installation import Installation
 from forecast.ledger import Issuance
@@ -43,7 +44,11 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
                 )
             )
     path = installation.home.reports / f"{name}.html"
-    path.write_text(page(figures, f"{name}: forecast {issuance.forecast_id}"), encoding="utf-8")
+    try:
+        path.write_text(page(figures, f"{name}: forecast {issuance.forecast_id}"), encoding="utf-8")
+    except OSError as error:
+        told = f'cannot write "{path}" ({error.strerror})'
+        raise StorageError("report.not_written", told, "check the folder and the disk") from error
     return path
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
-import numpy as np
-import plotly.graph_objects as go
-
 from forecast.clock import SystemClock
-from forecast.errors import ForecastError, UnavailableError
+from forecast.errors import ForecastError, TrainingError, UnavailableError
 from forecast.evaluation import Evidence, score
-from forecast.figures import by_lead, fan
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.ledger import Champion
@@ -22,10 +17,11 @@ from forecast.panel import Panel
 from forecast.progress import Reporter
 from forecast.promotion import Verdict, decide
 from forecast.registry import ModelRun, Registry
-from forecast.runtime import ServedModel, load
+from forecast.runtime import ServedModel, load, manifest_digest
 from pipelines.backtest import Slices, Windows, backtest, cut
 from pipelines.clean import clean
-from pipelines.train import Trained, train
+from pipelines.track import code_version, data_digest, log_comparison, log_training, parameters
+from pipelines.train import Trained, check_models, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,24 @@ class Night:
     champion: str
     """Model version that is champion now."""
     tracking_run: str
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Models that could not be trained, and why; the others were compared without them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What all models of a night share."""
+
+    name: str
+    installation: Installation
+    job: DatasetJob
+    panel: Panel
+    holdout: Windows
+    data_version: int
+    now: datetime
+    registry: Registry
+    tags: Mapping[str, str]
+    reporter: Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,95 +67,104 @@ class _Candidate:
 
 
 def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
-    """Train every model the job file names, and promote the best one if it beats the champion."""
+    """Train every model the job file names, and promote the best one if it beats the champion.
+
+    A model that fails leaves the others to the night; raises ``training.all_failed`` if none is left.
+    """
     job = installation.jobs.datasets[name]
+    check_models(job)
     table = installation.observations(name)
     if not table.exists:
         raise UnavailableError("history.empty", f"{name} has no rows to train on", f'run "forecast ingest {name}"')
     version = table.version
     panel = clean(table.read(version=version), job)
-    incumbent = _incumbent(name, installation, job)
+    incumbent, unfit = _incumbent(name, installation, job)
     first = Slices.of(panel, job).calibration
     if incumbent is not None:
         first = max(first, panel.index(incumbent.manifest.fitted_until))
     holdout = cut(panel, job, first, panel.steps)
-    now = installation.clock(name).now()
     registry = Registry(installation.home)
     tags = {
         "data_version": str(version),
-        "data_digest": _digest(panel),
+        "data_digest": data_digest(panel),
         "origins_digest": holdout.digest,
         "code_version": code_version(),
     }
+    now = installation.clock(name).now()
+    setting = _Setting(name, installation, job, panel, holdout, version, now, registry, tags, reporter)
     with registry.night(name, f"night {now:%Y-%m-%d %H:%M}", tags) as night:
-        candidates = [
-            _challenge(name, installation, panel, holdout, model_name, version, now, registry, night, tags, reporter)
-            for model_name in job.models
-        ]
+        candidates, failures = _challengers(setting, night)
         challenger = min(candidates, key=lambda candidate: candidate.evidence.pinball)
-        evidence = [candidate.evidence for candidate in candidates]
         reigning = None if incumbent is None else _scored(incumbent, holdout, job)
-        verdict = decide(challenger.evidence, reigning, job.training.min_gain)
-        leaderboard = sorted([*evidence, *([reigning] if reigning else [])], key=lambda item: item.pinball)
-        registry.describe(night, verdict.sentence, _markdown(leaderboard, job))
-        _log_comparison(registry, night, leaderboard, job)
+        verdict = decide(challenger.evidence, reigning, job.training.min_gain, unfit)
+        scored = [candidate.evidence for candidate in candidates] + ([reigning] if reigning else [])
+        leaderboard = tuple(sorted(scored, key=lambda item: item.pinball))
+        log_comparison(registry, night, leaderboard, verdict, job)
         if verdict.promote:
-            manifest = challenger.trained.manifest
-            promoted_at = SystemClock().now()
-            installation.ledger.promote(
-                Champion(
-                    name,
-                    manifest.model_name,
-                    manifest.model_version,
-                    challenger.trained.folder,
-                    manifest.network_digest,
-                    promoted_at,
-                    verdict.sentence,
-                )
-            )
-            registry.promote(name, challenger.run.run_id, challenger.uri, manifest.model_version, verdict.sentence)
-    kept = challenger.trained.folder if verdict.promote else None
-    for candidate in candidates:  # MLflow keeps every exported file; the home keeps those that were champion
-        if candidate.trained.folder != kept:
-            shutil.rmtree(installation.home.models / candidate.trained.folder, ignore_errors=True)
+            _promote(setting, challenger, verdict)
+    _sweep(setting, candidates)
     champion = installation.ledger.champion(name)
-    if champion is None:  # pragma: no cover - the first verdict promotes unless nothing is finite
-        raise UnavailableError(
-            "forecast.no_champion", f"{name} has no champion: {verdict.sentence}", "see the models' runs in MLflow"
-        )
+    if champion is None:
+        told = f"{name} has no champion: {verdict.sentence}"
+        raise UnavailableError("forecast.no_champion", told, "see the models' runs in MLflow")
     return Night(
-        name, version, panel.time(first), panel.end, tuple(leaderboard), verdict, champion.model_version, night
+        name, version, panel.time(first), panel.end, leaderboard, verdict, champion.model_version, night, failures
     )
 
 
-def _challenge(
-    name: str, installation: Installation, panel: Panel, holdout: Windows, model_name: str, version: int, now: datetime,
-    registry: Registry, night: str, tags: dict[str, str], reporter: Reporter,
-) -> _Candidate:  # fmt: skip
-    job = installation.jobs.datasets[name]
-    with reporter.step(model_name) as step, registry.model_run(name, night, model_name, tags) as run:
-        run.params(_parameters(job, model_name))
-        trained = train(
-            name, job, panel, model_name,
-            models=installation.home.models, data_version=version, data_digest=tags["data_digest"], now=now, step=step,
-        )  # fmt: skip
-        evidence = _scored(trained.served, holdout, job)
-        step.note(f"pinball {evidence.pinball:.4f}")
-        uri = _log(registry, run, trained, evidence, holdout, panel, job, installation)
-    return _Candidate(trained, evidence, run, uri)
-
-
-def _incumbent(name: str, installation: Installation, job: DatasetJob) -> ServedModel | None:
+def _incumbent(name: str, installation: Installation, job: DatasetJob) -> tuple[ServedModel | None, str]:
+    """Return the champion if it can be scored beside challengers of this job file; else why it cannot."""
     champion = installation.ledger.champion(name)
     if champion is None:
-        return None
+        return None, ""
     try:
-        model = load(installation.home.models / champion.folder)
-    except ForecastError:
-        return None  # a model that cannot be loaded cannot serve either: any challenger is better
+        model = load(installation.home.models / champion.folder, champion.digest)
+    except ForecastError as error:
+        return None, f"{champion.model_version} cannot be loaded ({error.fact})"
     manifest = model.manifest
-    fits = (manifest.targets, manifest.past, manifest.lookback, manifest.horizon, manifest.quantiles)
-    return model if fits == (job.targets, job.past_covariates, job.lookback, job.horizon, job.quantiles) else None
+    theirs = (manifest.targets, manifest.past, manifest.lookback, manifest.horizon, manifest.quantiles)
+    ours = (job.targets, job.past_covariates, job.lookback, job.horizon, job.quantiles)
+    if theirs != ours:
+        return None, f"{champion.model_version} was trained for other channels, quantiles, look-back or horizon"
+    return model, ""
+
+
+def _challengers(setting: _Setting, night: str) -> tuple[list[_Candidate], dict[str, str]]:
+    candidates, failures = [], {}
+    for model_name in setting.job.models:
+        try:
+            candidates.append(_challenge(setting, night, model_name))
+        except TrainingError as error:
+            failures[model_name] = f"[{error.code}] {error}"
+    if not candidates:
+        raise TrainingError("training.all_failed", f"no model could be trained: {'; '.join(failures.values())}")
+    return candidates, failures
+
+
+def _challenge(setting: _Setting, night: str, model_name: str) -> _Candidate:
+    with (
+        setting.reporter.step(model_name) as step,
+        setting.registry.model_run(setting.name, night, model_name, setting.tags) as run,
+    ):
+        run.params(parameters(setting.job, model_name))
+        trained = train(
+            setting.name,
+            setting.job,
+            setting.panel,
+            model_name,
+            models=setting.installation.home.models,
+            data_version=setting.data_version,
+            data_digest=setting.tags["data_digest"],
+            now=setting.now,
+            step=step,
+        )
+        evidence = _scored(trained.served, setting.holdout, setting.job)
+        step.note(f"pinball {evidence.pinball:.4f}")
+        log_training(run, trained, evidence, setting.holdout, setting.panel, setting.job)
+        uri = setting.registry.log_model(
+            run, setting.installation.home.models / trained.folder, *trained.served.example()
+        )
+    return _Candidate(trained, evidence, run, uri)
 
 
 def _scored(model: ServedModel, holdout: Windows, job: DatasetJob) -> Evidence:
@@ -150,99 +173,26 @@ def _scored(model: ServedModel, holdout: Windows, job: DatasetJob) -> Evidence:
     return score(manifest.model_name, manifest.model_version, holdout.digest, result, job.targets, job.horizons)
 
 
-def _parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
-    shared = {
-        "model": model_name, "lookback": job.lookback, "horizon": job.horizon, "quantiles": job.quantiles,
-        "batch_size": job.training.batch_size, "max_epochs": job.training.max_epochs, "budget": job.training.budget,
-        "stride": job.training.stride, "seed": job.training.seed,
-    }  # fmt: skip
-    return shared | job.options.get(model_name, {})
+def _promote(setting: _Setting, challenger: _Candidate, verdict: Verdict) -> None:
+    manifest, folder = challenger.trained.manifest, challenger.trained.folder
+    champion = Champion(
+        dataset=setting.name,
+        model_name=manifest.model_name,
+        model_version=manifest.model_version,
+        folder=folder,
+        digest=manifest_digest(setting.installation.home.models / folder),
+        promoted_at=SystemClock().now(),
+        verdict=verdict.sentence,
+    )
+    setting.installation.ledger.promote(champion)
+    setting.registry.promote(
+        setting.name, challenger.run.run_id, challenger.uri, manifest.model_version, verdict.sentence
+    )
 
 
-def _log(
-    registry: Registry,
-    run: ModelRun,
-    trained: Trained,
-    evidence: Evidence,
-    holdout: Windows,
-    panel: Panel,
-    job: DatasetJob,
-    installation: Installation,
-) -> str:
-    now = int(SystemClock().now().timestamp() * 1000)
-    numbers = {
-        "holdout.pinball": evidence.pinball,
-        "holdout.coverage": evidence.coverage,
-        **{f"holdout.mae.h{h}": value for h, value in evidence.mae.items()},
-        **{f"holdout.mse.h{h}": value for h, value in evidence.mse.items()},
-        **{f"holdout.mae.{channel}": value for channel, value in evidence.channel_mae.items()},
-        "training.seconds": trained.seconds,
-        "training.epochs": float(trained.epochs),
-    }
-    run.metrics(numbers, now)
-    for curve, values in trained.losses.items():
-        run.curve(curve, values, now)
-    run.curve("holdout.pinball_by_lead", evidence.pinball_by_lead, now)
-    run.tags({"model_version": trained.manifest.model_version, "windows": str(evidence.windows)})
-    for channel in range(len(job.targets)):
-        run.figure(_example(trained.served, holdout, panel, job, channel), f"forecasts/{job.targets[channel]}.html")
-    folder = installation.home.models / trained.folder
-    sizes = {
-        "past_target": (job.lookback, len(job.targets)),
-        "past_covariates": (job.lookback, len(job.past_covariates)),
-        "historic_future_covariates": (job.lookback, len(trained.manifest.future)),
-        "future_covariates": (job.horizon, len(trained.manifest.future)),
-    }
-    inputs = {name: np.zeros((1, *sizes[name]), np.float32) for name in trained.served.inputs}
-    return registry.log_model(run, folder, inputs, trained.served.run(inputs))
-
-
-def _example(model: ServedModel, holdout: Windows, panel: Panel, job: DatasetJob, channel: int) -> go.Figure:
-    """Draw the newest held-out origin of the first series, with what came true."""
-    window = max(i for i, name in enumerate(holdout.series) if name == panel.series[0])
-    part = slice(window, window + 1)
-    forecast = model.predict(holdout.targets[part], holdout.past[part], holdout.future[part], holdout.series[part])
-    origin = panel.index(holdout.origins[window])
-    history = [panel.time(i).astimezone(job.tz) for i in range(origin - job.lookback, origin)]
-    times = [panel.time(i).astimezone(job.tz) for i in range(origin, origin + job.horizon)]
-    levels = model.manifest.quantiles
-    truth = [None if np.isnan(value) else float(value) for value in holdout.actual[window, :, channel]]
-    name = job.targets[channel]
-    return fan(
-        f"{model.manifest.model_name}: {name} at {panel.series[0]}", job.channels[name].unit,
-        (history, holdout.targets[window, :, channel].tolist()), times,
-        forecast.quantiles[0, :, channel, model.median].tolist(), forecast.quantiles[0, :, channel, 0].tolist(),
-        forecast.quantiles[0, :, channel, -1].tolist(), f"{levels[-1] - levels[0]:.0%} band", (times, truth),
-    )  # fmt: skip
-
-
-def _log_comparison(registry: Registry, night: str, leaderboard: list[Evidence], job: DatasetJob) -> None:
-    curves = {f"{item.model_name} {item.model_version[-6:]}": item.pinball_by_lead for item in leaderboard}
-    figure = by_lead(f"Pinball loss by lead time, {job.frequency} steps", "standard deviations", curves)
-    registry.figure(night, figure, "pinball_by_lead.html")
-
-
-def _markdown(leaderboard: list[Evidence], job: DatasetJob) -> str:
-    names = ["model", "pinball", *[f"MAE {horizon}" for horizon in job.horizons], "coverage"]
-    rows = [
-        [
-            item.model_version,
-            f"{item.pinball:.4f}",
-            *[f"{item.mae[h]:.3f}" for h in job.horizons],
-            f"{item.coverage:.1%}",
-        ]
-        for item in leaderboard
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows))
-
-
-def _digest(panel: Panel) -> str:
-    digest = hashlib.sha256(repr((panel.series, panel.start, panel.step)).encode())
-    digest.update(np.ascontiguousarray(panel.targets).tobytes())
-    digest.update(np.ascontiguousarray(panel.past).tobytes())
-    return digest.hexdigest()
-
-
-def code_version() -> str:
-    """Return the version of the installed package."""
-    return importlib.metadata.version("forecast-service")
+def _sweep(setting: _Setting, candidates: list[_Candidate]) -> None:
+    """Remove challengers that did not become champion; MLflow keeps every exported file."""
+    champion = setting.installation.ledger.champion(setting.name)
+    for candidate in candidates:
+        if champion is None or candidate.trained.folder != champion.folder:
+            shutil.rmtree(setting.installation.home.models / candidate.trained.folder, ignore_errors=True)

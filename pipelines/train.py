@@ -6,6 +6,7 @@ import copy
 import logging
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from forecast.errors import ConfigError, TrainingError, nearest
 from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.progress import Step
-from forecast.runtime import Calibration, Manifest, Scaler, ServedModel, load, session, sha256, store
+from forecast.runtime import Calibration, Manifest, Scaler, ServedModel, load, session, store
 from forecast.settings import cores
 from forecast.vocabulary import parse_duration
 from models.catalog import CATALOG, BuildRequest, ModelName
@@ -94,7 +95,7 @@ def train(
             raw = ServedModel(Manifest(**manifest, network_digest="", golden_digest=""), session(network))
             manifest["calibration"] = calibrate(raw, calibration_windows, parse_duration("1d"))
             golden = _golden(raw, calibration_windows)
-            version = f"{model_name}-{now:%Y%m%dT%H%M%S}-{sha256(network)[:6]}"
+            version = f"{model_name}-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"  # a replay's clock may stand still
             folder = f"{name}/{version}"
             store(models / folder, network, golden, manifest | {"model_version": version})
     except ModelError as error:
@@ -106,6 +107,15 @@ def train(
             "lower training.batch_size or the model's width",
         ) from error
     return Trained(folder, load(models / folder), watch.epochs, seconds, watch.losses)
+
+
+def check_models(job: DatasetJob) -> None:
+    """Build every model the job file names once, so that a mistake is told before any of them has trained."""
+    for model_name in job.models:
+        try:
+            _build(job, model_name, _Watch(Step(), job))
+        except ModelError as error:
+            raise ConfigError(error.code, f"{model_name}: {error}") from error
 
 
 def _build(job: DatasetJob, model_name: str, watch: _Watch) -> Any:

@@ -299,16 +299,16 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
 def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
     """Store a repeat-last model in a home and make it the champion of its data set."""
     from forecast.ledger import Champion
+    from forecast.runtime import manifest_digest
 
     def make(
         installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any
     ) -> Manifest:
         job = installation.jobs.datasets[dataset]
         manifest = store_model(installation.home.models / version, job, dataset=dataset, **changes)
+        digest = manifest_digest(installation.home.models / version)
         installation.ledger.promote(
-            Champion(
-                dataset, manifest.model_name, version, version, manifest.network_digest, EPOCH, "crowned by a test"
-            )
+            Champion(dataset, manifest.model_name, version, version, digest, EPOCH, "crowned by a test")
         )
         return manifest
 

@@ -298,7 +298,7 @@ def test_storing_a_model_a_second_time_never_takes_the_first_one_away(
 
     with monkeypatch.context() as dying:
         dying.setattr(Path, "rename", die)
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, StorageError):
             store_model(tmp_path / "models" / "m", tiny_job)
     assert load(tmp_path / "models" / "m").manifest.model_version == "m"
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.errors import ConfigError
 from forecast.jobs import DatasetJob, JobFile
 from pipelines.features import FUTURE_FEATURES, known_future
 
@@ -112,8 +111,3 @@ def test_a_subdivision_has_holidays_of_its_own() -> None:
     )
     assert bavaria.all()
     assert not berlin.any()
-
-
-def test_holidays_of_nowhere_are_told() -> None:
-    with pytest.raises(ConfigError, match="holidays"):
-        known_future(datetime(2023, 1, 1, tzinfo=UTC), HOUR, 1, plain_job("UTC", "XX"))
