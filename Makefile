@@ -15,7 +15,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

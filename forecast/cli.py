@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from forecast.console import ERR, OUT, leaderboard, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
@@ -29,6 +32,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     epilog="Start with: forecast init my-home && cd my-home && forecast ingest && forecast train && forecast up",
 )
+
+_AT_END = ExitStack()
+"""Closes what a command opened when it ends, however it ends."""
 
 HomeOption = Annotated[
     Path | None,
@@ -62,7 +68,11 @@ def init(
     if as_json:
         print_json({"home": str(home.path), "job_file": str(home.job_file)})
     else:
-        OUT.print(f'made "{home.job_file}" for the sample data set; next: [bold]forecast ingest --home {home.path}[/]')
+        command = f"forecast ingest --home {shlex.quote(str(home.path))}"
+        OUT.print(
+            f'made "{escape(str(home.job_file))}" for the sample data set; next: [bold]{escape(command)}[/]',
+            soft_wrap=True,  # a path that is broken over lines cannot be copied
+        )
 
 
 @app.command()
@@ -70,7 +80,7 @@ def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Js
     """Bring new rows of a data set in; rows that are there already change nothing."""
     from pipelines.ingest import ingest as bring_in
 
-    installation = Installation.open(home)
+    installation = _opened(home)
     name, _ = installation.jobs.dataset(dataset)
     receipt = bring_in(name, installation)
     if as_json:
@@ -82,7 +92,7 @@ def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Js
 @app.command()
 def train(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
-    installation = Installation.open(home)
+    installation = _opened(home)
     name, _ = installation.jobs.dataset(dataset)
     _train(installation, name, as_json=as_json)
 
@@ -99,7 +109,7 @@ def forecast_(
     """Issue a forecast with the champion from the newest rows, and write it as an HTML report."""
     if horizon is not None:
         Horizon(horizon)
-    installation = Installation.open(home)
+    installation = _opened(home)
     name, _ = installation.jobs.dataset(dataset)
     _forecast(installation, name, horizon, as_json=as_json)
 
@@ -113,7 +123,7 @@ def serve(
     """Serve forecasts over REST, with a page at / and the interface's documentation at /docs."""
     from api.server import serve as run_service
 
-    run_service(Installation.open(home), host, port)
+    run_service(_opened(home), host, port)
 
 
 @app.command()
@@ -123,13 +133,13 @@ def schedule(home: HomeOption = None) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    Scheduler(Installation.open(home)).run()
+    Scheduler(_opened(home)).run()
 
 
 @app.command()
 def ui(port: UiPortOption = 5000, home: HomeOption = None) -> None:
     """Open MLflow's UI on the runs of this home."""
-    installation = Installation.open(home)
+    installation = _opened(home)
     require_free_port(port, "--ui-port")
     member = _mlflow(installation.home, port)
     with Supervisor([member], installation.home.logs) as supervisor:
@@ -143,7 +153,7 @@ def up(
     host: HostOption = "127.0.0.1", port: PortOption = 8000, ui_port: UiPortOption = 5000, home: HomeOption = None
 ) -> None:
     """Run service, scheduler and MLflow UI together until Ctrl-C, then stop all of them."""
-    installation = Installation.open(home)
+    installation = _opened(home)
     with _everything(installation, host, port, ui_port) as supervisor:
         supervisor.wait_until_ready()
         if not supervisor.stopping:
@@ -155,7 +165,7 @@ def up(
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show each data set's champion and latest forecast, and the latest runs of jobs."""
-    installation = Installation.open(home)
+    installation = _opened(home)
     ledger = installation.ledger
     datasets = {
         name: {
@@ -171,7 +181,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         return
     for name, job in installation.jobs.datasets.items():
         champion, issuance = ledger.champion(name), ledger.issuance(name)
-        OUT.print(f"[bold]{name}[/]: {champion.verdict if champion else 'no champion yet'}")
+        OUT.print(f"[bold]{name}[/]: {escape(champion.verdict) if champion else 'no champion yet'}")
         if issuance:
             print_issuance(issuance, job, is_new=False)
     OUT.print(runs_table(runs))
@@ -183,7 +193,7 @@ def worker(run_id: int, home: HomeOption = None) -> None:
     from forecast.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if not work(Installation.open(home), run_id, OUT):
+    if not work(_opened(home), run_id, OUT):
         raise typer.Exit(1)
 
 
@@ -203,7 +213,7 @@ def demo(
         require_free_port(number, option)
     if not Home(folder.absolute()).job_file.exists():
         init(folder)
-    installation = Installation.open(folder)
+    installation = _opened(folder)
     name, _ = installation.jobs.dataset(None)
     OUT.rule("1. ingest")
     print_receipt(bring_in(name, installation))
@@ -212,7 +222,7 @@ def demo(
     if champion is None:
         _train(installation, name, as_json=False)
     else:
-        OUT.print(f"reusing the champion of an earlier demo: {champion.verdict}")
+        OUT.print(f"reusing the champion of an earlier demo: {champion.verdict}", markup=False)
     OUT.rule("3. forecast")
     _forecast(installation, name, None, as_json=False)
     OUT.rule("4. service, scheduler, MLflow UI")
@@ -230,12 +240,20 @@ def main() -> None:
     # OpenMP threads that spin while they wait slow a training tenfold as soon as anything runs beside it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        with _AT_END:
+            app()
     except ForecastError as error:
         print_error(error, as_json="--json" in sys.argv)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _opened(home: Path | None) -> Installation:
+    """Open an installation whose ledger is closed when the command ends."""
+    installation = Installation.open(home)
+    _AT_END.enter_context(installation.ledger)
+    return installation
 
 
 def _write_sample_job(home: Home) -> None:
@@ -258,7 +276,9 @@ def _train(installation: Installation, name: str, *, as_json: bool) -> None:
         print_json(night)
     else:
         OUT.print(leaderboard(night, installation.jobs.datasets[name]))
-        OUT.print(night.verdict.sentence)
+        for model, reason in night.failures.items():
+            OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
+        OUT.print(night.verdict.sentence, markup=False)
 
 
 def _forecast(installation: Installation, name: str, horizon: int | None, *, as_json: bool) -> None:
@@ -271,7 +291,7 @@ def _forecast(installation: Installation, name: str, horizon: int | None, *, as_
         print_json({"issuance": issuance, "is_new": is_new, "report": str(report)})
     else:
         print_issuance(issuance, installation.jobs.datasets[name], is_new=is_new)
-        OUT.print(f"  plot: {report}")
+        OUT.print(f"  plot: {report}", markup=False, soft_wrap=True)
 
 
 def _everything(installation: Installation, host: str, port: int, ui_port: int) -> Supervisor:
@@ -279,7 +299,9 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
         raise ConfigError(
             "port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port"
         )
-    require_free_port(port, "--port", host)
+    from api.server import listen
+
+    listen(host, port).close()  # refused here, in words, and not in a log
     require_free_port(ui_port, "--ui-port")
     ours = [sys.executable, "-m", "forecast"]
     home = ["--home", str(installation.home.path)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from forecast.errors import ForecastError
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from pipelines.ingest import Receipt
     from pipelines.retrain import Night
 
-OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+OUT = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+ERR = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 NAIVE, LINEAR = "seasonal_naive", "linear"
 
@@ -38,7 +40,7 @@ def print_error(error: ForecastError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(json.dumps({"code": error.code, "message": error.fact, "remedy": error.remedy}) + "\n")
     else:
-        ERR.print(f"[bold red]error[/]: {_escaped(str(error))} [dim]({error.code})[/]")
+        ERR.print(f"[bold red]error[/]: {escape(str(error))} [dim]({error.code})[/]")
 
 
 def print_receipt(receipt: Receipt) -> None:
@@ -52,8 +54,8 @@ def print_receipt(receipt: Receipt) -> None:
         OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
     for finding in receipt.findings:
         OUT.print(
-            f"  [yellow]{finding.code}[/]: {finding.count} {_escaped(finding.told)}; "
-            f"first: {_escaped(', '.join(finding.first))}"
+            f"  [yellow]{finding.code}[/]: {finding.count} {escape(finding.told)}; "
+            f"first: {escape(', '.join(finding.first))}"
         )
 
 
@@ -77,7 +79,7 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     for item in rows:
         is_champion = item.model_version == night.champion
         table.add_row(
-            f"[bold green]{item.model_version} (champion)[/]" if is_champion else item.model_version,
+            f"[bold green]{escape(item.model_version)} (champion)[/]" if is_champion else escape(item.model_version),
             f"{item.pinball:.4f}",
             *[f"{item.mae[horizon]:.3f}" for horizon in job.horizons],
             f"{item.coverage:.1%}",
@@ -93,7 +95,7 @@ def print_issuance(issuance: Issuance, job: DatasetJob, *, is_new: bool) -> None
         f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} "
         f"{'[green]issued[/]' if is_new else 'already issued, still stands'}\n"
         f"  {issuance.horizon} steps of {job.frequency} from {issuance.origin.astimezone(job.tz):%Y-%m-%d %H:%M %Z}, "
-        f"model {issuance.model_version}, data version {issuance.data_version}, "
+        f"model {escape(issuance.model_version)}, data version {issuance.data_version}, "
         f"{issuance.imputed_fraction:.1%} of the look-back imputed"
     )
 
@@ -107,7 +109,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         colour = colours.get(run.state, "white")
         table.add_row(
-            str(run.run_id), run.job, run.logical_date, f"[{colour}]{run.state}[/]", _escaped(run.reason or "")
+            str(run.run_id), escape(run.job), run.logical_date, f"[{colour}]{run.state}[/]", escape(run.reason or "")
         )
     return table
 
@@ -133,10 +135,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, float) and value != value:  # noqa: PLR0124  # NaN has no place in JSON
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has neither NaN nor infinity
         return None
     return value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -11,7 +11,9 @@ from datetime import tzinfo
 from apscheduler.triggers.cron import CronTrigger
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_PART = re.compile(r"(?:(?P<all>\*)|(?P<first>[0-7]|[a-z]{3})(?:-(?P<last>[0-7]|[a-z]{3}))?)(?:/(?P<step>[1-9][0-9]?))?")
+_PART = re.compile(
+    r"(?:(?P<all>\*)|(?P<first>[0-7]|[a-z]{3})(?:-(?P<last>[0-7]|[a-z]{3}))?)(?:/(?P<step>[1-9][0-9]?))?"
+)
 
 
 def cron_trigger(text: str, zone: tzinfo | str) -> CronTrigger:
@@ -25,9 +27,7 @@ def cron_trigger(text: str, zone: tzinfo | str) -> CronTrigger:
         message = f'"{text}" has {len(fields)} fields, not the five of cron: minute, hour, day, month, day of the week'
         raise ValueError(message)
     minute, hour, day, month, weekday = fields
-    return CronTrigger(
-        minute=minute, hour=hour, day=day, month=month, day_of_week=_named_days(weekday), timezone=zone
-    )
+    return CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=_named_days(weekday), timezone=zone)
 
 
 def _named_days(field: str) -> str:

@@ -72,7 +72,7 @@ def score(
         model_version=version,
         origins_digest=digest,
         windows=len(result.origins),
-        pinball=float(np.nanmean(loss)),
+        pinball=metrics.observed_mean(loss),
         coverage=metrics.coverage(result.actual, result.quantiles[..., 0], result.quantiles[..., -1]),
         promised_coverage=result.levels[-1] - result.levels[0],
         mae={h: metrics.mean_absolute_error(actual[:, :h], scaled_median[:, :h]) for h in horizons},
@@ -81,6 +81,6 @@ def score(
             channel: metrics.mean_absolute_error(result.actual[..., c], median[..., c])
             for c, channel in enumerate(channels)
         },
-        pinball_by_lead=tuple(np.nanmean(loss, axis=(0, 2)).tolist()),
+        pinball_by_lead=tuple(metrics.observed_mean(loss[:, lead]) for lead in range(loss.shape[1])),
         is_finite=bool(np.isfinite(result.quantiles).all() and np.isfinite(result.mean).all()),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -70,7 +71,7 @@ def page(figures: Sequence[go.Figure], title: str) -> str:
     """Return a self-contained HTML page of figures: plotly's script is inside, nothing is fetched."""
     parts = [figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(figures)]
     style = "body{font-family:system-ui,sans-serif;margin:1rem auto;max-width:1100px}"
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
     return f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>'
 
 

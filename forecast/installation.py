@@ -47,4 +47,4 @@ def replay_start(job: DatasetJob) -> datetime | None:
     start = job.source.start
     if start is None:
         return None
-    return (start if start.tzinfo else start.replace(tzinfo=job.tz)).astimezone(UTC)
+    return (start if start.tzinfo else start.replace(tzinfo=job.schedule_tz)).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""Run a command that ends when its parent does, even if the parent is killed: ``python -m forecast.leash COMMAND ...``.
+"""Run a command that ends when its parent does, even if it is killed: ``python -m forecast.leash PARENT COMMAND ...``.
 
 Linux keeps the wish across ``exec``; elsewhere the command simply runs.
 """
@@ -15,18 +15,21 @@ _PR_SET_PDEATHSIG = 1
 
 
 def leashed(command: Sequence[str]) -> list[str]:
-    """Return the command line that runs ``command`` on a leash."""
-    return [sys.executable, "-m", "forecast.leash", *command]
+    """Return the command line that runs ``command`` on a leash held by this process."""
+    return [sys.executable, "-m", "forecast.leash", str(os.getpid()), *command]
 
 
 def main() -> None:
     """Ask for SIGTERM at the parent's death, then become the command."""
-    parent = os.getppid()
+    parent, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the wish was heard
+        if os.getppid() != parent:  # it died before the wish was heard, perhaps before the first line here
             sys.exit(1)
-    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  # no shell is wanted
+    try:
+        os.execvp(command[0], command)  # noqa: S606  # no shell is wanted
+    except OSError as error:
+        sys.exit(f'cannot run "{command[0]}" ({error.strerror})')
 
 
 if __name__ == "__main__":

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, RowMapping
 
 from forecast.errors import NotFoundError, StorageError
 
 _METADATA = sa.MetaData()
+_BUSY_SECONDS = 10
 _LAST_ROWS = timedelta(hours=6)  # rows of a replay come up to three hours late
+_TAKE_TURNS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7082024)"}
 _BIG_KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only an INTEGER key
 
 
@@ -161,11 +167,37 @@ class Ledger:
         """
         with _told_errors():
             engine = sa.create_engine(url)
+            if engine.dialect.name not in _TAKE_TURNS:
+                raise StorageError(
+                    "ledger.failed", f"the ledger cannot lie in {engine.dialect.name}", "use SQLite or PostgreSQL"
+                )
             if engine.dialect.name == "sqlite":
                 sa.event.listen(engine, "connect", _set_up_sqlite)
-            _METADATA.create_all(engine)
         ledger = cls(engine)
-        with ledger._transaction() as connection:  # its own
+        try:
+            ledger._make_tables()
+        except StorageError:
+            ledger.close()
+            raise
+        return ledger
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make_tables(self) -> None:
+        with self._transaction() as connection:
+            # Of several first openings at once, one makes the tables and the others find them.
+            connection.exec_driver_sql(_TAKE_TURNS[connection.dialect.name])
+            _METADATA.create_all(connection)
             found = connection.execute(sa.select(SCHEMA.c.version)).scalar()
             if found is None:
                 connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
@@ -175,7 +207,6 @@ class Ledger:
                     f"the ledger was made by another release (schema {found}, this one has {SCHEMA_VERSION})",
                     "use that release, or a new home",
                 )
-        return ledger
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -281,11 +312,16 @@ class Ledger:
 
     def clock(self, dataset: str, start: datetime) -> datetime:
         """Return the position of a replay, which begins at ``start``."""
+        query = sa.select(CLOCKS.c.position).where(CLOCKS.c.dataset == dataset)
         with self._transaction() as connection:
-            found = connection.execute(sa.select(CLOCKS.c.position).where(CLOCKS.c.dataset == dataset)).scalar()
-            if found is None:
-                connection.execute(sa.insert(CLOCKS).values(dataset=dataset, position=start))
-        return found or start
+            found: datetime | None = connection.execute(query).scalar()
+            if found is not None:
+                return found
+            # Two may ask for the first time at once: the second finds what the first wrote.
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(insert(CLOCKS).values(dataset=dataset, position=start).on_conflict_do_nothing())
+            begun: datetime = connection.execute(query).scalar_one()
+        return begun
 
     def move_clock(self, dataset: str, position: datetime) -> None:
         """Move a replay on, unless it has stopped; only the scheduler does."""
@@ -298,11 +334,14 @@ class Ledger:
 
     def stop_clock(self, dataset: str, position: datetime) -> None:
         """Stop a replay for good where its source has no more rows: nothing new would ever come."""
+        until = sa.literal(position + _LAST_ROWS, _UtcTime)
+        # The scheduler moves it on while the source is read: time never goes back.
+        latest = sa.case((CLOCKS.c.position > until, CLOCKS.c.position), else_=until)
         with self._transaction() as connection:
             connection.execute(
                 sa.update(CLOCKS)
                 .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False))
-                .values(stopped=True, position=position + _LAST_ROWS)
+                .values(stopped=True, position=latest)
             )
 
 
@@ -319,11 +358,27 @@ def _told_errors() -> Iterator[None]:
         ) from error
 
 
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+    _switch_to_wal(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    # Of two that open a new database at once SQLite refuses one the switch, whatever busy_timeout says.
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _run(row: RowMapping) -> Run:

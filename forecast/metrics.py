@@ -9,14 +9,24 @@ import numpy as np
 from forecast.panel import Array
 
 
+def observed_mean(losses: Array) -> float:
+    """Return the mean of all that is not NaN; NaN if nothing was observed.
+
+    >>> observed_mean(np.array([1.0, np.nan, 3.0]))
+    2.0
+    """
+    observed = losses[~np.isnan(losses)]
+    return float(observed.mean()) if observed.size else float("nan")
+
+
 def mean_absolute_error(actual: Array, predicted: Array) -> float:
     """Return the mean of |actual - predicted|."""
-    return float(np.nanmean(np.abs(actual - predicted)))
+    return observed_mean(np.abs(actual - predicted))
 
 
 def mean_squared_error(actual: Array, predicted: Array) -> float:
     """Return the mean of (actual - predicted)^2."""
-    return float(np.nanmean((actual - predicted) ** 2))
+    return observed_mean((actual - predicted) ** 2)
 
 
 def pinball(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:

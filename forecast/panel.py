@@ -49,5 +49,5 @@ class Panel:
         return self.start + self.step * index
 
     def index(self, time: datetime) -> int:
-        """Return the row of a time, which may lie before the start or beyond the end."""
-        return int((time - self.start) / self.step)
+        """Return the row at or before a time, which may lie before the start or beyond the end."""
+        return (time - self.start) // self.step

@@ -33,12 +33,14 @@ class Reporter:
         """Show one step while the body runs."""
         if self._console.is_terminal:
             columns = (
-                TextColumn("{task.description:<18}"),
+                TextColumn("{task.description:<18}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TimeElapsedColumn(),
             )
-            with Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=self._console) as progress:
+            with Progress(
+                *columns, TextColumn("{task.fields[note]}", style="dim", markup=False), console=self._console
+            ) as progress:
                 bar = _Bar(progress, progress.add_task(title, total=1.0, note=""))
                 yield bar
                 bar.reach(1.0)
@@ -70,7 +72,8 @@ class _Lines(Step):
         self.began = self._said
 
     def say(self, text: str) -> None:
-        self._console.print(", ".join(filter(None, (f"{self._title}: {text}", self._note))), highlight=False)
+        line = ", ".join(filter(None, (f"{self._title}: {text}", self._note)))
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def reach(self, fraction: float) -> None:
         if time.monotonic() - self._said >= _QUIET_SECONDS:

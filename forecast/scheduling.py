@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -20,6 +21,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from filelock import FileLock, Timeout
 
 from forecast.clock import Clock, SystemClock
+from forecast.cron import cron_trigger
 from forecast.errors import ConflictError, ForecastError
 from forecast.installation import Installation, replay_start
 from forecast.leash import leashed
@@ -28,13 +30,15 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_TICK = timedelta(seconds=5)
 """A replay moves on by at most this much real time at once: a suspended laptop does not skip a week."""
 
+_INSTANT = timedelta(microseconds=1)
+
 KINDS = ("refresh", "retrain")
 
 
 def latest_due(trigger: CronTrigger, after: datetime, now: datetime) -> datetime | None:
     """Return the latest time of a cron schedule in (after, now]: however many were missed, they become one.
 
-    >>> hourly = CronTrigger.from_crontab("0 * * * *", timezone="UTC")
+    >>> hourly = cron_trigger("0 * * * *", "UTC")
     >>> latest_due(hourly, datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 3, 7, 5, tzinfo=UTC)).isoformat()
     '2013-01-03T07:00:00+00:00'
     """
@@ -42,10 +46,11 @@ def latest_due(trigger: CronTrigger, after: datetime, now: datetime) -> datetime
     while True:
         begin = max(after, now - window)
         found = None
-        fire = trigger.get_next_fire_time(None, begin + timedelta(microseconds=1))
+        fire = trigger.get_next_fire_time(None, begin + _INSTANT)
         while fire is not None and fire <= now:
             found = fire
-            fire = trigger.get_next_fire_time(None, fire + timedelta(microseconds=1))
+            # In UTC: of an hour that autumn doubles, the local sum would come back to the first half for ever.
+            fire = trigger.get_next_fire_time(None, fire.astimezone(UTC) + _INSTANT)
         if found is not None or begin == after:
             return found
         window *= 2
@@ -91,6 +96,8 @@ class Scheduler:
             except (KeyboardInterrupt, SystemExit):
                 pass
             finally:
+                if beat.running:
+                    beat.shutdown(wait=True)  # a tick that still runs could start a worker that nobody stops
                 self.stop()
 
     def tick(self) -> None:
@@ -122,7 +129,8 @@ class Scheduler:
 
     def _move_replays(self) -> None:
         now = self._clock.now()
-        elapsed = min(now - self._last_tick, _LONGEST_TICK)
+        # Not below zero: a machine's clock may be set back, a replay never goes back.
+        elapsed = min(max(now - self._last_tick, timedelta()), _LONGEST_TICK)
         self._last_tick = now
         for dataset, job in self._installation.jobs.datasets.items():
             start = replay_start(job)
@@ -148,19 +156,21 @@ class Scheduler:
         name = f"{dataset}/{kind}"
         now = self._installation.clock(dataset).now()
         last = self._installation.ledger.last_logical_date(name)
-        # fold=1: of the hour that autumn doubles, the later one, so that its date is not due a second time.
-        after = (
-            datetime.fromisoformat(last).replace(tzinfo=job.tz, fold=1) if last else replay_start(job) or self._began
-        )
-        due = latest_due(CronTrigger.from_crontab(cron, timezone=job.tz), after.astimezone(UTC), now)
+        after = _latest_instant(last, job.schedule_tz) if last else replay_start(job) or self._began
+        due = latest_due(cron_trigger(cron, job.schedule_tz), after, now)
         if due is None:
             return
-        logical_date = due.astimezone(job.tz).replace(tzinfo=None).isoformat(timespec="minutes")
+        logical_date = due.astimezone(job.schedule_tz).replace(tzinfo=None).isoformat(timespec="minutes")
         run_id = self._installation.ledger.claim(name, dataset, kind, logical_date, self._clock.now())
         if run_id is None:
             return
         _LOG.info("%s for %s starts as run %d", name, logical_date, run_id)
-        self._workers[kind] = _Worker(run_id, start_worker(self._installation, run_id))
+        try:
+            self._workers[kind] = _Worker(run_id, start_worker(self._installation, run_id))
+        except OSError as error:
+            reason = f"its worker could not be started ({error})"
+            self._installation.ledger.end(run_id, "failed", self._clock.now(), reason)
+            _LOG.error("run %d: %s", run_id, reason)  # one line a run, not a traceback
 
 
 def start_worker(installation: Installation, run_id: int) -> subprocess.Popen[bytes]:
@@ -169,6 +179,15 @@ def start_worker(installation: Installation, run_id: int) -> subprocess.Popen[by
     command = [sys.executable, "-m", "forecast", "worker", str(run_id), "--home", str(installation.home.path)]
     with log.open("ab") as stream:
         return subprocess.Popen(leashed(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
+
+
+def _latest_instant(logical_date: str, zone: ZoneInfo) -> datetime:
+    """Return the last instant that a wall time can stand for, so that its logical date is not due a second time.
+
+    Of an hour that autumn doubles that is the later one (fold=1); of an hour that spring skips, fold=0.
+    """
+    wall = datetime.fromisoformat(logical_date).replace(tzinfo=zone)
+    return max(wall.astimezone(UTC), wall.replace(fold=1).astimezone(UTC))
 
 
 def _exit(signum: int, frame: FrameType | None) -> None:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from forecast.errors import ConfigError, NotFoundError, StorageError
 
 JOB_FILE = "forecast.toml"
@@ -50,12 +52,16 @@ class Home:
     @property
     def ledger_url(self) -> str:
         """Database of the ledger: SQLite inside the home unless ``FORECAST_LEDGER_URL`` says otherwise."""
-        return os.environ.get("FORECAST_LEDGER_URL") or f"sqlite:///{(self.path / 'ledger.db').as_posix()}"
+        # Escaped by its own rules: with a "?" or "%20" in a folder's name the database would lie elsewhere.
+        inside = sa.URL.create("sqlite", database=(self.path / "ledger.db").as_posix()).render_as_string()
+        return os.environ.get("FORECAST_LEDGER_URL") or inside
 
     @property
     def tracking_uri(self) -> str:
         """MLflow's store: SQLite inside the home unless ``MLFLOW_TRACKING_URI`` says otherwise."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.path / 'mlflow.db').as_posix()}"
+        file = (self.path / "mlflow.db").as_posix()
+        # Only what must be is escaped: MLflow makes the folder of this name as it stands, "Gr%C3%B6%C3%9Fe" too.
+        return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
 
     @property
     def artifacts(self) -> Path:
@@ -98,7 +104,7 @@ def cores() -> int:
     """Return how many cores one training may use: ``FORECAST_CORES``, else those this process may run on."""
     text = os.environ.get("FORECAST_CORES", "")
     if text:
-        if not text.isdigit() or int(text) < 1:
+        if not text.isdecimal() or int(text) < 1:
             raise ConfigError(
                 "cores.malformed", f'FORECAST_CORES="{text}" is not a positive whole number', "set it to 2"
             )

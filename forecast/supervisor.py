@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from forecast.errors import ConflictError, UnavailableError
 from forecast.leash import leashed
 
 _GRACE_SECONDS = 15.0
 _READY_SECONDS = 120.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows our own loopback addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +45,26 @@ class Supervisor:
         self._members = members
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
+        """What the signals did before."""
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, self._on_signal)
-        for member in self._members:
-            with (self._logs / f"{member.name}.log").open("ab") as log:
-                self._running[member.name] = subprocess.Popen(
-                    leashed(member.command),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the members in order
-                    env={**os.environ, **(member.environment or {})},
-                )
+            self._handlers[signum] = signal.signal(signum, self._on_signal)
+        try:
+            for member in self._members:
+                self._running[member.name] = self._start(member)
+        except UnavailableError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.stop()
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        self._handlers.clear()
 
     @property
     def stopping(self) -> bool:
@@ -104,6 +107,25 @@ class Supervisor:
             _signal_group(process, signal.SIGKILL)  # children that a member left behind
         self._running.clear()
 
+    def _start(self, member: Member) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **(member.environment or {})}
+        program = member.command[0]
+        # Asked beforehand: the leash starts in any case, and what it fails to run would only be seen as a death.
+        if shutil.which(program, path=environment.get("PATH")) is None:
+            raise _not_started(member, f'there is no program "{program}"')
+        try:
+            with (self._logs / f"{member.name}.log").open("ab") as log:
+                return subprocess.Popen(
+                    leashed(member.command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the members in order
+                    env=environment,
+                )
+        except OSError as error:
+            raise _not_started(member, str(error)) from error
+
     def _raise_if_dead(self) -> None:
         for name, process in self._running.items():
             code = process.poll()
@@ -133,6 +155,12 @@ def require_free_port(port: int, option: str, host: str = "127.0.0.1") -> None:
             ) from error
 
 
+def _not_started(member: Member, reason: str) -> UnavailableError:
+    return UnavailableError(
+        "member.not_started", f"{member.name} cannot be started ({reason})", "check the installation and the disk"
+    )
+
+
 def _signal_group(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signum)
@@ -140,7 +168,7 @@ def _signal_group(process: subprocess.Popen[bytes], signum: signal.Signals) -> N
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  # our own loopback address
+        with _DIRECT.open(url, timeout=2) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False

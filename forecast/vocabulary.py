@@ -12,7 +12,7 @@ from forecast.errors import ConfigError
 MAX_HORIZON = 10_000
 """The most steps one forecast may have, trained and recursive together."""
 
-_DURATION = re.compile(r"^(?P<count>[1-9]\d{0,5})(?P<unit>s|m|h|d|w)$")
+_DURATION = re.compile(r"(?P<count>[1-9][0-9]{0,5})(?P<unit>[smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -80,7 +80,7 @@ def parse_duration(text: str) -> timedelta:
     >>> parse_duration("36h")
     datetime.timedelta(days=1, seconds=43200)
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise ConfigError(
             "duration.malformed",

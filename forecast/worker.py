@@ -30,7 +30,8 @@ def work(installation: Installation, run_id: int, console: Console) -> bool:
     else:
         state = "succeeded"
     installation.ledger.end(run_id, state, SystemClock().now(), summary)
-    console.print(f"run {run_id} {state}: {summary}", highlight=False)
+    # As it is: "[code]" is no markup, and a line of a log is not wrapped.
+    console.print(f"run {run_id} {state}: {summary}", markup=False, emoji=False, highlight=False, soft_wrap=True)
     return state == "succeeded"
 
 

@@ -15,7 +15,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+]
 
 
 def free_ports(count: int) -> list[int]:
@@ -32,7 +36,10 @@ def shrink(job_file: Path) -> None:
     """Let the sample train in seconds: fewer models and epochs, nothing else changes."""
     text = job_file.read_text(encoding="utf-8")
     for old, new in (
-        ('models = ["seasonal_naive", "linear", "itransformer", "patch_tsmixer"]', 'models = ["seasonal_naive", "linear"]'),
+        (
+            'models = ["seasonal_naive", "linear", "itransformer", "patch_tsmixer"]',
+            'models = ["seasonal_naive", "linear"]',
+        ),
         ("patch_tsmixer = { patch_length = 24, patch_stride = 24, mix_channels = false }", ""),
         ("max_epochs = 20", "max_epochs = 1"),
     ):
@@ -65,7 +72,12 @@ def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(tmp_path: Path) -> 
             shrink(folder / "forecast.toml")
             continue
         done = subprocess.run(
-            [sys.executable, "-m", "forecast", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "forecast", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
     up = [sys.executable, "-m", "forecast", "up", "--port", str(port), "--ui-port", str(ui_port)]

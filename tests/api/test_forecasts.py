@@ -270,7 +270,9 @@ def test_without_its_model_a_forecast_is_served_but_not_prolonged(served: Served
 def test_a_forecast_that_comes_out_differently_is_not_prolonged(
     served: Served, crowned: Callable[..., Manifest]
 ) -> None:
-    crowned(served.home, served.issuance.model_version, bias=1.0)  # somebody replaced the files under its name
+    version = served.issuance.model_version
+    shutil.rmtree(served.home.home.models / version)
+    crowned(served.home, version, bias=1.0)  # somebody replaced the files under its name
     answer = served.get(horizon=25)
     assert (answer.status_code, answer.json()["code"]) == (503, "forecast.not_reproducible")
 
