@@ -228,9 +228,10 @@ def demo(
     OUT.rule("4. service, scheduler, MLflow UI")
     with _everything(installation, "127.0.0.1", port, ui_port) as supervisor:
         supervisor.wait_until_ready()
+        _print_addresses(port, ui_port)
         _first_night(installation, name, supervisor)
         if serving and not supervisor.stopping:
-            _print_addresses(port, ui_port)
+            OUT.print("the service goes on until Ctrl-C")
             supervisor.watch()
         OUT.print("stopping service, scheduler and MLflow UI")
 
@@ -332,7 +333,8 @@ def _mlflow(home: Home, port: int) -> Member:
 def _print_addresses(port: int, ui_port: int) -> None:
     OUT.print(f"  forecasts   http://127.0.0.1:{port}/")
     OUT.print(f"  REST docs   http://127.0.0.1:{port}/docs")
-    OUT.print(f"  MLflow UI   http://127.0.0.1:{ui_port}/")
+    # The query opens MLflow's pages for model training; without it a new browser starts among those for agents.
+    OUT.print(f"  MLflow UI   http://127.0.0.1:{ui_port}/#/experiments?workflowType=machine_learning", soft_wrap=True)
     OUT.print("  Ctrl-C stops all of them")
 
 

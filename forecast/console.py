@@ -66,7 +66,7 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     table = Table(
         title=f"{night.dataset}: {rows[0].windows} held-out windows, "
         f"{night.holdout_from:%Y-%m-%d} to {night.holdout_until:%Y-%m-%d}, "
-        "in standard deviations of each channel",
+        "in standard deviations of each channel; ★ is champion",
         title_justify="left",
     )
     table.add_column("model")
@@ -79,7 +79,7 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     for item in rows:
         is_champion = item.model_version == night.champion
         table.add_row(
-            f"[bold green]{escape(item.model_version)} (champion)[/]" if is_champion else escape(item.model_version),
+            f"[bold green]★ {escape(item.model_version)}[/]" if is_champion else f"  {escape(item.model_version)}",
             f"{item.pinball:.4f}",
             *[f"{item.mae[horizon]:.3f}" for horizon in job.horizons],
             f"{item.coverage:.1%}",

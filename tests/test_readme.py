@@ -1,6 +1,5 @@
 """The README's commands, run as a reader would run them, and its links and pictures."""
 
-import os
 import re
 import shlex
 import signal
@@ -8,16 +7,16 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.removeprefix("$ ")
-    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
 
@@ -62,8 +61,6 @@ def test_every_local_link_of_the_readme_leads_somewhere(link: str) -> None:
 def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(tmp_path: Path) -> None:
     folder = tmp_path
     port, ui_port = free_ports(2)
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    environment.pop("FORECAST_HOME", None)
     steps = [shlex.split(line) for line in COMMANDS if line.startswith(("forecast ", "cd "))]
     assert [step[1] for step in steps] == ["init", "my-home", "ingest", "train", "forecast", "up"]
     for program, *arguments in steps[:-1]:
@@ -74,14 +71,13 @@ def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(tmp_path: Path) -> 
         done = subprocess.run(
             [sys.executable, "-m", "forecast", *arguments],
             cwd=folder,
-            env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
     up = [sys.executable, "-m", "forecast", "up", "--port", str(port), "--ui-port", str(ui_port)]
-    with subprocess.Popen(up, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(up, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             printed = ""
@@ -90,10 +86,9 @@ def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(tmp_path: Path) -> 
                 assert line, f"forecast up ended early: {printed}"
                 printed += line
             curl = next(shlex.split(line)[1] for line in COMMANDS if line.startswith("curl "))
-            with urllib.request.urlopen(curl.replace(":8000", f":{port}"), timeout=10) as answer:
-                assert b'"series":"JFK"' in answer.read()
-            with urllib.request.urlopen(f"http://127.0.0.1:{ui_port}/", timeout=10) as answer:
-                assert b"MLflow" in answer.read()
+            answer = httpx.get(curl.replace(":8000", f":{port}"), timeout=10)
+            assert '"series":"JFK"' in answer.text
+            assert "MLflow" in httpx.get(f"http://127.0.0.1:{ui_port}/", timeout=10).text
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0
