@@ -60,7 +60,8 @@ def plan_for(query: Tensor, key: Tensor, count: int, *, backward: bool = False) 
         blocks=blocks,
         splits=triton.cdiv(blocks, per_split),
         blocks_per_split=per_split,
-        warps=8 if backward or large else 4,
+        # Before Hopper four warps spill the causal form (Triton 3.7), eight do not.
+        warps=8 if backward or large or not _on_hopper(query) else 4,
         stages=1 if tight else 2,
         # float32 products stay float32: tf32 would select other queries than the CPU does.
         precision="ieee" if query.dtype is torch.float32 else "tf32",
