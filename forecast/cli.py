@@ -1,7 +1,7 @@
 """The command line: every step of the service, for people and (with ``--json``) for machines.
 
 Exit codes: 0 done, 1 internal error, 2 wrong usage or job file, 3 not found, 4 bad data, 5 storage, 6 conflict (a port
-or a lock is taken), 7 training failed, 8 something needed first is not there yet.
+or a lock is taken), 7 training failed, 8 something needed first is not there yet, 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,9 +21,11 @@ from rich.markup import escape
 from forecast.console import ERR, OUT, leaderboard, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
-from forecast.settings import Home
+from forecast.settings import Home, home_at
 from forecast.supervisor import Member, Supervisor, require_free_port
 from forecast.vocabulary import Horizon
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="forecast",
@@ -60,8 +63,8 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Make a home: a folder with a job file for the sample data set, ready to be changed to your own data."""
-    home = Home(folder.expanduser().absolute())
-    if home.job_file.exists():
+    home = home_at(folder)
+    if home.is_made:
         raise ConflictError("home.exists", f'"{home.job_file}" exists already', "change it, or choose another folder")
     home.prepare()
     _write_sample_job(home)
@@ -140,11 +143,14 @@ def schedule(home: HomeOption = None) -> None:
 def ui(port: UiPortOption = 5000, home: HomeOption = None) -> None:
     """Open MLflow's UI on the runs of this home."""
     installation = _opened(home)
+    members = _mlflow(installation.home, port)
+    if not members:
+        OUT.print(f"MLflow's server is elsewhere: {_mlflow_address(installation.home, port)}", soft_wrap=True)
+        return
     require_free_port(port, "--ui-port")
-    member = _mlflow(installation.home, port)
-    with Supervisor([member], installation.home.logs) as supervisor:
+    with Supervisor(members, installation.home.logs) as supervisor:
         supervisor.wait_until_ready()
-        OUT.print(f"MLflow UI at http://127.0.0.1:{port} (Ctrl-C stops it)")
+        OUT.print(f"MLflow UI at {_mlflow_address(installation.home, port)} (Ctrl-C stops it)", soft_wrap=True)
         supervisor.watch()
 
 
@@ -157,7 +163,7 @@ def up(
     with _everything(installation, host, port, ui_port) as supervisor:
         supervisor.wait_until_ready()
         if not supervisor.stopping:
-            _print_addresses(port, ui_port)
+            _print_addresses(installation.home, host, port, ui_port)
             supervisor.watch()
         OUT.print("stopping")
 
@@ -193,6 +199,8 @@ def worker(run_id: int, home: HomeOption = None) -> None:
     from forecast.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A stopped worker leaves as a finished one does: MLflow's runs are ended, half-made models removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not work(_opened(home), run_id, OUT):
         raise typer.Exit(1)
 
@@ -211,7 +219,7 @@ def demo(
 
     for number, option in ((port, "--port"), (ui_port, "--ui-port")):
         require_free_port(number, option)
-    if not Home(folder.absolute()).job_file.exists():
+    if not home_at(folder).is_made:
         init(folder)
     installation = _opened(folder)
     name, _ = installation.jobs.dataset(None)
@@ -228,7 +236,7 @@ def demo(
     OUT.rule("4. service, scheduler, MLflow UI")
     with _everything(installation, "127.0.0.1", port, ui_port) as supervisor:
         supervisor.wait_until_ready()
-        _print_addresses(port, ui_port)
+        _print_addresses(installation.home, "127.0.0.1", port, ui_port)
         _first_night(installation, name, supervisor)
         if serving and not supervisor.stopping:
             OUT.print("the service goes on until Ctrl-C")
@@ -272,7 +280,11 @@ def _train(installation: Installation, name: str, *, as_json: bool) -> None:
     from forecast.progress import Reporter
     from pipelines.retrain import retrain
 
-    night = retrain(name, installation, Reporter(ERR if as_json else OUT))
+    try:
+        night = retrain(name, installation, Reporter(ERR if as_json else OUT))
+    except KeyboardInterrupt:
+        ERR.print("interrupted: nothing was promoted")
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         print_json(night)
     else:
@@ -301,23 +313,28 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
             "port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port"
         )
     from api.server import listen
+    from forecast.scheduling import only_one
 
-    listen(host, port).close()  # refused here, in words, and not in a log
+    # What would stop a member is refused here, in words, and not in a log.
+    listen(host, port).close()
     require_free_port(ui_port, "--ui-port")
+    with only_one(installation.home.locks / "scheduler.lock"):
+        pass
     ours = [sys.executable, "-m", "forecast"]
     home = ["--home", str(installation.home.path)]
-    address = f"[{host}]" if ":" in host else host
+    service = [*ours, "serve", "--host", host, "--port", str(port), *home]
     members = [
-        Member(
-            "service", [*ours, "serve", "--host", host, "--port", str(port), *home], f"http://{address}:{port}/healthz"
-        ),
+        Member("service", service, f"{_address(host, port)}/healthz"),
         Member("scheduler", [*ours, "schedule", *home]),
-        _mlflow(installation.home, ui_port),
+        *_mlflow(installation.home, ui_port),
     ]
     return Supervisor(members, installation.home.logs)
 
 
-def _mlflow(home: Home, port: int) -> Member:
+def _mlflow(home: Home, port: int) -> list[Member]:
+    """Return the MLflow server to start; none if ``MLFLOW_TRACKING_URI`` names one that runs elsewhere."""
+    if home.tracking_uri.startswith("http"):
+        return []
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", home.tracking_uri,
         "--default-artifact-root", home.artifacts.as_uri(), "--host", "127.0.0.1", "--port", str(port),
@@ -327,14 +344,23 @@ def _mlflow(home: Home, port: int) -> Member:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a queue for language-model evaluations; 20 s of start-up
     }
-    return Member("mlflow", command, f"http://127.0.0.1:{port}/health", environment)
+    return [Member("mlflow", command, f"http://127.0.0.1:{port}/health", environment)]
 
 
-def _print_addresses(port: int, ui_port: int) -> None:
-    OUT.print(f"  forecasts   http://127.0.0.1:{port}/")
-    OUT.print(f"  REST docs   http://127.0.0.1:{port}/docs")
+def _mlflow_address(home: Home, port: int) -> str:
+    base = home.tracking_uri if home.tracking_uri.startswith("http") else f"http://127.0.0.1:{port}"
     # The query opens MLflow's pages for model training; without it a new browser starts among those for agents.
-    OUT.print(f"  MLflow UI   http://127.0.0.1:{ui_port}/#/experiments?workflowType=machine_learning", soft_wrap=True)
+    return f"{base.rstrip('/')}/#/experiments?workflowType=machine_learning"
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _print_addresses(home: Home, host: str, port: int, ui_port: int) -> None:
+    OUT.print(f"  forecasts   {_address(host, port)}/")
+    OUT.print(f"  REST docs   {_address(host, port)}/docs")
+    OUT.print(f"  MLflow UI   {_mlflow_address(home, ui_port)}", soft_wrap=True)
     OUT.print("  Ctrl-C stops all of them")
 
 
@@ -342,7 +368,8 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     """Wait until the scheduler has issued forecasts and retrained once by the replay's clock."""
     ledger = installation.ledger
     job = installation.jobs.datasets[name]
-    if any(run.state == "succeeded" and run.kind == "retrain" for run in ledger.runs(dataset=name)):
+    earlier = ledger.runs(dataset=name, limit=1)
+    if earlier:  # an earlier demo went that far
         return
     speed = job.source.speed
     OUT.print(
@@ -351,7 +378,7 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     )
 
     def has_happened() -> bool:
-        nights = [run for run in ledger.runs(dataset=name) if run.kind == "retrain" and run.state != "running"]
+        nights = [run for run in ledger.runs(dataset=name) if run.kind == "retrain" and run.ended_at is not None]
         return bool(nights) and len(ledger.issuances(name)) >= 3
 
     supervisor.wait_for(has_happened, "three forecasts and a retrain", 600)

@@ -64,7 +64,7 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     rows = night.leaderboard
     naive, linear = _pinball(rows, NAIVE), _pinball(rows, LINEAR)
     table = Table(
-        title=f"{night.dataset}: {rows[0].windows} held-out windows, "
+        title=f"{night.dataset}: {rows[0].windows} held-out windows of {night.origins} origins, "
         f"{night.holdout_from:%Y-%m-%d} to {night.holdout_until:%Y-%m-%d}, "
         "in standard deviations of each channel; ★ is champion",
         title_justify="left",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -57,6 +57,8 @@ class Evidence:
     pinball_by_lead: tuple[float, ...]
     """Scaled, one value per lead time."""
     is_finite: bool
+    channel_coverage: Mapping[str, float] = field(default_factory=dict)
+    """As ``coverage``, for each channel alone: bands of one may be too wide while another's are too narrow."""
 
 
 def score(
@@ -83,4 +85,8 @@ def score(
         },
         pinball_by_lead=tuple(metrics.observed_mean(loss[:, lead]) for lead in range(loss.shape[1])),
         is_finite=bool(np.isfinite(result.quantiles).all() and np.isfinite(result.mean).all()),
+        channel_coverage={
+            channel: metrics.coverage(result.actual[..., c], result.quantiles[..., c, 0], result.quantiles[..., c, -1])
+            for c, channel in enumerate(channels)
+        },
     )

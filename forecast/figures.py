@@ -25,6 +25,7 @@ def fan(
     upper: Sequence[float],
     band: str,
     actual: tuple[Sequence[datetime], Sequence[float | None]] | None = None,
+    recursive_from: datetime | None = None,
 ) -> go.Figure:
     """Draw history, the median of a forecast, and the band around it; times are wall times of the data set's zone."""
     figure = go.Figure()
@@ -50,6 +51,11 @@ def fan(
         figure.add_scatter(
             x=list(actual[0]), y=list(actual[1]), name="came true", mode="lines", line=line | {"color": ACTUAL}
         )
+    if recursive_from is not None:
+        figure.add_vrect(
+            x0=recursive_from, x1=times[-1], fillcolor=HISTORY, opacity=0.08, line_width=0,
+            annotation_text="recursive: the band does not grow as it should", annotation_position="top left",
+        )  # fmt: skip
     if len(times):
         figure.add_vline(x=times[0], line={"width": 1, "dash": "dot", "color": HISTORY})
     return _dressed(figure, title, unit)

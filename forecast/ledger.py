@@ -166,7 +166,11 @@ class Ledger:
         release made it.
         """
         with _told_errors():
-            engine = sa.create_engine(url)
+            try:
+                engine = sa.create_engine(url)
+            except (ImportError, ValueError) as error:
+                told = f"FORECAST_LEDGER_URL cannot be used ({error})"
+                raise StorageError("ledger.failed", told, "mend it, and install the database's driver") from error
             if engine.dialect.name not in _TAKE_TURNS:
                 raise StorageError(
                     "ledger.failed", f"the ledger cannot lie in {engine.dialect.name}", "use SQLite or PostgreSQL"
@@ -276,6 +280,12 @@ class Ledger:
         with self._transaction() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else Champion(**{key: value for key, value in row.items() if key != "sequence"})
+
+    def champion_folders(self, dataset: str) -> frozenset[str]:
+        """Return the folders of all models that are or were champion."""
+        query = sa.select(CHAMPIONS.c.folder).where(CHAMPIONS.c.dataset == dataset)
+        with self._transaction() as connection:
+            return frozenset(connection.execute(query).scalars())
 
     # --- issuances --------------------------------------------------------------------------------------------------
 

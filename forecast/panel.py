@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -33,6 +33,18 @@ class Panel:
     """Number of filled values per channel."""
     interpolated: NDArray[np.bool_] | None = None
     """[S, T, C + P], whether a value was read off between its observed neighbours, and so knows what came after it."""
+
+    def only(self, series: Collection[str]) -> Panel:
+        """Return the panel of some of its series, in their order here."""
+        kept = [number for number, name in enumerate(self.series) if name in series]
+        return replace(
+            self,
+            series=tuple(self.series[number] for number in kept),
+            targets=self.targets[kept],
+            past=self.past[kept],
+            observed=self.observed[kept],
+            interpolated=None if self.interpolated is None else self.interpolated[kept],
+        )
 
     @property
     def steps(self) -> int:

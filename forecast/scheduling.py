@@ -77,7 +77,7 @@ class Scheduler:
 
     def run(self) -> None:
         """Beat until interrupted; a second scheduler of the same home is refused."""
-        with _only_one(self._installation.home.locks / "scheduler.lock"):
+        with only_one(self._installation.home.locks / "scheduler.lock"):
             for run in self._installation.ledger.runs(states=("running",)):
                 self._installation.ledger.end(
                     run.run_id, "abandoned", self._clock.now(), "the scheduler that started it is gone"
@@ -196,7 +196,8 @@ def _exit(signum: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock file while the body runs; raises ``scheduler.running`` if another process holds it."""
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)

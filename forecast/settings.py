@@ -68,6 +68,11 @@ class Home:
         """Folder of MLflow's artifacts when its store lies inside the home."""
         return self.path / "mlartifacts"
 
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a job file; raises ``home.not_readable`` if nobody may look."""
+        return _exists(self.job_file)
+
     def prepare(self) -> None:
         """Make the folders of the home, or say which one cannot be made."""
         for folder in (self.path, self.lake, self.models, self.logs, self.reports, self.locks):
@@ -87,10 +92,27 @@ class Home:
                 )
 
 
+def home_at(folder: Path) -> Home:
+    """Return the home in a folder, which need not be there yet."""
+    try:
+        return Home(folder.expanduser().absolute())
+    except RuntimeError as error:  # "~nobody"
+        raise ConfigError("home.no_such_user", f"no such user: {folder}", "write the folder out") from error
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError as error:
+        raise StorageError(
+            "home.not_readable", f'cannot look into "{file.parent}" ({error.strerror})', "choose a folder you may enter"
+        ) from error
+
+
 def find_home(given: Path | None) -> Home:
     """Return the home: the folder given, or named by ``FORECAST_HOME``, or the current one; it must hold a job file."""
-    home = Home(Path(given or os.environ.get("FORECAST_HOME") or ".").expanduser().absolute())
-    if not home.job_file.is_file():
+    home = home_at(Path(given or os.environ.get("FORECAST_HOME") or "."))
+    if not home.is_made:
         raise NotFoundError(
             "home.not_found",
             f'there is no {JOB_FILE} in "{home.path}"',

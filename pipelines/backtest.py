@@ -15,7 +15,7 @@ from forecast.errors import TrainingError
 from forecast.evaluation import Backtest
 from forecast.jobs import DatasetJob
 from forecast.panel import Array, Panel
-from forecast.runtime import Calibration, ServedModel
+from forecast.runtime import Calibration, Scaler, ServedModel
 from forecast.vocabulary import parse_duration
 from pipelines.features import known_future
 
@@ -126,8 +126,12 @@ def _as_known_then(seen: Array, known: Array, interpolated: NDArray[np.bool_], l
     return np.where(is_in_gap, carried[:, None, :], seen)
 
 
-def backtest(model: ServedModel, windows: Windows) -> Backtest:
-    """Forecast every window in batches, in original units."""
+def backtest(model: ServedModel, windows: Windows, unit: Scaler | None = None) -> Backtest:
+    """Forecast every window in batches, in original units.
+
+    Scores are to be told in deviations of ``unit``, one scaler for all models that are compared; the model's own if
+    it stands alone.
+    """
     parts = [
         model.predict(windows.targets[part], windows.past[part], windows.future[part], windows.series[part])
         for part in _batches(len(windows.series))
@@ -139,7 +143,7 @@ def backtest(model: ServedModel, windows: Windows) -> Backtest:
         mean=np.concatenate([part.mean for part in parts]),
         quantiles=np.concatenate([part.quantiles for part in parts]),
         levels=model.manifest.quantiles,
-        deviations=model.manifest.scaler.deviations(windows.series),
+        deviations=(unit or model.manifest.scaler).deviations(windows.series),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 import data
@@ -15,11 +16,13 @@ from forecast.errors import DataError, NotFoundError, StorageError, nearest
 from forecast.installation import Installation, replay_start
 from forecast.jobs import DatasetJob
 from forecast.lake import TIME
+from pipelines.clean import clean
 from pipelines.sources import SOURCES
 
 _SHOWN = 3
 _LATE_ONE_IN = 50
 _LATENESS = "3h"
+_NO_TEXT = (pl.Binary, pl.Object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,14 @@ def ingest(name: str, installation: Installation) -> Receipt:
         rows = rows.filter(_released_at(job, start) <= now)
         if not (instants > now).any():
             installation.ledger.stop_clock(name, now)
+    horizon = installation.clock(name).now() + job.step
+    told = "rows of the future were left out: their times cannot be right"
+    rows = _drop(rows, pl.col("time") > horizon, findings, "ingest.in_the_future", told)
     if rows.is_empty():
         raise DataError("ingest.empty", f'"{path}" has no usable row yet', "check the source and its zone")
-    counts = installation.observations(name).merge(rows)
+    table = installation.observations(name)
+    counts = table.merge(rows)
+    findings += _gaps(table.read(), job)
     return Receipt(
         dataset=name,
         rows=len(rows),
@@ -84,6 +92,32 @@ def ingest(name: str, installation: Installation) -> Receipt:
         last=rows["time"].max(),  # type: ignore[arg-type]
         findings=tuple(findings),
     )
+
+
+def _gaps(rows: pl.DataFrame, job: DatasetJob) -> list[Finding]:
+    """Say what is missing on the regular grid of the whole history, and how much of it is filled when it is read."""
+    try:
+        panel = clean(rows, job)
+    except DataError as error:
+        return [Finding(error.code, 1, str(error), ())]
+    columns = {
+        **{name: panel.targets[:, :, number] for number, name in enumerate(job.targets)},
+        **{name: panel.past[:, :, number] for number, name in enumerate(job.past_covariates)},
+    }
+    left = {name: int(np.isnan(values).sum()) for name, values in columns.items()}
+    filled = {name: count for name, count in panel.filled.items() if count}
+    findings = []
+    if filled:
+        told = "missing values in the whole history are filled when it is read, as the job file says"
+        findings.append(Finding("ingest.filled", sum(filled.values()), told, _counts(filled)))
+    if any(left.values()):
+        told = "missing values in the whole history stay missing (longer than fill_limit, or before the first)"
+        findings.append(Finding("ingest.gaps", sum(left.values()), told, _counts(left)))
+    return findings
+
+
+def _counts(by_channel: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(f"{name} {count}" for name, count in by_channel.items() if count)
 
 
 def conform(raw: pl.DataFrame, job: DatasetJob, source: str) -> tuple[pl.DataFrame, list[Finding]]:
@@ -145,7 +179,7 @@ def _require_columns(present: Iterable[str], job: DatasetJob, source: str) -> No
 
 def _series_names(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Series:
     names = raw[job.series]
-    if names.dtype.is_nested():
+    if names.dtype.is_nested() or names.dtype in _NO_TEXT:
         raise DataError(
             "ingest.malformed_series", f'"{source}": column "{job.series}" holds {names.dtype}', "give names"
         )
@@ -186,7 +220,7 @@ def _coarse_instants(raw: pl.DataFrame, job: DatasetJob, source: str) -> pl.Seri
 
 def _as_numbers(rows: pl.DataFrame, job: DatasetJob, source: str) -> pl.DataFrame:
     for name in job.channels:
-        if rows[name].dtype.is_nested() or rows[name].dtype.is_temporal():
+        if rows[name].dtype.is_nested() or rows[name].dtype.is_temporal() or rows[name].dtype in _NO_TEXT:
             raise DataError(
                 "ingest.not_a_number", f'"{source}": column "{name}" holds {rows[name].dtype}', "give numbers"
             )

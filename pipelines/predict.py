@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ from forecast.panel import Panel
 from forecast.runtime import Manifest, Prediction, ServedModel, load
 from pipelines.clean import clean
 from pipelines.features import known_future
+
+_LOG = logging.getLogger(__name__)
 
 
 def issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
@@ -50,6 +53,7 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
             f"{champion.model_version} was trained for other channels or another frequency than the job file's",
             f'run "forecast train {name}"',
         )
+    panel = forecastable(panel, model.manifest)
     prediction = extend(model, panel, job, model.manifest.horizon)
     issued_at = installation.clock(name).now()
     issuance = Issuance(
@@ -72,6 +76,20 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     installation.forecasts(name).append(rows.select(list(FORECASTS)))
     installation.ledger.issue(issuance)  # the forecast becomes visible here, whole
     return issuance, True
+
+
+def forecastable(panel: Panel, manifest: Manifest) -> Panel:
+    """Leave out series that the model never saw or whose look-back has a gap: they must not stop the others.
+
+    If none is left the panel is returned as it is, and forecasting it says what is wrong.
+    """
+    whole = np.asarray(np.isfinite(panel.targets[:, -manifest.lookback :]).all(axis=(1, 2))).tolist()
+    ready = [
+        name for name, is_whole in zip(panel.series, whole, strict=True) if is_whole and name in manifest.scaler.targets
+    ]
+    for name in set(panel.series) - set(ready):
+        _LOG.warning("%s has no forecast: it is new to the model, or its newest rows have a gap", name)
+    return panel.only(ready) if ready else panel
 
 
 def fits(manifest: Manifest, job: DatasetJob) -> bool:

@@ -14,7 +14,7 @@ from forecast.ledger import Issuance
 from forecast.panel import Array, Panel
 from forecast.runtime import Prediction, load
 from pipelines.clean import clean
-from pipelines.predict import extend
+from pipelines.predict import extend, forecastable
 
 
 def write_report(name: str, installation: Installation, issuance: Issuance, horizon: int | None = None) -> Path:
@@ -24,9 +24,11 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     what was known then.
     """
     job = installation.jobs.datasets[name]
-    panel = clean(installation.observations(name).read(version=issuance.data_version), job)
     model = load(installation.home.models / issuance.model_folder)
-    prediction = extend(model, panel, job, horizon or issuance.horizon)
+    whole = clean(installation.observations(name).read(version=issuance.data_version), job)
+    panel = forecastable(whole, model.manifest)
+    asked, trained = horizon or issuance.horizon, model.manifest.horizon
+    prediction = extend(model, panel, job, asked)
     figures = []
     for s, series in enumerate(panel.series):
         for c, channel in enumerate(job.targets):
@@ -41,6 +43,7 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
                     (local, history[1]),
                     *_fan(prediction, panel, s, c, model.median, job.tz),
                     f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band",
+                    recursive_from=None if asked <= trained else panel.time(panel.steps + trained).astimezone(job.tz),
                 )
             )
     path = installation.home.reports / f"{name}.html"

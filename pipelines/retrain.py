@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+from filelock import FileLock, Timeout
+
 from forecast.clock import SystemClock
-from forecast.errors import ForecastError, TrainingError, UnavailableError
+from forecast.errors import ConflictError, DataError, ForecastError, TrainingError, UnavailableError
 from forecast.evaluation import Evidence, score
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
@@ -17,7 +20,7 @@ from forecast.panel import Panel
 from forecast.progress import Reporter
 from forecast.promotion import Verdict, decide
 from forecast.registry import ModelRun, Registry
-from forecast.runtime import ServedModel, load, manifest_digest
+from forecast.runtime import Scaler, ServedModel, load, manifest_digest
 from pipelines.backtest import Slices, Windows, backtest, cut
 from pipelines.clean import clean
 from pipelines.track import code_version, data_digest, log_comparison, log_training, parameters
@@ -32,6 +35,8 @@ class Night:
     data_version: int
     holdout_from: datetime
     holdout_until: datetime
+    origins: int
+    """Distinct times that forecasts were made at; windows of neighbouring ones overlap."""
     leaderboard: tuple[Evidence, ...]
     """Every model that was scored, best first; a champion from an earlier night is among them."""
     verdict: Verdict
@@ -51,6 +56,8 @@ class _Setting:
     job: DatasetJob
     panel: Panel
     holdout: Windows
+    unit: Scaler
+    """What scores are told in: the same for every model of the night, the champion too."""
     data_version: int
     now: datetime
     registry: Registry
@@ -69,8 +76,23 @@ class _Candidate:
 def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
     """Train every model the job file names, and promote the best one if it beats the champion.
 
-    A model that fails leaves the others to the night; raises ``training.all_failed`` if none is left.
+    A model that fails leaves the others to the night; raises ``training.all_failed`` if none is left, and
+    ``training.running`` while another process trains the same data set.
     """
+    try:
+        with FileLock(installation.home.locks / f"{name}.retrain.lock", timeout=0):
+            _sweep(name, installation)  # what an interrupted night left
+            try:
+                return _retrain(name, installation, reporter)
+            finally:
+                _sweep(name, installation)
+    except Timeout as error:
+        raise ConflictError(
+            "training.running", f"{name} is being trained already", "wait until that is done"
+        ) from error
+
+
+def _retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
     job = installation.jobs.datasets[name]
     check_models(job)
     table = installation.observations(name)
@@ -78,8 +100,10 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
         raise UnavailableError("history.empty", f"{name} has no rows to train on", f'run "forecast ingest {name}"')
     version = table.version
     panel = clean(table.read(version=version), job)
-    incumbent, unfit = _incumbent(name, installation, job)
-    first = Slices.of(panel, job).calibration
+    slices = Slices.of(panel, job)
+    panel = _trainable(panel, slices.fit, job)
+    incumbent, unfit = _incumbent(name, installation, job, panel)
+    first = slices.calibration
     if incumbent is not None:
         first = max(first, panel.index(incumbent.manifest.fitted_until))
     holdout = cut(panel, job, first, panel.steps)
@@ -91,28 +115,44 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
         "code_version": code_version(),
     }
     now = installation.clock(name).now()
-    setting = _Setting(name, installation, job, panel, holdout, version, now, registry, tags, reporter)
+    unit = Scaler.fit(panel, slices.fit)
+    setting = _Setting(name, installation, job, panel, holdout, unit, version, now, registry, tags, reporter)
     with registry.night(name, f"night {now:%Y-%m-%d %H:%M}", tags) as night:
         candidates, failures = _challengers(setting, night)
         challenger = min(candidates, key=lambda candidate: candidate.evidence.pinball)
-        reigning = None if incumbent is None else _scored(incumbent, holdout, job)
+        reigning = None if incumbent is None else _scored(incumbent, setting)
         verdict = decide(challenger.evidence, reigning, job.training.min_gain, unfit)
         scored = [candidate.evidence for candidate in candidates] + ([reigning] if reigning else [])
         leaderboard = tuple(sorted(scored, key=lambda item: item.pinball))
         log_comparison(registry, night, leaderboard, verdict, job)
         if verdict.promote:
             _promote(setting, challenger, verdict)
-    _sweep(setting, candidates)
     champion = installation.ledger.champion(name)
     if champion is None:
         told = f"{name} has no champion: {verdict.sentence}"
         raise UnavailableError("forecast.no_champion", told, "see the models' runs in MLflow")
     return Night(
-        name, version, panel.time(first), panel.end, leaderboard, verdict, champion.model_version, night, failures
+        dataset=name,
+        data_version=version,
+        holdout_from=panel.time(first),
+        holdout_until=panel.end,
+        origins=len(set(holdout.origins)),
+        leaderboard=leaderboard,
+        verdict=verdict,
+        champion=champion.model_version,
+        tracking_run=night,
+        failures=failures,
     )
 
 
-def _incumbent(name: str, installation: Installation, job: DatasetJob) -> tuple[ServedModel | None, str]:
+def _trainable(panel: Panel, fit: int, job: DatasetJob) -> Panel:
+    """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
+    whole = np.isfinite(panel.targets[:, :fit]).all(axis=2).sum(axis=1)
+    names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= job.lookback + job.horizon]
+    return panel.only(names) if names else panel
+
+
+def _incumbent(name: str, installation: Installation, job: DatasetJob, panel: Panel) -> tuple[ServedModel | None, str]:
     """Return the champion if it can be scored beside challengers of this job file; else why it cannot."""
     champion = installation.ledger.champion(name)
     if champion is None:
@@ -126,6 +166,9 @@ def _incumbent(name: str, installation: Installation, job: DatasetJob) -> tuple[
     ours = (job.targets, job.past_covariates, job.lookback, job.horizon, job.quantiles)
     if theirs != ours:
         return None, f"{champion.model_version} was trained for other channels, quantiles, look-back or horizon"
+    unseen = sorted(set(panel.series) - set(manifest.scaler.targets))
+    if unseen:
+        return None, f"{champion.model_version} was not trained on series {', '.join(unseen)}"
     return model, ""
 
 
@@ -134,8 +177,10 @@ def _challengers(setting: _Setting, night: str) -> tuple[list[_Candidate], dict[
     for model_name in setting.job.models:
         try:
             candidates.append(_challenge(setting, night, model_name))
-        except TrainingError as error:
+        except (TrainingError, DataError) as error:
             failures[model_name] = f"[{error.code}] {error}"
+        except RuntimeError as error:  # torch's own: a shape, a device, no memory
+            failures[model_name] = f"[training.failed] {error}"
     if not candidates:
         raise TrainingError("training.all_failed", f"no model could be trained: {'; '.join(failures.values())}")
     return candidates, failures
@@ -158,7 +203,7 @@ def _challenge(setting: _Setting, night: str, model_name: str) -> _Candidate:
             now=setting.now,
             step=step,
         )
-        evidence = _scored(trained.served, setting.holdout, setting.job)
+        evidence = _scored(trained.served, setting)
         step.note(f"pinball {evidence.pinball:.4f}")
         log_training(run, trained, evidence, setting.holdout, setting.panel, setting.job)
         uri = setting.registry.log_model(
@@ -167,10 +212,10 @@ def _challenge(setting: _Setting, night: str, model_name: str) -> _Candidate:
     return _Candidate(trained, evidence, run, uri)
 
 
-def _scored(model: ServedModel, holdout: Windows, job: DatasetJob) -> Evidence:
-    manifest = model.manifest
-    result = backtest(model, holdout)
-    return score(manifest.model_name, manifest.model_version, holdout.digest, result, job.targets, job.horizons)
+def _scored(model: ServedModel, setting: _Setting) -> Evidence:
+    name, version = model.manifest.model_name, model.manifest.model_version
+    result = backtest(model, setting.holdout, setting.unit)
+    return score(name, version, setting.holdout.digest, result, setting.job.targets, setting.job.horizons)
 
 
 def _promote(setting: _Setting, challenger: _Candidate, verdict: Verdict) -> None:
@@ -190,9 +235,9 @@ def _promote(setting: _Setting, challenger: _Candidate, verdict: Verdict) -> Non
     )
 
 
-def _sweep(setting: _Setting, candidates: list[_Candidate]) -> None:
-    """Remove challengers that did not become champion; MLflow keeps every exported file."""
-    champion = setting.installation.ledger.champion(setting.name)
-    for candidate in candidates:
-        if champion is None or candidate.trained.folder != champion.folder:
-            shutil.rmtree(setting.installation.home.models / candidate.trained.folder, ignore_errors=True)
+def _sweep(name: str, installation: Installation) -> None:
+    """Remove models that never were champion; MLflow keeps every exported file."""
+    kept = installation.ledger.champion_folders(name)
+    for folder in (installation.home.models / name).glob("*"):
+        if f"{name}/{folder.name}" not in kept:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -42,6 +42,7 @@ def log_training(
         **{f"holdout.mae.h{h}": value for h, value in evidence.mae.items()},
         **{f"holdout.mse.h{h}": value for h, value in evidence.mse.items()},
         **{f"holdout.mae.{channel}": value for channel, value in evidence.channel_mae.items()},
+        **{f"holdout.coverage.{channel}": value for channel, value in evidence.channel_coverage.items()},
         "training.seconds": trained.seconds,
         "training.epochs": float(trained.epochs),
     }

@@ -31,7 +31,7 @@ from models.errors import ModelError
 from models.export import export_onnx
 from pipelines.backtest import Slices, Windows, calibrate, cut
 from pipelines.features import FUTURE_FEATURES
-from pipelines.series import to_darts
+from pipelines.series import TrainingSeries, to_darts
 
 _GOLDEN_WINDOWS = 3
 
@@ -159,6 +159,13 @@ def _fit(model: Any, panel: Panel, scaler: Scaler, job: DatasetJob, slices: Slic
                 f"the {part} rows have no stretch of {window} steps without a gap",
                 "see the gaps in the ingestion's receipt, or raise fill_limit in the job file",
             )
+    try:
+        _run(model, fit, validation, job)
+    except SystemExit as error:  # Lightning's way to end on Ctrl-C or SIGTERM
+        raise KeyboardInterrupt from error
+
+
+def _run(model: Any, fit: TrainingSeries, validation: TrainingSeries, job: DatasetJob) -> None:
     model.fit(
         fit.targets, past_covariates=fit.past, future_covariates=fit.future,
         val_series=validation.targets, val_past_covariates=validation.past, val_future_covariates=validation.future,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from forecast.clock import FixedClock
 from forecast.errors import ConflictError
 from forecast.installation import Installation
-from forecast.scheduling import Scheduler, _only_one, latest_due
+from forecast.scheduling import Scheduler, latest_due, only_one
 
 MakeHome = Callable[..., Installation]
 WaitUntil = Callable[..., None]
@@ -292,13 +292,13 @@ def test_a_stopped_scheduler_stops_its_workers_and_says_so(scheduled: tuple[Sche
 
 def test_a_second_scheduler_of_a_home_is_refused(tmp_path: Path) -> None:
     with (
-        _only_one(tmp_path / "scheduler.lock"),
+        only_one(tmp_path / "scheduler.lock"),
         pytest.raises(ConflictError) as caught,
-        _only_one(tmp_path / "scheduler.lock"),
+        only_one(tmp_path / "scheduler.lock"),
     ):
         pass
     assert caught.value.code == "scheduler.running"
-    with _only_one(tmp_path / "scheduler.lock"):
+    with only_one(tmp_path / "scheduler.lock"):
         pass  # the first has let go
 
 

@@ -506,3 +506,23 @@ def test_a_path_from_the_root_is_taken_as_it_is(
     tiny_rows(10).write_csv(tmp_path / "elsewhere.csv")
     tiny_document["datasets"]["tiny"]["source"]["path"] = str(tmp_path / "elsewhere.csv")
     assert ingest("tiny", make_home(document=tiny_document)).new == 20
+
+
+def test_rows_of_the_future_are_left_out_and_told(
+    make_home: Callable[..., Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    rows = tiny_rows(48)
+    wrong = rows.head(1).with_columns(pl.col("time").dt.offset_by("100y"))
+    receipt = ingest("tiny", make_home(pl.concat([rows, wrong])))
+    assert codes(list(receipt.findings))["ingest.in_the_future"] == 1
+    assert receipt.last is not None
+    assert receipt.last.year == 2024
+
+
+def test_what_is_missing_on_the_grid_is_told(
+    make_home: Callable[..., Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    rows = tiny_rows(48)
+    hole = pl.col("time").is_between(rows["time"][10], rows["time"][13])
+    receipt = ingest("tiny", make_home(rows.with_columns(load=pl.when(~hole).then("load"))))
+    assert {finding.code: finding.first for finding in receipt.findings}["ingest.filled"] == ("load 8",)

@@ -232,7 +232,7 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
     assert len(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)) == 96
 
 
-def test_a_gap_in_one_series_issues_nothing(
+def test_a_gap_in_one_series_leaves_the_others_their_forecast(
     make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]
 ) -> None:
     rows = tiny_rows()
@@ -240,9 +240,33 @@ def test_a_gap_in_one_series_issues_nothing(
     installation = make_home(rows.with_columns(load=pl.when(~hole).then("load")))
     ingest("tiny", installation)
     crown(installation)
-    with pytest.raises(DataError, match="west has"):
+    issuance, _ = issue("tiny", installation)
+    issued = installation.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    assert issued["series"].unique().to_list() == ["east"]
+    assert 'class="plotly-graph-div"' in write_report("tiny", installation, issuance).read_text(encoding="utf-8")
+
+
+def test_a_gap_in_every_series_issues_nothing(
+    make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]
+) -> None:
+    rows = tiny_rows()
+    hole = pl.col("time").rank("dense", descending=True) <= 60
+    installation = make_home(rows.with_columns(load=pl.when(~hole).then("load")))
+    ingest("tiny", installation)
+    crown(installation)
+    with pytest.raises(DataError, match="east has"):
         issue("tiny", installation)
     assert installation.ledger.issuance("tiny") is None
+
+
+def test_a_series_that_is_new_to_the_champion_leaves_the_others_their_forecast(
+    tiny_home: Installation, tiny_rows: MakeRows
+) -> None:
+    tiny_rows(series=("east", "south", "west")).write_csv(tiny_home.home.path / "rows.csv")
+    ingest("tiny", tiny_home)
+    issuance, _ = issue("tiny", tiny_home)
+    issued = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    assert issued["series"].unique().sort().to_list() == ["east", "west"]
 
 
 def test_a_broken_champion_is_told_and_the_last_forecast_stays(tiny_home: Installation, tiny_rows: MakeRows) -> None:
