@@ -16,11 +16,10 @@ from api.service import Service
 from forecast.installation import Installation
 
 _DESCRIPTION = """Forecasts that were issued, with where they come from. Errors are RFC 9457 problem documents with a
-stable `code` and a `remedy`; times are RFC 3339 with offset; every answer has an `ETag`."""
+stable `code` and a `remedy`; times are RFC 3339 with offset; answers under `/v1/datasets` have an `ETag`."""
 _FOREIGN_HOST = problems.UnknownHostError(
     "host.unknown", "this service does not answer to that host name", "use localhost"
 )
-_UNFORESEEN = problems.UnforeseenError("internal", "the service failed unexpectedly", "see the service's log")
 
 
 def create_app(installation: Installation) -> FastAPI:
@@ -42,7 +41,7 @@ def create_app(installation: Installation) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    app.add_middleware(Guard, refusal=problems.answer(_FOREIGN_HOST), failure=problems.answer(_UNFORESEEN))
+    app.add_middleware(Guard, refusal=problems.answer(_FOREIGN_HOST), failure=problems.answer(problems.UNFORESEEN))
     for router in (datasets.router, forecasts.router, health.router, dashboard.router):
         app.include_router(router)
     return app

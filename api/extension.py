@@ -9,14 +9,14 @@ import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 
-from api.history import Histories
+from api.history import Histories, hidden
 from api.issued import IssuedForecast
 from api.recent import Recent
-from forecast.errors import NotFoundError, StorageError, UnavailableError
+from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.runtime import load
 from forecast.vocabulary import MAX_HORIZON
-from pipelines.predict import extend
+from pipelines.predict import extend, fits
 
 _CAPACITY = 64 * 2**20
 _log = logging.getLogger("api")
@@ -61,18 +61,20 @@ class Extensions:
                 "the model or the rows that made this forecast cannot be read any more",
                 f"ask for at most {trained} steps",
             ) from error
+        if not fits(model.manifest, job):
+            raise _not_reproducible()
         whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
-        prediction = extend(model, panel, job, whole)
+        try:
+            panel = panel.only(issued.series)
+            prediction = extend(model, panel, job, whole)
+        except (ConfigError, DataError) as error:
+            raise hidden(error) from error
         rows = [panel.series.index(name) for name in issued.series]
         columns = [model.manifest.targets.index(name) for name in issued.channels]
         mean = prediction.mean.transpose(0, 2, 1)[rows][:, columns]
         quantiles = prediction.quantiles.transpose(0, 2, 1, 3)[rows][:, columns]
         if not np.allclose(mean[:, :, :trained], issued.mean, rtol=1e-3, atol=1e-6):
-            raise UnavailableError(
-                "forecast.not_reproducible",
-                "the issued forecast comes out differently now, so it cannot be prolonged",
-                "the job file was changed since: issue a new forecast",
-            )
+            raise _not_reproducible()
         prolonged = replace(
             issued,
             mean=np.concatenate([issued.mean, mean[:, :, trained:]], axis=2),
@@ -80,3 +82,11 @@ class Extensions:
         )
         self._recent.keep(issuance.forecast_id, prolonged, prolonged.weight)
         return prolonged
+
+
+def _not_reproducible() -> UnavailableError:
+    return UnavailableError(
+        "forecast.not_reproducible",
+        "the issued forecast comes out differently now, so it cannot be prolonged",
+        "the job file was changed since: issue a new forecast",
+    )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+import polars as pl
 
-from forecast.errors import StorageError
+from forecast.errors import StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.ledger import Issuance
 from forecast.panel import Array
@@ -45,7 +46,10 @@ class IssuedForecast:
 
 
 def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecast:
-    """Read the rows of an issuance; raises ``forecast.damaged`` if one is missing or not finite."""
+    """Read the rows of an issuance; raises ``forecast.damaged`` if one is missing or not finite.
+
+    Raises ``forecast.champion_outdated`` if the job file has another frequency than the rows.
+    """
     rows = installation.forecasts(issuance.dataset).read(issuance.forecast_id, issuance.issued_at)
     job = installation.jobs.datasets[issuance.dataset]
     series = tuple(rows["series"].unique().sort())
@@ -56,6 +60,13 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
     levels = len(issuance.quantiles)
     if rows.is_empty() or len(rows) != shape[0] * shape[1] * shape[2] or (rows["quantiles"].list.len() != levels).any():
         raise _damaged(issuance, f"{len(rows)} rows of {shape[0]} series, {shape[1]} channels, {shape[2]} steps")
+    after_origin = (rows["time"] - issuance.origin).dt.total_microseconds()
+    if (after_origin != (rows["lead"].cast(pl.Int64) - 1) * (job.step // timedelta(microseconds=1))).any():
+        raise UnavailableError(
+            "forecast.champion_outdated",
+            f"the forecast of {issuance.dataset} was made at another frequency than the job file's",
+            f'run "forecast train {issuance.dataset}"',
+        )
     mean = rows["mean"].to_numpy().reshape(shape)[:, order]
     quantiles = rows["quantiles"].explode(empty_as_null=True).to_numpy().reshape(*shape, levels)[:, order]
     if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):

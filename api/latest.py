@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
+from api.history import hidden
 from api.issued import IssuedForecast, read_issued
-from forecast.errors import ForecastError, UnavailableError
+from api.problems import UNFORESEEN
+from forecast.errors import ConfigError, DataError, ForecastError, UnavailableError
 from forecast.installation import Installation
 
 _POLL_SECONDS = 1.0
+_LATE_SECONDS = 10.0
 _log = logging.getLogger("api")
 
 
 class LatestForecasts:
     """Follows the ledger's issuances; every method but ``refresh`` answers from memory."""
 
-    def __init__(self, installation: Installation, prepare: Callable[[IssuedForecast], None]) -> None:
+    def __init__(
+        self, installation: Installation, prepare: Callable[[IssuedForecast], None], look: Callable[[], None]
+    ) -> None:
         self._installation = installation
         self._prepare = prepare
+        self._look = look
+        self._refreshed = 0.0
         # Whole mappings are replaced, never changed: a reader sees the old forecast or the new one.
         self._held: Mapping[str, IssuedForecast] = MappingProxyType({})
         self._times: Mapping[str, datetime] = MappingProxyType({})
@@ -45,7 +53,7 @@ class LatestForecasts:
         if found is not None:
             return found
         if dataset in self._faults:
-            raise self._faults[dataset]
+            raise self._faults[dataset].with_traceback(None)  # or it would grow with every raise
         raise UnavailableError(
             "forecast.none_yet", f"no forecast of {dataset} was issued yet", f'run "forecast forecast {dataset}"'
         )
@@ -62,9 +70,15 @@ class LatestForecasts:
         """Return why the newest forecast could not be read; what was read before is still served."""
         return self._faults.get(dataset)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the ledger was last read through so long ago that a newer forecast may be missed."""
+        return time.monotonic() - self._refreshed > _LATE_SECONDS
+
     def refresh(self) -> None:
         """Read the clocks, and every issuance that is newer than the one in memory."""
-        held, times, faults = dict(self._held), dict(self._times), {}
+        held, times = dict(self._held), dict(self._times)
+        faults: dict[str, ForecastError] = {}
         for dataset in self._installation.jobs.datasets:
             try:
                 times[dataset] = self._installation.clock(dataset).now()
@@ -74,8 +88,14 @@ class LatestForecasts:
                     self._prepare(issued)  # so that the first client waits no longer than the others
                     held[dataset] = issued
                     _log.info("%s: forecast %s by %s is served", dataset, issuance.forecast_id, issuance.model_version)
+            except (ConfigError, DataError) as error:
+                faults[dataset] = hidden(error)
             except ForecastError as error:
                 faults[dataset] = error
+            except Exception:  # noqa: BLE001 - a thread's boundary: one data set must not end it for all
+                faults[dataset] = UNFORESEEN
+                if self._faults.get(dataset) is not UNFORESEEN:
+                    _log.exception("%s: its newest forecast cannot be read", dataset)
             if dataset in faults and getattr(self._faults.get(dataset), "code", None) != faults[dataset].code:
                 _log.error("%s: %s", dataset, faults[dataset])
         self._held, self._times, self._faults = (
@@ -83,7 +103,9 @@ class LatestForecasts:
             MappingProxyType(times),
             MappingProxyType(faults),
         )
+        self._refreshed = time.monotonic()
 
     def _follow(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
             self.refresh()
+            self._look()

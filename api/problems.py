@@ -27,6 +27,7 @@ from forecast.errors import (
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_NAME = 80
 _MOST_NAMES = 20
+_MOST_MISTAKES = 10
 _log = logging.getLogger("api")
 
 
@@ -41,6 +42,8 @@ class UnknownHostError(ForecastError):
 class UnforeseenError(ForecastError):
     """Something failed that no code expected."""
 
+
+UNFORESEEN = UnforeseenError("internal", "the service failed unexpectedly", "see the service's log")
 
 STATUS: Mapping[type[ForecastError], HTTPStatus] = {
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -72,13 +75,13 @@ _VALIDATION = {
 }
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return the remedy that names the nearest known word; a long list of names is not written out."""
     names = list(known)
     told = nearest(word[:_LONGEST_NAME], names)
     if told.startswith("did you mean") or len(names) <= _MOST_NAMES:
         return told
-    return f"there are {len(names)}; they are listed at /v1/datasets"
+    return otherwise or f"there are {len(names)}; they are listed at /v1/datasets"
 
 
 def status_of(error: ForecastError) -> HTTPStatus:
@@ -129,10 +132,15 @@ async def _forecast_error(_request: Request, error: Exception) -> Response:
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    known = _parameters(request)
-    mistakes = [_mistake(item, known) for item in error.errors()]
+    mistakes = mistakes_of(request, error)
     first = mistakes[0]
     return document(HTTPStatus.UNPROCESSABLE_ENTITY, first["code"], first["detail"], first["remedy"], mistakes=mistakes)
+
+
+def mistakes_of(request: Request, error: RequestValidationError) -> list[dict[str, str]]:
+    """Return the first mistakes of a request, each with code, detail and remedy."""
+    known = _parameters(request)
+    return [_mistake(item, known) for item in error.errors()[:_MOST_MISTAKES]]
 
 
 def _parameters(request: Request) -> list[str]:
@@ -169,4 +177,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
             "see the header Allow",
         ),
     }.get(status, (f"http.{int(status)}", status.phrase, "see /docs"))
-    return document(status, code, told, remedy, error.headers)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # the guard answers HEAD wherever a route answers GET
+    return document(status, code, told, remedy, headers)

@@ -50,6 +50,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        is_head = scope["method"] == "HEAD"
+        if is_head:  # the answer to GET, with its headers, but for the body
+            scope = {**scope, "method": "GET"}
         headers = HEADERS
         if scope["path"].startswith(_DOCUMENTATION_PATHS):
             headers = HEADERS | {"Content-Security-Policy": DOCUMENTATION}
@@ -60,6 +63,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 MutableHeaders(scope=message).update(headers)
+            elif is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         if not _HOST.fullmatch(Headers(scope=scope).get("host", "")):

@@ -28,6 +28,11 @@ class Selection:
     levels: tuple[int, ...]
     zone: str
 
+    @property
+    def points(self) -> int:
+        """How many points are told."""
+        return len(self.series) * len(self.channels) * self.horizon
+
 
 def select(query: ForecastQuery, issued: IssuedForecast) -> Selection:
     """Find what a query names in a forecast; leaving something out means all of it."""
@@ -56,7 +61,8 @@ def zone(name: str | None) -> ZoneInfo:
     if name is None:
         return ZoneInfo("UTC")
     if name not in _zones():
-        raise ConfigError("tz.unknown", "there is no IANA time zone of that name", suggest(name, _zones()))
+        remedy = suggest(name, _zones(), otherwise="give an IANA name such as America/New_York")
+        raise ConfigError("tz.unknown", "there is no IANA time zone of that name", remedy)
     return ZoneInfo(name)
 
 

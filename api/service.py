@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+import anyio
 from anyio.to_thread import run_sync
 
 from api.encoding import json_rest
@@ -29,10 +30,12 @@ class Service:
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
-        self.latest = LatestForecasts(installation, self._encode_whole)
         self.histories = Histories(installation)
+        self.latest = LatestForecasts(installation, self._encode_whole, self.histories.look)
         self.extensions = Extensions(installation, self.histories)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
+        # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.
+        self.long_answers = anyio.CapacityLimiter(2)
         self._past: Recent[str, IssuedForecast] = Recent(_PAST_BYTES)
 
     @asynccontextmanager

@@ -54,8 +54,7 @@ def print_receipt(receipt: Receipt) -> None:
         OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
     for finding in receipt.findings:
         OUT.print(
-            f"  [yellow]{finding.code}[/]: {finding.count} {escape(finding.told)}; "
-            f"first: {escape(', '.join(finding.first))}"
+            f"  [yellow]{finding.code}[/]: {finding.count} {escape(finding.told)}: {escape(', '.join(finding.first))}"
         )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import plotly
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,14 +23,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.dashboard.chart import Chart, ago, draw, span, told
 from api.dependencies import Dataset, ServiceDep, find_dataset
 from api.issued import IssuedForecast
-from api.problems import status_of, told_outside
+from api.problems import mistakes_of, status_of, told_outside
 from api.routes.forecasts import age_of
 from api.selection import instant, places
 from api.service import Service
 from forecast.errors import ForecastError, NotFoundError, UnavailableError
 from forecast.vocabulary import MAX_HORIZON
 
-router = APIRouter(include_in_schema=False)
+
+class _ForBrowsers(APIRoute):
+    """A route that tells of a mistaken parameter with a page."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                first = mistakes_of(request, error)[0]
+                return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, first["code"], first["detail"], first["remedy"])
+
+        return handle
+
+
+router = APIRouter(include_in_schema=False, route_class=_ForBrowsers)
 _FOLDER = Path(__file__).parent
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_NAME = f"plotly-{plotly.__version__}.min.js"
@@ -71,17 +92,12 @@ async def page(request: Request, query: Annotated[PageQuery, Query()], service: 
         channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
         horizon = query.horizon or issued.issuance.horizon
         reached = await service.extensions.reach(issued, horizon)
-        return await run_sync(_full, request, dataset, service, query, reached, series, channel, horizon)
-    except ForecastError as error:
-        problem = told_outside(error)
-        return _rendered(
-            "problem.html",
-            status_of(error),
-            title="This cannot be shown",
-            code=error.code,
-            told=problem[0],
-            remedy=problem[1],
+        limiter = service.long_answers if horizon > issued.issuance.horizon else None
+        return await run_sync(
+            _full, request, dataset, service, query, reached, series, channel, horizon, limiter=limiter
         )
+    except ForecastError as error:
+        return _problem(status_of(error), error.code, *told_outside(error))
 
 
 @router.get("/static/{name}")
@@ -142,7 +158,7 @@ def _full(
 def _empty(dataset: Dataset, service: Service) -> Response:
     name = dataset.name
     fault = service.latest.fault(name)
-    has_rows = service.installation.observations(name).exists
+    has_rows = service.histories.has_rows(name)
     has_champion = service.installation.ledger.champion(name) is not None
     return _rendered(
         "empty.html",
@@ -157,6 +173,10 @@ def _empty(dataset: Dataset, service: Service) -> Response:
         ],
         state="",
     )
+
+
+def _problem(status: int, code: str, told: str, remedy: str) -> Response:
+    return _rendered("problem.html", status, title="This cannot be shown", code=code, told=told, remedy=remedy)
 
 
 def _rendered(template: str, status: int = 200, **context: object) -> Response:

@@ -21,6 +21,9 @@ from api.selection import Selection, instant, select
 from forecast.jobs import DatasetJob
 from forecast.vocabulary import parse_duration
 
+_KEPT_BYTES = 2 * 2**20
+_LONG_POINTS = 5_000
+
 router = APIRouter(prefix="/v1/datasets", tags=["forecasts"])
 
 
@@ -57,8 +60,11 @@ async def read_forecast(
     body = service.answers.get(key)
     if body is None:
         reached = await service.extensions.reach(issued, part.horizon)
-        body = await run_sync(_encoded, reached, part, media, dataset.job)
-        service.answers.keep(key, body, len(body))
+        is_long = part.points > _LONG_POINTS or part.horizon > issued.issuance.horizon
+        limiter = service.long_answers if is_long else None
+        body = await run_sync(_encoded, reached, part, media, dataset.job, limiter=limiter)
+        if len(body) <= _KEPT_BYTES:  # or a few long answers would push out everybody's short ones
+            service.answers.keep(key, body, len(body))
     if media == CSV:
         return conditional(request, body, CSV, etag, _provenance(issued, age, stale=stale))
     return conditional(request, encoding.with_age(body, age, stale=stale), JSON, etag)

@@ -35,8 +35,10 @@ async def readiness(response: Response, service: ServiceDep) -> Readiness:
 
 
 def _readiness(dataset: Dataset, service: Service) -> DatasetReadiness:
-    fault = service.latest.fault(dataset.name)
-    reasons = [] if fault is None else [fault.code]
+    faults = (service.latest.fault(dataset.name), service.histories.fault(dataset.name))
+    reasons = list(dict.fromkeys(fault.code for fault in faults if fault is not None))
+    if service.latest.is_late:
+        reasons.append("forecast.not_followed")
     issued = service.latest.find(dataset.name)
     if issued is None:
         reasons = reasons or ["forecast.none_yet"]

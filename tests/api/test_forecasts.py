@@ -297,3 +297,20 @@ def test_zones_with_two_offsets_tell_both_instants_of_the_doubled_hour(
     assert {datetime.fromisoformat(time).astimezone(zone).utcoffset() for time in times} == {
         timedelta(hours=-4), timedelta(hours=-5),
     }  # fmt: skip
+
+
+def test_after_a_change_of_frequency_no_wrong_times_are_served(
+    served: Served,
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
+    tiny_document["datasets"]["tiny"]["frequency"] = "30m"
+    client = serve(make_home(document=tiny_document))
+    answer = client.get("/v1/datasets/tiny/forecast")
+    assert (answer.status_code, answer.json()["code"]) == (503, "forecast.champion_outdated")
+    assert "forecast train tiny" in answer.json()["remedy"]
+    readiness = client.get("/readyz")
+    assert readiness.status_code == 503
+    assert "forecast.champion_outdated" in readiness.json()["datasets"][0]["reasons"]
+    assert served.get().status_code == 200

@@ -185,3 +185,18 @@ def test_hostile_names_are_shown_but_never_run(
     forecast = client.get("/v1/datasets/tiny/forecast")
     assert forecast.headers["content-type"] == "application/json"
     assert {line["series"] for line in forecast.json()["forecasts"]} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"horizon": "abc"}, "horizon.not_a_number"),
+        ({"horizon": "0"}, "horizon.out_of_range"),
+        ({"x": "1"}, "parameter.unknown"),
+    ],
+)
+def test_a_mistaken_parameter_gets_a_page_that_says_so(served: Served, query: dict[str, str], code: str) -> None:
+    answer = served.client.get("/", params=query)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"].startswith("text/html")
+    assert code in Page(answer.text).words

@@ -145,3 +145,24 @@ def test_only_names_of_this_machine_are_answered(served: Served, subtests: pytes
             if status == 400:
                 assert told.json()["code"] == "host.unknown"
                 assert not host or host not in told.text
+
+
+def test_an_unknown_zone_is_answered_with_an_example(served: Served) -> None:
+    assert served.get(tz="Qqqq").json()["remedy"] == "give an IANA name such as America/New_York"
+    assert served.get(tz="Europe/Berlim").json()["remedy"] == 'did you mean "Europe/Berlin"?'
+
+
+def test_of_many_mistakes_the_first_ones_are_told(served: Served) -> None:
+    refused = served.get(**{f"p{number}": "" for number in range(3000)})
+    assert (refused.status_code, len(refused.json()["mistakes"])) == (422, 10)
+    assert len(refused.content) < 5000
+
+
+def test_head_is_answered_as_get_is_but_without_a_body(served: Served, subtests: pytest.Subtests) -> None:
+    for path in (*ROUTES, "/static/style.css", "/v1/nothing", "/v1/datasets/tiny/forecast?horizon=0"):
+        with subtests.test(path=path):
+            head, got = served.client.head(path), served.client.get(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+            assert head.headers.get("etag") == got.headers.get("etag")
+    assert served.client.post("/v1/datasets").headers["allow"] == "GET, HEAD"

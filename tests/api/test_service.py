@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+import api.encoding
+import api.latest
 import api.routes.datasets
 from api.problems import STATUS, answer, status_of
 from forecast.errors import ForecastError, StorageError
@@ -15,8 +19,10 @@ from pipelines.predict import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from forecast.installation import Installation
+    from forecast.runtime import Manifest
     from tests.api.conftest import Served
 
 
@@ -163,8 +169,6 @@ def test_the_script_of_plotly_is_the_one_of_its_package(served: Served) -> None:
 
 
 def test_many_clients_read_at_once(served: Served) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     url = served.client.base_url.join("/v1/datasets/tiny/forecast")
     with ThreadPoolExecutor(8) as pool:
         answers = list(
@@ -172,3 +176,120 @@ def test_many_clients_read_at_once(served: Served) -> None:
         )
     assert {item.status_code for item in answers} == {200}
     assert [item.json()["horizon"] for item in answers] == list(range(20, 60))
+
+
+def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    encode, go_on, lock = api.encoding.json_rest, threading.Event(), threading.Lock()
+    now = most = 0
+
+    def slow(forecast: Any, part: Any, job: Any) -> bytes:
+        nonlocal now, most
+        if part.horizon > 24:
+            with lock:
+                now += 1
+                most = max(most, now)
+            go_on.wait(20)
+            with lock:
+                now -= 1
+        return encode(forecast, part, job)
+
+    monkeypatch.setattr(api.encoding, "json_rest", slow)
+    url = served.client.base_url.join("/v1/datasets/tiny/forecast")
+    with ThreadPoolExecutor(48) as pool:
+        flood = [
+            pool.submit(httpx.get, url, params={"horizon": horizon}, timeout=60, trust_env=False)
+            for horizon in range(25, 73)
+        ]
+        try:
+            wait_until(lambda: now == 2)
+            for path in ("/healthz", "/readyz", "/v1/datasets", "/v1/datasets/tiny/forecast?horizon=3"):
+                assert served.client.get(path).status_code == 200
+            assert not any(item.done() for item in flood)
+        finally:
+            go_on.set()
+        assert {item.result().status_code for item in flood} == {200}
+    assert most == 2
+
+
+def test_a_very_long_answer_is_not_kept(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, made = api.encoding.json_rest, []
+
+    def counted(forecast: Any, part: Any, job: Any) -> bytes:
+        made.append(part.horizon)
+        return encode(forecast, part, job)
+
+    monkeypatch.setattr(api.encoding, "json_rest", counted)
+    for _ in range(2):
+        assert served.get(horizon=30).status_code == 200
+        assert len(served.get(horizon=10_000).content) > 2 * 2**20
+    assert sorted(made) == [30, 10_000, 10_000]
+
+
+def test_channels_that_the_lake_does_not_have_are_the_service_s_fault(
+    served: Served,
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    serve: Callable[[Installation], httpx.Client],
+    wait_until: Callable[..., None],
+) -> None:
+    tiny_document["datasets"]["tiny"]["channels"]["sun"] = {"role": "past"}
+    client = serve(make_home(document=tiny_document))
+    told = client.get("/v1/datasets/tiny")
+    assert (told.status_code, told.json()["code"]) == (503, "lake.channels_changed")
+    page = client.get("/")
+    prolonged = client.get("/v1/datasets/tiny/forecast?horizon=25")
+    assert (page.status_code, prolonged.status_code) == (503, 503)
+    for refused in (told, page, prolonged):
+        assert str(served.home.home.path) not in refused.text
+    wait_until(lambda: client.get("/readyz").json()["status"] == "degraded")
+    assert client.get("/readyz").json()["datasets"][0]["reasons"] == ["lake.channels_changed"]
+    assert client.get("/v1/datasets/tiny/forecast").status_code == 200
+
+
+def test_a_home_that_no_table_can_lie_in_is_the_service_s_fault(
+    make_home: Callable[..., Installation], tmp_path: Path, serve: Callable[[Installation], httpx.Client]
+) -> None:
+    client = serve(make_home(folder=tmp_path / "50%"))
+    for path in ("/v1/datasets", "/v1/datasets/tiny", "/"):
+        answer = client.get(path)
+        assert answer.status_code == 503
+        assert "lake.unusable_path" in answer.text
+        assert str(tmp_path) not in answer.text
+
+
+def test_an_unforeseen_failure_does_not_end_the_following_of_the_ledger(
+    served: Served, monkeypatch: pytest.MonkeyPatch, crowned: Callable[..., Manifest], wait_until: Callable[..., None]
+) -> None:
+    def fail(*_args: object) -> None:
+        raise RuntimeError("the secret")
+
+    crowned(served.home, "repeat_last-2", bias=0.3)
+    with monkeypatch.context() as broken:
+        broken.setattr(api.latest, "read_issued", fail)
+        second, _ = issue("tiny", served.home)
+        wait_until(lambda: served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["internal"])
+        assert served.get().json()["forecast_id"] == served.issuance.forecast_id
+    wait_until(lambda: served.get().json()["forecast_id"] == second.forecast_id)
+    assert served.client.get("/readyz").json()["status"] == "ready"
+
+
+def test_a_ledger_that_does_not_answer_degrades_the_service(
+    served: Served, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    go_on = threading.Event()
+    with monkeypatch.context() as hung:
+        hung.setattr(api.latest, "_LATE_SECONDS", 0.2)
+        hung.setattr(type(served.home.ledger), "issuance", lambda *_args, **_kwargs: go_on.wait(20) and None)
+        wait_until(lambda: served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["forecast.not_followed"])
+        assert served.client.get("/readyz").json()["status"] == "degraded"
+        go_on.set()
+    wait_until(lambda: served.client.get("/readyz").json()["status"] == "ready")
+
+
+def test_the_description_promises_an_etag_only_where_there_is_one(served: Served) -> None:
+    told = served.client.get("/openapi.json").json()["info"]["description"]
+    assert "answers under `/v1/datasets` have an `ETag`" in told
+    paths = ("/v1/datasets", "/v1/datasets/tiny", "/v1/datasets/tiny/forecast", "/healthz", "/readyz", "/")
+    assert ["etag" in served.client.get(path).headers for path in paths] == [True] * 3 + [False] * 3
