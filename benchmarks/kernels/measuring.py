@@ -3,7 +3,6 @@
 import csv
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -84,9 +83,16 @@ def peak_here(run: Side, device: str) -> float:
         run()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew from here
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return (_resident("VmHWM") - before) / 2**10
+
+
+def _resident(field: str) -> int:
+    """Read KiB of this process from Linux; getrusage would tell the high-water mark inherited from the parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{field}:"))
 
 
 def peak_in_child(module: str, arguments: Sequence[str]) -> float | None:
