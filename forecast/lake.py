@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 from filelock import FileLock, Timeout
 
+from forecast.durability import flush
 from forecast.errors import ConfigError, ConflictError, DataError, StorageError
 
 TIME = pl.Datetime("us", "UTC")
@@ -286,8 +286,4 @@ def _flush(path: Path, version: int) -> None:
     checkpoints = sorted(log.parent.glob(f"{version:020d}.checkpoint*"))
     newest = [log.parent / "_last_checkpoint"] if checkpoints else []
     for target in (*files, *{file.parent for file in files}, path, *above, *checkpoints, *newest, log, log.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from forecast.durability import flush
 from forecast.errors import DataError, NotFoundError, StorageError
 from forecast.panel import Array, Panel
 
@@ -263,13 +263,13 @@ def store(folder: Path, network: Path, golden: Mapping[str, NDArray[Any]], manif
         )
         (half_made / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
         for target in (*half_made.iterdir(), half_made):
-            _flush(target)
+            flush(target)
         if folder.exists():  # never in the way of a model that is there: it may be the champion
             raise StorageError(
                 "model.exists", f'there is a model in "{folder}" already', "give the new one another version"
             )
         half_made.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     except OSError as error:
         raise StorageError(
             "model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk"
@@ -301,14 +301,6 @@ def sha256(path: Path) -> str:
         raise StorageError(
             "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
         ) from error
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _moments(values: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
