@@ -12,18 +12,18 @@ from functools import wraps
 from inspect import signature
 from typing import Any, ClassVar, Protocol
 
-import pytorch_lightning as pl
 import torch
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor
 from darts.models.forecasting.torch_forecasting_model import MixedCovariatesTorchModel, TorchForecastingModel
 from darts.utils.data import SequentialTorchTrainingDataset, TorchTrainingDataset
-from darts.utils.data.torch_datasets._data_module import TorchDataModule
 from darts.utils.data.torch_datasets.utils import PLModuleInput, PLModuleOutput, TorchTrainingBatch, TorchTrainingSample
 from darts.utils.serialization import safe_globals
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW
 
 from models.errors import HorizonTooShortError, LookbackTooShortError, OptionOutOfRangeError, UnknownOptionError
+from models.frame import LOSSES, Frame, FramedNetwork, averaged
+from models.series_checks import check_channels, check_values
 from models.shape import WindowShape
 from models.windows import collate_windows, window_dataset
 
@@ -39,24 +39,57 @@ class NetworkConfig(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named way to build and train a network: its config, and darts' training arguments where callers give none."""
+    """A named way to build and train a network: its config, darts' training arguments, and the frame around it."""
 
     config: NetworkConfig
     training: Mapping[str, Any] = field(default_factory=dict)
+    """darts' arguments where callers give none."""
+    frame: Frame | None = field(default_factory=Frame)
+    """None for networks that are solved and not trained: they stand alone."""
 
 
 class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is untyped
     """The Lightning module of any network; subclasses name the network and its config.
 
-    `config` arrives as a plain mapping so that checkpoints hold no class of ours and load under darts' safe loading.
+    `config` and `framing` arrive as plain mappings so that checkpoints hold no class of ours and load under darts' safe
+    loading.
     """
 
     network_class: ClassVar[type[nn.Module]]
     config_class: ClassVar[type[NetworkConfig]]
 
-    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], framing: Mapping[str, Any] | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.network = self.network_class(self.config_class(**config), self._window_shape())
+        shape = self._window_shape()
+        settings = self.config_class(**config)
+        self.frame = Frame(**framing) if framing is not None else None
+        if self.frame is None:
+            self.network: nn.Module = self.network_class(settings, shape)
+        else:
+            self.network = FramedNetwork(lambda: self.network_class(settings, shape), self.frame, shape)
+        self.averaged = averaged(self.network, self.frame.averaging) if self.frame and self.frame.averaging else None
+
+    @property
+    def forecaster(self) -> nn.Module:
+        """The network that makes forecasts: in evaluation the averaged one, if weights are averaged."""
+        return self.network if self.averaged is None or self.training else self.averaged.module
+
+    def training_step(self, train_batch: TorchTrainingBatch, batch_idx: int) -> Tensor:
+        """Train every member on the batch; members share no weight, so one loss serves all."""
+        members = self.frame.members if self.frame else 1
+        if members > 1:
+            parts = {entry.name: getattr(train_batch, entry.name) for entry in fields(train_batch)}
+            train_batch = TorchTrainingBatch(
+                **{name: tensor.repeat(members, 1, 1) for name, tensor in parts.items() if tensor is not None}
+            )
+        loss: Tensor = super().training_step(train_batch, batch_idx)
+        return loss
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Let the averaged weights follow."""
+        super().on_train_batch_end(*args)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
 
     def _window_shape(self) -> WindowShape:
         def width(feature: str) -> int:
@@ -77,7 +110,7 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
     @io_processor  # type: ignore[untyped-decorator]
     def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
         """Hand darts' named tensors to the network; future targets are never among them."""
-        forecast = self.network(
+        forecast = self.forecaster(
             x_in.past_target,
             x_in.past_covariates,
             x_in.historic_future_covariates,
@@ -103,6 +136,34 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
     def option_names(cls) -> frozenset[str]:
         """Name the hyperparameters that may be given by keyword, beside darts' own arguments."""
         raise NotImplementedError
+
+    @wraps(TorchForecastingModel.fit)
+    def fit(self, series: Any, *args: Any, **kwargs: Any) -> "ServiceModel":
+        """Fit the model; refuses series with missing values, which would silently spoil every weight.
+
+        Raises:
+            MissingValuesError: a training series or covariate holds NaN.
+
+        """
+        given = signature(TorchForecastingModel.fit).bind(self, series, *args, **kwargs).arguments
+        for name in ("series", "past_covariates", "future_covariates"):
+            check_values(given.get(name), name)
+        fitted: ServiceModel = super().fit(series, *args, **kwargs)
+        return fitted
+
+    @wraps(TorchForecastingModel.predict)
+    def predict(self, n: int, series: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Forecast; refuses windows that the model was not fitted for.
+
+        Raises:
+            ChannelCountError: another number of channels than in training.
+            MissingValuesError: the look-back window holds NaN.
+
+        """
+        if self.model is not None and series is not None:
+            check_channels(series, self.model.train_sample_shape["past_target"][1], type(self).__name__)
+            check_values(series, "series", last=self.input_chunk_length)
+        return super().predict(n, series, *args, **kwargs)
 
     def _build_train_dataset(self, *args: Any, **kwargs: Any) -> TorchTrainingDataset:
         reference = super()._build_train_dataset(*args, **kwargs)
@@ -188,32 +249,45 @@ class NetworkModel(ServiceModel):
         if preset not in self.recipes:
             raise OptionOutOfRangeError("preset", preset, f"one of {', '.join(self.recipes)}")
         recipe = self.recipes[preset]
+        if kwargs.keys() & {"likelihood", "loss_fn"} and "loss" in kwargs:
+            raise OptionOutOfRangeError("loss", kwargs["loss"], "left out where a likelihood or a loss_fn is given")
         options = {name: kwargs.pop(name) for name in sorted(_field_names(recipe.config)) if name in kwargs}
-        check_arguments(type(self), kwargs)
         config = replace(recipe.config, **options)
         config.check(input_chunk_length, output_chunk_length)
+        frame = recipe.frame
+        if frame is not None:
+            frame = replace(frame, **{name: kwargs.pop(name) for name in sorted(_field_names(frame)) if name in kwargs})
+            frame.check(input_chunk_length)
+        check_arguments(type(self), kwargs)
 
         arguments = {
-            "loss_fn": nn.MSELoss(),  # darts' default is one object, and so one train/eval state, for all models
+            # A loss of its own: darts' default is one object, and so one train/eval state, for all models.
+            "loss_fn": LOSSES[frame.loss if frame else "mse"](),
             **recipe.training,
             **kwargs,
             "input_chunk_length": input_chunk_length,
             "output_chunk_length": output_chunk_length,
             "output_chunk_shift": output_chunk_shift,
         }
+        rates = dict(arguments.get("optimizer_kwargs") or {})
         if learning_rate is not None:
             if learning_rate <= 0:
                 raise OptionOutOfRangeError("learning_rate", learning_rate, "above 0")
-            arguments["optimizer_kwargs"] = {**(arguments.get("optimizer_kwargs") or {}), "lr": learning_rate}
+            rates["lr"] = learning_rate
+        if arguments.get("optimizer_cls", Adam) in {Adam, AdamW}:
+            rates.setdefault("fused", True)  # one pass over all weights: a fifth of a small network's step otherwise
         super().__init__(**self._extract_torch_model_params(**arguments))
-        self.pl_module_params = self._extract_pl_module_params(**arguments)
+        self.pl_module_params = self._extract_pl_module_params(**arguments | {"optimizer_kwargs": rates})
         self.network_options: Mapping[str, Any] = asdict(config)
+        self.frame_options: Mapping[str, Any] | None = asdict(frame) if frame else None
         self._considers_static_covariates = self.supports_static_covariates
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """Name the config's fields, `preset` and `learning_rate`."""
-        return _field_names(cls.recipes["default"].config) | {"preset", "learning_rate"}
+        """Name the fields of config and frame, `preset` and `learning_rate`."""
+        recipe = cls.recipes["default"]
+        framing = _field_names(recipe.frame) if recipe.frame else frozenset()
+        return _field_names(recipe.config) | framing | {"preset", "learning_rate"}
 
     @property
     def supports_static_covariates(self) -> bool:
@@ -222,73 +296,7 @@ class NetworkModel(ServiceModel):
 
     def _create_model(self, train_sample: TorchTrainingSample) -> NetworkModule:
         del train_sample  # its shapes are already among the module's parameters
-        return self.module_class(config=self.network_options, **self.pl_module_params)
-
-
-class ClosedFormNetwork(Protocol):
-    """A network whose weights follow from the training windows by a formula."""
-
-    def solve(self, batches: "TrainingBatches") -> None:
-        """Set the weights; may read all batches several times."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingBatches:
-    """The training windows in a fixed order, to be read as often as needed."""
-
-    dataset: TorchTrainingDataset
-    size: int = 512
-
-    def __iter__(self) -> Iterator[TorchTrainingBatch]:
-        return iter(DataLoader(self.dataset, batch_size=self.size, shuffle=False, collate_fn=collate_windows))
-
-
-class ClosedFormModel(NetworkModel):
-    """A model that is solved instead of trained: no epochs, no randomness; its network has a method `solve`.
-
-    It makes point forecasts; sample weights and validation series have no influence.
-    """
-
-    def __init__(
-        self, input_chunk_length: int, output_chunk_length: int, output_chunk_shift: int = 0, **kwargs: Any
-    ) -> None:
-        if kwargs.get("likelihood") is not None:
-            raise OptionOutOfRangeError("likelihood", kwargs["likelihood"], "left out: the model makes point forecasts")
-        super().__init__(input_chunk_length, output_chunk_length, output_chunk_shift, **kwargs)
-
-    @property
-    def supports_static_covariates(self) -> bool:
-        """False: they are ignored."""
-        return False
-
-    @property
-    def _requires_training(self) -> bool:
-        return False
-
-    def _build_train_dataset(self, series: Any, past_covariates: Any, future_covariates: Any, **kwargs: Any) -> Any:
-        # darts builds windows without a horizon for models that need no training; these do need the targets.
-        kwargs.pop("sample_weight", None)
-        return window_dataset(
-            SequentialTorchTrainingDataset(
-                series=series,
-                past_covariates=past_covariates,
-                future_covariates=future_covariates,
-                input_chunk_length=self.input_chunk_length,
-                output_chunk_length=self.output_chunk_length,
-                output_chunk_shift=self.output_chunk_shift,
-                use_static_covariates=self.uses_static_covariates,
-                **kwargs,
-            )
-        )
-
-    def _train(
-        self, trainer: pl.Trainer, model: NetworkModule, datamodule: TorchDataModule, load_best: bool = False
-    ) -> None:
-        sample = next(iter(TrainingBatches(datamodule.train_dataset, size=1)))
-        model.to_dtype(sample.past_target.dtype)
-        network: ClosedFormNetwork = model.network  # type: ignore[assignment]  # ClosedFormModel says so
-        network.solve(TrainingBatches(datamodule.train_dataset))
-        super()._train(trainer, model, datamodule, load_best)
+        return self.module_class(config=self.network_options, framing=self.frame_options, **self.pl_module_params)
 
 
 def check_window(lookback: int, horizon: int) -> None:
@@ -325,5 +333,5 @@ def _memory_pinning() -> dict[str, bool]:
     return {"pin_memory": torch.accelerator.is_available()}
 
 
-def _field_names(config: NetworkConfig) -> frozenset[str]:
+def _field_names(config: NetworkConfig | Frame) -> frozenset[str]:
     return frozenset(entry.name for entry in fields(config))

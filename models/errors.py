@@ -116,6 +116,30 @@ class CovariatesTooShortError(ModelError):
         )
 
 
+class MissingValuesError(ModelError):
+    """A series with NaN where the model would read it."""
+
+    code = "model.missing_values"
+
+    def __init__(self, feature: str, index: int, component: str, count: int, first: str) -> None:
+        super().__init__(
+            f"{feature} {index} has {count} missing values where the model reads it, the first of {component!r} at "
+            f"{first}; fill them (darts.utils.missing_values) or split the series at the gap"
+        )
+
+
+class ChannelCountError(ModelError):
+    """A series with another number of channels than the model was fitted for."""
+
+    code = "model.channel_count"
+
+    def __init__(self, model: str, index: int, given: int, fitted: int) -> None:
+        super().__init__(
+            f"series {index} has {given} channels, but {model} was fitted for {fitted}; give the channels of the "
+            "training series in their order, or fit again"
+        )
+
+
 class NotFittedError(ModelError):
     """The model has no weights yet."""
 

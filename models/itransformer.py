@@ -14,7 +14,6 @@ from models.layers.attention import SelfAttention
 from models.layers.dropout import Dropout
 from models.layers.embedding import VariateEmbedding
 from models.layers.feed_forward import FeedForward
-from models.layers.normalization import scale_window
 from models.shape import WindowShape
 
 # B batch, L steps, H horizon, C target channels, P past and F known-future covariates, V tokens, D width, Q outputs
@@ -33,8 +32,6 @@ class ITransformerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.0
     """On attention weights; above 0 it keeps torch from its fused kernel while training."""
-    scale_windows: bool = True
-    """Scale each target window by its own mean and deviation, and the forecast back (RevIN without affine)."""
     shared_embedding: bool = False
     """One embedding for all tokens, as in the official code; it reads covariates over the look-back only."""
 
@@ -109,13 +106,10 @@ class ITransformer(nn.Module):
         static: Tensor | None = None,
     ) -> Tensor:
         """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates (see `WindowShape`)."""
-        scaled = scale_window(past_target) if self.config.scale_windows else None
-        values = scaled.values if scaled else past_target  # [B, L, C]
-        tokens = self.dropout(self._tokens(values, past_covariates, historic_future, future, static))  # [B, V, D]
+        tokens = self.dropout(self._tokens(past_target, past_covariates, historic_future, future, static))  # [B, V, D]
         encoded = self.norm(self.encoder(tokens))[:, : self.shape.targets]  # [B, C, D]
-        forecast = self.head(encoded)  # [B, C, H * Q]
-        forecast = forecast.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)  # [B, H, C, Q]
-        return scaled.restore(forecast) if scaled else forecast
+        forecast: Tensor = self.head(encoded)  # [B, C, H * Q]
+        return forecast.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)  # [B, H, C, Q]
 
     def _tokens(
         self,

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from models.darts_bridge import ClosedFormModel, NetworkModule, Recipe, TrainingBatches
+from models.closed_form import ClosedFormModel, TrainingBatches
+from models.darts_bridge import NetworkModule, Recipe
 from models.errors import OptionOutOfRangeError
 from models.shape import WindowShape
 
@@ -165,4 +166,4 @@ class LinearModel(ClosedFormModel):
     """Closed-form linear regression as a darts model; options: the fields of `LinearConfig`."""
 
     module_class = LinearModule
-    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({"default": Recipe(LinearConfig())})
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({"default": Recipe(LinearConfig(), frame=None)})

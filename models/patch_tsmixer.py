@@ -12,7 +12,6 @@ from models.darts_bridge import NetworkModel, NetworkModule, Recipe
 from models.errors import LookbackTooShortError, OptionOutOfRangeError
 from models.layers.dropout import Dropout
 from models.layers.feed_forward import FeedForward, GatedAttention
-from models.layers.normalization import scale_window
 from models.layers.patching import Patching
 from models.shape import WindowShape
 
@@ -40,8 +39,6 @@ class PatchTSMixerConfig:
     covariates have no influence."""
     future_hidden: int = 32
     """Hidden size of the per-step perceptron over known-future covariates."""
-    scale_windows: bool = True
-    """Scale each target window by its own mean and deviation, and the forecast back."""
 
     def check(self, lookback: int, horizon: int) -> None:
         """Refuse sizes that make no network.
@@ -142,8 +139,7 @@ class PatchTSMixer(nn.Module):
         """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates (see `WindowShape`)."""
         del historic_future
         targets, outputs = self.shape.targets, self.shape.outputs
-        scaled = scale_window(past_target) if self.config.scale_windows else None
-        values = scaled.values if scaled else past_target  # [B, L, C]
+        values = past_target  # [B, L, C]
         if past_covariates is not None and self.config.mix_channels:
             values = torch.cat([values, past_covariates], dim=2)  # [B, L, K]
         patches = self.embed(self.patching(values))  # [B, K, N, D]
@@ -157,7 +153,7 @@ class PatchTSMixer(nn.Module):
         forecast = forecast.unflatten(-1, (self.shape.horizon, outputs)).transpose(1, 2)  # [B, H, C, Q]
         if future is not None:
             forecast = forecast + self.future(future).unflatten(-1, (targets, outputs))  # [B, H, C, Q]
-        return scaled.restore(forecast) if scaled else forecast
+        return forecast
 
 
 class PatchTSMixerModule(NetworkModule):

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.darts_bridge import ClosedFormModel, NetworkModule, Recipe, TrainingBatches
+from models.closed_form import ClosedFormModel, TrainingBatches
+from models.darts_bridge import NetworkModule, Recipe
 from models.errors import OptionOutOfRangeError, SeasonTooLongError
 from models.shape import WindowShape
 
@@ -77,4 +78,4 @@ class SeasonalNaiveModel(ClosedFormModel):
     """Seasonal naive as a darts model; options: the fields of `SeasonalNaiveConfig`."""
 
     module_class = SeasonalNaiveModule
-    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({"default": Recipe(SeasonalNaiveConfig())})
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({"default": Recipe(SeasonalNaiveConfig(), frame=None)})

@@ -101,6 +101,12 @@ def tiny() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def tiny_options() -> Callable[[ModelName], Mapping[str, Any]]:
+    """Give the options of a tiny network, to be extended."""
+    return TINY.__getitem__
+
+
+@pytest.fixture
 def forecast() -> Callable[..., np.ndarray]:
     return forecast_values
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models import ITransformerModel, ModelError
+from models.frame import Frame, FramedNetwork
 from models.itransformer import ITransformer, ITransformerConfig
 from models.layers.attention import SelfAttention
 from models.shape import WindowShape
@@ -106,7 +107,7 @@ def test_the_network_equals_the_equations(windows: list[Tensor], shared_embeddin
     weights = network.state_dict()
     for name in weights:  # norms start as the identity, which would hide a mistake
         weights[name].add_(0.1 * torch.randn_like(weights[name]))
-    forecast = network(*windows)
+    forecast = FramedNetwork(lambda: network, Frame(), SHAPE).eval()(*windows)
     assert forecast.shape == (4, SHAPE.horizon, SHAPE.targets, SHAPE.outputs)
     assert (forecast - transcription(weights, config, SHAPE, *windows)).abs().max() < 1e-9
 
@@ -145,5 +146,5 @@ def test_the_faithful_preset_is_the_official_recipe() -> None:
     options = model.network_options
     assert (options["width"], options["heads"], options["layers"], options["dropout"]) == (256, 8, 2, 0.1)
     assert options["shared_embedding"]
-    assert model.pl_module_params["optimizer_kwargs"] == {"lr": 1e-4}
+    assert model.pl_module_params["optimizer_kwargs"]["lr"] == 1e-4
     assert (model.batch_size, model.n_epochs) == (32, 10)

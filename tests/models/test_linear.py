@@ -7,7 +7,7 @@ import pytest
 import torch
 from darts.utils.data import SequentialTorchTrainingDataset
 
-from models.darts_bridge import TrainingBatches
+from models.closed_form import TrainingBatches
 from models.linear import Linear, LinearConfig
 from models.shape import WindowShape
 from models.windows import WindowDataset

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.frame import Frame, FramedNetwork
 from models.layers.patching import Patching
 from models.patch_tsmixer import PatchTSMixer, PatchTSMixerConfig
 from models.shape import WindowShape
@@ -107,7 +108,7 @@ def test_the_network_equals_the_equations(windows: list[Tensor], mix_channels: b
     weights = network.state_dict()
     for name, weight in weights.items():  # norms start as the identity, which would hide a mistake
         weight.add_(0.1 * torch.randn_like(weight)) if name.count("norm") else None
-    forecast = network(*windows)
+    forecast = FramedNetwork(lambda: network, Frame(), SHAPE).eval()(*windows)
     assert forecast.shape == (4, SHAPE.horizon, SHAPE.targets, SHAPE.outputs)
     expected = transcription(weights, config, SHAPE, windows[0], windows[1], windows[3])
     assert (forecast - expected).abs().max() < 1e-9

@@ -1,0 +1,151 @@
+"""What surrounds every trained network: window scaling, decomposition, channel dropout, ensembles, averaged weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+from models.errors import LookbackTooShortError, OptionOutOfRangeError
+from models.layers.normalization import scale_window
+from models.shape import WindowShape
+
+# B batch, L past steps, H horizon, C target channels, Q outputs, M members
+
+LOSSES: Final[Mapping[str, Callable[[], nn.Module]]] = MappingProxyType(
+    {"mse": nn.MSELoss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
+)
+"""What `loss` may name; it counts where no likelihood gives the loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """Options that hold for every trained network, whatever is inside."""
+
+    scale_windows: bool = True
+    """Scale each target window by its own mean and deviation, and the forecast back (RevIN without affine part)."""
+    decomposition: int = 0
+    """Steps of a centred moving average that takes the trend off each window; one linear map per output, shared by the
+    channels, extrapolates it, and the network forecasts the remainder. 0 leaves windows whole."""
+    channel_dropout: float = 0.0
+    """Share of target channels that are blanked (set to 0, the mean of a scaled window) per training window, so that no
+    forecast hangs on a single channel."""
+    members: int = 1
+    """Networks that start from different seeds and are trained side by side; their forecasts are averaged."""
+    averaging: float = 0.0
+    """Decay per step of an exponential moving average of the weights, which then makes the forecasts (also those of
+    validation); early steps decay faster. 0 forecasts with the trained weights themselves."""
+    loss: str = "mse"
+    """Loss of point forecasts: `mse`, `l1` or `huber`. A likelihood brings its own."""
+
+    def check(self, lookback: int) -> None:
+        """Refuse values that make no network.
+
+        Raises:
+            OptionOutOfRangeError: a share outside [0, 1), no member, an even moving average, an unknown loss.
+            LookbackTooShortError: the moving average is longer than the look-back.
+
+        """
+        for option in ("channel_dropout", "averaging"):
+            if not 0 <= getattr(self, option) < 1:
+                raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
+        if self.members < 1:
+            raise OptionOutOfRangeError("members", self.members, "1 or more")
+        if self.decomposition < 0 or (self.decomposition and self.decomposition % 2 == 0):
+            raise OptionOutOfRangeError("decomposition", self.decomposition, "0 or an odd number of steps")
+        if self.decomposition > lookback:
+            raise LookbackTooShortError(lookback, self.decomposition, f"a moving average of {self.decomposition} steps")
+        if self.loss not in LOSSES:
+            raise OptionOutOfRangeError("loss", self.loss, f"one of {', '.join(LOSSES)}")
+
+
+class Decomposed(nn.Module):
+    """A network that sees windows without their trend, beside a linear map that continues the trend."""
+
+    def __init__(self, core: nn.Module, steps: int, shape: WindowShape) -> None:
+        super().__init__()
+        self.core = core
+        self.steps = steps
+        self.shape = shape
+        self.trend = nn.Linear(shape.lookback, shape.horizon * shape.outputs)
+        # Starts by continuing the trend's last value, which any decomposition can improve on.
+        nn.init.zeros_(self.trend.bias)
+        nn.init.zeros_(self.trend.weight)
+        with torch.no_grad():
+            self.trend.weight[:, -1] = 1
+
+    def forward(self, past_target: Tensor, *covariates: Tensor | None) -> Tensor:
+        """Forecast [B, H, C, Q] from `past_target` [B, L, C]."""
+        by_channel = past_target.transpose(1, 2)  # [B, C, L]
+        margin = self.steps // 2
+        padded = functional.pad(by_channel, (margin, margin), mode="replicate")
+        trend = functional.avg_pool1d(padded, self.steps, stride=1)  # [B, C, L]
+        remainder: Tensor = self.core((by_channel - trend).transpose(1, 2), *covariates)  # [B, H, C, Q]
+        continued = self.trend(trend).unflatten(-1, (self.shape.horizon, self.shape.outputs))  # [B, C, H, Q]
+        return remainder + continued.transpose(1, 2)
+
+
+class FramedNetwork(nn.Module):
+    """One or several networks of a kind inside a `Frame`; called as they are (see `WindowShape`).
+
+    In training mode a batch of M members holds M parts, one for each of them (`NetworkModule` repeats its batch so); in
+    evaluation each member gets the whole batch and the forecast is their mean.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module], frame: Frame, shape: WindowShape) -> None:
+        super().__init__()
+        self.frame = frame
+        self.members = nn.ModuleList(
+            Decomposed(build(), frame.decomposition, shape) if frame.decomposition else build()
+            for _ in range(frame.members)
+        )
+
+    @property
+    def cores(self) -> list[nn.Module]:
+        """The networks themselves, without what surrounds them."""
+        return [member.core if isinstance(member, Decomposed) else member for member in self.members]
+
+    def forward(self, past_target: Tensor, *covariates: Tensor | None) -> Tensor:
+        """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates."""
+        scaled = scale_window(past_target) if self.frame.scale_windows else None
+        values = self._drop_channels(scaled.values if scaled else past_target)  # [B, L, C]
+        forecast = self._forecast(values, *covariates)  # [B, H, C, Q]
+        return scaled.restore(forecast) if scaled else forecast
+
+    def _drop_channels(self, values: Tensor) -> Tensor:
+        if not self.training or not self.frame.channel_dropout:
+            return values
+        chances = torch.rand(len(values), 1, values.shape[2], device=values.device, dtype=values.dtype)
+        return values * (chances >= self.frame.channel_dropout)  # not scaled up: what is kept keeps its meaning
+
+    def _forecast(self, *inputs: Tensor | None) -> Tensor:
+        count = len(self.members)
+        if count == 1:
+            only: Tensor = self.members[0](*inputs)
+            return only
+        if not self.training:
+            return torch.stack([member(*inputs) for member in self.members]).mean(0)
+        parts = [[None] * count if tensor is None else tensor.chunk(count) for tensor in inputs]
+        return torch.cat([member(*part) for member, part in zip(self.members, zip(*parts, strict=True), strict=True)])
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """Copy a network for weights that follow the trained ones; buffers follow as well.
+
+    `decay` per step is reached as the steps grow, min(decay, (1 + n) / (10 + n)), or short trainings would keep the
+    weights they started from.
+    """
+
+    @torch.no_grad()
+    def follow(mean: Any, current: Any, steps: Any) -> None:  # tensors of one dtype
+        n = int(steps)
+        if mean[0].is_floating_point():
+            torch._foreach_lerp_(mean, current, 1 - min(decay, (1 + n) / (10 + n)))  # one call for all
+        else:
+            torch._foreach_copy_(mean, current)  # counters
+
+    return AveragedModel(network, multi_avg_fn=follow, use_buffers=True).requires_grad_(False)

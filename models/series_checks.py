@@ -1,0 +1,38 @@
+"""Checks of series before darts cuts windows from them, so that no shape error and no NaN loss comes out of torch."""
+
+from typing import Any
+
+import numpy as np
+from darts.utils.ts_utils import series2seq
+
+from models.errors import ChannelCountError, MissingValuesError
+
+
+def check_values(series: Any, feature: str, last: int | None = None) -> None:
+    """Refuse missing values in one or several darts series (None passes), or in their `last` steps.
+
+    Raises:
+        MissingValuesError: the first component with NaN, how many values, and since when.
+
+    """
+    for index, one in enumerate(series2seq(series) or ()):
+        values = one.all_values(copy=False)[-last if last else None :]  # [steps, components, samples]
+        missing = np.isnan(values).any(axis=2)  # [steps, components]
+        if missing.any():
+            component = int(missing.any(axis=0).argmax())
+            step = int(missing[:, component].argmax()) - len(values)
+            raise MissingValuesError(
+                feature, index, str(one.components[component]), int(missing.sum()), str(one.time_index[step])
+            )
+
+
+def check_channels(series: Any, fitted: int, model: str) -> None:
+    """Refuse series whose number of channels is not that of the training series.
+
+    Raises:
+        ChannelCountError: with both numbers.
+
+    """
+    for index, one in enumerate(series2seq(series) or ()):
+        if one.n_components != fitted:
+            raise ChannelCountError(model, index, one.n_components, fitted)
