@@ -12,20 +12,23 @@ from functools import wraps
 from inspect import signature
 from typing import Any, ClassVar, Protocol
 
+import pytorch_lightning as pl
 import torch
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor
 from darts.models.forecasting.torch_forecasting_model import MixedCovariatesTorchModel, TorchForecastingModel
 from darts.utils.data import SequentialTorchTrainingDataset, TorchTrainingDataset
+from darts.utils.data.torch_datasets._data_module import TorchDataModule
 from darts.utils.data.torch_datasets.utils import PLModuleInput, PLModuleOutput, TorchTrainingBatch, TorchTrainingSample
 from darts.utils.serialization import safe_globals
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW
 
+from models.epoch_seeds import SeededData, SeededEpochs
 from models.errors import HorizonTooShortError, LookbackTooShortError, OptionOutOfRangeError, UnknownOptionError
 from models.frame import LOSSES, Frame, FramedNetwork, averaged
 from models.series_checks import check_channels, check_values
 from models.shape import WindowShape
-from models.windows import collate_windows, window_dataset
+from models.windows import WindowDataset, collate_windows, window_dataset
 
 
 class NetworkConfig(Protocol):
@@ -165,6 +168,12 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
             check_values(series, "series", last=self.input_chunk_length)
         return super().predict(n, series, *args, **kwargs)
 
+    @property
+    def _ckpt_skipped_params(self) -> list[str]:
+        # Fine-tuning may use another rate, loss and dropout than the training that it starts from.
+        free = [name for name in self.option_names() if name.endswith("dropout")]
+        return [*super()._ckpt_skipped_params, "learning_rate", "loss", *free]
+
     def _build_train_dataset(self, *args: Any, **kwargs: Any) -> TorchTrainingDataset:
         reference = super()._build_train_dataset(*args, **kwargs)
         return window_dataset(reference) if isinstance(reference, SequentialTorchTrainingDataset) else reference
@@ -174,7 +183,24 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
     ) -> dict[str, Any]:
         loading = {"collate_fn": collate_windows, **_memory_pinning(), **(dataloader_kwargs or {})}
         setup: dict[str, Any] = super()._setup_for_train(*args, dataloader_kwargs=loading, **kwargs)
+        self._place_windows(setup["datamodule"], setup["trainer"])
+        seed = self.model_params.get("random_state")
+        if seed is not None and not loading.keys() & {"sampler", "batch_sampler", "shuffle"}:
+            setup["datamodule"] = SeededData(setup["datamodule"], seed)
+            setup["trainer"].callbacks.append(SeededEpochs(seed))
         return setup
+
+    @staticmethod
+    def _place_windows(data: TorchDataModule, trainer: pl.Trainer) -> None:
+        """Keep the training windows on the GPU that trains, where it alone does so and they leave it room."""
+        device = trainer.strategy.root_device
+        windows = [part for part in (data.train_dataset, data.val_dataset) if isinstance(part, WindowDataset)]
+        if device.type != "cuda" or trainer.num_devices > 1 or data.dataloader_kwargs.get("num_workers"):
+            return
+        if sum(part.nbytes for part in windows) < torch.cuda.mem_get_info(device)[0] / 4:
+            for part in windows:
+                part.to(device)
+            data.dataloader_kwargs["pin_memory"] = False  # it is memory of the host
 
     def _setup_for_predict(
         self, *args: Any, dataloader_kwargs: dict[str, Any] | None = None, **kwargs: Any

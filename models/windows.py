@@ -39,11 +39,13 @@ _TIMED_FEATURES = {
 class _Feature:
     """Every possible window of one feature, as a view that copies nothing until it is indexed."""
 
-    windows: Tensor  # [steps of all series - length + 1, length, components]
-    newest: Tensor  # [series], the row of each series' most recent window
+    values: Tensor  # [steps of all series, components]
+    length: int
+    newest: Tensor  # [series], the first step of each series' most recent window
 
     def gather(self, series: Tensor, steps_back: Tensor) -> Tensor:
-        return self.windows[self.newest[series] - steps_back]  # [B, length, components]
+        windows = self.values.unfold(0, self.length, 1).transpose(1, 2)  # [all windows, length, components]
+        return windows[self.newest[series] - steps_back]  # [B, length, components]
 
 
 class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is untyped
@@ -94,7 +96,7 @@ class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is unt
             values, offsets = flattened[id(source)]
             length = bounds[0][1] - bounds[0][0]
             newest = offsets + torch.tensor([start for start, _ in bounds])
-            self._features[name] = _Feature(values.unfold(0, length, 1).transpose(1, 2), newest)
+            self._features[name] = _Feature(values, length, newest)
         self._static = (
             torch.from_numpy(np.stack([series.static_covariates_values() for series in reference.series]))
             if reference.uses_static_covariates_covariates
@@ -104,16 +106,33 @@ class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is unt
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all values, however many windows they make."""
+        tensors = {feature.values.data_ptr(): feature.values.nbytes for feature in self._features.values()}
+        return sum(tensors.values())
+
+    def to(self, device: torch.device | str) -> "WindowDataset":
+        """Move the values, so that batches are gathered where they are used; returns itself."""
+        moved = {id(feature.values): feature.values.to(device) for feature in self._features.values()}
+        self._features = {
+            name: _Feature(moved[id(feature.values)], feature.length, feature.newest.to(device))
+            for name, feature in self._features.items()
+        }
+        self._counts = self._counts.to(device)
+        self._static = self._static.to(device) if self._static is not None else None
+        return self
+
     def __getitem__(self, index: int) -> TorchTrainingSample:
         batch = self.__getitems__([index])
         fields = {name: getattr(batch, name) for name in (*self._features, "static_covariates")}
         return TorchTrainingSample(
-            **{name: value[0].numpy() for name, value in fields.items() if value is not None},
+            **{name: value[0].cpu().numpy() for name, value in fields.items() if value is not None},
         )
 
     def __getitems__(self, indices: Sequence[int]) -> TorchTrainingBatch:
         """Gather the samples at `indices` as one batch."""
-        index = torch.as_tensor(indices)
+        index = torch.as_tensor(indices, device=self._counts.device)
         series = index // self._samples_per_series
         steps_back = (index % self._samples_per_series) % self._counts[series] * self._stride
         static = self._static[series] if self._static is not None else None

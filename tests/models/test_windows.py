@@ -113,3 +113,19 @@ def test_a_stochastic_series_stays_with_darts(panel: Any) -> None:
     stochastic = type(panel.series[0]).from_times_and_values(panel.series[0].time_index[:40], draws)
     reference = SequentialTorchTrainingDataset(stochastic, input_chunk_length=12, output_chunk_length=5)
     assert window_dataset(reference) is reference
+
+
+def test_moved_windows_are_gathered_where_they_lie(reference: SequentialTorchTrainingDataset) -> None:
+    """The meta device stands for an accelerator: a tensor left behind, or indices from elsewhere, would fail there."""
+    there = WindowDataset(reference).to("meta").__getitems__([0, 3, 1])
+    here = WindowDataset(reference).__getitems__([0, 3, 1])
+    for name in FIELDS:
+        moved, expected = getattr(there, name), getattr(here, name)
+        assert (moved is None) == (expected is None), name
+        if moved is not None:
+            assert (moved.device.type, moved.shape, moved.dtype) == ("meta", expected.shape, expected.dtype)
+
+
+def test_values_are_kept_once_however_many_features_read_them(panel: Any) -> None:
+    data = SequentialTorchTrainingDataset(panel.series, input_chunk_length=12, output_chunk_length=5)
+    assert WindowDataset(data).nbytes == sum(series.values().nbytes for series in panel.series)

@@ -1,0 +1,57 @@
+"""The randomness of a training epoch from seed and epoch alone: a resumed training repeats the uninterrupted one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from darts.utils.data.torch_datasets._data_module import TorchDataModule
+from torch.utils.data import DataLoader, RandomSampler
+
+
+class EpochShuffle(RandomSampler):
+    """A new order of the training windows each epoch; Lightning tells the epoch, also after a restart."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        super().__init__(range(length))
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the epoch of the next iteration."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(len(self), generator=_generator(self.seed, self.epoch)).tolist()
+
+
+class SeededData(TorchDataModule):  # type: ignore[misc]  # darts is untyped
+    """darts' loaders, with an `EpochShuffle` for the training windows."""
+
+    def __init__(self, plain: TorchDataModule, seed: int) -> None:
+        super().__init__(plain.train_dataset, plain.val_dataset, batch_size=plain.batch_size)
+        self.dataloader_kwargs = plain.dataloader_kwargs
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffle by seed and epoch."""
+        sampler = EpochShuffle(len(self.train_dataset), self.seed)
+        loader: DataLoader[Any] = self._create_dataloader(self.train_dataset, sampler=sampler)
+        return loader
+
+
+class SeededEpochs(pl.Callback):
+    """Dropout masks that follow from seed and epoch."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Seed at an epoch's first batch: Lightning skips its hook for starting epochs when it resumes at one's end."""
+        del pl_module, batch
+        if batch_idx == 0:
+            torch.set_rng_state(_generator(self.seed + 1, trainer.current_epoch).get_state())
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 100_003 + epoch)
