@@ -1,18 +1,26 @@
 """iTransformer: attention across variates, each variate's whole history one token (arXiv 2310.06625)."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from darts import TimeSeries
+from darts.utils.data import SequentialTorchInferenceDataset
+from darts.utils.data.torch_datasets.utils import TorchInferenceSample
+from darts.utils.timeseries_generation import _build_forecast_series_from_schema
+from darts.utils.ts_utils import series2seq
 from torch import Tensor, nn
 
 from models.darts_bridge import NetworkModel, NetworkModule, Recipe
-from models.errors import OptionOutOfRangeError, WidthNotDivisibleError
+from models.errors import NotFittedError, OptionOutOfRangeError, WidthNotDivisibleError
+from models.interpretation import evaluating, latest_windows, module_input
 from models.layers.attention import SelfAttention
 from models.layers.dropout import Dropout
-from models.layers.embedding import VariateEmbedding
+from models.layers.embedding import VariateTokens
 from models.layers.feed_forward import FeedForward
 from models.shape import WindowShape
 
@@ -65,35 +73,28 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config.width, config.feed_forward, config.dropout)
         self.norm_feed_forward = nn.LayerNorm(config.width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, V, D] in and out."""
-        tokens = self.norm_attention(tokens + self.dropout(self.attention(tokens)))
+    def forward(self, tokens: Tensor, keep: int | None = None) -> Tensor:
+        """Tokens [B, V, D] in and out; `keep` finishes only the first ones, [B, keep, D] out."""
+        attended = self.dropout(self.attention(tokens, keep))
+        tokens = self.norm_attention(tokens[:, :keep] + attended)
         output: Tensor = self.norm_feed_forward(tokens + self.feed_forward(tokens))
-        return output  # [B, V, D]
+        return output
 
 
 class ITransformer(nn.Module):
-    """The network: targets and covariates become variate tokens, and the targets' tokens become forecasts.
+    """The network: targets and covariates become tokens, and the targets' tokens become forecasts, [B, H, C, Q].
 
-    With embeddings of their own, past covariates are read over the look-back and known-future covariates over look-back
-    and horizon together, which lets the forecast use what is known ahead; static covariates are added to the targets'
-    tokens. Dimensions of the output: [B, H, C, Q].
+    No weight belongs to a variate, so the same weights take any number of targets and, of each kind that they were
+    trained with, covariates. Windows are taken as they come; scaling is up to the caller.
     """
 
     def __init__(self, config: ITransformerConfig, shape: WindowShape) -> None:
         super().__init__()
         self.config = config
         self.shape = shape
-        self.embed_target = VariateEmbedding(shape.lookback, config.width)
-        if not config.shared_embedding:
-            if shape.past:
-                self.embed_past = VariateEmbedding(shape.lookback, config.width)
-            if shape.future:
-                self.embed_future = VariateEmbedding(shape.lookback + shape.horizon, config.width)
-            if shape.static:
-                self.embed_static = nn.Linear(shape.static, config.width)
+        self.tokens = VariateTokens(shape, config.width, shared=config.shared_embedding)
         self.dropout = Dropout(config.dropout)
-        self.encoder = nn.Sequential(*(EncoderLayer(config) for _ in range(config.layers)))
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, shape.horizon * shape.outputs)
 
@@ -106,33 +107,14 @@ class ITransformer(nn.Module):
         static: Tensor | None = None,
     ) -> Tensor:
         """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates (see `WindowShape`)."""
-        tokens = self.dropout(self._tokens(past_target, past_covariates, historic_future, future, static))  # [B, V, D]
-        encoded = self.norm(self.encoder(tokens))[:, : self.shape.targets]  # [B, C, D]
-        forecast: Tensor = self.head(encoded)  # [B, C, H * Q]
-        return forecast.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)  # [B, H, C, Q]
-
-    def _tokens(
-        self,
-        values: Tensor,
-        past_covariates: Tensor | None,
-        historic_future: Tensor | None,
-        future: Tensor | None,
-        static: Tensor | None,
-    ) -> Tensor:
-        """Put the targets' tokens first, then past, then known-future covariates, [B, C + P + F, D]."""
-        if self.config.shared_embedding:
-            known = [part for part in (values, past_covariates, historic_future) if part is not None]
-            shared: Tensor = self.embed_target(torch.cat(known, dim=2))
-            return shared  # [B, C + P + F, D]
-        targets = self.embed_target(values)  # [B, C, D]
-        if static is not None:
-            targets = targets + self.embed_static(static)  # [B, C, D]
-        tokens = [targets]
-        if past_covariates is not None:
-            tokens.append(self.embed_past(past_covariates))  # [B, P, D]
-        if historic_future is not None and future is not None:
-            tokens.append(self.embed_future(torch.cat([historic_future, future], dim=1)))  # [B, F, D]
-        return torch.cat(tokens, dim=1)
+        tokens = self.dropout(self.tokens(past_target, past_covariates, historic_future, future, static))  # [B, V, D]
+        for layer in self.encoder[:-1]:
+            tokens = layer(tokens)
+        # Nobody reads what the last layer makes of covariates.
+        encoded = self.norm(self.encoder[-1](tokens, keep=past_target.shape[2]))  # [B, C, D]
+        forecast = self.head(encoded)  # [B, C, H * Q]
+        unfolded: Tensor = forecast.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)
+        return unfolded  # [B, H, C, Q]
 
 
 class ITransformerModule(NetworkModule):
@@ -140,6 +122,16 @@ class ITransformerModule(NetworkModule):
 
     network_class = ITransformer
     config_class = ITransformerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMaps:
+    """How much each token took from each in one forecast."""
+
+    weights: np.ndarray
+    """[layers, heads, V, V]: row i tells from where token i took its values; rows sum to 1."""
+    names: tuple[str, ...]
+    """V variates: targets, past covariates, known-future covariates."""
 
 
 class ITransformerModel(NetworkModel):
@@ -175,3 +167,117 @@ class ITransformerModel(NetworkModel):
             ),
         }
     )
+
+    def forecast_variates(
+        self,
+        n: int,
+        series: TimeSeries | list[TimeSeries] | None = None,
+        past_covariates: TimeSeries | list[TimeSeries] | None = None,
+        future_covariates: TimeSeries | list[TimeSeries] | None = None,
+    ) -> TimeSeries | list[TimeSeries]:
+        """Forecast series of any number of channels, also of channels that were never trained on.
+
+        Attention is between whatever tokens there are, so the weights fit any number of targets, and of covariates of
+        the kinds that were given in training. For the channels of the training series this is `predict`; with a
+        likelihood it gives the likelihood's parameters, named as `predict(predict_likelihood_parameters=True)` does.
+        Series of one shape go through the network together, in batches of the training's size.
+
+        Source: arXiv 2310.06625, section 4.2 ("variate generalization").
+
+        Raises:
+            NotFittedError: the model has no weights.
+            OptionOutOfRangeError: `n` beyond the horizon, covariates of a kind that was not trained with, static
+                covariates of another size, or weights of darts' RevIN that belong to the channels of training.
+            MissingValuesError: a look-back window holds NaN.
+
+        """
+        if not 1 <= n <= self.output_chunk_length:
+            raise OptionOutOfRangeError("n", n, f"from 1 to {self.output_chunk_length}, the horizon")
+        dataset = self._variate_windows(series, past_covariates, future_covariates)
+        samples = [dataset[index] for index in range(len(dataset))]
+        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for index, sample in enumerate(samples):
+            alike[tuple(values.shape for values in sample.iter_arrays())].append(index)
+        size = self.batch_size
+        batches = [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
+        forecasts: dict[int, TimeSeries] = {}
+        for batch in batches:
+            values = self._parameters([samples[index] for index in batch])[:, :n, :, None]  # [B, n, C * Q, 1]
+            for index, forecast in zip(batch, values, strict=True):
+                forecasts[index] = _build_forecast_series_from_schema(
+                    forecast,
+                    samples[index].series_schema,
+                    samples[index].pred_time,
+                    predict_likelihood_parameters=self.likelihood is not None,
+                    likelihood_component_names_fn=self.likelihood.component_names if self.likelihood else None,
+                )
+        given = self.training_series if series is None else series
+        return forecasts[0] if isinstance(given, TimeSeries) else [forecasts[index] for index in range(len(samples))]
+
+    def attention_maps(
+        self,
+        series: TimeSeries | None = None,
+        past_covariates: TimeSeries | None = None,
+        future_covariates: TimeSeries | None = None,
+        member: int = 0,
+    ) -> AttentionMaps:
+        """Show which variates looked at which in the forecast after the end of one series, of any number of channels.
+
+        `member` picks one network where several are averaged.
+
+        Raises:
+            ModelError: as `forecast_variates`; OptionOutOfRangeError also where there is no such member.
+
+        """
+        dataset = self._variate_windows(series, past_covariates, future_covariates)
+        with evaluating(self.model), torch.no_grad():
+            cores = self.model.forecaster.cores
+            if not 0 <= member < len(cores):
+                raise OptionOutOfRangeError("member", member, f"from 0 to {len(cores) - 1}")
+            layers = [layer.attention for layer in cores[member].encoder]
+            read: list[Tensor] = []  # the tokens that each layer attends to
+            hooks = [layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])) for layer in layers]
+            try:
+                self.model(module_input(self.model, [dataset[0]]))
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            maps = torch.cat([layer.weights(tokens) for layer, tokens in zip(layers, read, strict=True)])
+        parts = (dataset.series, dataset.past_covariates, dataset.future_covariates)
+        names = tuple(str(name) for part in parts if part is not None for name in part[0].components)
+        return AttentionMaps(maps.cpu().numpy(), names)
+
+    def _variate_windows(
+        self, series: Any, past_covariates: Any, future_covariates: Any
+    ) -> SequentialTorchInferenceDataset:
+        """Cut windows for the weights as they are, or say why there is no way."""
+        if self.model is None:
+            raise NotFittedError(type(self).__name__, "forecast")
+        for feature, given, fitted in (
+            ("past_covariates", past_covariates, self.uses_past_covariates),
+            ("future_covariates", future_covariates, self.uses_future_covariates),
+        ):
+            if given is not None and not fitted:
+                raise OptionOutOfRangeError(feature, "given", "left out, as in training")
+        static = self.model.train_sample_shape["static_covariates"]
+        scaling = self.model.rin
+        for one in series2seq(self.training_series if series is None else series) or ():
+            held = one.static_covariates.shape[1] if one.static_covariates is not None else 0
+            if static and held != static[1]:
+                raise OptionOutOfRangeError("static_covariates", held, f"{static[1]} per channel or series, as trained")
+            if scaling is not None and scaling.affine and one.n_components != scaling.input_dim:
+                raise OptionOutOfRangeError(
+                    "use_reversible_instance_norm",
+                    True,
+                    "{'affine': False} in training, or its weights belong to the channels of the training series",
+                )
+        return latest_windows(self, series, past_covariates, future_covariates)
+
+    def _parameters(self, samples: list[TorchInferenceSample]) -> np.ndarray:
+        """Forecast windows of one shape: likelihood parameters or points, [B, H, C * Q]."""
+        with evaluating(self.model), torch.no_grad():
+            forecast = self.model(module_input(self.model, samples)).prediction  # [B, H, C, Q]
+            if self.likelihood is not None:
+                forecast = self.likelihood.predict_likelihood_parameters(forecast)  # [B, H, C * Q]
+            values: np.ndarray = forecast.flatten(2).cpu().numpy()
+        return values

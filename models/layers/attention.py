@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from models.errors import WidthNotDivisibleError
 
+# B batch, N tokens, K tokens that ask, D width
+
 
 class SelfAttention(nn.Module):
     """Full multi-head self-attention through torch's fused kernels.
@@ -26,12 +28,24 @@ class SelfAttention(nn.Module):
         self.project = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Let every token look at every token."""
-        count, width = tokens.shape[1:]
-        qkv = self.project(tokens).view(-1, count, 3, self.heads, width // self.heads)  # [B, N, 3, heads, D/heads]
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, D/heads]
+    def forward(self, tokens: Tensor, keep: int | None = None) -> Tensor:
+        """Let every token look at every token; with `keep` only the first ones ask, [B, keep, D] out."""
+        query, key, value = self._heads(tokens)
         dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)  # [B, heads, N, D/heads]
-        merged: Tensor = self.merge(mixed.transpose(1, 2).reshape(-1, count, width))
-        return merged  # [B, N, D]
+        mixed = functional.scaled_dot_product_attention(query[:, :, :keep], key, value, dropout_p=dropout)
+        merged: Tensor = self.merge(mixed.transpose(1, 2).flatten(2))  # from [B, heads, K, D/heads]
+        return merged  # [B, K, D]
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """Compute how much each token (rows) takes from each (columns): [B, heads, N, N], rows sum to 1.
+
+        The fused kernels never hold these weights; dropout has no part in them.
+        """
+        query, key, _ = self._heads(tokens)
+        scores: Tensor = query @ key.mT * query.shape[-1] ** -0.5  # [B, heads, N, N]
+        return scores.softmax(dim=-1)
+
+    def _heads(self, tokens: Tensor) -> list[Tensor]:
+        # Three parts first and heads within each: the gradient then puts whole rows side by side, a cheaper copy.
+        parts = self.project(tokens).chunk(3, dim=-1)
+        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]  # each [B, heads, N, D/heads]
