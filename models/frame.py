@@ -79,14 +79,19 @@ class Decomposed(nn.Module):
             self.trend.weight[:, -1] = 1
 
     def forward(self, past_target: Tensor, *covariates: Tensor | None) -> Tensor:
-        """Forecast [B, H, C, Q] from `past_target` [B, L, C]."""
+        """Forecast [B, H, C, Q] from `past_target` [B, L, C]; where the core gives more outputs, each has the trend."""
+        values, trend = self.split(past_target)
+        remainder: Tensor = self.core(values, *covariates)  # [B, H, C, Q]
+        continued: Tensor = self.trend(trend).unflatten(-1, (self.shape.horizon, self.shape.outputs))  # [B, C, H, Q]
+        return remainder + continued.transpose(1, 2).repeat(1, 1, 1, remainder.shape[3] // self.shape.outputs)
+
+    def split(self, past_target: Tensor) -> tuple[Tensor, Tensor]:
+        """Split [B, L, C] into what the core sees, [B, L, C], and the trend, [B, C, L]."""
         by_channel = past_target.transpose(1, 2)  # [B, C, L]
         margin = self.steps // 2
         padded = functional.pad(by_channel, (margin, margin), mode="replicate")
         trend = functional.avg_pool1d(padded, self.steps, stride=1)  # [B, C, L]
-        remainder: Tensor = self.core((by_channel - trend).transpose(1, 2), *covariates)  # [B, H, C, Q]
-        continued = self.trend(trend).unflatten(-1, (self.shape.horizon, self.shape.outputs))  # [B, C, H, Q]
-        return remainder + continued.transpose(1, 2)
+        return (by_channel - trend).transpose(1, 2), trend
 
 
 class FramedNetwork(nn.Module):

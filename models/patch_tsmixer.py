@@ -3,16 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
+from darts.utils.data.torch_datasets.utils import PLModuleOutput
+from darts.utils.torch import random_method
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from models.darts_bridge import NetworkModel, NetworkModule, Recipe
 from models.errors import LookbackTooShortError, OptionOutOfRangeError
 from models.layers.dropout import Dropout
-from models.layers.feed_forward import FeedForward, GatedAttention
+from models.layers.mixing import MixerLayer
 from models.layers.patching import Patching
+from models.layers.reconciliation import ChannelReconciliation, HierarchyReconciliation
+from models.masked_pretraining import MaskedPretraining
+from models.series_checks import check_values
 from models.shape import WindowShape
 
 # B batch, L past steps, H horizon, C target channels, K mixed channels (targets, then past covariates),
@@ -39,12 +45,20 @@ class PatchTSMixerConfig:
     covariates have no influence."""
     future_hidden: int = 32
     """Hidden size of the per-step perceptron over known-future covariates."""
+    channel_context: int = 0
+    """Cross-channel reconciliation: each forecast step is revised by all channels' forecasts up to so many steps before
+    and after it. 0 leaves the head out."""
+    hierarchy: int = 0
+    """Hierarchical reconciliation: each segment of so many forecast steps is revised by a forecast of its mean. The
+    paper takes the patch length; 0 leaves the head out."""
+    hierarchy_weight: float = 1.0
+    """Weight of the loss of those means, beside the loss of the forecast itself."""
 
     def check(self, lookback: int, horizon: int) -> None:
         """Refuse sizes that make no network.
 
         Raises:
-            OptionOutOfRangeError: a size below 1 or a dropout outside [0, 1).
+            OptionOutOfRangeError: a size below 1, a dropout outside [0, 1), a head's option below 0.
             LookbackTooShortError: the look-back is shorter than a patch.
 
         """
@@ -55,47 +69,11 @@ class PatchTSMixerConfig:
         for option in ("dropout", "head_dropout"):
             if not 0 <= getattr(self, option) < 1:
                 raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
+        for option in ("channel_context", "hierarchy", "hierarchy_weight"):
+            if getattr(self, option) < 0:
+                raise OptionOutOfRangeError(option, getattr(self, option), "0 or more")
         if lookback < self.patch_length:
             raise LookbackTooShortError(lookback, self.patch_length, f"a patch of {self.patch_length} steps")
-
-
-class Mixer(nn.Module):
-    """A residual perceptron along one dimension of [B, K, N, D], after a LayerNorm over D (section 3.2).
-
-    `axis` 1 mixes channels, 2 patches, 3 features. Patch and feature mixers gate what the perceptron gives; the channel
-    mixer gates what it gets.
-    """
-
-    def __init__(self, axis: int, size: int, config: PatchTSMixerConfig) -> None:
-        super().__init__()
-        self.axis = axis
-        self.norm = nn.LayerNorm(config.width)
-        mlp = FeedForward(size, config.expansion * size, config.dropout)
-        gate = GatedAttention(size) if config.gated else nn.Identity()
-        self.mix = nn.Sequential(gate, mlp) if axis == 1 else nn.Sequential(mlp, gate)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Embedded patches [B, K, N, D] in and out."""
-        mixed: Tensor = self.mix(self.norm(patches).transpose(self.axis, 3)).transpose(self.axis, 3)
-        return patches + mixed
-
-
-class MixerLayer(nn.Module):
-    """Channel mixer in hybrid mode (`channels` is not None), then patch mixer, then feature mixer."""
-
-    def __init__(self, channels: int | None, patches: int, config: PatchTSMixerConfig) -> None:
-        super().__init__()
-        self.channels = Mixer(1, channels, config) if channels is not None else nn.Identity()
-        self.patches = Mixer(2, patches, config)
-        self.features = Mixer(3, config.width, config)
-
-    def forward(self, patches: Tensor, keep: int | None = None) -> Tensor:
-        """Embedded patches [B, K, N, D] in and out; `keep` drops all but the first channels, [B, keep, N, D].
-
-        After the channel mixer no channel looks at another, so the last layer need not finish those that nobody reads.
-        """
-        mixed: Tensor = self.features(self.patches(self.channels(patches)[:, :keep]))
-        return mixed
 
 
 class PatchTSMixer(nn.Module):
@@ -103,7 +81,8 @@ class PatchTSMixer(nn.Module):
 
     The paper has no exogenous inputs. Here past covariates are further channels, which the channel mixer brings to the
     targets; known-future covariates add a term to each forecast step through a small perceptron shared by all steps (a
-    step's calendar means the same whenever it is forecast); static covariates shift the embedded patches.
+    step's calendar means the same whenever it is forecast); static covariates shift the embedded patches. The
+    reconciliation heads revise what comes out: first across channels, then along the hierarchy.
     """
 
     def __init__(self, config: PatchTSMixerConfig, shape: WindowShape) -> None:
@@ -116,7 +95,14 @@ class PatchTSMixer(nn.Module):
         if shape.static:
             self.embed_static = nn.Linear(shape.static, config.width)
         self.layers = nn.ModuleList(
-            MixerLayer(channels if config.mix_channels else None, self.patching.count, config)
+            MixerLayer(
+                channels if config.mix_channels else None,
+                self.patching.count,
+                config.width,
+                config.expansion,
+                config.dropout,
+                config.gated,
+            )
             for _ in range(config.layers)
         )
         self.head_dropout = Dropout(config.head_dropout)
@@ -127,6 +113,10 @@ class PatchTSMixer(nn.Module):
                 nn.GELU(),
                 nn.Linear(config.future_hidden, shape.targets * shape.outputs),
             )
+        if config.channel_context:
+            self.reconcile_channels = ChannelReconciliation(shape.targets, shape.horizon, config.channel_context)
+        if config.hierarchy:
+            self.reconcile_hierarchy = HierarchyReconciliation(shape.horizon, config.hierarchy)
 
     def forward(
         self,
@@ -136,31 +126,82 @@ class PatchTSMixer(nn.Module):
         future: Tensor | None = None,
         static: Tensor | None = None,
     ) -> Tensor:
-        """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates (see `WindowShape`)."""
+        """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates (see `WindowShape`).
+
+        In training with the hierarchical head [B, H, C, 2 Q]: after the forecast a coarse one, which is the forecast
+        mean of a segment at each of its steps. Whatever shifts and scales forecasts later does the same to both.
+        """
         del historic_future
         targets, outputs = self.shape.targets, self.shape.outputs
+        encoded = self.encode(self.patch(past_target, past_covariates), static, keep=targets)  # [C, N, B, D]
+        forecast: Tensor = self.head(self.head_dropout(encoded.permute(2, 0, 1, 3).flatten(2)))  # [B, C, H * Q]
+        forecast = torch.unflatten(forecast, -1, (self.shape.horizon, outputs)).transpose(1, 2)  # [B, H, C, Q]
+        if future is not None:
+            forecast = forecast + self.future(future).unflatten(-1, (targets, outputs))  # [B, H, C, Q]
+        if self.config.channel_context:
+            forecast = self.reconcile_channels(forecast)  # [B, H, C, Q]
+        if self.config.hierarchy:
+            forecast, means = self.reconcile_hierarchy(forecast)  # [B, H, C, Q], [B, S, C, Q]
+            if self.training:
+                forecast = torch.cat([forecast, self.reconcile_hierarchy.spread(means)], dim=3)  # [B, H, C, 2 Q]
+        return forecast
+
+    def patch(self, past_target: Tensor, past_covariates: Tensor | None = None) -> Tensor:
+        """Cut targets and, in hybrid mode, past covariates into patches [K, N, B, length]."""
         values = past_target  # [B, L, C]
         if past_covariates is not None and self.config.mix_channels:
             values = torch.cat([values, past_covariates], dim=2)  # [B, L, K]
-        patches = self.embed(self.patching(values))  # [B, K, N, D]
+        patches: Tensor = self.patching(values)  # [B, K, N, length]
+        return patches.permute(1, 2, 0, 3)
+
+    def encode(self, patches: Tensor, static: Tensor | None = None, keep: int | None = None) -> Tensor:
+        """Embed and mix patches [K, N, B, length], giving the first `keep` channels (None: all), [keep, N, B, D]."""
+        embedded = self.embed(patches)  # [K, N, B, D]
         if static is not None:
-            shift = self.embed_static(static).unsqueeze(2)  # [B, 1 or C, 1, D]
-            patches = torch.cat([patches[:, :targets] + shift, patches[:, targets:]], dim=1)  # [B, K, N, D]
+            targets = self.shape.targets
+            shift = self.embed_static(static).transpose(0, 1).unsqueeze(1)  # [1 or C, 1, B, D]
+            embedded = torch.cat([embedded[:targets] + shift, embedded[targets:]])  # [K, N, B, D]
         for layer in self.layers[:-1]:
-            patches = layer(patches)
-        patches = self.layers[-1](patches, keep=targets)  # [B, C, N, D]
-        forecast = self.head(self.head_dropout(patches.flatten(2)))  # [B, C, H * Q]
-        forecast = forecast.unflatten(-1, (self.shape.horizon, outputs)).transpose(1, 2)  # [B, H, C, Q]
-        if future is not None:
-            forecast = forecast + self.future(future).unflatten(-1, (targets, outputs))  # [B, H, C, Q]
-        return forecast
+            embedded = layer(embedded)
+        encoded: Tensor = self.layers[-1](embedded, keep=keep)
+        return encoded
 
 
 class PatchTSMixerModule(NetworkModule):
-    """`PatchTSMixer` inside Lightning."""
+    """`PatchTSMixer` inside Lightning, with the loss of its hierarchical head."""
 
     network_class = PatchTSMixer
     config_class = PatchTSMixerConfig
+
+    def _compute_loss(
+        self, output: PLModuleOutput, target: Tensor, criterion: nn.Module, sample_weight: Tensor | None
+    ) -> Tensor:
+        """Add to the loss of the forecast that of the segments' means, as a point forecast's means must equal them.
+
+        The paper sums segments and divides the squared error by their squared length, which is the loss of their means.
+        Under a likelihood the last term is left out: a quantile of a mean is not the mean of quantiles.
+        """
+        forecast, coarse = self._parts(output)
+        loss: Tensor = super()._compute_loss(forecast, target, criterion, sample_weight)
+        if coarse is None:
+            return loss
+        network: PatchTSMixer = cast("Any", self.network).cores[0]
+        average = network.reconcile_hierarchy.average
+        means = coarse.replace(prediction=average(coarse.prediction))  # [B, S, C, Q]
+        weight = None if sample_weight is None else average(sample_weight)
+        extra: Tensor = super()._compute_loss(means, average(target), criterion, weight)
+        if self.likelihood is None:
+            extra = extra + super()._compute_loss(means, average(forecast.prediction.squeeze(-1)), criterion, weight)
+        return loss + extra * network.config.hierarchy_weight
+
+    def _update_metrics(self, output: PLModuleOutput, target: Tensor, metrics: MetricCollection) -> None:
+        super()._update_metrics(self._parts(output)[0], target, metrics)
+
+    def _parts(self, output: PLModuleOutput) -> tuple[PLModuleOutput, PLModuleOutput | None]:
+        """Part what a network in training gives into the forecast and the coarse one, if there is one."""
+        outputs = self.likelihood.num_parameters if self.likelihood is not None else 1
+        forecast, *coarse = output.prediction.split(outputs, dim=-1)
+        return output.replace(prediction=forecast), output.replace(prediction=coarse[0]) if coarse else None
 
 
 class PatchTSMixerModel(NetworkModel):
@@ -172,6 +213,13 @@ class PatchTSMixerModel(NetworkModel):
       cores; little dropout, for the same reason.
     - `faithful`: the recipe of the public code for ETTh1 (channel independent, patches of 8, heavy dropout, AdamW with
       the rate decaying linearly); its look-back is 512.
+
+    Both of the paper's ways to level a window are there: standard scaling of each window (`scale_windows`, on unless
+    turned off) and RevIN with learned weights (darts' `use_reversible_instance_norm={"affine": True}`, best together
+    with `scale_windows=False`: a second scaling takes out what the weights put in).
+
+    `pretrain` teaches the mixers without forecasts; `fit` then goes on from there. To fit the heads alone, name them in
+    darts' `enable_finetuning={"unfreeze": ["*.head.*", "*.future.*", "*.reconcile_*"]}`.
     """
 
     module_class = PatchTSMixerModule
@@ -208,3 +256,48 @@ class PatchTSMixerModel(NetworkModel):
             ),
         }
     )
+
+    @random_method  # type: ignore[untyped-decorator]
+    def pretrain(
+        self,
+        series: Any,
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        *,
+        mask_ratio: float = 0.4,
+        same_mask: bool = False,
+        epochs: int = 0,
+        verbose: bool | None = None,
+    ) -> "PatchTSMixerModel":
+        """Train the mixers to fill in masked patches of the look-backs, before (or instead of more) labelled data.
+
+        The next `fit` starts from these weights, also after `save` and `load`, and has to be given the same kinds of
+        covariates; a model that was fitted before has to be fitted again. Backtests that retrain start without them.
+
+        Series, covariates, `epochs` and `verbose` are as for `fit`. `mask_ratio` is the share of patches that is masked
+        in each window and channel, `same_mask` masks the same ones in all channels of a window.
+
+        Raises:
+            MissingValuesError: a series holds NaN.
+            OptionOutOfRangeError: a share outside (0, 1), or overlapping patches.
+            LookbackTooShortError: the look-back has no two patches.
+
+        """
+        given = {"series": series, "past_covariates": past_covariates, "future_covariates": future_covariates}
+        for name, feature in given.items():
+            check_values(feature, name)
+        _, arguments = self._setup_for_fit_from_dataset(**given)
+        setup = self._setup_for_train(**arguments)
+        module: PatchTSMixerModule = setup["model"]
+        task = MaskedPretraining(module, mask_ratio, same_mask)
+        shown = {} if verbose is None else {"enable_progress_bar": verbose, "enable_model_summary": verbose}
+        # The model's callbacks (early stopping, checkpoints) wait for losses and files of a forecaster.
+        own = {**self.trainer_params, "callbacks": None, "enable_checkpointing": False, **shown}
+        module.requires_grad_(True)
+        self._init_trainer(own, max_epochs=epochs or self.n_epochs).fit(task, setup["datamodule"].train_dataloader())
+        self._setup_finetuning(module)
+        self.model, self._fit_called = module, False
+        # darts saves the module that its trainer holds, and takes it for fitted to the trainer's epoch: none.
+        self.trainer = setup["trainer"]
+        self.trainer.strategy.connect(module)
+        return self

@@ -15,7 +15,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.dropped = round(rate * 256)  # bytes below this are dropped
+        self.dropped = min(round(rate * 256), 255)  # bytes below this are dropped
         self.scale = 256 / (256 - self.dropped)
 
     def extra_repr(self) -> str:
@@ -24,10 +24,11 @@ class Dropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Drop values of any shape."""
-        if not self.training or self.rate == 0:
+        if not self.training or self.dropped == 0:
             return values
         if values.device.type != "cpu":
             return functional.dropout(values, self.rate)
         words = torch.empty(-(-values.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # 64 random bits each
-        kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
-        return values * (kept.to(values.dtype) * self.scale)
+        # Byte arithmetic: comparing gives booleans, which torch neither writes nor converts with vector instructions.
+        kept = words.view(torch.uint8)[: values.numel()].view(values.shape).clamp(self.dropped - 1, self.dropped)
+        return values * kept.sub_(self.dropped - 1).to(values.dtype).mul_(self.scale)

@@ -37,7 +37,7 @@ class Patching(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Cut [B, L, C] into [B, C, N, length]."""
-        kept = values[:, self.start :].transpose(1, 2)  # [B, C, L - start]
-        if self.stride == self.length:
-            return kept.reshape(-1, values.shape[2], self.count, self.length)  # a copy at most, no gather
-        return kept[:, :, self.steps]  # [B, C, N, length]
+        kept = values[:, self.start :]  # [B, L - start, C]
+        if self.stride == self.length:  # no copy
+            return torch.unflatten(kept, 1, (self.count, self.length)).permute(0, 3, 1, 2)
+        return kept[:, self.steps].permute(0, 3, 1, 2)
