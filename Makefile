@@ -1,4 +1,4 @@
-# One target each: demo, test, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, accuracy, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,16 +6,22 @@ SERVE ?= 1
 DEMO ?= demo
 PORT ?= 8000
 UI_PORT ?= 5000
+ACCURACY ?= --horizons 24 48 96
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test accuracy lint format install clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
 test: $(VENV)/.development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
+# Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
+accuracy: $(VENV)/.development
+	$(BIN)/python -m benchmarks.accuracy.run $(ACCURACY)
+	$(BIN)/python -m benchmarks.accuracy.report
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
