@@ -26,8 +26,16 @@ class ModelName(StrEnum):
     SEASONAL_NAIVE = "seasonal_naive"
     LINEAR = "linear"
     DLINEAR = "dlinear"
+    NLINEAR = "nlinear"
+    TIDE = "tide"
+    N_HITS = "n_hits"
+    INFORMER = "informer"
     ITRANSFORMER = "itransformer"
     PATCH_TSMIXER = "patch_tsmixer"
+    S_MAMBA = "s_mamba"
+    CHRONOS_2 = "chronos_2"
+    TIMESFM_2_5 = "timesfm_2_5"
+    TIREX = "tirex"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +83,9 @@ class ModelSpec:
 
     name: ModelName
     title: str
-    family: Literal["baseline", "network"]
-    """A baseline is solved and makes point forecasts; a network is trained and forecasts quantiles."""
+    family: Literal["baseline", "network", "foundation"]
+    """A baseline is solved and makes point forecasts; a network is trained and forecasts quantiles; a foundation model
+    was trained by others, forecasts quantiles, and needs its weights on the machine."""
     source: str
     """Where the darts class is: `module:class`."""
     reads: tuple[str, ...] = ()
@@ -116,7 +125,7 @@ class ModelSpec:
             arguments["batch_size"] = request.batch_size
         if request.max_epochs is not None:
             arguments["n_epochs"] = request.max_epochs
-        if self.family == "network" and request.quantiles:
+        if self.family != "baseline" and request.quantiles:
             from darts.utils.likelihood_models import QuantileRegression
 
             arguments["likelihood"] = QuantileRegression(list(request.quantiles))
@@ -136,11 +145,21 @@ CATALOG: Mapping[ModelName, ModelSpec] = MappingProxyType(
             ),
             ModelSpec(ModelName.LINEAR, "Linear (closed form)", "baseline", "models.linear:LinearModel"),
             ModelSpec(ModelName.DLINEAR, "DLinear", "network", "models.dlinear:DLinearModel"),
+            ModelSpec(ModelName.NLINEAR, "NLinear", "network", "models.nlinear:NLinearModel"),
+            ModelSpec(ModelName.TIDE, "TiDE", "network", "models.tide:TiDEModel"),
+            ModelSpec(ModelName.N_HITS, "N-HiTS", "network", "models.n_hits:NHiTSModel"),
+            ModelSpec(ModelName.INFORMER, "Informer", "network", "models.informer:InformerModel"),
             ModelSpec(ModelName.ITRANSFORMER, "iTransformer", "network", "models.itransformer:ITransformerModel"),
             ModelSpec(ModelName.PATCH_TSMIXER, "PatchTSMixer", "network", "models.patch_tsmixer:PatchTSMixerModel"),
+            ModelSpec(ModelName.S_MAMBA, "S-Mamba", "network", "models.s_mamba:SMambaModel"),
+            ModelSpec(ModelName.CHRONOS_2, "Chronos-2", "foundation", "models.foundation:Chronos2Model"),
+            ModelSpec(ModelName.TIMESFM_2_5, "TimesFM 2.5", "foundation", "models.foundation:TimesFMModel"),
+            ModelSpec(ModelName.TIREX, "TiRex", "foundation", "models.foundation:TiRexModel"),
         )
     }
 )
+TRAINABLE: tuple[ModelName, ...] = tuple(name for name, spec in CATALOG.items() if spec.family != "foundation")
+"""The models that need nothing but data: what holds for every model of the catalogue is tested for these."""
 
 
 def _check_quantiles(quantiles: tuple[float, ...]) -> None:

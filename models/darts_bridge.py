@@ -140,9 +140,8 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
         """Name the hyperparameters that may be given by keyword, beside darts' own arguments."""
         raise NotImplementedError
 
-    @wraps(TorchForecastingModel.fit)
     def fit(self, series: Any, *args: Any, **kwargs: Any) -> "ServiceModel":
-        """Fit the model; refuses series with missing values, which would silently spoil every weight.
+        """Fit as darts does, and refuse series with missing values, which would silently spoil every weight.
 
         Raises:
             MissingValuesError: a training series or covariate holds NaN.
@@ -154,9 +153,8 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
         fitted: ServiceModel = super().fit(series, *args, **kwargs)
         return fitted
 
-    @wraps(TorchForecastingModel.predict)
     def predict(self, n: int, series: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Forecast; refuses windows that the model was not fitted for.
+        """Forecast as darts does, and refuse windows that the model was not fitted for.
 
         Raises:
             ChannelCountError: another number of channels than in training.

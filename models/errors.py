@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -158,4 +159,59 @@ class ExportMismatchError(ModelError):
         super().__init__(
             f"the exported model differs from torch by {difference:.2e} at batch size {batch} "
             f"(allowed: {tolerance:.0e}), so no file was written; check that the weights are finite and train again"
+        )
+
+
+class WeightsAbsentError(ModelError):
+    """The pretrained weights are not on this machine."""
+
+    code = "model.weights_absent"
+
+    def __init__(self, model: str, place: str, command: str) -> None:
+        super().__init__(
+            f"{model} needs pretrained weights, which are not in {place}; "
+            f'run "{command}" where there is a network, or set the option local_dir to a folder that holds them'
+        )
+
+
+class WeightsUnreadableError(ModelError):
+    """Files are there, but do not hold the weights of this network."""
+
+    code = "model.weights_unreadable"
+
+    def __init__(self, model: str, folder: Path, fact: object) -> None:
+        super().__init__(
+            f"{model} cannot read the weights in {folder} ({fact}); delete the folder and fetch them again"
+        )
+
+
+class PackageAbsentError(ModelError):
+    """The model runs on an optional package that is not installed."""
+
+    code = "model.package_absent"
+
+    def __init__(self, model: str, package: str) -> None:
+        super().__init__(f'{model} needs the package {package}, which is not installed; run "pip install {package}"')
+
+
+class NotExportableError(ModelError):
+    """The network cannot become an ONNX file."""
+
+    code = "model.not_exportable"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(
+            f"{model} cannot be exported to ONNX: {reason}; forecast with predict(), or serve another model"
+        )
+
+
+class BeyondPretrainingError(ModelError):
+    """A window or quantile levels that the network was not pretrained for."""
+
+    code = "model.beyond_pretraining"
+
+    def __init__(self, model: str, fact: object) -> None:
+        super().__init__(
+            f"{model} was not pretrained for this request: {str(fact).strip(' .')}; "
+            "change the look-back, the horizon or the quantiles"
         )

@@ -17,8 +17,13 @@ TINY: Mapping[ModelName, Mapping[str, Any]] = {
     ModelName.SEASONAL_NAIVE: {},
     ModelName.LINEAR: {},
     ModelName.DLINEAR: {"kernel_size": 5},
+    ModelName.NLINEAR: {},
+    ModelName.TIDE: {"hidden_size": 8, "decoder_output_dim": 2, "temporal_hidden_size": 4},
+    ModelName.N_HITS: {"layer_widths": 8},
+    ModelName.INFORMER: {"width": 16, "feed_forward": 16, "heads": 2},
     ModelName.ITRANSFORMER: {"width": 16, "feed_forward": 16, "heads": 2},
     ModelName.PATCH_TSMIXER: {"width": 8, "patch_length": 8, "patch_stride": 8, "future_hidden": 4},
+    ModelName.S_MAMBA: {"width": 16, "feed_forward": 16},
 }
 
 

@@ -11,15 +11,16 @@ import pytest
 import torch
 from darts.utils.data.torch_datasets.utils import PLModuleInput
 
-from models import CATALOG, BuildRequest, ModelError, ModelName
+from models import CATALOG, TRAINABLE, BuildRequest, ModelError, ModelName
 
-every_model = pytest.mark.parametrize("name", list(ModelName))
+every_model = pytest.mark.parametrize("name", TRAINABLE)
 LOOKBACK, HORIZON, TARGETS = 26, 8, 3
 
 
 def test_the_catalogue_holds_every_name_once() -> None:
     assert list(CATALOG) == list(ModelName)
     assert all(spec.name is name for name, spec in CATALOG.items())
+    assert {CATALOG[name].family for name in TRAINABLE} == {"baseline", "network"}
 
 
 def test_listing_the_models_imports_no_torch() -> None:
@@ -175,6 +176,12 @@ def test_a_request_that_no_model_can_serve_is_refused(changes: dict[str, Any], c
         (ModelName.LINEAR, {"ridge": -1.0}, "model.option_out_of_range"),
         (ModelName.LINEAR, {"level": "median"}, "model.option_out_of_range"),
         (ModelName.DLINEAR, {"kernel_size": 0}, "model.option_out_of_range"),
+        (ModelName.NLINEAR, {"learning_rate": 0.0}, "model.option_out_of_range"),
+        (ModelName.TIDE, {"hidden_size": 0}, "model.option_out_of_range"),
+        (ModelName.TIDE, {"temporal_width_past": -1}, "model.option_out_of_range"),
+        (ModelName.TIDE, {"dropout": 1.0}, "model.option_out_of_range"),
+        (ModelName.N_HITS, {"num_stacks": 0}, "model.option_out_of_range"),
+        (ModelName.N_HITS, {"activation": "Step"}, "model.option_out_of_range"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_when_built(

@@ -13,6 +13,7 @@ from darts.utils.data.torch_datasets.utils import PLModuleInput
 from darts.utils.onnx import run_onnx_prediction
 
 from models import CATALOG, ExportedSignature, ModelError, ModelName, export_onnx
+from models.catalog import TRAINABLE
 
 LOOKBACK, HORIZON = 26, 8
 INPUTS = {
@@ -23,7 +24,7 @@ INPUTS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(ModelName))
+@pytest.fixture(scope="module", params=TRAINABLE)
 def exported(
     request: pytest.FixtureRequest, fitted: Callable[[ModelName], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, ExportedSignature, Path, ModelName]:
