@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import wraps
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import pytorch_lightning as pl
@@ -49,6 +50,20 @@ class Recipe:
     """darts' arguments where callers give none."""
     frame: Frame | None = field(default_factory=Frame)
     """None for networks that are solved and not trained: they stand alone."""
+
+
+SHORT_TRAINING: Mapping[str, Any] = MappingProxyType(
+    {
+        "batch_size": 32,
+        "n_epochs": 10,
+        "optimizer_cls": AdamW,
+        "optimizer_kwargs": {"lr": 5e-4},
+        # A rate that falls from the first epoch on: a nightly budget may end the training at any of them.
+        "lr_scheduler_cls": torch.optim.lr_scheduler.ExponentialLR,
+        "lr_scheduler_kwargs": {"gamma": 0.8},
+    }
+)
+"""How the `default` presets train: few epochs on few cores."""
 
 
 class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is untyped

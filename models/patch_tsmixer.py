@@ -11,8 +11,9 @@ from darts.utils.torch import random_method
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from models.darts_bridge import NetworkModel, NetworkModule, Recipe
+from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe
 from models.errors import LookbackTooShortError, OptionOutOfRangeError
+from models.frame import Frame
 from models.layers.dropout import Dropout
 from models.layers.mixing import MixerLayer
 from models.layers.patching import Patching
@@ -36,8 +37,8 @@ class PatchTSMixerConfig:
     layers: int = 2
     patch_length: int = 16
     patch_stride: int = 16
-    dropout: float = 0.1
-    head_dropout: float = 0.1
+    dropout: float = 0.3
+    head_dropout: float = 0.3
     gated: bool = True
     """Gated attention in every mixer."""
     mix_channels: bool = True
@@ -210,7 +211,7 @@ class PatchTSMixerModel(NetworkModel):
     Presets:
 
     - `default`: hybrid mode, so that past covariates count; fewer and wider patches, for short training budgets on few
-      cores; little dropout, for the same reason.
+      cores; less dropout, for the same reason; averaged weights; the absolute error as loss, which outliers pull less.
     - `faithful`: the recipe of the public code for ETTh1 (channel independent, patches of 8, heavy dropout, AdamW with
       the rate decaying linearly); its look-back is 512.
 
@@ -225,15 +226,7 @@ class PatchTSMixerModel(NetworkModel):
     module_class = PatchTSMixerModule
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
         {
-            "default": Recipe(
-                PatchTSMixerConfig(),
-                {
-                    "batch_size": 64,
-                    "n_epochs": 10,
-                    "optimizer_cls": torch.optim.AdamW,
-                    "optimizer_kwargs": {"lr": 1e-3},
-                },
-            ),
+            "default": Recipe(PatchTSMixerConfig(), SHORT_TRAINING, Frame(averaging=0.995, loss="l1")),
             "faithful": Recipe(
                 PatchTSMixerConfig(
                     width=48,

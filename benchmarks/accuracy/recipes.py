@@ -63,7 +63,8 @@ RECIPES: Mapping[tuple[str, str], Recipe] = MappingProxyType(
         # Ours.
         ("itransformer", "default"): Recipe(),
         ("s_mamba", "default"): Recipe(),
-        ("patch_tsmixer", "default"): Recipe(lookback=512),
+        # There are no past covariates that channels would have to be mixed for.
+        ("patch_tsmixer", "default"): Recipe(lookback=512, arguments={"mix_channels": False}),
         ("informer", "default"): Recipe(calendar=True, horizons=INFORMER_HORIZONS),
     }
 )

@@ -135,7 +135,7 @@ def test_members_start_apart_and_all_learn(panel: Any, tiny: Callable[..., Any])
     started = tiny(ModelName.ITRANSFORMER, max_epochs=1, options=options)
     model = started.fit(panel.series, **panel.covariates, verbose=False)
     first, second = (dict(member.named_parameters()) for member in model.model.network.members)
-    assert not torch.equal(first["head.weight"], second["head.weight"])
+    assert not torch.equal(first["core.head.weight"], second["core.head.weight"])
     steps = [group["params"] for group in model.trainer.optimizers[0].param_groups]
     state = model.trainer.optimizers[0].state
     assert all(state[parameter]["exp_avg"].abs().sum() > 0 for parameter in chain(*steps))

@@ -203,7 +203,7 @@ def one_batch(model: Any) -> Any:
 
 def test_the_hierarchical_loss_is_the_papers(panel: Any, tiny: Callable[..., Any], heads: dict[str, Any]) -> None:
     """Squared errors of sums over segments, divided by the squared length, forecast against true and against summed."""
-    heads |= {"dropout": 0.0, "head_dropout": 0.0, "hierarchy_weight": 0.5}
+    heads |= {"dropout": 0.0, "head_dropout": 0.0, "hierarchy_weight": 0.5, "loss": "mse", "averaging": 0.0}
     model = tiny(ModelName.PATCH_TSMIXER, quantiles=(), options=heads).fit(panel.series, verbose=False)
     batch, module = one_batch(model), model.model
     network = module.network.members[0]
