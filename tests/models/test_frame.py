@@ -131,7 +131,7 @@ def test_every_option_trains_saves_and_exports_with_every_network(
 
 
 def test_members_start_apart_and_all_learn(panel: Any, tiny: Callable[..., Any]) -> None:
-    options = {"width": 16, "feed_forward": 16, "heads": 2, "members": 2}
+    options = {"width": 16, "feed_forward": 16, "heads": 2, "members": 2, "averaging": 0.0}
     started = tiny(ModelName.ITRANSFORMER, max_epochs=1, options=options)
     model = started.fit(panel.series, **panel.covariates, verbose=False)
     first, second = (dict(member.named_parameters()) for member in model.model.network.members)
