@@ -7,6 +7,7 @@ backtests, saving) comes from here.
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import wraps
 from inspect import signature
@@ -102,6 +103,11 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
             )
         loss: Tensor = super().training_step(train_batch, batch_idx)
         return loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the loss of the checkpoint, which darts 0.48.1 restores by name but not where it trains."""
+        super().on_load_checkpoint(checkpoint)
+        self.train_criterion, self.val_criterion = deepcopy(self.criterion), deepcopy(self.criterion)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Let the averaged weights follow."""
@@ -296,7 +302,7 @@ class NetworkModel(ServiceModel):
         frame = recipe.frame
         if frame is not None:
             frame = replace(frame, **{name: kwargs.pop(name) for name in sorted(_field_names(frame)) if name in kwargs})
-            frame.check(input_chunk_length)
+            frame.check()
         check_arguments(type(self), kwargs)
 
         arguments = {

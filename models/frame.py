@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from models.errors import LookbackTooShortError, OptionOutOfRangeError
+from models.errors import OptionOutOfRangeError
 from models.layers.normalization import scale_window
 from models.shape import WindowShape
 
@@ -29,8 +29,9 @@ class Frame:
     scale_windows: bool = True
     """Scale each target window by its own mean and deviation, and the forecast back (RevIN without affine part)."""
     decomposition: int = 0
-    """Steps of a centred moving average that takes the trend off each window; one linear map per output, shared by the
-    channels, extrapolates it, and the network forecasts the remainder. 0 leaves windows whole."""
+    """Steps (an odd number, at most the look-back is used) of a centred moving average that takes the trend off each
+    window; one linear map per output, shared by the channels, extrapolates it, and the network forecasts the remainder.
+    0 leaves windows whole."""
     channel_dropout: float = 0.0
     """Share of target channels that are blanked (set to 0, the mean of a scaled window) per training window, so that no
     forecast hangs on a single channel."""
@@ -42,12 +43,11 @@ class Frame:
     loss: str = "mse"
     """Loss of point forecasts: `mse`, `l1` or `huber`. A likelihood brings its own."""
 
-    def check(self, lookback: int) -> None:
+    def check(self) -> None:
         """Refuse values that make no network.
 
         Raises:
             OptionOutOfRangeError: a share outside [0, 1), no member, an even moving average, an unknown loss.
-            LookbackTooShortError: the moving average is longer than the look-back.
 
         """
         for option in ("channel_dropout", "averaging"):
@@ -57,8 +57,6 @@ class Frame:
             raise OptionOutOfRangeError("members", self.members, "1 or more")
         if self.decomposition < 0 or (self.decomposition and self.decomposition % 2 == 0):
             raise OptionOutOfRangeError("decomposition", self.decomposition, "0 or an odd number of steps")
-        if self.decomposition > lookback:
-            raise LookbackTooShortError(lookback, self.decomposition, f"a moving average of {self.decomposition} steps")
         if self.loss not in LOSSES:
             raise OptionOutOfRangeError("loss", self.loss, f"one of {', '.join(LOSSES)}")
 
@@ -69,7 +67,7 @@ class Decomposed(nn.Module):
     def __init__(self, core: nn.Module, steps: int, shape: WindowShape) -> None:
         super().__init__()
         self.core = core
-        self.steps = steps
+        self.steps = min(steps, shape.lookback - 1 + shape.lookback % 2)  # odd, or the average would lie between steps
         self.shape = shape
         self.trend = nn.Linear(shape.lookback, shape.horizon * shape.outputs)
         # Starts by continuing the trend's last value, which any decomposition can improve on.

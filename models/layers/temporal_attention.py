@@ -83,13 +83,18 @@ class TemporalAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Let steps look at each other, or at earlier ones only if `causal`."""
         steps, width = tokens.shape[1:]
-        qkv = self.project(tokens).view(-1, steps, 3, self.heads, width // self.heads)  # [B, N, 3, heads, D/heads]
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, D/heads]
-        mixed = self._attend(query, key, value)  # [B, heads, N, D/heads]
+        mixed = self._attend(*self.split(tokens))  # [B, heads, N, D/heads]
         if not self.mix:
             mixed = mixed.transpose(1, 2)  # [B, N, heads, D/heads]
         merged: Tensor = self.merge(mixed.reshape(-1, steps, width))
         return merged  # [B, N, D]
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens to queries, keys and values, each [B, heads, N, D/heads]."""
+        steps, width = tokens.shape[1:]
+        qkv = self.project(tokens).view(-1, steps, 3, self.heads, width // self.heads)  # [B, N, 3, heads, D/heads]
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.sparse is None:

@@ -45,6 +45,9 @@ def build(callbacks: tuple[pl.Callback, ...] = (), **options: Any) -> Any:
         "head_dropout": 0.0,
         "batch_size": 64,
         "learning_rate": 3e-3,
+        "lr_scheduler_cls": None,
+        "averaging": 0.0,
+        "loss": "mse",
         "random_state": 0,
         "pl_trainer_kwargs": {**QUIET, "callbacks": list(callbacks)},
     }
