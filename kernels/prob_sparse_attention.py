@@ -57,9 +57,12 @@ def prob_sparse_attention(
     log_once("prob_sparse_attention", route)
     if route.path == "export":
         return plain.exportable(query, key, value, keys, count=count, causal=causal, divisor=divisor)
+    given = (query, key, value, keys, count, causal, divisor)
     if torch.compiler.is_compiling():
-        return _forward_op(query, key, value, keys, count, causal, divisor)[0]
-    return _ProbSparse.apply(query, key, value, keys, count, causal, divisor)
+        return _forward_op(*given)[0]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value)):
+        return _ProbSparse.apply(*given)
+    return _forward(*given)[0]
 
 
 def prob_sparse_route(query: Tensor, key: Tensor, *, factor: int = 5) -> Route:
@@ -116,7 +119,12 @@ def _forward(
         from kernels import prob_sparse_triton
 
         return prob_sparse_triton.forward(query, key, value, keys, count=count, causal=causal, divisor=divisor)
-    return plain.forward(query, key, value, keys, count=count, causal=causal, divisor=divisor)
+    out, top = plain.forward(query, key, value, keys, count=count, causal=causal, divisor=divisor)
+    return (
+        out,
+        top,
+        torch.empty(0, dtype=working_dtype(out.dtype), device=out.device),
+    )  # plain torch recomputes its softmax from the scores
 
 
 def _backward(
@@ -126,7 +134,7 @@ def _backward(
         from kernels import prob_sparse_triton
 
         return prob_sparse_triton.backward(grad, query, key, value, out, top, lse, causal=causal)
-    return plain.backward(grad, query, key, value, top, lse, causal=causal)
+    return plain.backward(grad, query, key, value, out, top, causal=causal)
 
 
 # The same two functions as registered ops: what torch.compile captures as one node each, on every device.
@@ -135,12 +143,13 @@ _backward_op = torch.library.custom_op("forecast_kernels::prob_sparse_attention_
 
 
 @_forward_op.register_fake
-def _(query: Tensor, _key: Tensor, _value: Tensor, _keys: Tensor, count: int, *_: int) -> tuple[Tensor, ...]:
+def _(query: Tensor, key: Tensor, _value: Tensor, _keys: Tensor, count: int, *_: int) -> tuple[Tensor, ...]:
     B, H = query.shape[:2]
+    kept = (B, H, count) if _refused(query, key, count) is None else 0
     return (
         torch.empty(query.shape, dtype=query.dtype, device=query.device),
         query.new_empty((B, H, count), dtype=torch.int64),
-        query.new_empty((B, H, count), dtype=working_dtype(query.dtype)),
+        query.new_empty(kept, dtype=working_dtype(query.dtype)),
     )
 
 

@@ -10,56 +10,69 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kernels.precision import working_dtype
 
-# B batch, H heads, LQ queries, LK keys, D head size, U sampled keys, u selected queries, P pairs (b, h) of a piece
+# B batch, H heads, LQ queries, LK keys, D head size, U sampled keys, u selected queries, b, h those of a piece
 
-# About 2 MB of float32 scores a piece: what a core's L2 holds. A GPU wants few launches instead.
-_PIECE: Final = {"cpu": 1 << 19}
+# About 4 MB of float32 scores a piece: a share of the last cache. A GPU wants few launches instead.
+_PIECE: Final = {"cpu": 1 << 20}
 _PIECE_ELSEWHERE: Final = 1 << 27
 
 
 def forward(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, *, count: int, causal: bool, divisor: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output [B, H, LQ, D], selected queries [B, H, u] ascending, and their log-sum-exp [B, H, u]."""
+) -> tuple[Tensor, Tensor]:
+    """Output [B, H, LQ, D] and selected queries [B, H, u] ascending."""
     exact = working_dtype(query.dtype)
     top = select(scores_of(query, key, keys, divisor=divisor), count)  # [B, H, u]
-    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    lse = torch.empty(top.shape, dtype=exact, device=query.device)
-    for q, k, v, chosen, out_piece, lse_piece in pieces(count * key.shape[2], query, key, value, top, out, lse):
-        values = v.to(exact)
-        rows = chosen[..., None].expand(-1, -1, query.shape[3])  # [P, u, D]
-        weights, lse_rows = _weights(q.gather(1, rows).to(exact), k.to(exact), chosen, causal=causal)
-        lse_piece.copy_(lse_rows[..., 0])
-        out_piece.copy_(values.cumsum(1) if causal else values.mean(1, keepdim=True))
-        out_piece.scatter_(1, rows, torch.bmm(weights, values).to(out.dtype))
-    return out, top, lse
+    rows = _rows(top)
+    picked = _picked(query, top)  # [B, H, u + 1, D]
+    attended = torch.empty_like(picked)
+    for q, k, v, chosen, found in pieces(picked.shape[2] * key.shape[2], picked, key, value, top, attended):
+        _multiply(_weights(q, k.to(exact), chosen, causal=causal), v.to(exact), found)
+    out = torch.empty(query.shape, dtype=exact, device=query.device)
+    if causal:
+        torch.cumsum(value, 2, dtype=exact, out=out)
+    else:
+        out.copy_(attended[:, :, -1:])
+    out[rows] = attended[:, :, :-1]
+    return out.to(query.dtype), top
 
 
 def backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, top: Tensor, lse: Tensor, *, causal: bool
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, top: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value; the selection has none. Sums run in one order: results repeat bit by bit."""
     exact = working_dtype(query.dtype)
-    D, LK = query.shape[3], key.shape[2]
-    grads = tuple(torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value))
-    split = pieces(top.shape[2] * LK, grad, query, key, value, top, lse, *grads)
-    for g, q, k, v, chosen, lse_piece, dq, dk, dv in split:
-        upstream, keys_exact = g.to(exact), k.to(exact)
-        rows = chosen[..., None].expand(-1, -1, D)  # [P, u, D]
-        picked, upstream_rows = q.gather(1, rows).to(exact), upstream.gather(1, rows)
-        weights, _ = _weights(picked, keys_exact, chosen, causal=causal, lse=lse_piece[..., None])  # [P, u, LK]
-        slope = torch.bmm(upstream_rows, v.to(exact).transpose(1, 2))  # [P, u, LK]
-        slope.sub_((weights * slope).sum(-1, keepdim=True)).mul_(weights).mul_(1 / math.sqrt(D))
-        dq.zero_().scatter_(1, rows, torch.bmm(slope, keys_exact).to(dq.dtype))
-        dk.copy_(torch.bmm(slope.transpose(1, 2), picked))
-        # Selected rows are blanked, not subtracted afterwards: an infinite gradient there must not reach the others.
-        others = upstream.scatter(1, rows, 0.0)
-        context = others.flip(1).cumsum(1).flip(1) if causal else others.sum(1, keepdim=True) / LK
-        dv.copy_(torch.bmm(weights.transpose(1, 2), upstream_rows).add_(context))
-    return grads
+    rows = _rows(top)
+    picked = _picked(query, top)  # [B, H, u + 1, D]
+    upstream = functional.pad(grad[rows].to(exact), (0, 0, 0, 1))  # [B, H, u + 1, D]
+    # Of a row: the sum over keys of weight times slope, which is the output times its gradient.
+    share = functional.pad(out[rows].to(exact), (0, 0, 0, 1)).mul_(upstream).sum(-1, keepdim=True)  # [B, H, u + 1, 1]
+    others = torch.ones(grad.shape[:3], dtype=exact, device=grad.device)
+    others[rows] = 0
+    dpicked = torch.empty_like(picked)
+    dk, dv = (torch.empty(t.shape, dtype=exact, device=t.device) for t in (key, value))
+    inputs = (picked, key, value, top, grad, upstream, share, others)
+    for q, k, v, chosen, g, up, shared, other, *grads in pieces(
+        picked.shape[2] * key.shape[2], *inputs, dpicked, dk, dv
+    ):
+        keys = k.to(exact)
+        weights = _weights(q, keys, chosen, causal=causal)  # [b, h, u + 1, LK]
+        if not causal:
+            up[:, :, -1:] = _summed(g.to(exact), other)
+        slope = _multiply(up, v.to(exact).mT).sub_(shared).mul_(weights)  # [b, h, u + 1, LK]
+        slope[:, :, -1] = 0.0  # equal weights depend on no score
+        _multiply(slope, keys, grads[0])
+        _multiply(slope.mT, q, grads[1])
+        _multiply(weights.mT, up, grads[2])
+    if causal:
+        dv.add_(_blanked(grad.to(exact), others).flip(2).cumsum(2).flip(2))
+    dq = torch.zeros(query.shape, dtype=exact, device=query.device)
+    dq[rows] = dpicked[:, :, :-1].mul_(1 / math.sqrt(query.shape[3]))
+    return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype)
 
 
 def exportable(
@@ -90,55 +103,82 @@ def scores_of(query: Tensor, key: Tensor, keys: Tensor, *, divisor: int) -> Tens
     """Score queries: the measure M [B, H, LQ] over sampled `keys` [U] or [LQ, U], NaN as -inf."""
     exact = working_dtype(query.dtype)
     measure = torch.empty(query.shape[:3], dtype=exact, device=query.device)
-    row = keys.shape[-1] + 1 if keys.dim() == 1 else key.shape[2]
-    for q, k, measured in pieces(query.shape[2] * row, query, key, measure):
-        if keys.dim() == 1:
-            sampled = k[:, keys].to(exact)  # [P, U, D]
-            # The sum of scores is the score of the summed key: one more row of the same product.
-            rows = torch.cat((sampled, sampled.sum(1, keepdim=True)), 1)
-            scores = torch.bmm(rows, q.to(exact).transpose(1, 2))  # [P, U + 1, LQ]
-            torch.sub(scores[:, :-1].amax(1), scores[:, -1], alpha=1 / divisor, out=measured)
-        else:
-            # All scores by one dense product, then the sampled ones: faster on a CPU than gathering LQ x U keys.
-            every = torch.bmm(q.to(exact), k.to(exact).transpose(1, 2))  # [P, LQ, LK]
-            scores = every.gather(2, keys.expand(len(every), -1, -1))  # [P, LQ, U]
-            torch.sub(scores.amax(2), scores.sum(2), alpha=1 / divisor, out=measured)
-    return measure.masked_fill_(measure.isnan(), -math.inf)
+    if keys.dim() == 1:
+        # The sum of scores is the score of the summed key: one more row of the same product.
+        sampled = key.index_select(2, functional.pad(keys, (0, 1))).to(exact)  # [B, H, U + 1, D]
+        torch.sum(sampled[:, :, :-1], 2, out=sampled[:, :, -1])
+        for q, k, measured in pieces(query.shape[2] * sampled.shape[2], query, sampled, measure):
+            scores = _multiply(k, q.to(exact).mT)  # [b, h, U + 1, LQ]
+            torch.sub(scores[:, :, :-1].amax(2), scores[:, :, -1], alpha=1 / divisor, out=measured)
+    else:
+        # All scores by one dense product, then the sampled ones: faster on a CPU than gathering LQ x U keys.
+        for q, k, measured in pieces(query.shape[2] * key.shape[2], query, key, measure):
+            every = _multiply(q.to(exact), k.to(exact).mT)  # [b, h, LQ, LK]
+            scores = every.gather(3, keys.expand(*every.shape[:2], -1, -1))  # [b, h, LQ, U]
+            torch.sub(scores.amax(3), scores.sum(3), alpha=1 / divisor, out=measured)
+    return measure.nan_to_num_(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
 def select(measure: Tensor, count: int) -> Tensor:
     """Pick the indices [B, H, u] of the largest values, ascending, ties to the lowest; `measure` holds no NaN."""
-    if measure.dtype is not torch.float32:
-        return measure.sort(dim=-1, descending=True, stable=True).indices[..., :count].sort(-1).values
-    # topk leaves ties open: value (bits that keep the order) and LQ - 1 - index become one integer without ties.
-    length = measure.shape[-1]
-    bits = (measure + 0.0).view(torch.int32)  # + 0.0: minus zero equals zero
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    backwards = torch.arange(length - 1, -1, -1, device=measure.device)
-    best = (ordered.to(torch.int64) * (1 << 32) + backwards).topk(count, dim=-1, sorted=False).values
-    return (length - 1 - (best & 0xFFFFFFFF)).sort(-1).values
+    if measure.device.type == "cpu":
+        # Seldom is anything as large as the last one chosen: then no sort is needed. A GPU would wait for the count.
+        last = measure.topk(count, sorted=False).values.amin(-1, keepdim=True)
+        chosen = (measure >= last).flatten().nonzero()
+        if chosen.numel() == last.numel() * count:
+            return chosen.remainder_(measure.shape[-1]).view(*measure.shape[:-1], count)
+    return measure.sort(dim=-1, descending=True, stable=True).indices[..., :count].sort(-1).values
 
 
 def pieces(scores_per_pair: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut tensors [B, H, ...] into views [P, ...] of a few (batch, head) pairs at a time; never copies."""
+    """Cut tensors [B, H, ...] into views [b, h, ...]: whole batches while they are small, else heads of one."""
     B, H = tensors[0].shape[:2]
-    size = max(1, _PIECE.get(tensors[0].device.type, _PIECE_ELSEWHERE) // scores_per_pair)
-    if all(B == 1 or H == 1 or t.stride(0) == H * t.stride(1) for t in tensors):
-        flat = [t.flatten(0, 1) for t in tensors]
-        for start in range(0, B * H, size):
-            yield tuple(t[start : start + size] for t in flat)
-        return
-    for batch in range(B):
-        for start in range(0, H, size):
-            yield tuple(t[batch, start : start + size] for t in tensors)
+    pairs = max(1, _PIECE.get(tensors[0].device.type, _PIECE_ELSEWHERE) // scores_per_pair)
+    batches, heads = max(1, pairs // H), math.ceil(H / math.ceil(H / pairs))  # of one size, or nearly
+    for batch in range(0, B, batches):
+        for head in range(0, H, heads):
+            yield tuple(t[batch : batch + batches, head : head + heads] for t in tensors)
 
 
-def _weights(
-    picked: Tensor, key: Tensor, chosen: Tensor, *, causal: bool, lse: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    scores = torch.bmm(picked, key.transpose(1, 2)).mul_(1 / math.sqrt(picked.shape[2]))  # [P, u, LK]
+def _multiply(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Multiply matrices [b, h, ., .] without the copies that torch.matmul makes where b and h do not flatten."""
+    if out is None:
+        out = torch.empty((*a.shape[:3], b.shape[3]), dtype=a.dtype, device=a.device)
+    if all(len(t) == 1 or t.stride(0) == t.shape[1] * t.stride(1) for t in (a, b, out)):
+        torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out=out.flatten(0, 1))
+    else:
+        for left, right, product in zip(a, b, out, strict=True):
+            torch.bmm(left, right, out=product)
+    return out
+
+
+def _rows(top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Index the selected rows of tensors [B, H, LQ, ...] of any strides."""
+    B, H = top.shape[:2]
+    return torch.arange(B, device=top.device)[:, None, None], torch.arange(H, device=top.device)[:, None], top
+
+
+def _picked(query: Tensor, top: Tensor) -> Tensor:
+    """Gather the selected queries, scaled, and a spare row at the end: [B, H, u + 1, D]."""
+    rows = query[_rows(functional.pad(top, (0, 1)))]
+    return rows.to(working_dtype(query.dtype)) / math.sqrt(query.shape[3])
+
+
+def _weights(picked: Tensor, key: Tensor, chosen: Tensor, *, causal: bool) -> Tensor:
+    """Weigh keys [b, h, u + 1, LK]; all alike in the last row, so that the products which follow include mean(V)."""
+    scores = _multiply(picked, key.mT)
     if causal:
-        scores.masked_fill_(torch.arange(key.shape[1], device=key.device) > chosen[..., None], -math.inf)
-    if lse is None:
-        lse = scores.logsumexp(-1, keepdim=True)
-    return scores.sub_(lse).exp_(), lse
+        scores[:, :, :-1].masked_fill_(torch.arange(key.shape[2], device=key.device) > chosen[..., None], -math.inf)
+    scores[:, :, -1] = 0.0
+    return scores.softmax(-1)
+
+
+def _summed(grad: Tensor, others: Tensor) -> Tensor:
+    """Sum the rows [b, h, 1, D] of `grad` that `others` [b, h, LQ] marks with 1."""
+    total = _multiply(others.unsqueeze(2), grad)
+    # Zero times infinity is NaN: an infinite gradient of a selected row must not reach the others.
+    return total if bool(total.isfinite().all()) else _blanked(grad, others).sum(2, keepdim=True)
+
+
+def _blanked(grad: Tensor, others: Tensor) -> Tensor:
+    return grad.masked_fill((others == 0).unsqueeze(-1), 0.0)

@@ -15,11 +15,15 @@ from kernels.errors import KernelError, KernelErrorCode
 from kernels.layout import empty_channels_innermost
 from kernels.precision import working_dtype
 from kernels.routing import Route, log_once, route_for
+from kernels.selective_scan_inputs import ScanInputs
 from kernels.triton_support import refusal
 
 # G directions, B batch, D channels, N states of a channel, L steps
 
 _MAX_STATES: Final = 64
+# Channels, over directions and batch, below which 16 steps are scanned at once: step by step a warp takes 32 of them,
+# and a GPU has some 512 schedulers to keep busy. By count alone, not tuned on hardware.
+_FILL_A_GPU: Final = 32 * 512
 # Unrolling gives ONNX Runtime two small nodes a step; beyond this many steps building the graph takes too long.
 _UNROLLED_UP_TO: Final = 128
 
@@ -44,7 +48,7 @@ def selective_scan(
     """
     _check({"B": None, "D": None, "L": None}, u, delta, A, B, C, D, z, delta_bias)
     stacked = (None if t is None else t[None] for t in (u, delta, A, B, C, D, z, delta_bias))
-    out, last = _scan(*stacked, softplus=delta_softplus)
+    out, last = _scan(ScanInputs(*stacked, delta_softplus))
     return (out[0], last[0]) if return_last_state else out[0]
 
 
@@ -67,37 +71,28 @@ def selective_scan_bidirectional(
     caller flips nothing. Share a tensor between directions with `expand`.
     """
     _check({"directions": 2, "B": None, "D": None, "L": None}, u, delta, A, B, C, D, z, delta_bias)
-    out, last = _scan(u, delta, A, B, C, D, z, delta_bias, softplus=delta_softplus)
+    out, last = _scan(ScanInputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus))
     return (out, last) if return_last_state else out
 
 
-def selective_scan_route(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Route:
+def selective_scan_route(u: Tensor, A: Tensor) -> Route:
     """Tell which implementation a call with these tensors takes, and why."""
-    return route_for(u.device, _refused(u, A, B, C))
+    route = route_for(u.device, _refused(u, A))
+    if route.path == "triton":
+        form = "16 steps at once, too few channels to fill a GPU" if _by_tile(u) else "step by step"
+        return Route(route.path, f"{route.reason}; {form}")
+    return route
 
 
-def _scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-    *,
-    softplus: bool,
-) -> tuple[Tensor, Tensor]:
-    route = selective_scan_route(u, A, B, C)
+def _scan(given: ScanInputs) -> tuple[Tensor, Tensor]:
+    route = selective_scan_route(given.u, given.A)
     log_once("selective_scan", route)
     if route.path == "export":
-        form = "unrolled" if u.shape[-1] <= _UNROLLED_UP_TO else "prefix"
-        return plain.exportable(u, delta, A, B, C, D, z, bias, softplus=softplus, form=form)
-    given = (u, delta, A, B, C, D, z, bias)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+        return plain.exportable(given, form="unrolled" if given.u.shape[-1] <= _UNROLLED_UP_TO else "prefix")
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given[:8])
     if torch.compiler.is_compiling():
-        return _forward_op(*given, softplus, save)[:2]
-    return _SelectiveScan.apply(*given, softplus, save)
+        return _forward_op(*given, save)[:2]
+    return _SelectiveScan.apply(*given, save) if save else _forward(*given, save)[:2]
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -105,8 +100,8 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        out, last, states, ungated = _forward(*arguments)
-        ctx.save_for_backward(*arguments[:8], states, ungated)
+        out, last, *saved = _forward(*arguments)
+        ctx.save_for_backward(*arguments[:8], *saved)
         ctx.softplus = arguments[8]
         return out, last
 
@@ -128,13 +123,14 @@ def _forward(
     bias: Tensor | None,
     softplus: bool,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if _refused(u, A, B, C) is None:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    given = ScanInputs(u, delta, A, B, C, D, z, bias, softplus)
+    if _refused(u, A) is None:
         from kernels import selective_scan_triton as kernel
 
-        out, last, states = kernel.forward(u, delta, A, B, C, D, z, bias, softplus=softplus, save=save)
-        return out, last, states, states.new_empty(0)
-    out, last, saved = plain.forward(u, delta, A, B, C, D, z, bias, softplus=softplus, save=save)
+        out, last, states = kernel.forward(given, save=save, by_tile=_by_tile(u))
+        return out, last, states, states.new_empty(0), states.new_empty(0)
+    out, last, saved = plain.forward(given, save=save)
     return out, last, *saved
 
 
@@ -150,16 +146,17 @@ def _backward(
     z: Tensor | None,
     bias: Tensor | None,
     states: Tensor,
+    delta_used: Tensor,
     ungated: Tensor,
     softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    given = (grad, grad_last, u, delta, A, B, C, D, z, bias)
-    if _refused(u, A, B, C) is None:
+    given = ScanInputs(u, delta, A, B, C, D, z, bias, softplus)
+    if _refused(u, A) is None:
         from kernels import selective_scan_triton as kernel
 
-        grads = kernel.backward(*given, states, softplus=softplus)
+        grads = kernel.backward(grad, grad_last, given, states)
     else:
-        grads = plain.backward(*given, plain.Saved(states, ungated), softplus=softplus)
+        grads = plain.backward(grad, grad_last, given, plain.Saved(states, delta_used, ungated))
     # A registered op cannot return None: an absent input's gradient is an empty tensor.
     return tuple(u.new_empty(0) if grad is None else grad for grad in grads)
 
@@ -171,18 +168,19 @@ _backward_op = torch.library.custom_op("forecast_kernels::selective_scan_backwar
 
 @_forward_op.register_fake
 def _(
-    u: Tensor, _delta: Tensor, A: Tensor, B: Tensor, C: Tensor, _D: Tensor | None, z: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    u: Tensor, _delta: Tensor, A: Tensor, _B: Tensor, _C: Tensor, _D: Tensor | None, z: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     G, batch, channels, L = u.shape
     N, save = A.shape[2], rest[-1]
     exact = working_dtype(u.dtype)
     blocks = -(-L // plain.KEPT_EVERY)
-    gate_kept = save and z is not None and _refused(u, A, B, C) is not None  # the kernel recomputes it
+    keeps_rows = save and _refused(u, A) is not None  # the kernels recompute them
     return (
         empty_channels_innermost(u),
         u.new_empty((G, batch, channels, N), dtype=exact),
         u.new_empty((blocks, G, batch, N, channels) if save else 0, dtype=exact),
-        u.new_empty((L, G, batch, channels) if gate_kept else 0, dtype=exact),
+        u.new_empty((G, batch, L, channels) if keeps_rows else 0, dtype=exact),
+        u.new_empty((G, batch, L, channels) if keeps_rows and z is not None else 0, dtype=exact),
     )
 
 
@@ -211,11 +209,13 @@ def _without_absent(grads: tuple[Tensor, ...], given: tuple[Tensor | None, ...])
     return tuple(None if t is None else grad for grad, t in zip(grads, given, strict=False))
 
 
-def _refused(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> str | None:
+def _by_tile(u: Tensor) -> bool:
+    return u.shape[:-1].numel() < _FILL_A_GPU
+
+
+def _refused(u: Tensor, A: Tensor) -> str | None:
     if A.shape[-1] > _MAX_STATES:
         return f"{A.shape[-1]} states a channel are above the kernels' {_MAX_STATES}"
-    if B.dim() != u.dim() or C.dim() != u.dim():
-        return "B or C does not depend on time; the kernels read them at every step"
     return refusal(u.device, u.dtype)
 
 

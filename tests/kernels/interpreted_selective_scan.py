@@ -1,5 +1,6 @@
 """Selective scan kernels under TRITON_INTERPRET=1 (see test_interpreted_kernels.py)."""
 
+import importlib
 import math
 
 import pytest
@@ -15,6 +16,14 @@ from kernels.selective_scan_reference import selective_scan_reference
 def every_buffer_starts_as_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *shape, **options: empty(*shape, **options).fill_(math.nan))
+
+
+@pytest.fixture(autouse=True, params=["16 steps at once", "step by step"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "step by step":
+        # The package offers the function under the module's name.
+        monkeypatch.setattr(importlib.import_module("kernels.selective_scan"), "_FILL_A_GPU", 0)
+    return request.param
 
 
 def scan_inputs(
@@ -46,7 +55,7 @@ def scan_inputs(
 
 
 def require_agreement(tensors: dict[str, Tensor], *, softplus: bool = True) -> None:
-    assert selective_scan_route(tensors["u"], tensors["A"], tensors["B"], tensors["C"]).path == "triton"
+    assert selective_scan_route(tensors["u"], tensors["A"]).path == "triton"
     compare(
         lambda **t: selective_scan(**t, delta_softplus=softplus, return_last_state=True),
         lambda **t: selective_scan_reference(**t, delta_softplus=softplus),
@@ -71,6 +80,14 @@ def test_optional_inputs_may_be_absent(absent: str) -> None:
     require_agreement(tensors)
 
 
+@pytest.mark.parametrize("constant", [("B",), ("C",), ("B", "C")])
+def test_coefficients_need_not_depend_on_time(constant: tuple[str, ...]) -> None:
+    tensors = scan_inputs(18, batch=2)
+    for name in constant:
+        tensors[name] = torch.randn(5, 3, generator=torch.Generator().manual_seed(len(name)))
+    require_agreement(tensors)
+
+
 def test_without_softplus_delta_is_taken_as_it_is() -> None:
     tensors = scan_inputs(9)
     tensors["delta"] = tensors["delta"].abs()
@@ -86,6 +103,11 @@ def test_softplus_keeps_small_and_large_steps() -> None:
 
 def test_half_precision_loses_no_more_than_its_rounding() -> None:
     require_agreement(scan_inputs(6, dtype=torch.float16))
+
+
+def test_the_route_says_how_many_steps_are_scanned_at_once(form: str) -> None:
+    tensors = scan_inputs(6)
+    assert form in selective_scan_route(tensors["u"], tensors["A"]).reason
 
 
 def flipped(name: str, tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import prob_sparse_kernels, prob_sparse_triton, selective_scan_kernels
+from kernels import prob_sparse_kernels, prob_sparse_triton, selective_scan_kernels, selective_scan_triton
 
 DISASSEMBLER = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
 if not DISASSEMBLER.exists():
@@ -40,6 +40,7 @@ SCAN_TYPES = dict.fromkeys(("U", "DELTA", "B", "C", "Z", "OUT", "GRAD", "DU", "D
 UNIT_STRIDES = ("sqd", "skd", "svd", "sod", "sgd", "skeys", "skeysu")
 ROW_STRIDE = r"s[qkvogudbcz][bhlg]"
 SCAN = {"N": 16, "BN": 16, "T": 4, "KEPT": 16, "HAS_SKIP": True, "HAS_Z": True, "HAS_BIAS": True, "SOFTPLUS": True}
+SCAN |= {"B_VARIES": True, "C_VARIES": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +163,11 @@ def test_the_other_attention_kernels_compile_without_spills(
 
 
 @pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("varies", [True, False])
 def test_the_scan_keeps_its_state_in_registers_and_sums_over_it_without_shuffles(
-    capability: int, tmp_path: Path
+    varies: bool, capability: int, tmp_path: Path
 ) -> None:
-    constants = SCAN | {"BD": 32, "SAVE": True}
+    constants = SCAN | {"BD": 32, "SAVE": True, "B_VARIES": varies, "C_VARIES": varies}
     code = compile_for(capability, selective_scan_kernels.scan_forward, constants, SCAN_TYPES, tmp_path, warps=1)
     assert_clean(code)
     assert code.shuffles == 0
@@ -173,6 +175,22 @@ def test_the_scan_keeps_its_state_in_registers_and_sums_over_it_without_shuffles
 
 
 @pytest.mark.parametrize("capability", [80, 90])
-def test_the_scan_backward_compiles_without_spills(capability: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("varies", [True, False])
+@pytest.mark.parametrize("states", [1, 16])
+def test_the_scan_of_16_steps_at_once_compiles_without_spills(
+    states: int, varies: bool, capability: int, tmp_path: Path
+) -> None:
+    constants = SCAN | {"N": states, "BN": states, "T": 16, "SAVE": True, "B_VARIES": varies, "C_VARIES": varies}
+    constants |= {"BD": selective_scan_triton.tile_channels(states)}
+    del constants["KEPT"]
+    kernel = selective_scan_kernels.scan_forward_tile
+    warps = selective_scan_triton.TILE_WARPS
+    assert_clean(compile_for(capability, kernel, constants, SCAN_TYPES, tmp_path, warps=warps))
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("varies", [True, False])
+def test_the_scan_backward_compiles_without_spills(varies: bool, capability: int, tmp_path: Path) -> None:
     kernel = selective_scan_kernels.scan_backward
-    assert_clean(compile_for(capability, kernel, SCAN | {"BD": 16}, SCAN_TYPES, tmp_path, warps=1))
+    constants = SCAN | {"BD": 16, "B_VARIES": varies, "C_VARIES": varies}
+    assert_clean(compile_for(capability, kernel, constants, SCAN_TYPES, tmp_path, warps=1))

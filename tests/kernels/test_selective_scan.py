@@ -17,6 +17,7 @@ from kernels import (
     selective_scan_route,
 )
 from kernels.agreement import Agreement, compare, relative_error
+from kernels.selective_scan_inputs import ScanInputs
 from kernels.selective_scan_reference import selective_scan_reference
 
 LENGTHS = (1, 7, 63, 96, 100, 257)
@@ -84,6 +85,26 @@ def test_outputs_last_state_and_gradients_equal_the_reference(length: int) -> No
 def test_in_float64_the_agreement_is_exact_to_rounding(length: int, constant: bool) -> None:
     tensors = scan_inputs(length, dtype=torch.float64, constant=constant)
     compare_with_reference(tensors, tolerance=1e-13).require()
+
+
+@pytest.mark.parametrize("directions", [None, 2])
+def test_rows_scanned_apart_give_what_they_give_together(
+    directions: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = {name: t.requires_grad_() for name, t in scan_inputs(40, directions=directions).items()}
+    op = selective_scan if directions is None else selective_scan_bidirectional
+    results = []
+    for numbers_in_cache in (1 << 18, 1):
+        monkeypatch.setattr(MODULE.plain, "_IN_CACHE", numbers_in_cache)
+        out = op(**tensors, delta_softplus=True)
+        results.append((out, *torch.autograd.grad(out.square().sum(), list(tensors.values()))))
+    for together, apart in zip(*results, strict=True):
+        assert relative_error(apart, together) < 1e-6
+
+
+@pytest.mark.parametrize("constant", ["B", "C"])
+def test_one_coefficient_may_depend_on_time_and_the_other_not(constant: str) -> None:
+    compare_with_reference(scan_inputs(20) | {constant: scan_inputs(20, constant=True)[constant]}).require()
 
 
 @pytest.mark.parametrize("absent", ["D", "z", "delta_bias"])
@@ -200,10 +221,8 @@ def test_a_bidirectional_call_needs_two_directions() -> None:
 
 
 def test_the_route_says_what_stands_against_a_kernel() -> None:
-    t = scan_inputs(9, constant=True)
-    assert "does not depend on time" in selective_scan_route(t["u"], t["A"], t["B"], t["C"]).reason
     t = scan_inputs(9, states=65)
-    assert "65 states" in selective_scan_route(t["u"], t["A"], t["B"], t["C"]).reason
+    assert "65 states" in selective_scan_route(t["u"], t["A"]).reason
 
 
 class Scan(torch.nn.Module):
@@ -244,8 +263,7 @@ def test_a_compiled_call_has_no_graph_break_and_the_same_results() -> None:
 @pytest.mark.parametrize("constant", [False, True])
 def test_both_export_forms_equal_the_reference_with_gradients(form: str, constant: bool) -> None:
     def op(**tensors: Tensor) -> tuple[Tensor, Tensor]:
-        tensors["bias"] = tensors.pop("delta_bias")
-        return MODULE.plain.exportable(**tensors, softplus=True, form=form)
+        return MODULE.plain.exportable(ScanInputs(*tensors.values(), softplus=True), form=form)
 
     tensors = scan_inputs(37, directions=2, constant=constant, dtype=torch.float64)
     compare(op, both_directions_by_flips, tensors, tolerance=1e-12).require()
