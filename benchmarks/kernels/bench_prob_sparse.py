@@ -1,6 +1,6 @@
 """ProbSparse attention against its official form, the plain torch composition, torch.compile of it, and full attention.
 
-python -m benchmarks.kernels.bench_prob_sparse --lengths 96 336 720 2048 --batch 4 --csv prob_sparse.csv
+python -m benchmarks.kernels.bench_prob_sparse  (the figures of docs/kernels.md, with peak memory, into results/)
 """
 
 import argparse
@@ -8,13 +8,14 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.kernels.measuring import Row, copy_rate, peak_here, peak_in_child, report, row_of, time_sides
+from benchmarks.kernels.measuring import RESULTS, Row, copy_rate, measure, peak_here, peak_in_child, report
 from kernels import prob_sparse_attention, prob_sparse_queries, prob_sparse_route, prob_sparse_torch
 from kernels.agreement import compare
 from kernels.key_sampling import draw_keys
@@ -41,16 +42,26 @@ def official(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def composition(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend with one shared sample in plain torch operations and autograd."""
     LK = key.shape[2]
-    keys = draw_keys(
-        "shared",
-        query_length=query.shape[2],
-        key_length=LK,
-        count=sample_size(LK, 5),
-        seed=0,
-        device=query.device,
-    )
     count = sample_size(query.shape[2], 5)
+    keys = shared_keys(query, key)
     return prob_sparse_torch.exportable(query, key, value, keys, count=count, causal=False, divisor=LK)
+
+
+def shared_keys(query: Tensor, key: Tensor) -> Tensor:
+    """Draw the sample that the op draws by default."""
+    LQ, LK = query.shape[2], key.shape[2]
+    count = sample_size(LK, 5)
+    return draw_keys("shared", query_length=LQ, key_length=LK, count=count, seed=0, device=query.device)
+
+
+def products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Compute the three matrix products that no form can avoid, and nothing else: the floor of this machine's BLAS."""
+    B, H, L, D = query.shape
+    flat = [t.flatten(0, 1) for t in (query, key, value)]
+    U = sample_size(L, 5) + 1
+    rows = torch.empty(B * H, U, D, dtype=query.dtype, device=query.device).copy_(flat[0][:, :U])
+    scores = torch.bmm(rows, flat[0].mT)
+    return torch.bmm(torch.bmm(rows, flat[1].mT, out=scores), flat[2])
 
 
 SIDES: dict[str, Attention] = {
@@ -81,14 +92,7 @@ def call(attention: Attention, tensors: tuple[Tensor, Tensor, Tensor], *, backwa
 def verify(options: argparse.Namespace) -> None:
     """Compare outputs and gradients with the float64 reference on a small draw of the same kind; raise if wrong."""
     query, key, value = inputs(argparse.Namespace(**vars(options) | {"batch": 1}), min(*options.lengths, 257))
-    keys = draw_keys(
-        "shared",
-        query_length=query.shape[2],
-        key_length=key.shape[2],
-        count=sample_size(key.shape[2], 5),
-        seed=0,
-        device=query.device,
-    )
+    keys = shared_keys(query, key)
     chosen = prob_sparse_queries(query, key, keys=keys)
     compare(
         lambda **t: prob_sparse_attention(**t, keys=keys),
@@ -102,11 +106,9 @@ def main() -> None:
     options = parse()
     torch.manual_seed(0)
     if options.peak_of:
-        run = call(SIDES[options.peak_of], inputs(options, options.lengths[0]), backward=options.backward)
-        sys.stdout.write(json.dumps({"peak": peak_here(run, options.device)}) + "\n")
+        sys.stdout.write(json.dumps({"peak": peak_of(options)}) + "\n")
         return
     verify(options)
-    sides = SIDES | ({"compiled": torch.compile(composition)} if options.compile else {})
     rate = copy_rate(options.device)
     rows: list[Row] = []
     for length in options.lengths:
@@ -114,31 +116,25 @@ def main() -> None:
         route = prob_sparse_route(tensors[0], tensors[1])
         sys.stdout.write(f"L={length}: {OURS} runs on the {route.path} path ({route.reason})\n")
         for backward in (False, True):
-            taken = time_sides(
-                {name: call(side, tensors, backward=backward) for name, side in sides.items()},
-                device=options.device,
-                rounds=options.rounds,
-            )
+            sides = SIDES | ({"compiled": torch.compile(composition)} if options.compile else {})
+            if not backward:
+                contiguous = tuple(t.contiguous() for t in tensors)
+                sides["products"] = lambda *_, given=contiguous: products(*given)
             # Forward reads q, k, v and writes the output; backward reads k, v, the gradient and writes three.
             moved = tensors[0].numel() * tensors[0].element_size() * (10 if backward else 4)
-            rows += [
-                row_of(
-                    times,
-                    op="prob_sparse_attention",
-                    side=name,
-                    passes="forward+backward" if backward else "forward",
-                    shape=f"B{options.batch} H{options.heads} L{length} D{options.size}",
-                    dtype=options.dtype,
-                    device=options.device,
-                    floor=moved / rate,
-                    peak=peak(options, name, length, backward=backward),
-                )
-                for name, times in taken.items()
-            ]
+            rows += measure(
+                {name: call(side, tensors, backward=backward) for name, side in sides.items()},
+                op="prob_sparse_attention",
+                passes="forward+backward" if backward else "forward",
+                shape=f"B{options.batch} H{options.heads} L{length} D{options.size}",
+                options=options,
+                floor=dict.fromkeys(sides, moved / rate),
+                peak=partial(peak, options, length, backward=backward),
+            )
     report(rows, options.csv)
 
 
-def peak(options: argparse.Namespace, side: str, length: int, *, backward: bool) -> float | None:
+def peak(options: argparse.Namespace, length: int, side: str, *, backward: bool) -> float | None:
     """Take the peak memory of one side in a child; torch.compile's own is not comparable and left out."""
     if not options.memory or side not in SIDES:
         return None
@@ -148,19 +144,27 @@ def peak(options: argparse.Namespace, side: str, length: int, *, backward: bool)
     return peak_in_child("benchmarks.kernels.bench_prob_sparse", arguments)
 
 
+def peak_of(options: argparse.Namespace) -> float:
+    """Take the peak of one side here, after a small call that loads the code: libraries are not the op's memory."""
+    side = SIDES[options.peak_of]
+    small = argparse.Namespace(**vars(options) | {"batch": 1, "heads": 1})
+    call(side, inputs(small, 32), backward=options.backward)()
+    return peak_here(call(side, inputs(options, options.lengths[0]), backward=options.backward), options.device)
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[96, 336, 720])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[96, 336, 2048])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--size", type=int, default=64, help="head size")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the composition")
-    parser.add_argument("--memory", action="store_true", help="also peak memory, each side in a process of its own")
-    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="also peak memory")
+    parser.add_argument("--csv", type=Path, default=RESULTS / "prob_sparse_cpu.csv")
     parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

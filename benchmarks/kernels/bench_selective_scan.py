@@ -1,7 +1,7 @@
 """The selective scan against the step-by-step autograd loop, and both directions in one call against two and flips.
 
-python -m benchmarks.kernels.bench_selective_scan --lengths 96 321 --csv scan.csv
-python -m benchmarks.kernels.bench_selective_scan --onnx --lengths 7 21 321  (which export form is faster)
+python -m benchmarks.kernels.bench_selective_scan  (the figures of docs/kernels.md, into results/)
+python -m benchmarks.kernels.bench_selective_scan --onnx  (which export form is faster)
 """
 
 import argparse
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from benchmarks.kernels.measuring import Row, copy_rate, report, row_of, time_sides
+from benchmarks.kernels.measuring import RESULTS, Row, copy_rate, measure, report
 from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.agreement import compare
+from kernels.selective_scan_inputs import ScanInputs
 from kernels.selective_scan_reference import selective_scan_reference
 from kernels.selective_scan_torch import exportable
 
@@ -30,9 +32,27 @@ def ours(**tensors: Tensor) -> Tensor:
     return selective_scan(**tensors, delta_softplus=True)
 
 
-def naive(**tensors: Tensor) -> Tensor:
-    """Scan one direction by the loop that autograd records."""
+def loop(**tensors: Tensor) -> Tensor:
+    """Scan one direction by the loop that autograd records, each step's state a tensor of its own: linear in L."""
     return selective_scan_reference(**tensors, delta_softplus=True)[0]
+
+
+def naive(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """Scan one direction as widespread reference code does: discretise all steps, then read them one by one.
+
+    Autograd answers each of the L reads with a gradient as large as all steps, most of it zeros: quadratic in L.
+    """
+    step = functional.softplus(delta + delta_bias[:, None])  # [B, D, L]
+    decay = torch.exp(step[..., None] * A[:, None])  # [B, D, L, N]
+    inflow = (step * u)[..., None] * B.transpose(1, 2)[:, None]  # [B, D, L, N]
+    h = u.new_zeros(decay[:, :, 0].shape)  # [B, D, N]
+    rows = []
+    for t in range(u.shape[2]):
+        h = decay[:, :, t] * h + inflow[:, :, t]
+        rows.append((h * C[:, None, :, t]).sum(-1))
+    return (torch.stack(rows, 2) + D[:, None] * u) * functional.silu(z)
 
 
 def both_at_once(**tensors: Tensor) -> Tensor:
@@ -49,6 +69,7 @@ def both_by_flips(**tensors: Tensor) -> Tensor:
 
 SIDES: dict[str, Callable[..., Tensor]] = {
     "scan": ours,
+    "loop": loop,
     "naive": naive,
     "both at once": both_at_once,
     "both by flips": both_by_flips,
@@ -90,17 +111,23 @@ def call(side: Callable[..., Tensor], tensors: Tensors, *, backward: bool) -> Ca
 def verify(options: argparse.Namespace) -> None:
     """Compare outputs and gradients with the float64 reference, and both directions with flips; raise if wrong."""
     tensors = inputs(argparse.Namespace(**vars(options) | {"batch": 1}), min(*options.lengths, 100))
-    compare(ours, naive, tensors).require()
+    compare(ours, loop, tensors).require()
+    compare(naive, loop, tensors).require()
     compare(both_at_once, both_by_flips, tensors).require()
 
 
-def measure(options: argparse.Namespace) -> list[Row]:
+def shape_of(options: argparse.Namespace, length: int) -> str:
+    """Name a shape in a row."""
+    return f"B{options.batch} D{options.channels} L{length} N{options.states}"
+
+
+def measure_torch(options: argparse.Namespace) -> list[Row]:
     """Time all sides at all lengths."""
     rate = copy_rate(options.device)
     rows = []
     for length in options.lengths:
         tensors = inputs(options, length)
-        route = selective_scan_route(*(tensors[name] for name in ("u", "A", "B", "C")))
+        route = selective_scan_route(tensors["u"], tensors["A"])
         sys.stdout.write(f"L={length}: the scan runs on the {route.path} path ({route.reason})\n")
         for backward in (False, True):
             chosen = {name: call(side, tensors, backward=backward) for name, side in SIDES.items()}
@@ -108,20 +135,14 @@ def measure(options: argparse.Namespace) -> list[Row]:
                 del chosen["naive"]  # quadratic: minutes a call
             # Forward reads u, delta, z and writes the output; backward reads those and the gradient and writes three.
             moved = tensors["u"].numel() * tensors["u"].element_size() * (11 if backward else 4)
-            rows += [
-                row_of(
-                    times,
-                    op="selective_scan",
-                    side=name,
-                    passes="forward+backward" if backward else "forward",
-                    shape=f"B{options.batch} D{options.channels} L{length} N{options.states}",
-                    dtype=options.dtype,
-                    device=options.device,
-                    floor=moved / rate * (2 if name.startswith("both") else 1),
-                    peak=None,
-                )
-                for name, times in time_sides(chosen, device=options.device, rounds=options.rounds).items()
-            ]
+            rows += measure(
+                chosen,
+                op="selective_scan",
+                passes="forward+backward" if backward else "forward",
+                shape=shape_of(options, length),
+                options=options,
+                floor={name: moved / rate * (2 if name.startswith("both") else 1) for name in chosen},
+            )
     return rows
 
 
@@ -134,8 +155,7 @@ class Exported(torch.nn.Module):
 
     def forward(self, **tensors: Tensor) -> Tensor:
         """Scan one direction."""
-        stacked = {{"delta_bias": "bias"}.get(name, name): t[None] for name, t in tensors.items()}
-        return exportable(**stacked, softplus=True, form=self.form)[0][0]
+        return exportable(ScanInputs(*(t[None] for t in tensors.values()), softplus=True), form=self.form)[0][0]
 
 
 def measure_onnx(options: argparse.Namespace) -> list[Row]:
@@ -159,21 +179,8 @@ def measure_onnx(options: argparse.Namespace) -> list[Row]:
                 found = torch.from_numpy(session.run(None, feeds)[0])
                 torch.testing.assert_close(found, ours(**tensors), rtol=1e-3, atol=1e-4)
                 sides[form] = partial(session.run, None, feeds)
-            taken = time_sides(sides, device="cpu", rounds=options.rounds)
-        rows += [
-            row_of(
-                times,
-                op="selective_scan",
-                side=form,
-                passes="onnxruntime",
-                shape=f"B{options.batch} D{options.channels} L{length} N{options.states}",
-                dtype=options.dtype,
-                device="cpu",
-                floor=None,
-                peak=None,
-            )
-            for form, times in taken.items()
-        ]
+            shape = shape_of(options, length)
+            rows += measure(sides, op="selective_scan", passes="onnxruntime", shape=shape, options=options, floor={})
     return rows
 
 
@@ -182,14 +189,15 @@ def main() -> None:
     options = parse()
     torch.manual_seed(0)
     verify(options)
-    report(measure_onnx(options) if options.onnx else measure(options), options.csv)
+    file = RESULTS / ("selective_scan_onnx_cpu.csv" if options.onnx else "selective_scan_cpu.csv")
+    report(measure_onnx(options) if options.onnx else measure_torch(options), options.csv or file)
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[96, 321])
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lengths", type=int, nargs="+", help="96 and 321; with --onnx 7, 21, 96 and 321")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--states", type=int, default=16)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
@@ -198,7 +206,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--naive-up-to", type=int, default=400, help="longest length the naive backward is timed at")
     parser.add_argument("--onnx", action="store_true", help="time the export forms in ONNX Runtime instead")
     parser.add_argument("--csv", type=Path)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.lengths = options.lengths or ([7, 21, 96, 321] if options.onnx else [96, 321])
+    return options
 
 
 if __name__ == "__main__":

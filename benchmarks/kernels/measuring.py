@@ -7,14 +7,17 @@ import statistics
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 import torch
 
 Side = Callable[[], object]
+# Where the figures of docs/kernels.md lie.
+RESULTS: Final = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,34 @@ def time_sides(sides: Mapping[str, Side], *, device: str, rounds: int) -> dict[s
         for name, run in sides.items():
             taken[name].append(_time_once(run, device))
     return taken
+
+
+def measure(
+    sides: Mapping[str, Side],
+    *,
+    op: str,
+    passes: str,
+    shape: str,
+    options: Namespace,
+    floor: Mapping[str, float],
+    peak: Callable[[str], float | None] = lambda _: None,
+) -> list[Row]:
+    """Time the sides of one shape and make their rows; `floor` and `peak` by side, None where there is none."""
+    taken = time_sides(sides, device=options.device, rounds=options.rounds)
+    return [
+        row_of(
+            times,
+            op=op,
+            side=name,
+            passes=passes,
+            shape=shape,
+            dtype=options.dtype,
+            device=options.device,
+            floor=floor.get(name),
+            peak=peak(name),
+        )
+        for name, times in taken.items()
+    ]
 
 
 def _time_once(run: Side, device: str) -> float:
@@ -114,7 +145,7 @@ def row_of(
     peak: float | None,
 ) -> Row:
     """Reduce the times of one side."""
-    lower, median, upper = statistics.quantiles(times, n=4) if len(times) > 1 else (times[0],) * 3
+    lower, median, upper = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (times[0],) * 3
     return Row(
         op,
         side,
