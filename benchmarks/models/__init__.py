@@ -1,0 +1,1 @@
+"""How fast the models train and forecast, beside a floor and beside rivals."""

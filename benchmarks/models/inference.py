@@ -1,0 +1,45 @@
+"""Forecasts of the exported models by ONNX Runtime on one core, one window at a time, as the service makes them."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from darts import TimeSeries
+
+from benchmarks.models.sides import QUIET, Task, build
+from models import export_onnx
+from models.catalog import CATALOG, TRAINABLE
+
+CALLS = 50
+"""Calls in a round of one model."""
+OPTIONS = {"itransformer": {"width": 256}}
+"""The size of the issue's goal; every other model as its default preset has it."""
+
+
+def interleave_inference(rounds: int) -> dict[str, list[float]]:
+    """Export every trainable model of the catalogue after one short epoch; milliseconds per call, one per round."""
+    with TemporaryDirectory() as folder:
+        sessions = {CATALOG[name].title: _session(name, Path(folder) / f"{name}.onnx") for name in TRAINABLE}
+    taken: dict[str, list[float]] = {title: [] for title in sessions}
+    for turn in range(rounds + 1):
+        for title, session in sessions.items():
+            window = {"past_target": np.random.default_rng(0).standard_normal((1, 96, 7), dtype=np.float32)}
+            began = time.perf_counter()
+            for _ in range(CALLS):
+                session.run(None, window)
+            if turn:  # the first warms up
+                taken[title].append((time.perf_counter() - began) / CALLS * 1e3)
+    return taken
+
+
+def _session(name: str, path: Path) -> Any:
+    task = Task(model=name, options=OPTIONS.get(name, {}))
+    rows = task.lookback + task.horizon + task.batch
+    values = np.random.default_rng(0).standard_normal((rows, task.channels), dtype=np.float32)
+    export_onnx(build(task, **QUIET).fit(TimeSeries.from_values(values), epochs=1), path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
