@@ -20,7 +20,13 @@ from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, 
 from darts.models.forecasting.torch_forecasting_model import MixedCovariatesTorchModel, TorchForecastingModel
 from darts.utils.data import SequentialTorchTrainingDataset, TorchTrainingDataset
 from darts.utils.data.torch_datasets._data_module import TorchDataModule
-from darts.utils.data.torch_datasets.utils import PLModuleInput, PLModuleOutput, TorchTrainingBatch, TorchTrainingSample
+from darts.utils.data.torch_datasets.utils import (
+    ModuleStage,
+    PLModuleInput,
+    PLModuleOutput,
+    TorchTrainingBatch,
+    TorchTrainingSample,
+)
 from darts.utils.serialization import safe_globals
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW
@@ -87,6 +93,7 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
         else:
             self.network = FramedNetwork(lambda: self.network_class(settings, shape), self.frame, shape)
         self.averaged = averaged(self.network, self.frame.averaging) if self.frame and self.frame.averaging else None
+        self._epoch_loss = torch.zeros(())
 
     @property
     def forecaster(self) -> nn.Module:
@@ -94,14 +101,25 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
         return self.network if self.averaged is None or self.training else self.averaged.module
 
     def training_step(self, train_batch: TorchTrainingBatch, batch_idx: int) -> Tensor:
-        """Train every member on the batch; members share no weight, so one loss serves all."""
+        """Train every member on the batch; members share no weight, so one loss serves all.
+
+        The mean loss is logged once per epoch: Lightning's log of each step would cost as much as a small network's
+        optimiser.
+        """
         members = self.frame.members if self.frame else 1
         if members > 1:
             parts = {entry.name: getattr(train_batch, entry.name) for entry in fields(train_batch)}
             train_batch = TorchTrainingBatch(
                 **{name: tensor.repeat(members, 1, 1) for name, tensor in parts.items() if tensor is not None}
             )
-        loss: Tensor = super().training_step(train_batch, batch_idx)
+        output = self(train_batch.to_module_input(stage=ModuleStage.TRAIN))
+        target = train_batch.future_target
+        loss: Tensor = self._compute_loss(output, target, self.train_criterion, train_batch.sample_weight)
+        self._update_metrics(output, target, self.train_metrics)
+        seen = loss.detach()
+        self._epoch_loss = seen if batch_idx == 0 else self._epoch_loss + seen
+        if self.trainer.is_last_batch:
+            self.log("train_loss", self._epoch_loss / (batch_idx + 1), prog_bar=True, sync_dist=True, batch_size=1)
         return loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
