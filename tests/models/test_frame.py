@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import CATALOG, ITransformerModel, ModelError, ModelName
+from models import CATALOG, ITransformerModel, ModelError, ModelName, export_onnx
 from models.frame import Decomposed, Frame, FramedNetwork, averaged
 from models.shape import WindowShape
 
@@ -118,7 +118,7 @@ def test_averaged_weights_follow_and_settle() -> None:
     ],
     ids="+".join,
 )
-def test_every_option_trains_saves_and_exports_with_every_network(
+def test_every_option_trains_and_saves_with_every_network(
     name: ModelName,
     options: dict[str, Any],
     panel: Any,
@@ -134,6 +134,15 @@ def test_every_option_trains_saves_and_exports_with_every_network(
     model.save(str(tmp_path / "model.pt"), clean=True)
     loaded = type(model).load(str(tmp_path / "model.pt"), pl_trainer_kwargs={"accelerator": "cpu"})
     np.testing.assert_array_equal(forecast(loaded, panel), values)
+
+
+def test_members_and_a_decomposition_are_a_part_of_the_exported_file(
+    panel: Any, tiny: Callable[..., Any], tiny_options: Callable[..., Any], tmp_path: Any
+) -> None:
+    name = ModelName.ITRANSFORMER
+    options = {**tiny_options(name), "members": 2, "decomposition": 5, "channel_dropout": 0.2}
+    model = tiny(name, max_epochs=1, options=options).fit(panel.series, **panel.covariates, verbose=False)
+    assert export_onnx(model, tmp_path / "model.onnx").largest_difference < 1e-4
 
 
 def test_members_start_apart_and_all_learn(panel: Any, tiny: Callable[..., Any]) -> None:
