@@ -8,8 +8,6 @@ from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.utils.data.torch_datasets.utils import PLModuleInput
 from torch import Tensor, nn
 
-from models.darts_bridge import NetworkConfig
-from models.errors import OptionOutOfRangeError
 from models.shape import WindowShape
 
 # B batch, L past steps, H horizon, C target channels, P past and F known-future covariates, S constants, Q outputs
@@ -90,26 +88,3 @@ class DartsNetwork(nn.Module):
         if static is None:
             return None
         return static.expand(-1, self.shape.targets, -1).flatten(0, 1).unsqueeze(1)
-
-
-def at_least(minimum: int, config: NetworkConfig, *options: str) -> None:
-    """Refuse options of a config below a minimum.
-
-    Raises:
-        OptionOutOfRangeError: naming the first.
-
-    """
-    for option in options:
-        if getattr(config, option) < minimum:
-            raise OptionOutOfRangeError(option, getattr(config, option), f"{minimum} or more")
-
-
-def check_dropout(dropout: float) -> None:
-    """Refuse a share outside [0, 1).
-
-    Raises:
-        OptionOutOfRangeError: naming `dropout`.
-
-    """
-    if not 0 <= dropout < 1:
-        raise OptionOutOfRangeError("dropout", dropout, "at least 0 and below 1")

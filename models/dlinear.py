@@ -9,8 +9,9 @@ from darts.models.forecasting.dlinear import _DLinearModule
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 
 from models.darts_bridge import NetworkModel, NetworkModule, Recipe
-from models.darts_network import LINEAR_ADAM, DartsNetwork, at_least
+from models.darts_network import LINEAR_ADAM, DartsNetwork
 from models.frame import Frame
+from models.option_checks import at_least
 from models.shape import WindowShape
 
 

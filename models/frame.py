@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.errors import OptionOutOfRangeError
 from models.layers.normalization import scale_window
+from models.option_checks import shares
 from models.shape import WindowShape
 
 # B batch, L past steps, H horizon, C target channels, Q outputs, M members
@@ -50,9 +51,7 @@ class Frame:
             OptionOutOfRangeError: a share outside [0, 1), no member, an even moving average, an unknown loss.
 
         """
-        for option in ("channel_dropout", "averaging"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
+        shares(self, "channel_dropout", "averaging")
         if self.members < 1:
             raise OptionOutOfRangeError("members", self.members, "1 or more")
         if self.decomposition < 0 or (self.decomposition and self.decomposition % 2 == 0):

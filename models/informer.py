@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.darts_bridge import NetworkModel, NetworkModule, Recipe
+from models.darts_bridge import NetworkModel, NetworkModule, Recipe, official_training
 from models.errors import LookbackTooShortError, OptionOutOfRangeError, WidthNotDivisibleError
 from models.frame import Frame
 from models.layers.dropout import Dropout
 from models.layers.feed_forward import FeedForward
 from models.layers.step_embedding import Distilling, StepEmbedding
 from models.layers.temporal_attention import CrossAttention, ProbSparse, TemporalAttention
+from models.option_checks import at_least, shares
 from models.shape import WindowShape
 
 # B batch, L past steps, H horizon, C target channels, P past and F known-future covariates, T start steps,
@@ -81,12 +82,8 @@ class InformerConfig:
             raise OptionOutOfRangeError("label_length", self.label_length, f"0 to the look-back's {lookback} steps")
 
     def _check_sizes(self) -> None:
-        for option in ("width", "feed_forward", "heads", "encoder_layers", "decoder_layers", "stacks", "factor"):
-            if getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "1 or more")
-        for option in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
+        at_least(1, self, "width", "feed_forward", "heads", "encoder_layers", "decoder_layers", "stacks", "factor")
+        shares(self, "dropout", "attention_dropout")
         for option in ("attention", "decoder_attention", "sampling"):
             choices = get_args(type(self).__annotations__[option])
             if getattr(self, option) not in choices:
@@ -271,15 +268,7 @@ class InformerModel(NetworkModel):
                     attention_dropout=0.05,
                     linear_path=False,
                 ),
-                {
-                    "batch_size": 32,
-                    "n_epochs": 6,
-                    "optimizer_cls": torch.optim.Adam,
-                    "optimizer_kwargs": {"lr": 1e-4},
-                    # epochs 1 and 2 at the full rate, then half of the epoch before
-                    "lr_scheduler_cls": torch.optim.lr_scheduler.MultiStepLR,
-                    "lr_scheduler_kwargs": {"milestones": list(range(2, 6)), "gamma": 0.5},
-                },
+                official_training(1e-4, epochs=6),
                 Frame(scale_windows=False),
             ),
         }

@@ -15,7 +15,7 @@ from darts.utils.timeseries_generation import _build_forecast_series_from_schema
 from darts.utils.ts_utils import series2seq
 from torch import Tensor, nn
 
-from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe
+from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe, official_training
 from models.errors import NotFittedError, OptionOutOfRangeError, WidthNotDivisibleError
 from models.frame import Frame
 from models.interpretation import evaluating, latest_windows, module_input
@@ -23,6 +23,7 @@ from models.layers.attention import SelfAttention
 from models.layers.dropout import Dropout
 from models.layers.embedding import VariateTokens
 from models.layers.feed_forward import FeedForward
+from models.option_checks import at_least, shares
 from models.shape import WindowShape
 
 # B batch, L steps, H horizon, C target channels, P past and F known-future covariates, V tokens, D width, Q outputs
@@ -53,12 +54,8 @@ class ITransformerConfig:
 
         """
         del lookback, horizon
-        for option in ("width", "feed_forward", "layers", "heads"):
-            if getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "1 or more")
-        for option in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
+        at_least(1, self, "width", "feed_forward", "layers", "heads")
+        shares(self, "dropout", "attention_dropout")
         if self.width % self.heads:
             raise WidthNotDivisibleError(self.width, self.heads)
 
@@ -159,15 +156,7 @@ class ITransformerModel(NetworkModel):
                 ITransformerConfig(
                     width=256, feed_forward=256, dropout=0.1, attention_dropout=0.1, shared_embedding=True
                 ),
-                {
-                    "batch_size": 32,
-                    "n_epochs": 10,
-                    "optimizer_cls": torch.optim.Adam,
-                    "optimizer_kwargs": {"lr": 1e-4},
-                    # epochs 1 and 2 at the full rate, then half of the epoch before
-                    "lr_scheduler_cls": torch.optim.lr_scheduler.MultiStepLR,
-                    "lr_scheduler_kwargs": {"milestones": list(range(2, 10)), "gamma": 0.5},
-                },
+                official_training(1e-4, epochs=10),
             ),
         }
     )

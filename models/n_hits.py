@@ -11,8 +11,9 @@ from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from torch import Tensor
 
 from models.darts_bridge import NetworkModel, NetworkModule, Recipe
-from models.darts_network import ADAM, DartsNetwork, at_least, check_dropout
+from models.darts_network import ADAM, DartsNetwork
 from models.errors import OptionOutOfRangeError
+from models.option_checks import at_least, shares
 from models.shape import WindowShape
 
 
@@ -39,7 +40,7 @@ class NHiTSConfig:
         """
         del lookback, horizon
         at_least(1, self, "num_stacks", "num_blocks", "num_layers", "layer_widths")
-        check_dropout(self.dropout)
+        shares(self, "dropout")
         if self.activation not in ACTIVATIONS:
             raise OptionOutOfRangeError("activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
 

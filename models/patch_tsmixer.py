@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe
-from models.errors import LookbackTooShortError, OptionOutOfRangeError
+from models.errors import LookbackTooShortError
 from models.frame import Frame
 from models.layers.dropout import Dropout
 from models.layers.mixing import MixerLayer
 from models.layers.patching import Patching
 from models.layers.reconciliation import ChannelReconciliation, HierarchyReconciliation
 from models.masked_pretraining import MaskedPretraining
+from models.option_checks import at_least, shares
 from models.series_checks import check_values
 from models.shape import WindowShape
 
@@ -64,15 +65,9 @@ class PatchTSMixerConfig:
 
         """
         del horizon
-        for option in ("width", "expansion", "layers", "patch_length", "patch_stride", "future_hidden"):
-            if getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "1 or more")
-        for option in ("dropout", "head_dropout"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "at least 0 and below 1")
-        for option in ("channel_context", "hierarchy", "hierarchy_weight"):
-            if getattr(self, option) < 0:
-                raise OptionOutOfRangeError(option, getattr(self, option), "0 or more")
+        at_least(1, self, "width", "expansion", "layers", "patch_length", "patch_stride", "future_hidden")
+        shares(self, "dropout", "head_dropout")
+        at_least(0, self, "channel_context", "hierarchy", "hierarchy_weight")
         if lookback < self.patch_length:
             raise LookbackTooShortError(lookback, self.patch_length, f"a patch of {self.patch_length} steps")
 

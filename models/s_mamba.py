@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe
-from models.errors import OptionOutOfRangeError
+from models.darts_bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe, official_training
 from models.frame import Frame
 from models.layers.dropout import Dropout
 from models.layers.embedding import VariateTokens
 from models.layers.feed_forward import FeedForward
 from models.layers.state_space import BidirectionalMamba
+from models.option_checks import at_least, shares
 from models.shape import WindowShape
 
 # B batch, L steps, H horizon, C target channels, P past and F known-future covariates, V tokens, D width, Q outputs
@@ -48,11 +47,8 @@ class SMambaConfig:
 
         """
         del lookback, horizon
-        for option in ("width", "feed_forward", "layers", "states", "convolution", "expansion"):
-            if getattr(self, option) < 1:
-                raise OptionOutOfRangeError(option, getattr(self, option), "1 or more")
-        if not 0 <= self.dropout < 1:
-            raise OptionOutOfRangeError("dropout", self.dropout, "at least 0 and below 1")
+        at_least(1, self, "width", "feed_forward", "layers", "states", "convolution", "expansion")
+        shares(self, "dropout")
 
 
 class EncoderLayer(nn.Module):
@@ -137,15 +133,7 @@ class SMambaModel(NetworkModel):
             "default": Recipe(SMambaConfig(), SHORT_TRAINING, Frame(decomposition=25, averaging=0.995, loss="l1")),
             "faithful": Recipe(
                 SMambaConfig(width=256, feed_forward=256, dropout=0.1, shared_embedding=True),
-                {
-                    "batch_size": 32,
-                    "n_epochs": 10,
-                    "optimizer_cls": torch.optim.Adam,
-                    "optimizer_kwargs": {"lr": 7e-5},
-                    # epochs 1 and 2 at the full rate, then half of the epoch before
-                    "lr_scheduler_cls": torch.optim.lr_scheduler.MultiStepLR,
-                    "lr_scheduler_kwargs": {"milestones": list(range(2, 10)), "gamma": 0.5},
-                },
+                official_training(7e-5, epochs=10),
             ),
         }
     )

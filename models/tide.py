@@ -9,7 +9,8 @@ from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.models.forecasting.tide_model import _TideModule
 
 from models.darts_bridge import NetworkModel, NetworkModule, Recipe
-from models.darts_network import ADAM, DartsNetwork, at_least, check_dropout
+from models.darts_network import ADAM, DartsNetwork
+from models.option_checks import at_least, shares
 from models.shape import WindowShape
 
 
@@ -45,7 +46,7 @@ class TiDEConfig:
         at_least(0, self, "temporal_width_past", "temporal_width_future")
         at_least(1, self, "num_encoder_layers", "num_decoder_layers", "decoder_output_dim", "hidden_size")
         at_least(1, self, "temporal_hidden_size", "temporal_decoder_hidden")
-        check_dropout(self.dropout)
+        shares(self, "dropout")
 
 
 class TiDE(DartsNetwork):
