@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ COMPARED = (OURS, "full")
 PASSES = ("forward", "forward+backward")
 # Below this length the cost of a call, not of its work, bends the line.
 FITTED_FROM = 768
+# Lengths whose ratio is smaller have labels that would overlap.
+NEAR = 1.4
 
 
 def slope(lengths: Sequence[int], costs: Sequence[float]) -> float:
@@ -67,7 +70,9 @@ def plot(rows: Sequence[Row], path: Path, *, memory: bool) -> None:
                     axis.annotate(f"$L^{{{found:.2f}}}$", points[-1], xytext=(4, 0), textcoords="offset points")
         axis.set(xscale="log", yscale="log", xlabel="length L", ylabel=label)
         lengths = sorted({length_of(row) for row in rows})
-        axis.set_xticks(lengths, [str(length) for length in lengths])
+        # A length so near to the next that their labels would overlap keeps its tick, not its label.
+        apart = [following / length > NEAR for length, following in pairwise([*lengths, math.inf])]
+        axis.set_xticks(lengths, [str(length) if far else "" for length, far in zip(lengths, apart, strict=True)])
         axis.minorticks_off()
         axis.margins(x=0.12)
         axis.grid(visible=True, alpha=0.3)
