@@ -242,7 +242,9 @@ class InformerModel(NetworkModel):
       on later ones' covariates; one sample of keys for all queries, which finds the same queries and costs one matrix
       product; a linear path, because a look-back explains most of the near future linearly; an eighth of the official
       width, heavy dropout and few epochs, because larger networks fit noise from the second epoch on (ETTh1's
-      validation rows), and Adam at 1e-3.
+      validation rows), and Adam at 1e-3; averaged weights, Huber's loss and, above all, a third of the channels blanked
+      per window, because one embedding of all channels learns what they happened to do together (validation MSE at
+      horizon 24: .411 without these three, .406 with Huber's loss, .400 with averaged weights too, .379 with all).
     - `faithful`: the official recipe (the authors took a factor of 3 for the shortest horizon, and start tokens of 168
       and 336 steps for horizons from 168 on), with masked ProbSparse attention and the mixed heads in the decoder:
       there forecast steps do depend on later ones' covariates. The one departure: the authors sample keys in evaluation
@@ -255,6 +257,7 @@ class InformerModel(NetworkModel):
             "default": Recipe(
                 InformerConfig(),
                 {"batch_size": 32, "n_epochs": 3, "optimizer_cls": torch.optim.Adam, "optimizer_kwargs": {"lr": 1e-3}},
+                Frame(channel_dropout=0.3, averaging=0.995, loss="huber"),
             ),
             "faithful": Recipe(
                 InformerConfig(

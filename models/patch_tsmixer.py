@@ -31,7 +31,7 @@ from models.shape import WindowShape
 class PatchTSMixerConfig:
     """Sizes of the network. The defaults are the `default` preset, see `PatchTSMixerModel`."""
 
-    width: int = 64
+    width: int = 32
     """D: size of an embedded patch."""
     expansion: int = 2
     """Hidden size of every mixer, in multiples of its input."""
@@ -206,7 +206,9 @@ class PatchTSMixerModel(NetworkModel):
     Presets:
 
     - `default`: hybrid mode, so that past covariates count; fewer and wider patches, for short training budgets on few
-      cores; less dropout, for the same reason; averaged weights; the absolute error as loss, which outliers pull less.
+      cores; less dropout, for the same reason; two thirds of the official width (validation MSE .667 against .672 at
+      twice as many, .673 at half, on ETTh1, horizon 96); averaged weights; the absolute error as loss, which outliers
+      pull less.
     - `faithful`: the recipe of the public code for ETTh1 (channel independent, patches of 8, heavy dropout, AdamW with
       the rate decaying linearly); its look-back is 512.
 
