@@ -65,6 +65,9 @@ RECIPES: Mapping[tuple[str, str], Recipe] = MappingProxyType(
         ("s_mamba", "default"): Recipe(),
         # There are no past covariates that channels would have to be mixed for.
         ("patch_tsmixer", "default"): Recipe(lookback=512, arguments={"mix_channels": False}),
+        ("itransformer", "ensemble"): Recipe(),
+        ("s_mamba", "ensemble"): Recipe(),
+        ("patch_tsmixer", "ensemble"): Recipe(lookback=512, arguments={"mix_channels": False}),
         # No calendar: the training rows hold each day of the year about once.
         ("informer", "default"): Recipe(
             horizons=INFORMER_HORIZONS,

@@ -52,7 +52,7 @@ def fit_cell(cell: Cell, recipe: Recipe, data: Dataset, scratch: Path, say: Say)
     validation = data.windows("validation", cell.lookback, cell.horizon, calendar=recipe.calendar)
     name = "-".join(str(part) for part in (cell.dataset, *str(cell).replace("/", " ").split()))
     model_class: Any = CATALOG[ModelName(cell.model)].model_class()
-    settings = hashlib.sha256(repr((recipe, model_class.recipes.get(cell.preset))).encode()).hexdigest()[:8]
+    settings = hashlib.sha256(repr((recipe, model_class.presets().get(cell.preset))).encode()).hexdigest()[:8]
     watch = Watch(cell, recipe.patience, validation, scratch / f"{name}-{settings}.ckpt", say)
     model = build(cell, recipe, watch)
     if watch.checkpoint.exists():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models import CATALOG, ITransformerModel, ModelError, ModelName, export_onnx
+from models.catalog import TRAINABLE
 from models.frame import Decomposed, Frame, FramedNetwork, averaged
 from models.shape import WindowShape
 
@@ -217,3 +218,16 @@ def test_a_loss_beside_a_likelihood_is_refused(tiny: Callable[..., Any]) -> None
     with pytest.raises(ModelError, match="left out where a likelihood") as caught:
         tiny(ModelName.ITRANSFORMER, options={"loss": "l1"})
     assert caught.value.code == "model.option_out_of_range"
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINABLE if CATALOG[name].model_class().recipes["default"].frame])
+def test_the_ensemble_is_the_default_three_times_over(name: ModelName) -> None:
+    model_class = CATALOG[name].model_class()
+    one, three = model_class(48, 24), model_class(48, 24, preset="ensemble")
+    assert three.network_options == one.network_options
+    assert three.frame_options == {**one.frame_options, "members": 3}
+
+
+def test_a_model_that_is_solved_has_no_ensemble() -> None:
+    with pytest.raises(ModelError, match="preset"):
+        CATALOG[ModelName.LINEAR].model_class()(48, 24, preset="ensemble")
