@@ -4,79 +4,31 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from forecast.benchmarks import with_known_channels
+from forecast.channels import Channel
+from forecast.checks import mistakes
 from forecast.cron import cron_trigger
 from forecast.errors import ConfigError, NotFoundError, StorageError, nearest
 from forecast.holidays import holiday_calendar
-from forecast.vocabulary import Fill, Horizon, Quantile, Role, parse_duration
+from forecast.sources import ReplaySource, Source
+from forecast.splits import Splits
+from forecast.strict import Strict
+from forecast.vocabulary import Action, Doubled, Horizon, Quantile, Resample, Role, parse_duration
 
-RESERVED = frozenset({"series", "time", "month"})
+RESERVED = frozenset({"series", "time", "month", "version", "row"})
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _CHANNEL = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Channel(_Strict):
-    """One column of a data set: what it is to the forecast, its unit, its bounds, and how its gaps are filled."""
-
-    role: Role
-    unit: str = ""
-    lower: float | None = Field(default=None, allow_inf_nan=False)
-    """Smallest value that can be; smaller ones are refused at ingestion and never forecast."""
-    upper: float | None = Field(default=None, allow_inf_nan=False)
-    """Largest value that can be."""
-    fill: Fill = Fill.LINEAR
-    fill_limit: int = Field(default=48, ge=0, strict=True)
-    """The most consecutive missing steps that are filled; a longer gap stays, and no training window crosses it."""
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
-            message = f"lower ({self.lower}) must be less than upper ({self.upper})"
-            raise ValueError(message)
-        return self
-
-
-class Source(_Strict):
-    """Where rows come from."""
-
-    kind: Literal["csv", "parquet", "replay"]
-    path: str
-    """A file; ``sample:nyc-airports`` is the sample that comes with the package. Relative to the job file."""
-    start: datetime | None = None
-    """replay: the local wall time at which the replay begins."""
-    speed: float = Field(default=720.0, gt=0, le=1e6)
-    """replay: seconds of the data's time that pass in one real second."""
-
-    @model_validator(mode="after")
-    def _replay_has_a_start(self) -> Self:
-        if (self.kind == "replay") != (self.start is not None):
-            message = 'start is needed by, and only by, kind = "replay"'
-            raise ValueError(message)
-        return self
-
-
-class Splits(_Strict):
-    """How much of the newest history is kept from the fit, in time order: early stopping, calibration, holdout."""
-
-    validation: str = "21d"
-    calibration: str = "28d"
-    holdout: str = "21d"
-
-    _durations = field_validator("validation", "calibration", "holdout")(lambda text: (parse_duration(text), text)[1])
-
-
-class Training(_Strict):
+class Training(Strict):
     """The budget of one training."""
 
     max_epochs: int = Field(default=20, ge=1, strict=True)
@@ -93,15 +45,17 @@ class Training(_Strict):
     _budget = field_validator("budget")(lambda text: (parse_duration(text), text)[1])
 
 
-class Schedule(_Strict):
+class Schedule(Strict):
     """When things happen: cron in the data set's zone, empty for never."""
 
     refresh: str = ""
     """Ingest what is new, then issue a forecast."""
     retrain: str = ""
     """Ingest, train challengers, compare with the champion, promote or not, issue a forecast."""
+    maintain: str = ""
+    """Verify the tables' files, put small ones together, delete what is older than ``retention``."""
 
-    @field_validator("refresh", "retrain")
+    @field_validator("refresh", "retrain", "maintain")
     @classmethod
     def _cron(cls, text: str) -> str:
         if text:
@@ -109,7 +63,7 @@ class Schedule(_Strict):
         return text
 
 
-class DatasetJob(_Strict):
+class DatasetJob(Strict):
     """Everything the service must know of one data set."""
 
     title: str = ""
@@ -118,11 +72,24 @@ class DatasetJob(_Strict):
     zone: str = "UTC"
     time: str = "time"
     """The column of times: naive ones are wall times of ``zone``."""
+    time_format: str = ""
+    """How times are written, such as ``%d.%m.%Y %H:%M``; found out from the first one if empty."""
     series: str = "series"
     """The column that names the series."""
     holidays: str = ""
     """Country, or country and subdivision, whose holidays are a covariate: ``US`` or ``US-NY``."""
+    """empty: the source has one series, called as the data set."""
+    doubled_hour: Doubled = Doubled.IN_ORDER
+    """What a naive time means that autumn's clock change doubles."""
     channels: dict[Annotated[str, Field(pattern=_CHANNEL)], Channel]
+    statics: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = Field(default_factory=dict)
+    """Static covariates: by series, numbers by name, the same names for every series."""
+    known_series: tuple[str, ...] = ()
+    """The series that may come in; others are handled by the check ``unknown_series``. Empty: any."""
+    checks: dict[str, Action] = Field(default_factory=dict)
+    """What is done about what a check finds, by the check's name, where it is not the usual."""
+    quarantine_limit: float = Field(default=0.2, ge=0, le=1)
+    """Share of a batch's rows above which it is refused whole instead of being put aside row by row."""
     horizons: tuple[int, ...] = Field(min_length=1)
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     lookback: int = Field(ge=1, strict=True)
@@ -136,8 +103,15 @@ class DatasetJob(_Strict):
     schedule: Schedule = Schedule()
     stale_after: str = "24h"
     """Age from which a forecast is called stale."""
+    retention: str = "30d"
+    """How far back maintenance leaves every version of the data readable."""
 
-    @field_validator("frequency", "stale_after")
+    @model_validator(mode="before")
+    @classmethod
+    def _benchmarks_have_known_channels(cls, document: Any) -> Any:
+        return with_known_channels(document)
+
+    @field_validator("frequency", "stale_after", "retention")
     @classmethod
     def _is_duration(cls, text: str) -> str:
         parse_duration(text)
@@ -188,6 +162,13 @@ class DatasetJob(_Strict):
             raise ValueError(message)
         return models
 
+    @field_validator("checks")
+    @classmethod
+    def _checks_are_known(cls, chosen: dict[str, Action]) -> dict[str, Action]:
+        for mistake in mistakes(chosen):
+            raise mistake
+        return chosen
+
     @field_validator("holidays")
     @classmethod
     def _holidays_are_known(cls, place: str) -> str:
@@ -206,15 +187,13 @@ class DatasetJob(_Strict):
             if name not in self.models:
                 message = f'options are given for "{name}", which is not among models'
                 raise ValueError(message)
-        for part in ("validation", "calibration", "holdout"):
-            length = parse_duration(getattr(self.splits, part))
-            if length < self.step * self.horizon:
-                message = (
-                    f"splits.{part} ({getattr(self.splits, part)}) is shorter than the longest horizon "
-                    f"({self.horizon} steps of {self.frequency}); no window would fit"
-                )
-                raise ValueError(message)
+        self.splits.check(self)
         return self
+
+    @property
+    def replay(self) -> ReplaySource | None:
+        """The source, if it is a replay."""
+        return self.source if isinstance(self.source, ReplaySource) else None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -225,6 +204,16 @@ class DatasetJob(_Strict):
     def past_covariates(self) -> tuple[str, ...]:
         """Names of the covariates known up to the origin."""
         return tuple(name for name, channel in self.channels.items() if channel.role is Role.PAST)
+
+    @property
+    def future_covariates(self) -> tuple[str, ...]:
+        """Names of the covariates known beyond the origin."""
+        return tuple(name for name, channel in self.channels.items() if channel.role is Role.FUTURE)
+
+    @property
+    def resamples(self) -> bool:
+        """Whether rows may lie anywhere within a step."""
+        return any(channel.resample is not Resample.NONE for channel in self.channels.values())
 
     @property
     def horizon(self) -> int:
@@ -252,7 +241,7 @@ class DatasetJob(_Strict):
         return ZoneInfo(self.zone)
 
 
-class JobFile(_Strict):
+class JobFile(Strict):
     """The whole of ``forecast.toml``."""
 
     datasets: dict[Annotated[str, Field(pattern=_NAME)], DatasetJob] = Field(min_length=1)
@@ -292,7 +281,9 @@ def load_job_file(path: Path) -> JobFile:
 
 
 def _told(item: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    # pydantic names the kind of source among the places of the file, though it is none.
+    at = item["loc"][:3] + item["loc"][4:] if item["loc"][2:3] == ("source",) else item["loc"]
+    place = ".".join(str(part) for part in at)
     if item["type"] == "extra_forbidden":
         fields = _fields_at(item["loc"][:-1])
         return f'"{place}" is not a field; {nearest(str(item["loc"][-1]), fields)}'
@@ -304,14 +295,23 @@ def _told(item: ErrorDetails) -> str:
 def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
     tables: dict[str, type[BaseModel]] = {
-        "channels": Channel, "source": Source, "splits": Splits, "training": Training, "schedule": Schedule,
+        "channels": Channel, "splits": Splits, "training": Training, "schedule": Schedule,
     }  # fmt: skip
     match location:
         case ():
             return JobFile.model_fields
         case (_, _):  # datasets, and a data set's name
             return DatasetJob.model_fields
+        case (_, _, "source", str(kind)):
+            return _SOURCES[kind].model_fields
         case (_, _, table, *_):
             return tables[str(table)].model_fields
         case _:  # pragma: no cover - the names of data sets are free
             return {}
+
+
+_SOURCES: Mapping[str, type[BaseModel]] = {
+    kind: source
+    for source in get_args(get_args(Source)[0])
+    for kind in get_args(source.model_fields["kind"].annotation)
+}

@@ -23,14 +23,69 @@ class Role(StrEnum):
     """Forecast, and known up to the origin."""
     PAST = "past"
     """A covariate known up to the origin only, such as observed weather."""
+    FUTURE = "future"
+    """A covariate known beyond the origin too, such as a price that is set or a plan; its rows run ahead."""
 
 
 class Fill(StrEnum):
     """How a gap in a channel is filled before a model sees it."""
 
+    NONE = "none"
     LINEAR = "linear"
     FORWARD = "forward"
+    SEASONAL = "seasonal"
+    """With the value one season before."""
     ZERO = "zero"
+
+
+class Resample(StrEnum):
+    """How several rows within one step become one value."""
+
+    NONE = "none"
+    """They do not: rows lie on the grid, others are handled by the check ``off_grid``."""
+    MEAN = "mean"
+    SUM = "sum"
+    LAST = "last"
+    MAX = "max"
+    MIN = "min"
+
+
+class Layout(StrEnum):
+    """Shape of a source's rows."""
+
+    WIDE = "wide"
+    LONG = "long"
+
+
+class Conflicts(StrEnum):
+    """Which of two rows with the same series, time and version stays."""
+
+    LATEST = "latest"
+    """The one that came in last."""
+    DIGEST = "digest"
+    """The one with the larger digest: chosen by nobody, but the same one in whatever order they come."""
+
+
+class Doubled(StrEnum):
+    """What a naive local time means that autumn's clock change doubles."""
+
+    IN_ORDER = "in_order"
+    """Of a series' rows for it the first is the earlier instant, the second the later; one alone is the earlier."""
+    EARLIER = "earlier"
+    LATER = "later"
+
+
+class Action(StrEnum):
+    """What is done about rows or values that a check finds."""
+
+    REJECT = "reject"
+    """Nothing of the whole ingestion is written."""
+    QUARANTINE = "quarantine"
+    """The rows are put aside with the reason; the others go in."""
+    REPAIR = "repair"
+    """They are mended by a stated rule."""
+    WARN = "warn"
+    """They go in as they are, and the receipt says so."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,0 +1,49 @@
+"""What came of bringing rows in, as the user is told and the ledger keeps it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from forecast.strict import Strict
+from forecast.vocabulary import Action
+
+
+class Finding(Strict):
+    """Something that was wrong, and what was done about it."""
+
+    code: str
+    action: Action
+    count: int
+    told: str
+    first: tuple[str, ...] = ()
+    """The first few places, as ``rows.csv row 7: east 2024-01-01 05:00 load=-3``."""
+
+
+class Receipt(Strict):
+    """What came of one ingestion, or would have come of it."""
+
+    dataset: str
+    sources: tuple[str, ...]
+    """Names of the files, tables or bodies that were read."""
+    digest: str
+    """SHA-256 over what was read."""
+    rows: int
+    """Rows that came through the checks."""
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    outdated: int = 0
+    """Rows that lost to a newer version that is stored already; the history keeps them."""
+    quarantined: int = 0
+    """Rows that were put aside, with the reason."""
+    data_version: int | None = None
+    """Version of the table afterwards; None if nothing was to be written."""
+    series: tuple[str, ...] = ()
+    first: datetime | None = None
+    last: datetime | None = None
+    recorded_at: datetime
+    cursor: str | None = None
+    """sql: where the next reading goes on."""
+    findings: tuple[Finding, ...] = Field(default=())
