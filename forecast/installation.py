@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Self
 
 from forecast.clock import Clock, ReplayClock, SystemClock
 from forecast.jobs import DatasetJob, JobFile, load_job_file
-from forecast.lake import Forecasts, Observations
+from forecast.lake import Forecasts, Observations, Quarantine
 from forecast.ledger import Ledger
 from forecast.settings import Home, find_home
 
@@ -30,11 +31,23 @@ class Installation:
 
     def observations(self, dataset: str) -> Observations:
         """Return the table of a data set's observations."""
-        return Observations(self.home.lake, self.home.locks, dataset, tuple(self.jobs.datasets[dataset].channels))
+        return Observations(self.home.tables, self.home.locks, dataset, tuple(self.jobs.datasets[dataset].channels))
 
     def forecasts(self, dataset: str) -> Forecasts:
         """Return the table of a data set's issued forecasts."""
-        return Forecasts(self.home.lake, self.home.locks, dataset)
+        return Forecasts(self.home.tables, self.home.locks, dataset)
+
+    def quarantine(self, dataset: str) -> Quarantine:
+        """Return the table of a data set's rows that were put aside."""
+        return Quarantine(self.home.tables, self.home.locks, dataset)
+
+    def tables(self, dataset: str) -> Mapping[str, Observations | Forecasts | Quarantine]:
+        """Return all tables of a data set by what they hold."""
+        return {
+            "observations": self.observations(dataset),
+            "forecasts": self.forecasts(dataset),
+            "quarantine": self.quarantine(dataset),
+        }
 
     def clock(self, dataset: str) -> Clock:
         """Return the clock of a data set: the machine's, or its replay's."""
@@ -44,7 +57,7 @@ class Installation:
 
 def replay_start(job: DatasetJob) -> datetime | None:
     """Return the UTC time at which a data set's replay begins; ``None`` if it is not a replay."""
-    start = job.source.start
-    if start is None:
+    if job.replay is None:
         return None
+    start = job.replay.start
     return (start if start.tzinfo else start.replace(tzinfo=job.schedule_tz)).astimezone(UTC)

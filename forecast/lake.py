@@ -1,28 +1,33 @@
-"""The lake: Delta tables of observations and issued forecasts, one writer each, on disk before it is acknowledged."""
+"""The lake: what was observed, what was forecast and what was put aside, one Delta table each per data set."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import unquote
 
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError
-from filelock import FileLock, Timeout
 
-from forecast.durability import flush
-from forecast.errors import ConfigError, ConflictError, DataError, StorageError
+from forecast.channel_names import ChannelNames
+from forecast.clock import Clock
+from forecast.delta import FILE, MANY_FILES, Snapshot, beside
+from forecast.errors import DataError
+from forecast.merging import AT, KEY, TIME, VERSION, Settled, in_order, row_digest, settle
+from forecast.superseded import RECORDED_AT, Superseded
+from forecast.turns import told_storage_errors
+from forecast.upkeep import Checked, Damage, Maintained, Table
+from forecast.vocabulary import Conflicts
 
-TIME = pl.Datetime("us", "UTC")
-KEY = ("series", "time")
-_LOCK_SECONDS = 60
-_BEFORE = " before"  # no channel's name has a space
-_UNUSABLE = frozenset("%[]|^\\") | {chr(code) for code in range(32)}
+__all__ = [
+    "FORECASTS", "KEY", "QUARANTINE", "TIME", "VERSION", "Checked", "Damage", "Forecasts", "Maintained", "MergeCount",
+    "Observations", "Quarantine", "row_digest",
+]  # fmt: skip
+
+_MONTH = "month"
+_ABOUT_ROW = frozenset({*KEY, _MONTH, VERSION})
 
 FORECASTS = pl.Schema(
     {
@@ -38,6 +43,21 @@ FORECASTS = pl.Schema(
 )
 """Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
 
+QUARANTINE = pl.Schema(
+    {
+        "recorded_at": TIME,
+        "source": pl.String(),
+        "row": pl.Int64(),
+        "code": pl.String(),
+        "reason": pl.String(),
+        "series": pl.String(),
+        "time": pl.String(),
+        "content": pl.String(),
+        "digest": pl.String(),
+    }
+)
+"""Rows put aside: ``series`` and ``time`` as they came, ``content`` the whole row as JSON, ``digest`` of it and why."""
+
 
 @dataclass(frozen=True, slots=True)
 class MergeCount:
@@ -45,178 +65,212 @@ class MergeCount:
 
     new: int
     changed: int
+    """Rows that replaced a stored one: other values, or the same under a newer version."""
     unchanged: int
+    outdated: int
+    """Rows that lost to what is stored; they are kept in :meth:`Observations.superseded`."""
     version: int
     """Version of the table afterwards; the same as before if nothing was new or changed."""
 
 
-def observation_schema(channels: Sequence[str]) -> pl.Schema:
-    """Return the schema of a data set's observations: key, month (the partition), one column per channel."""
-    return pl.Schema(
-        {"series": pl.String(), "time": TIME, "month": pl.String()} | {name: pl.Float64() for name in channels}
-    )
+class Observations(Table):
+    """The observations of one data set: wide, keyed by (series, time), partitioned by month of UTC time.
 
+    ``lake`` is a folder or the URL of an object store, ``locks`` always a folder of this machine.
+    """
 
-class _Table:
-    """One Delta table: one writer at a time, and nothing acknowledged before it is on disk."""
+    def __init__(
+        self, lake: Path | str, locks: Path, dataset: str, channels: Sequence[str], clock: Clock | None = None
+    ) -> None:
+        super().__init__(beside(lake, dataset, "observations"), locks / f"{dataset}.observations.lock", _MONTH, clock)
+        self._superseded = Superseded(beside(lake, dataset, "superseded"), locks / f"{dataset}.superseded.lock", clock)
+        self._dataset = dataset
+        self._channels = tuple(channels)
 
-    def __init__(self, path: Path, lock: Path, partition: str) -> None:
-        _refuse_unusable(path)
-        self._path = path
-        self._lock = lock
-        self._partition = partition
-        self._flushed: int | None = None
+    def merge(
+        self, rows: pl.DataFrame, *, conflicts: Conflicts = Conflicts.LATEST, outdated: pl.DataFrame | None = None
+    ) -> MergeCount:
+        """Insert new rows and replace those that lose to them, in one commit; rows already there change nothing.
 
-    @property
-    def exists(self) -> bool:
-        """Whether anything was ever written."""
-        with _told_storage_errors(self._path):
-            return bool(DeltaTable.is_deltatable(str(self._path)))
+        ``rows`` has the key, the channels, and ``version`` (Int64, nullable) if the source tells one: unique keys, UTC
+        times, no null in the key. Whoever calls has checked that, and it is checked again here. A stored row is
+        replaced by a newer version (null is older than any); of one version ``conflicts`` decides. ``outdated`` are
+        rows that have lost already, of any keys: they are only kept.
+        """
+        rows = self._sound(rows)
+        lost = rows.clear() if outdated is None else self._sound(outdated, unique=False)
+        with self._writing() as at:
+            names = self._names(at)
+            names.require(self._channels, self._folder.location, self._dataset)
+            if at is None:
+                self._superseded.append(self._stored(lost, names))
+                version = self._append(None, self._stored(rows, names))
+                return MergeCount(len(rows), 0, 0, 0, version)
+            months = rows.select(_month()).to_series().unique().to_list()
+            known = self._rows(at, at.files.filter(pl.col("part").is_in(months))).collect().with_row_index(AT)
+            # Of a month that is long past its beginning few rows are compared.
+            near = known.filter(pl.col("time").is_between(rows["time"].min(), rows["time"].max()))
+            told = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
+            settled = settle(rows, told, self._channels, conflicts)
+            # Before the commit: once that is acknowledged, nobody would send the outdated rows again.
+            self._superseded.append(self._stored(pl.concat([lost, settled.outdated]), names))
+            version = at.version
+            if len(settled.new) or len(settled.changed):
+                version = self._replace(at, known, settled, names)
+            return MergeCount(len(settled.new), len(settled.changed), settled.unchanged, len(settled.outdated), version)
 
-    @property
-    def version(self) -> int:
-        """The table's latest version."""
-        with _told_storage_errors(self._path):
-            return int(self._table().version())
+    def read(
+        self,
+        *,
+        version: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        channels: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return rows with ``since <= time < until``, sorted by key, as of the latest or the given version.
+
+        Columns: ``series``, ``time``, and the channels, which go by their present names in every version. Only files of
+        the months that are asked for are read.
+        """
+        channels = self._channels if channels is None else tuple(channels)
+        with told_storage_errors(self._folder.location):
+            latest = self._kept(None)
+            at = self._open(self._kept(version))
+            names = self._names(at if at.version == latest else self._open(latest))
+            names.require(channels, self._folder.location, self._dataset)
+            files = at.files.filter(_within(pl.col("part"), since, until)).sort("part")
+            rows = self._rows(at, files).select(*KEY, *_by_name(names, channels, at.schema)).collect()
+        # Only rows of the first and the last month can lie outside: taking them out of a frame is cheaper than reading
+        # each column by a mask.
+        if since is not None:
+            rows = rows.filter(pl.col("time") >= since)
+        if until is not None:
+            rows = rows.filter(pl.col("time") < until)
+        return in_order(rows)
+
+    def superseded(self) -> pl.DataFrame:
+        """Return the rows that lost to a stored one when they came: key, version, channels, ``recorded_at``."""
+        with told_storage_errors(self._folder.location):
+            names = self._names(self._open(self._kept(None)))
+        kept = self._superseded.read()
+        return kept.select(*KEY, _version(kept.schema), *_by_name(names, self._channels, kept.schema), RECORDED_AT)
+
+    def add_channel(self, name: str) -> None:
+        """Add a channel, empty so far; a retired one comes back with its values."""
+        with self._changing() as at:
+            names = self._names(at).with_added(name, at.schema)
+            self._call(self._extend(at, pl.Schema({names.used[name]: pl.Float64()})), names)
+
+    def rename_channel(self, old: str, new: str) -> None:
+        """Give a channel another name, under which every version is read from now on; no value is written again."""
+        with self._changing() as at:
+            self._call(at, self._names(at).with_renamed(old, new))
+
+    def retire_channel(self, name: str) -> None:
+        """Take a channel out of use: it is neither read nor written until it is added again; its values stay."""
+        with self._changing() as at:
+            self._call(at, self._names(at).with_retired(name))
+
+    def maintain(self, retention: timedelta, now: datetime) -> Maintained:
+        """Maintain the table, and put small files of its superseded rows together; those are kept for ever."""
+        done = super().maintain(retention, now)
+        self._superseded.maintain(retention, now)
+        return done
+
+    def check(self) -> Checked:
+        """Check the table and its superseded rows."""
+        return super().check() + self._superseded.check()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with _one_writer(self._lock), _told_storage_errors(self._path):
-            if self.exists:
-                self._secure(self.version)
-            yield
+    def _changing(self) -> Iterator[Snapshot]:
+        with self._writing() as at:
+            yield at or self._open(self._kept(None))  # which tells that nothing was ever written
 
-    def _secure(self, version: int) -> None:
-        # Whoever wrote this version may have died before its flush. As every writer sees to that before it adds a
-        # version, at most the latest is ever missing from the disk.
-        if version != self._flushed:
-            _flush(self._path, version)
-            self._flushed = version
+    def _arranged(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return in_order(rows)
 
-    def _scan(self, table: DeltaTable, schema: pl.Schema, months: Sequence[str] | None = None) -> pl.LazyFrame:
-        """Return the rows of all months or of some, without the partition's column.
-
-        The files are named here, not by ``pl.scan_delta``: that takes a folder's ``%20`` or ``?`` for an escape, and a
-        ``c=d`` above the table for a partition.
-        """
-        actions = pl.DataFrame(table.get_add_actions(flatten=True))
-        if months is not None and len(actions):
-            actions = actions.filter(pl.col(f"partition.{self._partition}").is_in(months))
-        columns = pl.Schema({name: dtype for name, dtype in schema.items() if name != self._partition})
-        if not len(actions):
-            return pl.LazyFrame(schema=columns)
-        return pl.scan_parquet(
-            [self._path / unquote(path) for path in actions["path"]],
-            schema=columns,
-            glob=False,
-            hive_partitioning=False,
-            missing_columns="insert",
-            extra_columns="ignore",
+    def _names(self, at: Snapshot | None) -> ChannelNames:
+        if at is None:
+            return ChannelNames.of({}, self._channels)
+        return ChannelNames.of(
+            at.table.metadata().configuration, (each for each in at.schema if each not in _ABOUT_ROW)
         )
 
-    def _table(self, version: int | None = None) -> DeltaTable:
-        return DeltaTable(str(self._path), version=version)
-
-
-class Observations(_Table):
-    """The observations of one data set: wide, keyed by (series, time), partitioned by month of UTC time."""
-
-    def __init__(self, lake: Path, locks: Path, dataset: str, channels: Sequence[str]) -> None:
-        super().__init__(lake / dataset / "observations", locks / f"{dataset}.observations.lock", "month")
-        self._schema = observation_schema(channels)
-
-    def merge(self, rows: pl.DataFrame) -> MergeCount:
-        """Insert new rows and overwrite changed ones, in one commit; rows already there change nothing.
-
-        ``rows`` has the key and any of the channels, unique keys, UTC times, no null in the key: whoever calls has
-        checked that, and it is checked again here because Delta would break the table silently otherwise.
-        """
-        self._refuse_unsound(rows)
-        rows = rows.with_columns(_month()).select(list(self._schema))
-        with self._writing():
-            if not self.exists:
-                write_deltalake(str(self._path), rows, partition_by=["month"])
-                self._secure(0)
-                return MergeCount(new=len(rows), changed=0, unchanged=0, version=0)
-            table = self._table()
-            new, changed = self._compared(rows, table)
-            delta = pl.concat([new, changed])
-            if len(delta):
-                self._upsert(table, delta)
-                self._secure(int(table.version()))
-            return MergeCount(len(new), len(changed), len(rows) - len(delta), int(table.version()))
-
-    def read(self, *, version: int | None = None) -> pl.DataFrame:
-        """Return all rows, sorted by key, as of the latest or the given version of the table."""
-        with _told_storage_errors(self._path):
-            return self._rows(self._table(version)).sort(KEY).collect()
-
-    def _rows(self, table: DeltaTable, months: Sequence[str] | None = None) -> pl.LazyFrame:
-        missing = set(self._schema) - {field.name for field in table.schema().fields}
-        if missing:
-            raise ConfigError(
-                "lake.channels_changed",
-                f'the table "{self._path}" has no channel {", ".join(sorted(missing))}, which the job file names',
-                "give the data set with the new channels a new name and ingest it again",
+    def _call(self, at: Snapshot, names: ChannelNames) -> None:
+        if names != self._names(at):
+            self._alter(
+                at,
+                lambda table, commit, hooks: table.alter.set_table_properties(
+                    names.property(),
+                    raise_if_not_exists=False,
+                    commit_properties=commit,
+                    post_commithook_properties=hooks,
+                ),
             )
-        return self._scan(table, self._schema, months)
 
-    def _compared(self, rows: pl.DataFrame, table: DeltaTable) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return which rows are new, and which are known with other values."""
-        known = self._rows(table, rows["month"].unique().to_list()).with_columns(_month()).collect()
-        compared = rows.join(known, on=list(KEY), how="left", suffix=_BEFORE, coalesce=True)
-        channels = [name for name in self._schema if name not in {*KEY, "month"}]
-        is_new = pl.col("month" + _BEFORE).is_null()
-        differs = pl.any_horizontal([~pl.col(name).eq_missing(pl.col(name + _BEFORE)) for name in channels])
-        columns = list(self._schema)
-        return compared.filter(is_new).select(columns), compared.filter(~is_new & differs).select(columns)
+    def _stored(self, rows: pl.DataFrame, names: ChannelNames) -> pl.DataFrame:
+        """Return rows as they are stored: channels in their columns, ``version`` if any has one, and the month."""
+        has_version = rows[VERSION].is_not_null().any()
+        columns = [pl.col(name).alias(names.used[name]) for name in self._channels]
+        return rows.select(*KEY, *([VERSION] if has_version else []), *columns, _month())
 
-    @staticmethod
-    def _upsert(table: DeltaTable, rows: pl.DataFrame) -> None:
-        quoted = ", ".join(f"'{month}'" for month in rows["month"].unique().sort())
-        (
-            table.merge(
-                rows,
-                predicate=f"t.month in ({quoted}) and t.month = s.month and t.series = s.series and t.time = s.time",
-                source_alias="s",
-                target_alias="t",
-            )
-            .when_matched_update_all()
-            .when_not_matched_insert_all()
-            .execute()
-        )
+    def _replace(self, at: Snapshot, known: pl.DataFrame, settled: Settled, names: ChannelNames) -> int:
+        """Write each month's new and changed rows, with all other rows of the files that held the changed ones."""
+        changed = self._stored(settled.changed, names)
+        ours = [names.used[name] for name in self._channels]
+        others = [name for name in at.schema if name not in {*ours, *_ABOUT_ROW}]
+        before = known[settled.changed[AT]]
+        if others:  # channels that the job file does not name keep their values
+            changed = changed.hstack(before.select(others))
+        fresh = pl.concat([changed, self._stored(settled.new, names)], how="diagonal")
+        at = self._extend(at, pl.Schema({name: dtype for name, dtype in fresh.schema.items() if name != _MONTH}))
+        months = fresh.partition_by(_MONTH, as_dict=True, include_key=False).items()
+        frames = {str(key[0]): part for key, part in months}
+        place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
+        held = at.files.filter(place.is_in(before[FILE].unique().to_list()))
+        replaced = pl.concat([held, at.small(frames, MANY_FILES)]).unique("name")
+        is_kept = pl.repeat(value=True, n=len(known), eager=True).scatter(settled.changed[AT], values=False)
+        kept = known.filter(is_kept).drop(AT)
+        for part in replaced["part"].unique():
+            files = replaced.filter(pl.col("part") == part).select(place).to_series().to_list()
+            rest = kept.filter(pl.col(FILE).is_in(files)).drop(FILE)
+            frames[part] = pl.concat([rest, frames[part]], how="diagonal")
+        return self._commit(at, frames.items(), replaced)
 
-    def _refuse_unsound(self, rows: pl.DataFrame) -> None:
-        wrong = {name: dtype for name, dtype in rows.schema.items() if self._schema.get(name) != dtype}
-        missing = [name for name in self._schema if name not in rows.columns and name != "month"]
+    def _sound(self, rows: pl.DataFrame, *, unique: bool = True) -> pl.DataFrame:
+        """Return rows as the merge needs them, or say what is wrong with them."""
+        schema = {"series": pl.String(), "time": TIME} | {name: pl.Float64() for name in self._channels}
+        wrong = {
+            name: dtype for name, dtype in rows.schema.items() if ({VERSION: pl.Int64()} | schema).get(name) != dtype
+        }
+        missing = [name for name in schema if name not in rows.columns]
         if wrong or missing:
             raise DataError("lake.schema", f"columns do not fit the table: wrong {wrong}, missing {missing}")
         if rows.select(pl.any_horizontal(pl.col(KEY).is_null().any())).item():
             raise DataError("lake.null_key", "a row has no series or no time")
-        if rows.select(pl.struct(KEY).is_duplicated().any()).item():
+        if unique and _repeats_a_key(rows):
             raise DataError("lake.duplicate_key", "two rows have the same series and time")
+        return rows.select(*KEY, _version(rows.schema), *self._channels)
 
 
-class Forecasts(_Table):
+class Forecasts(Table):
     """The issued forecasts of one data set; every one is kept."""
 
-    def __init__(self, lake: Path, locks: Path, dataset: str) -> None:
-        super().__init__(lake / dataset / "forecasts", locks / f"{dataset}.forecasts.lock", "issued_month")
+    def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
+        super().__init__(beside(lake, dataset, "forecasts"), locks / f"{dataset}.forecasts.lock", "issued_month", clock)
 
     def append(self, rows: pl.DataFrame) -> None:
         """Write the rows of one forecast; they are seen only once the ledger names its id."""
-        with self._writing():
-            write_deltalake(
-                str(self._path), rows.match_to_schema(FORECASTS), mode="append", partition_by=[self._partition]
-            )
-            self._secure(self.version)
+        with self._writing() as at:
+            self._append(at, rows.match_to_schema(FORECASTS))
 
     def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
         """Return the rows of one forecast, sorted by series, channel, lead."""
         month = issued_at.strftime("%Y-%m")
-        with _told_storage_errors(self._path):
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
             return (
-                self._scan(self._table(), FORECASTS, [month])
+                self._rows(at, at.files.filter(pl.col("part") == month))
                 .filter(pl.col("forecast_id") == forecast_id)
                 .with_columns(pl.lit(month).alias(self._partition))
                 .select(list(FORECASTS))
@@ -225,65 +279,72 @@ class Forecasts(_Table):
             )
 
 
+class Quarantine(Table):
+    """The rows of one data set that were put aside, each once, with the reason; by month of their recording."""
+
+    def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
+        super().__init__(beside(lake, dataset, "quarantine"), locks / f"{dataset}.quarantine.lock", _MONTH, clock)
+
+    def append(self, rows: pl.DataFrame) -> int:
+        """Keep those rows that are not there yet, and return how many that were.
+
+        ``rows`` has the columns of :data:`QUARANTINE` but ``recorded_at`` and ``digest``. One row's content is kept
+        once for one reason, from whatever source and however often it comes.
+        """
+        with self._writing() as at:
+            now = self._now(at)
+            told = zip(rows["code"], rows["content"], strict=True)
+            digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in told]
+            rows = rows.with_columns(
+                pl.lit(now).cast(TIME).alias("recorded_at"), pl.Series("digest", digests, dtype=pl.String)
+            )
+            rows = rows.match_to_schema(QUARANTINE).unique("digest", keep="first", maintain_order=True)
+            if at is not None:
+                known = self._rows(at, at.files).select("digest").collect()
+                rows = rows.join(known, on="digest", how="anti")
+            if len(rows):
+                self._append(at, rows.with_columns(pl.lit(now.strftime("%Y-%m")).alias(_MONTH)))
+            return len(rows)
+
+    def read(self, *, limit: int | None = None) -> pl.DataFrame:
+        """Return the newest rows, or all, in the columns of :data:`QUARANTINE`; none if nothing was ever put aside."""
+        if not self.exists:
+            return pl.DataFrame(schema=QUARANTINE)
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            rows = self._rows(at, at.files).select(list(QUARANTINE))
+            newest = rows.sort("recorded_at", "source", "row", descending=[True, False, False])
+            return (newest if limit is None else newest.head(limit)).collect()
+
+
+def _version(schema: pl.Schema) -> pl.Expr:
+    return pl.col(VERSION) if VERSION in schema else pl.lit(None, pl.Int64).alias(VERSION)
+
+
+def _by_name(names: ChannelNames, channels: Sequence[str], schema: pl.Schema) -> list[pl.Expr]:
+    """Return the channels under their names, null where a version of the table does not have them yet."""
+    columns = {name: names.used[name] for name in channels}
+    return [
+        (pl.col(column) if column in schema else pl.lit(None, pl.Float64)).alias(name)
+        for name, column in columns.items()
+    ]
+
+
+def _repeats_a_key(rows: pl.DataFrame) -> bool:
+    """Whether two rows have one key; of sorted rows, which most are, neighbours tell, and nothing is hashed."""
+    series, time = pl.col("series"), pl.col("time")
+    same = series == series.shift(1)
+    is_unsorted = (series < series.shift(1)) | (same & (time < time.shift(1)))
+    keys = rows.select(KEY)
+    if keys.select(is_unsorted.any()).item():
+        keys = keys.sort(KEY)
+    return bool(keys.select((same & (time == time.shift(1))).any()).item())
+
+
 def _month() -> pl.Expr:
-    return pl.col("time").dt.strftime("%Y-%m").alias("month")
+    return pl.col("time").dt.strftime("%Y-%m").alias(_MONTH)
 
 
-def _refuse_unusable(path: Path) -> None:
-    # Delta would take "%20" for a space and write elsewhere, and it dies of the others.
-    found = sorted(_UNUSABLE.intersection(str(path)))
-    if found:
-        told = " ".join(character if character.isprintable() else repr(character) for character in found)
-        raise ConfigError(
-            "lake.unusable_path",
-            f'no table can lie in "{path.parent}": the name has {told}',
-            "rename the folders of the home, or move it",
-        )
-
-
-@contextmanager
-def _one_writer(lock: Path) -> Iterator[None]:
-    # Concurrent merges fail in Delta even for disjoint keys, so writers of one table take turns.
-    try:
-        with FileLock(lock, timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise ConflictError(
-            "lake.locked",
-            f"another process has been writing to this table for {_LOCK_SECONDS} s ({lock.name})",
-            "try again when it is done",
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            "lake.lock_failed", f'cannot lock "{lock}" ({error.strerror})', "check the folder and its permissions"
-        ) from error
-
-
-@contextmanager
-def _told_storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (DeltaError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise StorageError(
-            "lake.failed",
-            f'the table "{path}" cannot be used ({_first_line(error)})',
-            "check the disk and permissions",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _flush(path: Path, version: int) -> None:
-    # Delta never fsyncs: without this, acknowledged rows vanish in a power cut and the table still reads cleanly.
-    # The order matters: data before the folders that name them, the log last.
-    log = path / "_delta_log" / f"{version:020d}.json"
-    added = [json.loads(line).get("add") for line in log.read_text(encoding="utf-8").splitlines()]
-    files = [path / unquote(entry["path"]) for entry in added if entry]
-    above = path.parents[:3] if version == 0 else ()  # a new table's folders: data set, lake, home
-    # Every reader starts from the newest checkpoint, so one that is half on disk would be worse than none.
-    checkpoints = sorted(log.parent.glob(f"{version:020d}.checkpoint*"))
-    newest = [log.parent / "_last_checkpoint"] if checkpoints else []
-    for target in (*files, *{file.parent for file in files}, path, *above, *checkpoints, *newest, log, log.parent):
-        flush(target)
+def _within(month: pl.Expr, since: datetime | None, until: datetime | None) -> pl.Expr:
+    first = month >= since.astimezone(UTC).strftime("%Y-%m") if since else pl.lit(value=True)
+    return first & (month <= until.astimezone(UTC).strftime("%Y-%m") if until else pl.lit(value=True))

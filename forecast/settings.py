@@ -26,8 +26,13 @@ class Home:
 
     @property
     def lake(self) -> Path:
-        """Delta tables: observations and issued forecasts."""
+        """Delta tables: observations, issued forecasts, and rows put aside."""
         return self.path / "lake"
+
+    @property
+    def tables(self) -> Path | str:
+        """Where the tables lie: :attr:`lake`, or the object store that ``FORECAST_LAKE_URL`` names, as ``s3://...``."""
+        return os.environ.get("FORECAST_LAKE_URL") or self.lake
 
     @property
     def models(self) -> Path:

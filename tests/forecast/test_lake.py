@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.errors import ConfigError, ConflictError, DataError, ForecastError, StorageError
+from forecast.errors import ConfigError, ConflictError, DataError, ForecastError, NotFoundError, StorageError
 from forecast.lake import FORECASTS, TIME, Forecasts, Observations
 
 START = datetime(2024, 1, 30, tzinfo=UTC)
@@ -17,6 +17,10 @@ HOUR = timedelta(hours=1)
 def table(folder: Path, channels: tuple[str, ...] = ("load", "wind")) -> Observations:
     (folder / "locks").mkdir(exist_ok=True, parents=True)
     return Observations(folder / "lake", folder / "locks", "tiny", channels)
+
+
+def folder(observations: Observations) -> Path:
+    return Path(observations._folder.location)
 
 
 def rows(first: int, last: int, load: float | None = 1.0, series: str = "east") -> pl.DataFrame:
@@ -80,8 +84,9 @@ def test_an_earlier_version_can_still_be_read(observations: Observations) -> Non
 
 def test_a_version_that_never_was_is_told(observations: Observations) -> None:
     observations.merge(rows(0, 1))
-    with pytest.raises(StorageError, match="cannot be used"):
+    with pytest.raises(NotFoundError, match="the latest is 0") as caught:
         observations.read(version=7)
+    assert caught.value.code == "lake.no_version"
 
 
 @pytest.mark.parametrize("column", ["series", "time"])
@@ -198,27 +203,27 @@ def test_a_lock_that_cannot_be_taken_for_lack_of_permission_is_told(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "use",
-    [Observations.read, lambda each: each.version, lambda each: each.merge(rows(0, 1))],
-    ids=["read", "version", "merge"],
+    [Observations.read, lambda each: each.version_at(datetime.now(UTC)), lambda each: each.merge(rows(0, 1))],
+    ids=["read", "version at a time", "merge"],
 )
 def test_a_broken_log_is_told_whatever_is_asked(
     observations: Observations, use: Callable[[Observations], object]
 ) -> None:
     observations.merge(rows(0, 1))
-    log = observations._path / "_delta_log" / f"{0:020d}.json"
+    log = folder(observations) / "_delta_log" / f"{0:020d}.json"
     log.write_text("{ this is no log", encoding="utf-8")
     with pytest.raises(StorageError) as caught:
         use(observations)
-    assert caught.value.code == "lake.failed"
+    assert caught.value.code == "lake.corrupt"
 
 
 def test_a_truncated_data_file_is_told(observations: Observations) -> None:
     observations.merge(rows(0, 50))
-    for file in observations._path.rglob("*.parquet"):
+    for file in folder(observations).rglob("*.parquet"):
         file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(StorageError) as caught:
         observations.read()
-    assert caught.value.code == "lake.failed"
+    assert caught.value.code == "lake.corrupt"
 
 
 def test_a_writer_that_finds_the_table_locked_for_too_long_gives_up(
@@ -226,7 +231,7 @@ def test_a_writer_that_finds_the_table_locked_for_too_long_gives_up(
 ) -> None:
     from filelock import FileLock
 
-    monkeypatch.setattr("forecast.lake._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("forecast.turns._LOCK_SECONDS", 0.05)
     with FileLock(tmp_path / "locks" / "tiny.observations.lock"), pytest.raises(ConflictError, match="another process"):
         observations.merge(rows(0, 1))
 

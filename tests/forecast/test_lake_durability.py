@@ -9,7 +9,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
 
 from forecast.installation import Installation
 from forecast.lake import TIME, Observations
@@ -49,6 +48,10 @@ def table(folder: Path) -> Observations:
     return Observations(folder / "lake", folder / "locks", "tiny", ("load",))
 
 
+def folder(observations: Observations) -> Path:
+    return Path(observations._folder.location)
+
+
 def rows(first: int, last: int, load: float = 1.0) -> pl.DataFrame:
     times = [START + timedelta(hours=hour) for hour in range(first, last)]
     return pl.DataFrame(
@@ -64,7 +67,8 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     real = os.fsync
 
     def record(descriptor: int) -> None:
-        order.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        order.append(path.with_suffix("") if path.suffix == ".tmp" else path)  # renamed when it is whole
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", record)
@@ -109,13 +113,14 @@ def test_data_reach_the_disk_before_the_folders_and_the_log_that_name_them(tmp_p
     for first, last in ((0, 10), (5, 800)):  # the second one adds a month and changes the first
         synced.clear()
         version = observations.merge(rows(first, last, load=float(first))).version
-        log = observations._path / "_delta_log" / f"{version:020d}.json"
+        log = folder(observations) / "_delta_log" / f"{version:020d}.json"
+        digests = folder(observations) / "_digests" / f"{version:020d}.sha256"
         data = [path for path in synced if path.suffix == ".parquet"]
         assert data
-        assert synced[-2:] == [log, log.parent]
+        assert synced[-5:] == [log, log.parent, digests, digests.parent, folder(observations)]
         assert max(synced.index(path) for path in data) < min(synced.index(path.parent) for path in data)
         assert max(synced.index(path.parent) for path in data) < synced.index(log)
-        assert observations._path in synced
+        assert folder(observations) in synced
 
 
 def test_the_folders_above_a_new_table_reach_the_disk_too(tmp_path: Path, synced: list[Path]) -> None:
@@ -133,10 +138,10 @@ def test_a_replayed_batch_is_on_disk_even_if_its_first_writer_died_before_it_was
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr("forecast.lake._flush", die)
+        dying.setattr("forecast.delta.VersionedTable._secure", die)
         with pytest.raises(KeyboardInterrupt):
             observations.merge(rows(10, 20))
-    committed = set(observations._path.rglob("*.parquet")) | {observations._path / "_delta_log" / f"{1:020d}.json"}
+    committed = set(folder(observations).rglob("*.parquet")) | {folder(observations) / "_delta_log" / f"{1:020d}.json"}
     observations.merge(rows(10, 20))  # acknowledged now: so it must be on disk now
     assert committed <= set(synced)
 
@@ -146,11 +151,10 @@ def test_a_checkpoint_of_the_log_is_on_disk_too_since_every_reader_starts_from_i
 ) -> None:
     observations = table(tmp_path)
     observations.merge(rows(0, 1, load=0.0))
-    DeltaTable(observations._path).alter.set_table_properties({"delta.checkpointInterval": "3"})  # a hundred by default
-    for number in range(1, 8):
+    for number in range(1, 25):
         observations.merge(rows(0, 1, load=float(number)))
-    assert observations.read()["load"].to_list() == [7.0]
-    checkpoints = {*observations._path.glob("_delta_log/*checkpoint*")}
+    assert observations.read()["load"].to_list() == [24.0]
+    checkpoints = {*folder(observations).glob("_delta_log/*checkpoint*")}
     assert checkpoints
     assert checkpoints <= set(synced)
 
