@@ -1,20 +1,45 @@
-"""Where rows come from: one file per kind of source, one line in ``SOURCES``."""
+"""Where rows come from: one file per kind of source, one line in ``SOURCES``.
+
+A new format of files is a function ``(content, job) -> polars.DataFrame`` that raises ``DataError("source.malformed",
+...)`` and, here, a line ``"kind": files(read_it)``. Anything else is a :data:`Source`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import polars as pl
-
+from forecast.jobs import DatasetJob
+from pipelines.sources.arrow import read_arrow
+from pipelines.sources.batch import Batch, Unreadable
+from pipelines.sources.benchmark import read_benchmark
 from pipelines.sources.csv import read_csv
+from pipelines.sources.files import files
+from pipelines.sources.jsonl import read_jsonl
 from pipelines.sources.parquet import read_parquet
+from pipelines.sources.sql import read_sql
 
-Reader = Callable[[Path], pl.DataFrame]
+__all__ = ["SOURCES", "Batch", "Source", "Unreadable", "read"]
 
-SOURCES: Mapping[str, Reader] = {
-    "csv": read_csv,
-    "parquet": read_parquet,
-    "replay": read_parquet,  # the same file; ingest releases its rows by the replay's clock
+Source = Callable[[str, DatasetJob, Path, str | None], Iterator[Batch | Unreadable]]
+
+SOURCES: Mapping[str, Source] = {
+    "csv": files(read_csv),
+    "parquet": files(read_parquet),
+    "jsonl": files(read_jsonl),
+    "arrow": files(read_arrow),
+    "replay": files(read_parquet),  # the same files; ingest releases their rows by the replay's clock
+    "sql": read_sql,
+    "benchmark": read_benchmark,
+    "push": lambda *_: iter(()),  # nothing to read: rows come by themselves
 }
-"""By ``source.kind`` of the job file: path -> all rows as they are, nothing converted yet."""
+"""By ``source.kind`` of the job file: (data set, job, folder of the job file, cursor) -> batches."""
+
+
+def read(name: str, job: DatasetJob, base: Path, cursor: str | None = None) -> Iterator[Batch | Unreadable]:
+    """Read the source of the data set ``name``: all of it, or what is new since ``cursor``.
+
+    Paths are relative to ``base``. Raises ``source.*`` if nothing can be read, ``ingest.missing_column`` if a column is
+    missing; of several files each one that cannot be read comes as an :class:`Unreadable` instead.
+    """
+    return SOURCES[job.source.kind](name, job, base, cursor)

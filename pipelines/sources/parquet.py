@@ -1,21 +1,20 @@
-"""Rows from one Parquet file."""
+"""Rows from Parquet."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
+from pyarrow.parquet import ParquetFile
 
-from forecast.errors import DataError
+from forecast.jobs import DatasetJob
+from pipelines.sources.arrow import reading
+from pipelines.sources.batch import Content, used_columns
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """Read a Parquet file."""
-    try:
-        return pl.read_parquet(path, glob=False)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a truncated file panics
-        raise DataError(
-            "source.malformed",
-            f'"{path}" is not a readable Parquet file ({str(error).splitlines()[0]})',
-            "write it again or take it from a backup",
-        ) from error
+def read_parquet(content: Content, job: DatasetJob) -> pl.DataFrame:
+    """Read the columns of a Parquet file that the job uses; all of them if one is missing, so that it can be named."""
+    used = set(used_columns(job))
+    with reading(content, "Parquet") as opened:
+        file = ParquetFile(opened)
+        columns = [name for name in file.schema_arrow.names if name.strip() in used]
+        table = file.read(columns if len(columns) == len(used) else None)
+        return pl.DataFrame(pl.from_arrow(table))

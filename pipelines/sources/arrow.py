@@ -1,0 +1,48 @@
+"""Rows from Arrow IPC, as a file or as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import polars as pl
+import pyarrow as pa
+
+from forecast.errors import DataError
+from forecast.jobs import DatasetJob
+from pipelines.sources.batch import Content
+
+_FILE = b"ARROW1"
+
+
+def read_arrow(content: Content, job: DatasetJob) -> pl.DataFrame:  # noqa: ARG001  # every format takes the job
+    """Read an Arrow IPC file (also called Feather) or stream."""
+    with reading(content, "Arrow IPC") as opened:
+        reader = pa.ipc.open_file(opened) if content.starts_with(_FILE) else pa.ipc.open_stream(opened)
+        table = reader.read_all()
+        table.validate(full=True)  # else damaged offsets are followed to wherever they point
+        return pl.DataFrame(pl.from_arrow(table))
+
+
+@contextlib.contextmanager
+def reading(content: Content, kind: str) -> Iterator[pa.NativeFile]:
+    """Open a content for pyarrow; whatever it then cannot read raises ``source.malformed``.
+
+    By pyarrow, because polars' own readers of these formats end the whole process over some damaged files.
+    """
+    opened = pa.BufferReader(content.data) if isinstance(content.data, bytes) else pa.OSFile(str(content.data))
+    try:
+        with opened:
+            yield opened
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeDecodeError,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:
+        raise DataError(
+            "source.malformed",
+            f'"{content.name}" is not readable {kind}{content.because(error)}',
+            "write it again or take it from a backup",
+        ) from error

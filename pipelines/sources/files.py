@@ -1,0 +1,104 @@
+"""Files of any format: one, a folder, a glob or an address; packed or not."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+
+import data
+from forecast.errors import ForecastError, NotFoundError, StorageError, nearest
+from forecast.jobs import DatasetJob
+from forecast.sources import FilesSource
+from pipelines.sources.addresses import at_address
+from pipelines.sources.batch import Batch, Content, Unreadable
+from pipelines.sources.unpacking import unpacked
+
+Format = Callable[[Content, DatasetJob], pl.DataFrame]
+"""Reads all rows as they are; columns that the job does not use may be left out."""
+
+_TEMPORARY = (".tmp", ".part")
+
+
+def files(read: Format) -> Callable[[str, DatasetJob, Path, str | None], Iterator[Batch | Unreadable]]:
+    """Make a source of a format: its files one by one, in the order of their names."""
+
+    def source(dataset: str, job: DatasetJob, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
+        place = job.source
+        if not isinstance(place, FilesSource):
+            raise TypeError(place)
+        for name, there in at_address(place, is_passing) if place.is_address else _on_disk(place, base):
+            try:
+                with there as path:
+                    batch = read_file(path, read, dataset, job, name)
+            except ForecastError as error:
+                if not place.is_many:
+                    raise
+                yield Unreadable(name, error)
+            else:
+                yield batch
+
+    return source
+
+
+def read_file(path: Path, read: Format, dataset: str, job: DatasetJob, name: str) -> Batch:
+    """Read one file on disk, unpacked first if it is packed."""
+    limit = job.source.max_bytes if isinstance(job.source, FilesSource) else None
+    try:
+        with path.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        with unpacked(path, name, limit) as plain:
+            return Batch.of(read(Content(name, plain), job), dataset, job, name, digest)
+    except OSError as error:
+        raise StorageError(
+            "source.unreadable", f'cannot read "{path}" ({error.strerror or error})', "check its permissions"
+        ) from error
+
+
+def is_passing(name: str) -> bool:
+    """Whether a file is hidden or still being written, so that folders and globs pass it over."""
+    return name.startswith(".") or name.lower().endswith(_TEMPORARY)
+
+
+def _on_disk(place: FilesSource, base: Path) -> Iterator[tuple[str, contextlib.AbstractContextManager[Path]]]:
+    for path in _located(place, base):
+        inside = place.is_many and path.is_relative_to(base)
+        yield path.relative_to(base).as_posix() if inside else path.name, contextlib.nullcontext(path)
+
+
+def _located(place: FilesSource, base: Path) -> list[Path]:
+    if place.path.startswith("sample:"):
+        return [_sample(place.path.removeprefix("sample:"))]
+    told = os.path.expanduser(place.path)  # noqa: PTH111  # pathlib's raises for a user that does not exist
+    if place.is_many:
+        pattern = told + "*" * told.endswith("/")
+        found = (base / one for one in glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207  # nor may its be absolute
+        several = sorted(one for one in found if one.is_file() and not is_passing(one.name))
+        if not several:
+            raise NotFoundError(
+                "source.no_files", f'there is no file at "{pattern}"', "mend source.path in the job file"
+            )
+        return several
+    path = (base / told).absolute()
+    if not path.exists():
+        raise NotFoundError(
+            "source.not_found", f'the source "{path}" does not exist', "mend source.path in the job file"
+        )
+    if path.is_dir():
+        raise NotFoundError(
+            "source.is_a_folder", f'the source "{path}" is a folder', f'write "{place.path}/" to read every file in it'
+        )
+    return [path]
+
+
+def _sample(name: str) -> Path:
+    found = Path(data.__file__).parent / f"{name}.parquet"
+    if not found.is_file():
+        samples = [file.stem for file in found.parent.glob("*.parquet")]
+        raise NotFoundError("source.unknown_sample", f'there is no sample "{name}"', nearest(name, samples))
+    return found

@@ -1,0 +1,50 @@
+"""Rows from JSON lines, and the frame that parsed JSON makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from forecast.errors import DataError
+from forecast.jobs import DatasetJob
+from pipelines.sources.batch import Content, used_columns
+from pipelines.sources.columns import frame_of
+
+
+def read_jsonl(content: Content, job: DatasetJob) -> pl.DataFrame:
+    """Read one JSON object per line; raises ``source.malformed`` with the first line that is none."""
+    try:
+        return pl.read_ndjson(content.data, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        # Slower, but it names the line, and knows the NaN and Infinity that many programs write into JSON.
+        return from_records(list(_objects(content)), job, content.name)
+
+
+def from_records(records: Sequence[Mapping[str, Any]], job: DatasetJob, name: str) -> pl.DataFrame:
+    """Make a frame of JSON objects: of the columns that the job uses those that any object has."""
+    used = [column for column in used_columns(job) if any(column in record for record in records)]
+    return frame_of({column: [record.get(column) for record in records] for column in used}, name)
+
+
+def _objects(content: Content) -> Iterator[dict[str, Any]]:
+    number = 0
+    with content.open() as opened:
+        for number, line in enumerate(opened, start=1):
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _malformed(content.name, number) from error
+            if not isinstance(found, dict):
+                raise _malformed(content.name, number)
+            yield found
+    if not number:
+        raise DataError("source.empty", f'"{content.name}" is empty', "check what writes it")
+
+
+def _malformed(name: str, line: int) -> DataError:
+    return DataError("source.malformed", f'line {line} of "{name}" is not a JSON object', "mend what writes it")

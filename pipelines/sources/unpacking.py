@@ -1,0 +1,68 @@
+"""Files packed by gzip or zstd, told by their first bytes, are unpacked on disk up to a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from forecast.errors import DataError
+from pipelines.sources.batch import first_line
+
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def unpacked(path: Path, name: str, limit: int | None) -> Iterator[Path]:
+    """Give the file as it is, or what is packed in it as a file that is there as long as the context.
+
+    Raises ``source.malformed`` if it is damaged or cut off, ``source.too_large`` beyond ``limit`` bytes.
+    """
+    with path.open("rb") as opened:
+        head = opened.read(4)
+    packing = next((packing for magic, packing in _PACKED.items() if head.startswith(magic)), None)
+    if packing is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="forecast-") as folder:
+        plain = Path(folder) / "unpacked"
+        with plain.open("wb") as out:
+            for chunk in _chunks(path, name, packing):
+                out.write(chunk)
+                if limit is not None and out.tell() > limit:
+                    raise too_large(name, limit)
+        yield plain
+
+
+def too_large(name: str, limit: int) -> DataError:
+    """Return the error for a file that grows beyond the job's limit."""
+    return DataError(
+        "source.too_large", f'"{name}" is larger than {limit} bytes', "raise source.max_bytes if it is meant"
+    )
+
+
+def plain_name(name: str) -> str:
+    """Return a file's name without what packing added to it.
+
+    >>> plain_name("readings.tsv.gz")
+    'readings.tsv'
+    """
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in {".gz", ".zst"} else path.name
+
+
+def _chunks(path: Path, name: str, packing: str) -> Iterator[bytes]:
+    try:
+        with pa.input_stream(str(path), compression=packing) as packed:
+            while chunk := packed.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise DataError(
+            "source.malformed",
+            f'"{name}" is cut off or damaged ({packing}: {first_line(error)})',
+            "write it again or take it from a backup",
+        ) from error
