@@ -14,11 +14,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from forecast.durability import flush
 from forecast.errors import DataError, NotFoundError, StorageError
-from forecast.panel import Array, Panel
+from forecast.panel import Array
+from forecast.scaling import Scaler
+from forecast.strict import Strict
 
 MANIFEST = "manifest.json"
 NETWORK = "model.onnx"
@@ -27,45 +29,7 @@ _BATCH = 256
 _TOLERANCE = 1e-4
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Scaler(_Strict):
-    """Mean and standard deviation of every series and channel, fitted on the rows a model was fitted on, no others."""
-
-    targets: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
-    """series -> (means, standard deviations), in the order of the target channels."""
-    past: dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
-
-    @classmethod
-    def fit(cls, panel: Panel, last: int) -> Self:
-        """Fit on rows [0, last); a constant channel gets deviation 1, so that scaling never divides by zero."""
-        return cls(
-            targets={name: _moments(panel.targets[i, :last]) for i, name in enumerate(panel.series)},
-            past={name: _moments(panel.past[i, :last]) for i, name in enumerate(panel.series)},
-        )
-
-    def scale_targets(self, values: Array, series: str) -> Array:
-        """[T, C] in original units -> scaled."""
-        means, deviations = self.targets[series]
-        return np.asarray((values - np.asarray(means)) / np.asarray(deviations))
-
-    def scale_past(self, values: Array, series: str) -> Array:
-        """[T, P] in original units -> scaled."""
-        means, deviations = self.past[series]
-        return np.asarray((values - np.asarray(means)) / np.asarray(deviations))
-
-    def deviations(self, series: Sequence[str]) -> Array:
-        """Return the targets' standard deviations, [len(series), C]."""
-        return np.asarray([self.targets[name][1] for name in series])
-
-    def means(self, series: Sequence[str]) -> Array:
-        """Return the targets' means, [len(series), C]."""
-        return np.asarray([self.targets[name][0] for name in series])
-
-
-class Calibration(_Strict):
+class Calibration(Strict):
     """What is added to the network's scaled output so that its quantiles cover what they promise.
 
     For each group of lead times, channel and level: the level's own quantile of (actual - predicted quantile) on the
@@ -96,7 +60,7 @@ class Calibration(_Strict):
         return mean, np.sort(quantiles + np.asarray(self.quantile_offsets)[groups], axis=-1)
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """Everything that belongs to a network's numbers, stored beside it; the service reads only this."""
 
     format: Literal[1] = 1
@@ -110,6 +74,9 @@ class Manifest(_Strict):
     targets: tuple[str, ...]
     past: tuple[str, ...]
     future: tuple[str, ...]
+    """The calendar's covariates, then those given by the user."""
+    statics: tuple[str, ...] = ()
+    """Names of the static covariates; their values are the scaler's."""
     quantiles: tuple[float, ...]
     lower: tuple[float | None, ...]
     upper: tuple[float | None, ...]
@@ -160,6 +127,7 @@ class ServedModel:
             "past_covariates": (manifest.lookback, len(manifest.past)),
             "historic_future_covariates": (manifest.lookback, len(manifest.future)),
             "future_covariates": (manifest.horizon, len(manifest.future)),
+            "static_covariates": (1, len(manifest.statics)),
         }
         inputs = {name: np.zeros((1, *sizes[name]), np.float32) for name in self.inputs}
         return inputs, self.run(inputs)
@@ -167,9 +135,11 @@ class ServedModel:
     def predict(self, targets: Array, past: Array, future: Array, series: Sequence[str]) -> Prediction:
         """Forecast a batch of windows.
 
-        ``targets`` [B, L, C] and ``past`` [B, L, P] in original units, ``future`` [B, L + H, F], ``series`` the name of
-        each window's series. Raises ``forecast.unknown_series`` for a series the model never saw, and
-        ``forecast.not_finite`` if a window or the output is not finite.
+        ``targets`` [B, L, C], ``past`` [B, L, P] and ``future`` [B, L + H, F] in original units, ``series`` the name of
+        each window's series, whose static covariates the manifest knows.
+
+        Raises ``forecast.unknown_series`` for a series the model never saw, and ``forecast.not_finite`` if a window or
+        the output is not finite.
         """
         for name in series:
             if name not in self.manifest.scaler.targets:
@@ -195,18 +165,18 @@ class ServedModel:
         """Return the network's own output, scaled and uncalibrated: [B, H, C, Q]."""
         manifest = self.manifest
         scaler = manifest.scaler
-        y = np.stack([scaler.scale_targets(row, name) for row, name in zip(targets, series, strict=True)])
-        x = np.stack([scaler.scale_past(row, name) for row, name in zip(past, series, strict=True)])
+        known = scaler.scale_future(future, series)
         arrays = {
-            "past_target": y,
-            "past_covariates": x,
-            "historic_future_covariates": future[:, : manifest.lookback],
-            "future_covariates": future[:, manifest.lookback :],
+            "past_target": scaler.scale_targets(targets, series),
+            "past_covariates": scaler.scale_past(past, series),
+            "historic_future_covariates": known[:, : manifest.lookback],
+            "future_covariates": known[:, manifest.lookback :],
+            "static_covariates": np.asarray([[scaler.statics.get(name, ())] for name in series]),
         }
         feeds = {name: arrays[name].astype(np.float32) for name in self.inputs}
         outputs = [
             self.run({name: values[begin : begin + _BATCH] for name, values in feeds.items()})
-            for begin in range(0, len(y), _BATCH)
+            for begin in range(0, len(targets), _BATCH)
         ]
         output = np.concatenate(outputs).astype(np.float64)
         if not (all(np.isfinite(values).all() for values in feeds.values()) and np.isfinite(output).all()):
@@ -301,13 +271,3 @@ def sha256(path: Path) -> str:
         raise StorageError(
             "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
         ) from error
-
-
-def _moments(values: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    finite = np.isfinite(values)
-    count = np.maximum(finite.sum(axis=0), 1)
-    mean = np.where(finite, values, 0.0).sum(axis=0) / count
-    variance = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0) / count
-    deviation = np.sqrt(variance)
-    deviation[deviation <= 1e-9 * np.abs(mean)] = 1.0  # constant, up to rounding, in whatever unit
-    return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC
 
 import numpy as np
 import polars as pl
@@ -16,10 +17,11 @@ from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.lake import FORECASTS
 from forecast.ledger import Issuance
-from forecast.panel import Panel
+from forecast.panel import Array, Panel
 from forecast.runtime import Manifest, Prediction, ServedModel, load
 from pipelines.clean import clean
-from pipelines.features import known_future
+from pipelines.features import future_covariates, future_names
+from pipelines.freshness import imputed_fraction, observed_until
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
             f"{champion.model_version} was trained for other channels or another frequency than the job file's",
             f'run "forecast train {name}"',
         )
-    panel = forecastable(panel, model.manifest)
+    panel = forecastable(panel, model.manifest, job)
     prediction = extend(model, panel, job, model.manifest.horizon)
     issued_at = installation.clock(name).now()
     issuance = Issuance(
@@ -67,7 +69,8 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
         model_name=champion.model_name,
         model_version=champion.model_version,
         model_folder=champion.folder,
-        imputed_fraction=1.0 - float(panel.observed[:, -job.lookback :].mean()),
+        imputed_fraction=imputed_fraction(panel, job),
+        newest_observed=observed_until(panel),
         recorded_at=SystemClock().now(),
     )
     rows = to_rows(prediction, panel, model).with_columns(
@@ -78,31 +81,33 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     return issuance, True
 
 
-def forecastable(panel: Panel, manifest: Manifest) -> Panel:
-    """Leave out series that the model never saw or whose look-back has a gap: they must not stop the others.
+def forecastable(panel: Panel, manifest: Manifest, job: DatasetJob) -> Panel:
+    """Leave out series that the model never saw or whose inputs have a gap: they must not stop the others.
 
     If none is left the panel is returned as it is, and forecasting it says what is wrong.
     """
-    whole = np.asarray(np.isfinite(panel.targets[:, -manifest.lookback :]).all(axis=(1, 2))).tolist()
+    inputs = _inputs(panel, job, manifest.lookback, manifest.horizon)
+    whole = np.logical_and.reduce([np.isfinite(values).all(axis=(1, 2)) for values in inputs])
     ready = [
         name for name, is_whole in zip(panel.series, whole, strict=True) if is_whole and name in manifest.scaler.targets
     ]
     for name in set(panel.series) - set(ready):
-        _LOG.warning("%s has no forecast: it is new to the model, or its newest rows have a gap", name)
+        _LOG.warning("%s has no forecast: it is new to the model, or its newest or future rows have a gap", name)
     return panel.only(ready) if ready else panel
 
 
 def fits(manifest: Manifest, job: DatasetJob) -> bool:
     """Whether a model forecasts what the job file asks for, from the columns that it names, in this order."""
-    theirs = (manifest.targets, manifest.past, manifest.step_seconds)
-    return theirs == (job.targets, job.past_covariates, job.step.total_seconds())
+    theirs = (manifest.targets, manifest.past, manifest.future, manifest.step_seconds)
+    return theirs == (job.targets, job.past_covariates, future_names(job), job.step.total_seconds())
 
 
 def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> Prediction:
     """Forecast ``horizon`` steps of every series from the end of a panel: [S, horizon, C].
 
     Beyond the trained horizon the median is fed back as if it had been observed, and covariates known only up to the
-    origin repeat their last season; such steps say less of the future than their bands tell.
+    origin repeat their last season; such steps say less of the future than their bands tell. Known-future covariates
+    are those of each step. Raises ``forecast.short_history``, ``forecast.history_gap`` and ``forecast.future_missing``.
     """
     lookback, trained = model.manifest.lookback, model.manifest.horizon
     if panel.steps < lookback:
@@ -111,12 +116,15 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
             f"{panel.steps} rows of history are fewer than the look-back of {lookback}",
             "ingest more rows",
         )
-    targets, past = panel.targets[:, -lookback:], _carried_forward(panel.past[:, -lookback:])
-    _require_whole(targets, panel, job)
+    targets, past, _ = _inputs(panel, job, lookback, 0)
+    for values, names in ((targets, job.targets), (past, job.past_covariates)):
+        _require_whole(values, panel, names)
     parts: list[Prediction] = []
     for begin in range(0, horizon, trained):
-        future = known_future(panel.time(panel.steps - lookback + begin), panel.step, lookback + trained, job)
-        parts.append(model.predict(targets, past, np.repeat(future[None], len(panel.series), axis=0), panel.series))
+        first = panel.steps - lookback + begin
+        future = future_covariates(panel, job, first, first + lookback + trained)
+        _require_known(future, panel, job, first)
+        parts.append(model.predict(targets, past, future, panel.series))
         median = parts[-1].quantiles[..., model.median]
         targets = np.concatenate([targets, median], axis=1)[:, -lookback:]
         seasons = -(-trained // job.season)
@@ -145,23 +153,42 @@ def to_rows(prediction: Prediction, panel: Panel, model: ServedModel) -> pl.Data
     return pl.concat(frames)
 
 
-def _carried_forward(values: np.ndarray) -> np.ndarray:
+def _inputs(panel: Panel, job: DatasetJob, lookback: int, horizon: int) -> tuple[Array, Array, Array]:
+    """Return what a forecast from the end of a panel is made from: targets, past and known-future covariates."""
+    first = max(panel.steps - lookback, 0)
+    past = _carried_forward(panel.past[:, first:])
+    return panel.targets[:, first:], past, future_covariates(panel, job, first, panel.steps + horizon)
+
+
+def _carried_forward(values: Array) -> Array:
     # The newest covariates often come later than the newest targets; the last known value stands in for them.
-    carried = values.copy()
-    for step in range(1, carried.shape[1]):
-        missing = np.isnan(carried[:, step])
-        carried[:, step][missing] = carried[:, step - 1][missing]
-    return carried
+    rows = np.where(np.isnan(values), 0, np.arange(values.shape[1])[:, None])
+    return np.asarray(np.take_along_axis(values, np.maximum.accumulate(rows, axis=1), axis=1))
 
 
-def _require_whole(targets: np.ndarray, panel: Panel, job: DatasetJob) -> None:
-    for number, series in enumerate(panel.series):
-        for place, channel in enumerate(job.targets):
-            missing = np.flatnonzero(np.isnan(targets[number, :, place]))
-            if len(missing):
-                at: datetime = panel.time(panel.steps - targets.shape[1] + int(missing[0]))
-                raise DataError(
-                    "forecast.history_gap",
-                    f"{series} has {len(missing)} missing values of {channel} in its look-back, the first at {at}",
-                    "ingest the missing rows, or raise fill_limit of the channel in the job file",
-                )
+def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
+    for series, channel, count, first in _gaps(values, panel.series, names):
+        at = panel.time(panel.steps - values.shape[1] + first)
+        raise DataError(
+            "forecast.history_gap",
+            f"{series} has {count} missing values of {channel} in its look-back, the first at {at}",
+            "ingest the missing rows, or raise fill_limit of the channel in the job file",
+        )
+
+
+def _require_known(future: Array, panel: Panel, job: DatasetJob, first: int) -> None:
+    for series, channel, count, row in _gaps(future, panel.series, future_names(job)):
+        raise DataError(
+            "forecast.future_missing",
+            f"{series} has no {channel} from {panel.time(first + row)}: {count} of the values that a forecast of "
+            f"{panel.time(first + future.shape[1] - 1)} needs are missing",
+            "ingest the covariate up to the horizon, or raise its fill_limit in the job file",
+        )
+
+
+def _gaps(values: Array, series: Sequence[str], channels: Sequence[str]) -> Iterator[tuple[str, str, int, int]]:
+    """Yield series, channel, number of missing values and row of the first, for [S, T, K] values with any missing."""
+    missing = np.isnan(values)
+    for number, place in np.argwhere(missing.any(axis=1)).tolist():
+        rows = np.flatnonzero(missing[number, :, place])
+        yield series[number], channels[place], len(rows), int(rows[0])

@@ -26,7 +26,7 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     job = installation.jobs.datasets[name]
     model = load(installation.home.models / issuance.model_folder)
     whole = clean(installation.observations(name).read(version=issuance.data_version), job)
-    panel = forecastable(whole, model.manifest)
+    panel = forecastable(whole, model.manifest, job)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon
     prediction = extend(model, panel, job, asked)
     figures = []

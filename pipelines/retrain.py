@@ -20,11 +20,16 @@ from forecast.panel import Panel
 from forecast.progress import Reporter
 from forecast.promotion import Verdict, decide
 from forecast.registry import ModelRun, Registry
-from forecast.runtime import Scaler, ServedModel, load, manifest_digest
-from pipelines.backtest import Slices, Windows, backtest, cut
+from forecast.runtime import ServedModel, load, manifest_digest
+from forecast.scaling import Scaler
+from pipelines.backtest import backtest
 from pipelines.clean import clean
+from pipelines.predict import fits
+from pipelines.series import fit_scaler
+from pipelines.slices import Slices
 from pipelines.track import code_version, data_digest, log_comparison, log_training, parameters
 from pipelines.train import Trained, check_models, train
+from pipelines.windows import Windows, cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,11 @@ def _retrain(name: str, installation: Installation, reporter: Reporter) -> Night
     panel = clean(table.read(version=version), job)
     slices = Slices.of(panel, job)
     panel = _trainable(panel, slices.fit, job)
-    incumbent, unfit = _incumbent(name, installation, job, panel)
+    incumbent, unfit = _incumbent(name, installation, job, panel, slices)
     first = slices.calibration
     if incumbent is not None:
         first = max(first, panel.index(incumbent.manifest.fitted_until))
-    holdout = cut(panel, job, first, panel.steps)
+    holdout = cut(panel, job, first, slices.holdout)
     registry = Registry(installation.home)
     tags = {
         "data_version": str(version),
@@ -115,7 +120,7 @@ def _retrain(name: str, installation: Installation, reporter: Reporter) -> Night
         "code_version": code_version(),
     }
     now = installation.clock(name).now()
-    unit = Scaler.fit(panel, slices.fit)
+    unit = fit_scaler(panel, job, slices.fit)
     setting = _Setting(name, installation, job, panel, holdout, unit, version, now, registry, tags, reporter)
     with registry.night(name, f"night {now:%Y-%m-%d %H:%M}", tags) as night:
         candidates, failures = _challengers(setting, night)
@@ -135,7 +140,7 @@ def _retrain(name: str, installation: Installation, reporter: Reporter) -> Night
         dataset=name,
         data_version=version,
         holdout_from=panel.time(first),
-        holdout_until=panel.end,
+        holdout_until=panel.time(slices.holdout),
         origins=len(set(holdout.origins)),
         leaderboard=leaderboard,
         verdict=verdict,
@@ -147,12 +152,15 @@ def _retrain(name: str, installation: Installation, reporter: Reporter) -> Night
 
 def _trainable(panel: Panel, fit: int, job: DatasetJob) -> Panel:
     """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
-    whole = np.isfinite(panel.targets[:, :fit]).all(axis=2).sum(axis=1)
+    parts = (values[:, :fit] for values in (panel.targets, panel.past, panel.future))
+    whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in parts]).sum(axis=1)
     names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= job.lookback + job.horizon]
     return panel.only(names) if names else panel
 
 
-def _incumbent(name: str, installation: Installation, job: DatasetJob, panel: Panel) -> tuple[ServedModel | None, str]:
+def _incumbent(
+    name: str, installation: Installation, job: DatasetJob, panel: Panel, slices: Slices
+) -> tuple[ServedModel | None, str]:
     """Return the champion if it can be scored beside challengers of this job file; else why it cannot."""
     champion = installation.ledger.champion(name)
     if champion is None:
@@ -162,13 +170,14 @@ def _incumbent(name: str, installation: Installation, job: DatasetJob, panel: Pa
     except ForecastError as error:
         return None, f"{champion.model_version} cannot be loaded ({error.fact})"
     manifest = model.manifest
-    theirs = (manifest.targets, manifest.past, manifest.lookback, manifest.horizon, manifest.quantiles)
-    ours = (job.targets, job.past_covariates, job.lookback, job.horizon, job.quantiles)
-    if theirs != ours:
+    theirs, ours = (manifest.lookback, manifest.horizon, manifest.quantiles), (job.lookback, job.horizon, job.quantiles)
+    if theirs != ours or not fits(manifest, job):
         return None, f"{champion.model_version} was trained for other channels, quantiles, look-back or horizon"
     unseen = sorted(set(panel.series) - set(manifest.scaler.targets))
     if unseen:
         return None, f"{champion.model_version} was not trained on series {', '.join(unseen)}"
+    if panel.index(manifest.fitted_until) > slices.holdout - job.horizon:
+        return None, f"{champion.model_version} was trained on the rows that it would be compared on"
     return model, ""
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from darts import TimeSeries
+from numpy.typing import NDArray
 
 from forecast.jobs import DatasetJob
-from forecast.panel import Array, Panel
-from forecast.runtime import Scaler
-from pipelines.features import FUTURE_FEATURES, known_future
+from forecast.panel import Panel
+from forecast.scaling import Scaler
+from pipelines.clean import known_before
+from pipelines.features import future_covariates, future_names, static_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,38 +21,55 @@ class TrainingSeries:
     """Lists of equal length, as ``fit`` of a darts model takes them; scaled, float32."""
 
     targets: list[TimeSeries]
+    """With the static covariates of their series, if there are any."""
     past: list[TimeSeries] | None
     future: list[TimeSeries]
 
 
+def fit_scaler(panel: Panel, job: DatasetJob, last: int) -> Scaler:
+    """Fit the scaler on rows [0, last) as they were known before row ``last``: no later row has a part in it."""
+    return Scaler.fit(known_before(panel, job, last), last)
+
+
 def to_darts(panel: Panel, scaler: Scaler, job: DatasetJob, first: int, last: int, shortest: int) -> TrainingSeries:
-    """Cut rows [first, last) of a panel into darts series.
+    """Cut rows [first, last) of a panel into darts series, as they were known before row ``last``.
 
     A stretch without NaN becomes one series each, so that no window crosses a gap; stretches of fewer than ``shortest``
-    rows hold no window and are left out.
+    rows hold no window and are left out. Series are views of one array per feature.
     """
-    targets, past, future = [], [], []
-    calendar = known_future(panel.time(first), panel.step, last - first, job)
+    known = known_before(panel, job, last)
+    rows = slice(first, last)
+    targets = scaler.scale_targets(known.targets[:, rows], panel.series).astype(np.float32)
+    past = scaler.scale_past(known.past[:, rows], panel.series).astype(np.float32)
+    future = scaler.scale_future(future_covariates(panel, job, first, last), panel.series).astype(np.float32)
+    whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in (targets, past, future)])
+    made = TrainingSeries([], [] if job.past_covariates else None, [])
     for number, name in enumerate(panel.series):
-        y = scaler.scale_targets(panel.targets[number, first:last], name)
-        x = scaler.scale_past(panel.past[number, first:last], name)
-        for begin, end in _whole_stretches(np.concatenate([y, x], axis=1)):
+        statics = _statics(scaler, job, name)
+        for begin, end in _stretches(whole[number]):
             if end - begin < shortest:
                 continue
-            index = pd.date_range(
-                panel.time(first + begin).replace(tzinfo=None), periods=end - begin, freq=pd.Timedelta(panel.step)
-            )
-            targets.append(_series(index, y[begin:end], job.targets))
-            past.append(_series(index, x[begin:end], job.past_covariates))
-            future.append(_series(index, calendar[begin:end], FUTURE_FEATURES))
-    return TrainingSeries(targets, past if job.past_covariates else None, future)
+            start = panel.time(first + begin).replace(tzinfo=None)
+            index = pd.date_range(start, periods=end - begin, freq=pd.Timedelta(panel.step))
+            made.targets.append(_series(index, targets[number, begin:end], job.targets, statics))
+            made.future.append(_series(index, future[number, begin:end], future_names(job)))
+            if made.past is not None:
+                made.past.append(_series(index, past[number, begin:end], job.past_covariates))
+    return made
 
 
-def _series(index: pd.DatetimeIndex, values: Array, names: tuple[str, ...]) -> TimeSeries:
-    return TimeSeries.from_times_and_values(index, values.astype(np.float32), columns=list(names))
+def _statics(scaler: Scaler, job: DatasetJob, series: str) -> pd.DataFrame | None:
+    names = static_names(job)
+    return pd.DataFrame([scaler.statics[series]], columns=list(names), dtype=np.float32) if names else None
 
 
-def _whole_stretches(values: Array) -> list[tuple[int, int]]:
-    whole = np.isfinite(values).all(axis=1).astype(np.int8)
-    edges = np.flatnonzero(np.diff(whole, prepend=0, append=0))
+def _series(
+    index: pd.DatetimeIndex, values: NDArray[np.float32], names: tuple[str, ...], statics: pd.DataFrame | None = None
+) -> TimeSeries:
+    return TimeSeries(index, values, components=list(names), static_covariates=statics, copy=False)
+
+
+def _stretches(whole: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return begin and end of the runs of True."""
+    edges = np.flatnonzero(np.diff(whole.astype(np.int8), prepend=0, append=0))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -17,8 +17,8 @@ from forecast.panel import Panel
 from forecast.promotion import Verdict
 from forecast.registry import ModelRun, Registry
 from forecast.runtime import ServedModel
-from pipelines.backtest import Windows
 from pipelines.train import Trained
+from pipelines.windows import Windows
 
 
 def parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
@@ -56,8 +56,9 @@ def log_training(
 
 
 def _example(model: ServedModel, holdout: Windows, panel: Panel, job: DatasetJob, channel: int) -> go.Figure:
-    """Draw the newest held-out origin of the first series, with what came true."""
-    window = max(i for i, name in enumerate(holdout.series) if name == panel.series[0])
+    """Draw the newest held-out origin of the first series that has one, with what came true."""
+    series = holdout.series[0]
+    window = max(i for i, name in enumerate(holdout.series) if name == series)
     part = slice(window, window + 1)
     forecast = model.predict(holdout.targets[part], holdout.past[part], holdout.future[part], holdout.series[part])
     origin = panel.index(holdout.origins[window])
@@ -67,7 +68,7 @@ def _example(model: ServedModel, holdout: Windows, panel: Panel, job: DatasetJob
     truth = [None if np.isnan(value) else float(value) for value in holdout.actual[window, :, channel]]
     name = job.targets[channel]
     return fan(
-        f"{model.manifest.model_name}: {name} at {panel.series[0]}", job.channels[name].unit,
+        f"{model.manifest.model_name}: {name} at {series}", job.channels[name].unit,
         (history, holdout.targets[window, :, channel].tolist()), times,
         forecast.quantiles[0, :, channel, model.median].tolist(), forecast.quantiles[0, :, channel, 0].tolist(),
         forecast.quantiles[0, :, channel, -1].tolist(), f"{levels[-1] - levels[0]:.0%} band", (times, truth),
@@ -101,8 +102,8 @@ def _markdown(leaderboard: Sequence[Evidence], job: DatasetJob) -> str:
 def data_digest(panel: Panel) -> str:
     """Return the SHA-256 of the cleaned values that a model is trained from."""
     digest = hashlib.sha256(repr((panel.series, panel.start, panel.step)).encode())
-    digest.update(np.ascontiguousarray(panel.targets).tobytes())
-    digest.update(np.ascontiguousarray(panel.past).tobytes())
+    for values in (panel.targets, panel.past, panel.future, panel.statics):
+        digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 

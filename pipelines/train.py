@@ -23,15 +23,18 @@ from forecast.errors import ConfigError, TrainingError, nearest
 from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.progress import Step
-from forecast.runtime import Calibration, Manifest, Scaler, ServedModel, load, session, store
+from forecast.runtime import Calibration, Manifest, ServedModel, load, session, store
+from forecast.scaling import Scaler
 from forecast.settings import cores
 from forecast.vocabulary import parse_duration
 from models.catalog import CATALOG, BuildRequest, ModelName
 from models.errors import ModelError
 from models.export import export_onnx
-from pipelines.backtest import Slices, Windows, calibrate, cut
-from pipelines.features import FUTURE_FEATURES
-from pipelines.series import TrainingSeries, to_darts
+from pipelines.backtest import calibrate
+from pipelines.features import future_names, static_names
+from pipelines.series import TrainingSeries, fit_scaler, to_darts
+from pipelines.slices import Slices
+from pipelines.windows import Windows, cut
 
 _GOLDEN_WINDOWS = 3
 
@@ -76,7 +79,7 @@ def train(
     """
     torch.set_num_threads(cores())
     slices = Slices.of(panel, job)
-    scaler = Scaler.fit(panel, slices.fit)
+    scaler = fit_scaler(panel, job, slices.fit)
     watch = _Watch(step, job)
     began = time.monotonic()
     try:
@@ -251,7 +254,8 @@ def _manifest(
         "step_seconds": job.step.total_seconds(),
         "targets": job.targets,
         "past": job.past_covariates,
-        "future": FUTURE_FEATURES,
+        "future": future_names(job),
+        "statics": static_names(job),
         "quantiles": job.quantiles,
         "lower": tuple(job.channels[channel].lower for channel in job.targets),
         "upper": tuple(job.channels[channel].upper for channel in job.targets),

@@ -2,67 +2,23 @@ import contextlib
 import io
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from forecast.errors import DataError, NotFoundError, StorageError
 from forecast.jobs import DatasetJob
-from forecast.panel import Panel
-from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Calibration, Manifest, Scaler, load, sha256
+from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Calibration, Manifest, load, sha256
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")
 MakeModel = Callable[..., Manifest]
 MakeWindows = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-def panel(targets: np.ndarray, past: np.ndarray | None = None) -> Panel:
-    """A panel of one series: [T, C] and [T, P]."""
-    past = np.zeros((len(targets), 0)) if past is None else past
-    return Panel(("east",), START, timedelta(hours=1), targets[None], past[None], np.isfinite(targets)[None], {})
-
-
-# --- scaler -----------------------------------------------------------------------------------------------------------
-
-
-@given(hnp.arrays(float, (30, 2), elements=st.floats(-1e6, 1e6)), st.integers(2, 30))
-def test_the_rows_it_was_fitted_on_are_scaled_to_mean_zero_and_deviation_one(values: np.ndarray, last: int) -> None:
-    scaled = Scaler.fit(panel(values), last).scale_targets(values[:last], "east")
-    assert np.allclose(scaled.mean(axis=0), 0, atol=1e-6)
-    varies = values[:last].std(axis=0) > 1e-3
-    assert np.allclose(scaled.std(axis=0)[varies], 1, atol=1e-6)
-
-
-def test_later_rows_have_no_part_in_the_scale() -> None:
-    values = np.random.default_rng(0).normal(size=(50, 2))
-    changed = values.copy()
-    changed[30:] = 1e6
-    assert Scaler.fit(panel(values), 30) == Scaler.fit(panel(changed), 30)
-
-
-def test_missing_values_have_no_part_in_the_scale() -> None:
-    holed = np.array([[1.0], [NAN], [3.0]])
-    assert Scaler.fit(panel(holed), 3) == Scaler.fit(panel(np.array([[1.0], [3.0]])), 2)
-
-
-@pytest.mark.parametrize("value", [0.0, 5.0, -0.1, 1e12, NAN])
-def test_a_constant_or_empty_channel_is_scaled_to_finite_values(value: float) -> None:
-    scaler = Scaler.fit(panel(np.full((40, 1), value)), 40)
-    assert np.isfinite(scaler.deviations(["east"])).all()
-    assert np.allclose(scaler.scale_targets(np.full((3, 1), 0.0 if np.isnan(value) else value), "east"), 0)
-
-
-@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
-def test_the_unit_of_a_channel_does_not_change_its_scaled_values(unit: float) -> None:
-    values = np.random.default_rng(0).normal(3, 2, size=(50, 1))
-    ours, theirs = Scaler.fit(panel(values), 50), Scaler.fit(panel(values * unit), 50)
-    assert np.allclose(ours.scale_targets(values, "east"), theirs.scale_targets(values * unit, "east"))
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------
@@ -317,14 +273,3 @@ def test_a_stored_model_and_its_folder_are_on_disk(
     store_model(tmp_path / "models" / "m", tiny_job)
     assert {NETWORK, MANIFEST, GOLDEN} <= set(synced)
     assert synced[-1] == "models", "the folder that names the new model must be flushed after the rename"
-
-
-@settings(max_examples=25, deadline=None)
-@given(level=st.integers(-50, 50), seed=st.integers(0, 1000))
-def test_a_repeated_value_is_forecast_at_any_level(level: int, seed: int) -> None:
-    # The scale goes out and comes back: float32 inside must not show at the level of the data.
-    scaler = Scaler.fit(panel(np.random.default_rng(seed).normal(level, 1, (40, 1))), 40)
-    means, deviations = scaler.means(["east"]), scaler.deviations(["east"])
-    values = np.full((5, 1), float(level))
-    scaled = scaler.scale_targets(values, "east").astype(np.float32).astype(np.float64)
-    assert np.allclose(scaled * deviations + means, values, atol=1e-4)

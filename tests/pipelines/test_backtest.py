@@ -6,17 +6,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from forecast.errors import TrainingError
 from forecast.evaluation import score
 from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.runtime import Calibration, ServedModel, load
-from pipelines.backtest import Slices, backtest, calibrate, cut
+from pipelines.backtest import backtest, calibrate
 from pipelines.clean import clean
-from pipelines.features import known_future
+from pipelines.windows import cut
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -40,120 +37,6 @@ def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., objec
     return load(tmp_path / "models" / "m")
 
 
-# --- slices -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_splits_are_measured_back_from_the_end_in_time_order(job_with: Callable[..., DatasetJob]) -> None:
-    job = job_with(splits={"validation": "2d", "calibration": "3d", "holdout": "4d"})
-    slices = Slices.of(make_panel(400), job)
-    assert (slices.fit, slices.validation, slices.calibration, slices.holdout) == (400 - 216, 400 - 168, 400 - 96, 400)
-
-
-@pytest.mark.parametrize("steps", [0, 1, 9 * 24, 9 * 24 + LOOKBACK + HORIZON - 1])
-def test_a_history_that_leaves_no_window_to_fit_on_is_told(tiny_job: DatasetJob, steps: int) -> None:
-    with pytest.raises(TrainingError, match="one window takes 72") as caught:
-        Slices.of(make_panel(steps), tiny_job)
-    assert caught.value.code == "training.too_short"
-
-
-def test_a_history_that_leaves_exactly_one_window_to_fit_on_is_enough(tiny_job: DatasetJob) -> None:
-    assert Slices.of(make_panel(9 * 24 + LOOKBACK + HORIZON), tiny_job).fit == LOOKBACK + HORIZON
-
-
-# --- windows ----------------------------------------------------------------------------------------------------------
-
-
-def test_windows_lie_where_they_must(tiny_job: DatasetJob) -> None:
-    panel = make_panel()
-    windows = cut(panel, tiny_job, 200, 300)
-    assert len(windows.origins) == 2 * (100 - HORIZON + 1)
-    assert min(windows.origins) == panel.time(200)
-    assert max(windows.origins) == panel.time(300 - HORIZON)
-    calendar = known_future(panel.start, panel.step, panel.steps, tiny_job)
-    for place, (origin, name) in enumerate(zip(windows.origins, windows.series, strict=True)):
-        row, number = panel.index(origin), panel.series.index(name)
-        assert np.array_equal(windows.targets[place], panel.targets[number, row - LOOKBACK : row])
-        assert np.array_equal(windows.past[place], panel.past[number, row - LOOKBACK : row])
-        assert np.array_equal(windows.future[place], calendar[row - LOOKBACK : row + HORIZON])
-        assert np.array_equal(windows.actual[place], panel.targets[number, row : row + HORIZON])
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "origins"), [(0, 100, 29), (LOOKBACK, LOOKBACK + HORIZON, 1), (376, 400, 1), (300, 400, 77)]
-)
-def test_every_origin_whose_targets_fit_is_there_once(
-    tiny_job: DatasetJob, first: int, last: int, origins: int
-) -> None:
-    assert len(cut(make_panel(), tiny_job, first, last).origins) == 2 * origins
-
-
-def test_a_stride_takes_every_so_manieth_origin(tiny_job: DatasetJob) -> None:
-    windows = cut(make_panel(), tiny_job, 200, 300, stride=7)
-    assert [(origin - START) // HOUR for origin in windows.origins[: len(windows.origins) // 2]] == list(
-        range(200, 277, 7)
-    )
-
-
-@pytest.mark.parametrize(("first", "last"), [(100, 123), (0, 71), (400, 400)])
-def test_where_no_window_fits_that_is_told(tiny_job: DatasetJob, first: int, last: int) -> None:
-    with pytest.raises(TrainingError) as caught:
-        cut(make_panel(), tiny_job, first, last)
-    assert caught.value.code == "backtest.no_window"
-
-
-@pytest.mark.parametrize("channel", ["targets", "past"])
-def test_no_window_looks_back_across_a_gap_and_other_series_keep_theirs(tiny_job: DatasetJob, channel: str) -> None:
-    panel = make_panel()
-    getattr(panel, channel)[0, 250, 0] = NAN
-    windows = cut(panel, tiny_job, 200, 400)
-    east = [panel.index(origin) for origin, name in zip(windows.origins, windows.series, strict=True) if name == "east"]
-    assert east == [row for row in range(200, 377) if not row - LOOKBACK <= 250 < row]
-    assert windows.series.count("west") == 177
-
-
-def test_what_was_filled_is_seen_by_the_model_but_not_scored(tiny_job: DatasetJob) -> None:
-    panel = make_panel()
-    panel.observed[0, 230, 1] = False
-    windows = cut(panel, tiny_job, 200, 300)
-    row = next(i for i, origin in enumerate(windows.origins) if panel.index(origin) == 225)
-    assert np.isnan(windows.actual[row, 5, 1])
-    assert np.isfinite(windows.actual[row]).sum() == 2 * HORIZON - 1
-    row = next(i for i, origin in enumerate(windows.origins) if panel.index(origin) == 240)
-    assert windows.targets[row, LOOKBACK - 10, 1] == panel.targets[0, 230, 1]
-
-
-def test_the_digest_tells_windows_apart_by_origin_series_and_truth(tiny_job: DatasetJob) -> None:
-    windows = cut(make_panel(), tiny_job, 200, 300)
-    assert cut(make_panel(), tiny_job, 200, 300).digest == windows.digest
-    changed = make_panel()
-    changed.targets[1, 299, 1] += 1e-9
-    others = [
-        cut(make_panel(), tiny_job, 201, 300),
-        cut(changed, tiny_job, 200, 300),
-        replace(windows, series=tuple(reversed(windows.series))),
-    ]
-    assert windows.digest not in {other.digest for other in others}
-
-
-# --- no look-ahead ----------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(row=st.integers(200, 376), later=st.integers(0, 100), series=st.integers(0, 1), seed=st.integers(0, 99))
-def test_no_value_at_or_after_an_origin_can_reach_its_forecast(
-    model: ServedModel, tiny_job: DatasetJob, row: int, later: int, series: int, seed: int
-) -> None:
-    panel = make_panel()
-    random = np.random.default_rng(seed)
-    place = min(row + later, panel.steps - 1)
-    panel.targets[series, place:] += random.normal(0, 1000)
-    panel.past[series, place:] += random.normal(0, 1000)
-    ours = {key: value for key, value in forecasts(model, panel, tiny_job).items() if key[0] <= panel.time(place)}
-    untouched = forecasts(model, make_panel(), tiny_job)
-    assert all(np.array_equal(value, untouched[key]) for key, value in ours.items())
-    assert any(key[0] == panel.time(row) for key in ours)
-
-
 def forecasts(model: ServedModel, panel: Panel, job: DatasetJob) -> dict[tuple[datetime, str], np.ndarray]:
     windows = cut(panel, job, 200, panel.steps)
     result = backtest(model, windows)
@@ -174,9 +57,6 @@ def test_no_value_at_or_after_an_origin_can_reach_its_forecast_through_a_filled_
     ours, theirs = (forecasts(model, clean(frame, tiny_job), tiny_job) for frame in (rows, other))
     for name in ("east", "west"):
         assert np.array_equal(ours[origin, name], theirs[origin, name])
-
-
-# --- scores and calibration -------------------------------------------------------------------------------------------
 
 
 def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel, tiny_job: DatasetJob) -> None:

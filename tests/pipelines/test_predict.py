@@ -13,11 +13,12 @@ from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.runtime import Manifest, ServedModel, load
-from pipelines.backtest import backtest, cut
+from pipelines.backtest import backtest
 from pipelines.clean import clean
 from pipelines.ingest import ingest
 from pipelines.predict import extend, issue
 from pipelines.report import write_report
+from pipelines.windows import cut
 
 HOUR = timedelta(hours=1)
 MakeHome = Callable[..., Installation]
@@ -221,7 +222,7 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("forecast.ledger.Ledger.issue", "forecast.lake._flush", "forecast.lake.write_deltalake"):
+    for place in ("forecast.ledger.Ledger.issue", "forecast.folder.Folder.flush", "forecast.folder.Folder.write"):
         with monkeypatch.context() as dying:
             dying.setattr(place, die)
             with pytest.raises(KeyboardInterrupt):

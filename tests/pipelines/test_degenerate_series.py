@@ -1,0 +1,149 @@
+"""Series that no model would wish for: finite forecasts, or an error that says what is wrong."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecast.errors import DataError, TrainingError
+from forecast.jobs import DatasetJob
+from forecast.lake import TIME
+from forecast.panel import Panel
+from forecast.progress import Step
+from forecast.runtime import Manifest, load
+from pipelines.backtest import backtest
+from pipelines.clean import clean
+from pipelines.predict import extend, forecastable
+from pipelines.retrain import _trainable
+from pipelines.series import fit_scaler
+from pipelines.slices import Slices
+from pipelines.train import Trained, train
+from pipelines.windows import cut
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+STEPS = 400
+MakeRows = Callable[..., pl.DataFrame]
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def rows(tiny_rows: MakeRows) -> pl.DataFrame:
+    rows = tiny_rows(STEPS).rename({"site": "series"})
+    return rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
+
+
+def changed(rows: pl.DataFrame, channel: str, value: float | None, series: str = "west") -> pl.DataFrame:
+    mine = pl.col("series") == series
+    return rows.with_columns(pl.when(mine).then(pl.lit(value, pl.Float64)).otherwise(channel).alias(channel))
+
+
+def between(rows: pl.DataFrame, first: int, last: int, series: str = "west") -> pl.DataFrame:
+    mine, hour = pl.col("series") == series, (pl.col("time") - START).dt.total_hours()
+    return rows.filter(~mine | hour.is_between(first, last - 1))
+
+
+def train_tiny(panel: Panel, job: DatasetJob, folder: Path, name: str) -> Trained:
+    return train("tiny", job, panel, name, models=folder, data_version=0, data_digest="", now=START, step=Step())
+
+
+@pytest.mark.parametrize("name", ["seasonal_naive", "linear"])
+def test_constant_and_all_zero_series_are_forecast_as_what_they_are(
+    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, name: str
+) -> None:
+    job = job_with(models=[name])
+    constants = {"a": 0.0, "b": 7.25, "c": -1e9}
+    west = rows.filter(series="west")
+    told = [west.with_columns(pl.lit(n).alias("series"), price=value, wind=value) for n, value in constants.items()]
+    panel = clean(pl.concat([rows, *told]), job)
+    model = train_tiny(panel, job, tmp_path, name).served
+    prediction = extend(model, panel, job, 2 * job.horizon)
+    assert np.isfinite(prediction.mean).all()
+    assert np.isfinite(prediction.quantiles).all()
+    for number, value in enumerate(constants.values()):
+        assert np.allclose(prediction.quantiles[number, :, 1, 1], value, rtol=1e-3, atol=1.0)
+    assert np.isfinite(backtest(model, cut(panel, job, STEPS - 72, STEPS)).quantiles).all()
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_series_of_a_few_rows_is_left_out_and_others_go_on(
+    tiny_job: DatasetJob, rows: pl.DataFrame, count: int
+) -> None:
+    panel = clean(between(rows, 100, 100 + count), tiny_job)
+    assert panel.series == ("east", "west")
+    assert _trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
+
+
+def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_job: DatasetJob, rows: pl.DataFrame) -> None:
+    panel = clean(rows.head(1), tiny_job)
+    with pytest.raises(TrainingError) as caught:
+        Slices.of(panel, tiny_job)
+    assert caught.value.code == "training.too_short"
+
+
+def test_a_series_that_begins_late_is_fitted_on_what_it_has(
+    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame
+) -> None:
+    job = job_with(models=["linear"])
+    panel = clean(between(rows, 90, STEPS), job)
+    fit = Slices.of(panel, job).fit
+    assert _trainable(panel, fit, job).series == ("east", "west")
+    means = fit_scaler(panel, job, fit).means(["west"])[0]
+    assert np.allclose(means, panel.targets[1, 90:fit].mean(axis=0))
+    prediction = extend(train_tiny(panel, job, tmp_path, "linear").served, panel, job, job.horizon)
+    assert np.isfinite(prediction.quantiles).all()
+
+
+def test_a_series_that_ended_long_ago_teaches_but_has_no_forecast(
+    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame
+) -> None:
+    job = job_with(models=["linear"])
+    panel = clean(between(rows, 0, 250), job)
+    model = train_tiny(panel, job, tmp_path, "linear").served
+    ready = forecastable(panel, model.manifest, job)
+    assert ready.series == ("east",)
+    assert np.isfinite(extend(model, ready, job, job.horizon).quantiles).all()
+    with pytest.raises(DataError, match="west has 48 missing values of load") as caught:
+        extend(model, panel, job, job.horizon)
+    assert caught.value.code == "forecast.history_gap"
+
+
+@pytest.mark.parametrize("channel", ["load", "wind"])
+def test_a_channel_that_was_never_observed_leaves_its_series_out(
+    tmp_path: Path,
+    tiny_job: DatasetJob,
+    rows: pl.DataFrame,
+    store_model: Callable[..., Manifest],
+    channel: str,
+) -> None:
+    panel = clean(changed(rows, channel, None), tiny_job)
+    assert _trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
+    store_model(tmp_path / "m", tiny_job)
+    model = load(tmp_path / "m")
+    assert forecastable(panel, model.manifest, tiny_job).series == ("east",)
+    with pytest.raises(DataError, match=f"missing values of {channel}") as caught:
+        extend(model, panel, tiny_job, tiny_job.horizon)
+    assert caught.value.code == "forecast.history_gap"
+
+
+@pytest.mark.parametrize("channel", ["load", "wind"])
+def test_a_channel_that_no_series_has_is_told(
+    tmp_path: Path, tiny_job: DatasetJob, rows: pl.DataFrame, channel: str
+) -> None:
+    panel = clean(changed(changed(rows, channel, None), channel, None, "east"), tiny_job)
+    with pytest.raises(TrainingError) as caught:
+        cut(panel, tiny_job, STEPS - 72, STEPS)
+    assert caught.value.code == "backtest.no_window"
+    with pytest.raises(TrainingError) as caught:
+        train_tiny(panel, tiny_job, tmp_path, "linear")
+    assert caught.value.code == "training.no_window"
+
+
+def test_rows_without_any_value_are_no_history(tiny_job: DatasetJob, rows: pl.DataFrame) -> None:
+    with pytest.raises(DataError) as caught:
+        clean(rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in tiny_job.channels), tiny_job)
+    assert caught.value.code == "history.empty"
