@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import dashboard, problems
-from api.routes import datasets, forecasts, health
+from api.routes import datasets, forecasts, health, observations
 from api.security import Guard
 from api.service import Service
 from forecast.installation import Installation
@@ -19,6 +19,9 @@ _DESCRIPTION = """Forecasts that were issued, with where they come from. Errors 
 stable `code` and a `remedy`; times are RFC 3339 with offset; answers under `/v1/datasets` have an `ETag`."""
 _FOREIGN_HOST = problems.UnknownHostError(
     "host.unknown", "this service does not answer to that host name", "use localhost"
+)
+_FOREIGN_ORIGIN = problems.ForeignOriginError(
+    "origin.foreign", "a page of another site may not write here", "send the request from a program"
 )
 
 
@@ -41,7 +44,12 @@ def create_app(installation: Installation) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    app.add_middleware(Guard, refusal=problems.answer(_FOREIGN_HOST), failure=problems.answer(problems.UNFORESEEN))
-    for router in (datasets.router, forecasts.router, health.router, dashboard.router):
+    app.add_middleware(
+        Guard,
+        host_refusal=problems.answer(_FOREIGN_HOST),
+        origin_refusal=problems.answer(_FOREIGN_ORIGIN),
+        failure=problems.answer(problems.UNFORESEEN),
+    )
+    for router in (datasets.router, observations.router, forecasts.router, health.router, dashboard.router):
         app.include_router(router)
     return app

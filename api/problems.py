@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from api.bodies import SlowBodyError, TooLargeError, UnsupportedError
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -39,6 +40,10 @@ class UnknownHostError(ForecastError):
     """The request was meant for another host."""
 
 
+class ForeignOriginError(ForecastError):
+    """A page of another site sent a browser to write here."""
+
+
 class UnforeseenError(ForecastError):
     """Something failed that no code expected."""
 
@@ -52,6 +57,10 @@ STATUS: Mapping[type[ForecastError], HTTPStatus] = {
     ConflictError: HTTPStatus.CONFLICT,
     NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
     UnknownHostError: HTTPStatus.BAD_REQUEST,
+    ForeignOriginError: HTTPStatus.FORBIDDEN,
+    SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
+    TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
     TrainingError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -62,6 +71,8 @@ STATUS: Mapping[type[ForecastError], HTTPStatus] = {
 
 _INTERNAL: tuple[type[ForecastError], ...] = (StorageError, TrainingError)
 """These tell of paths and machines: the whole sentence goes to the log, the client learns the code."""
+
+_CUT_OFF: tuple[type[ForecastError], ...] = (TooLargeError, SlowBodyError)
 
 _VALIDATION = {
     "int_parsing": ("not_a_number", "is not a whole number"),
@@ -91,7 +102,9 @@ def status_of(error: ForecastError) -> HTTPStatus:
 
 def answer(error: ForecastError) -> Response:
     """Return the problem document of a failure."""
-    return document(status_of(error), error.code, *told_outside(error))
+    # What is left of a body that is refused would be read to its end before the next request.
+    headers = {"Connection": "close"} if isinstance(error, _CUT_OFF) else None
+    return document(status_of(error), error.code, *told_outside(error), headers=headers)
 
 
 def told_outside(error: ForecastError) -> tuple[str, str]:

@@ -25,6 +25,7 @@ DOCUMENTATION = (
 )
 """Swagger UI and ReDoc start from a script inside their page; nothing of ours that a user names is on it."""
 
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = logging.getLogger("api")
 _DOCUMENTATION_PATHS = ("/docs", "/redoc")
 HEADERS = {
@@ -38,11 +39,12 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses foreign hosts, puts the security headers on every answer, and answers what nobody else has answered."""
+    """Refuses foreign hosts and writes from foreign pages, and sees to the headers and failures of all answers."""
 
-    def __init__(self, app: ASGIApp, refusal: Response, failure: Response) -> None:
+    def __init__(self, app: ASGIApp, host_refusal: Response, origin_refusal: Response, failure: Response) -> None:
         self._app = app
-        self._refusal = refusal
+        self._host_refusal = host_refusal
+        self._origin_refusal = origin_refusal
         self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,8 +69,9 @@ class Guard:
                 message = {**message, "body": b""}
             await send(message)
 
-        if not _HOST.fullmatch(Headers(scope=scope).get("host", "")):
-            await self._refusal(scope, receive, send_guarded)
+        refusal = self._refusal_of(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send_guarded)
             return
         try:
             await self._app(scope, receive, send_guarded)
@@ -78,3 +81,13 @@ class Guard:
             if started:
                 raise
             await self._failure(scope, receive, send_guarded)
+
+    def _refusal_of(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not _HOST.fullmatch(host):
+            return self._host_refusal
+        # A browser names the page that a write comes from; programs name none.
+        if scope["method"] not in _READS and origin not in {None, f"http://{host}", f"https://{host}"}:
+            return self._origin_refusal
+        return None

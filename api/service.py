@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -18,9 +20,11 @@ from api.negotiation import JSON
 from api.recent import Recent
 from api.schemas import ForecastQuery
 from api.selection import select
-from forecast.errors import NotFoundError
+from forecast.errors import ForecastError, NotFoundError
 from forecast.installation import Installation
+from pipelines.maintain import check_tables
 
+_log = logging.getLogger("api")
 _PAST_BYTES = 32 * 2**20
 _ANSWER_BYTES = 64 * 2**20
 
@@ -36,12 +40,19 @@ class Service:
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
         # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.
         self.long_answers = anyio.CapacityLimiter(2)
+        self._damages: dict[str, tuple[str, ...]] = {}
         self._past: Recent[str, IssuedForecast] = Recent(_PAST_BYTES)
+
+    def faults_of_tables(self, dataset: str) -> tuple[str, ...]:
+        """Return codes of what was found damaged when the service started; none before that is known."""
+        return self._damages.get(dataset, ())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the ledger while the body runs."""
         await run_sync(self.latest.start)
+        # Beside serving: a large lake takes a while, and what is read is verified anyway.
+        threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:
             yield
         finally:
@@ -51,6 +62,18 @@ class Service:
         """Return the latest forecast, or the one that was the latest at ``as_of``."""
         latest = self.latest.of(dataset)
         return latest if as_of is None else await run_sync(self._read_past, latest, as_of)
+
+    def _check_tables(self) -> None:
+        for dataset in self.installation.jobs.datasets:
+            try:
+                damages = check_tables(dataset, self.installation)
+            except ForecastError as error:
+                _log.error("%s: %s [%s]", dataset, error, error.code)  # one line, not a traceback
+                self._damages[dataset] = (error.code,)
+                continue
+            for damage in damages:
+                _log.error("%s: %s [%s]", dataset, damage.told, damage.code)
+            self._damages[dataset] = tuple(dict.fromkeys(damage.code for damage in damages))
 
     def _encode_whole(self, issued: IssuedForecast) -> None:
         part = select(ForecastQuery(), issued)

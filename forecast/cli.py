@@ -11,16 +11,26 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from forecast import cli_data
 from forecast.console import ERR, OUT, leaderboard, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
+from forecast.options import (
+    AT_END,
+    DatasetArgument,
+    HomeOption,
+    HostOption,
+    JsonOption,
+    PortOption,
+    UiPortOption,
+    opened,
+)
 from forecast.settings import Home, home_at
 from forecast.supervisor import Member, Supervisor, require_free_port
 from forecast.vocabulary import Horizon
@@ -35,26 +45,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     epilog="Start with: forecast init my-home && cd my-home && forecast ingest && forecast train && forecast up",
 )
-
-_AT_END = ExitStack()
-"""Closes what a command opened when it ends, however it ends."""
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home",
-        envvar="FORECAST_HOME",
-        help="Folder with forecast.toml; the current folder if not given.",
-        show_default=False,
-    ),
-]
-DatasetArgument = Annotated[
-    str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
-UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; only loopback addresses are allowed.")]
+cli_data.add_to(app)
 
 
 @app.command()
@@ -79,23 +70,9 @@ def init(
 
 
 @app.command()
-def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Bring new rows of a data set in; rows that are there already change nothing."""
-    from pipelines.ingest import ingest as bring_in
-
-    installation = _opened(home)
-    name, _ = installation.jobs.dataset(dataset)
-    receipt = bring_in(name, installation)
-    if as_json:
-        print_json(receipt)
-    else:
-        print_receipt(receipt)
-
-
-@app.command()
 def train(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
-    installation = _opened(home)
+    installation = opened(home)
     name, _ = installation.jobs.dataset(dataset)
     _train(installation, name, as_json=as_json)
 
@@ -112,7 +89,7 @@ def forecast_(
     """Issue a forecast with the champion from the newest rows, and write it as an HTML report."""
     if horizon is not None:
         Horizon(horizon)
-    installation = _opened(home)
+    installation = opened(home)
     name, _ = installation.jobs.dataset(dataset)
     _forecast(installation, name, horizon, as_json=as_json)
 
@@ -126,7 +103,7 @@ def serve(
     """Serve forecasts over REST, with a page at / and the interface's documentation at /docs."""
     from api.server import serve as run_service
 
-    run_service(_opened(home), host, port)
+    run_service(opened(home), host, port)
 
 
 @app.command()
@@ -136,13 +113,13 @@ def schedule(home: HomeOption = None) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    Scheduler(_opened(home)).run()
+    Scheduler(opened(home)).run()
 
 
 @app.command()
 def ui(port: UiPortOption = 5000, home: HomeOption = None) -> None:
     """Open MLflow's UI on the runs of this home."""
-    installation = _opened(home)
+    installation = opened(home)
     members = _mlflow(installation.home, port)
     if not members:
         OUT.print(f"MLflow's server is elsewhere: {_mlflow_address(installation.home, port)}", soft_wrap=True)
@@ -159,7 +136,7 @@ def up(
     host: HostOption = "127.0.0.1", port: PortOption = 8000, ui_port: UiPortOption = 5000, home: HomeOption = None
 ) -> None:
     """Run service, scheduler and MLflow UI together until Ctrl-C, then stop all of them."""
-    installation = _opened(home)
+    installation = opened(home)
     with _everything(installation, host, port, ui_port) as supervisor:
         supervisor.wait_until_ready()
         if not supervisor.stopping:
@@ -171,7 +148,7 @@ def up(
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show each data set's champion and latest forecast, and the latest runs of jobs."""
-    installation = _opened(home)
+    installation = opened(home)
     ledger = installation.ledger
     datasets = {
         name: {
@@ -201,7 +178,7 @@ def worker(run_id: int, home: HomeOption = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # A stopped worker leaves as a finished one does: MLflow's runs are ended, half-made models removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if not work(_opened(home), run_id, OUT):
+    if not work(opened(home), run_id, OUT):
         raise typer.Exit(1)
 
 
@@ -221,7 +198,7 @@ def demo(
         require_free_port(number, option)
     if not home_at(folder).is_made:
         init(folder)
-    installation = _opened(folder)
+    installation = opened(folder)
     name, _ = installation.jobs.dataset(None)
     OUT.rule("1. ingest")
     print_receipt(bring_in(name, installation))
@@ -249,20 +226,13 @@ def main() -> None:
     # OpenMP threads that spin while they wait slow a training tenfold as soon as anything runs beside it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _AT_END:
+        with AT_END:
             app()
     except ForecastError as error:
         print_error(error, as_json="--json" in sys.argv)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
-
-
-def _opened(home: Path | None) -> Installation:
-    """Open an installation whose ledger is closed when the command ends."""
-    installation = Installation.open(home)
-    _AT_END.enter_context(installation.ledger)
-    return installation
 
 
 def _write_sample_job(home: Home) -> None:
@@ -369,9 +339,9 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     ledger = installation.ledger
     job = installation.jobs.datasets[name]
     earlier = ledger.runs(dataset=name, limit=1)
-    if earlier:  # an earlier demo went that far
+    if earlier or job.replay is None:  # an earlier demo went that far
         return
-    speed = job.source.speed
+    speed = job.replay.speed
     OUT.print(
         f"the replay runs {speed:g} times as fast as the clock: "
         "waiting for three forecasts and the first nightly retrain"

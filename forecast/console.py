@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,9 +20,10 @@ from forecast.evaluation import Evidence
 from forecast.jobs import DatasetJob
 from forecast.ledger import Issuance, Run
 from forecast.metrics import skill
+from forecast.receipts import Finding, Receipt
+from forecast.vocabulary import Action
 
 if TYPE_CHECKING:
-    from pipelines.ingest import Receipt
     from pipelines.retrain import Night
 
 OUT = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
@@ -45,17 +47,70 @@ def print_error(error: ForecastError, *, as_json: bool) -> None:
 
 def print_receipt(receipt: Receipt) -> None:
     """Say what came in and what was wrong with it."""
-    OUT.print(
-        f"[bold]{receipt.dataset}[/]: {receipt.rows:,} rows of {len(receipt.series)} series "
-        f"([green]{receipt.new:,} new[/], {receipt.changed:,} changed, {receipt.unchanged:,} unchanged), "
-        f"data version {receipt.data_version}"
-    )
+    if receipt.data_version is None:
+        done = "nothing was written"
+    else:
+        outdated = f", {receipt.outdated:,} outdated" if receipt.outdated else ""
+        done = (
+            f"[green]{receipt.new:,} new[/], {receipt.changed:,} changed, {receipt.unchanged:,} unchanged{outdated}; "
+            f"data version {receipt.data_version}"
+        )
+    OUT.print(f"[bold]{receipt.dataset}[/]: {receipt.rows:,} rows of {len(receipt.series)} series ({done})")
     if receipt.first and receipt.last:
         OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
-    for finding in receipt.findings:
-        OUT.print(
-            f"  [yellow]{finding.code}[/]: {finding.count} {escape(finding.told)}: {escape(', '.join(finding.first))}"
-        )
+    if receipt.quarantined:
+        told = "put aside" if receipt.data_version is not None else "would be put aside"
+        OUT.print(f'  [red]{receipt.quarantined:,} rows {told}[/]; "forecast quarantine {receipt.dataset}" shows them')
+    if receipt.findings:
+        OUT.print(_findings_table(receipt.findings))
+
+
+_ONE_PARAGRAPH = 150
+_COLOURS = {Action.REJECT: "red", Action.QUARANTINE: "red", Action.REPAIR: "cyan", Action.WARN: "yellow"}
+
+
+def _findings_table(findings: Sequence[Finding]) -> Table:
+    table = Table(box=None, pad_edge=True, padding=(0, 2, 0, 0))
+    table.add_column("done")
+    table.add_column("count", justify="right")
+    table.add_column("what", overflow="fold")
+    table.add_column("such as", overflow="fold", style="dim")
+    for item in findings:
+        done = f"[{_COLOURS[item.action]}]{item.action}[/]"
+        what = f"{escape(item.told)} [dim]({item.code})[/]"
+        separator = ", " if sum(map(len, item.first)) < _ONE_PARAGRAPH else "\n"
+        table.add_row(done, f"{item.count:,}", what, escape(separator.join(item.first)))
+    return table
+
+
+def receipts_table(receipts: Sequence[Receipt]) -> Table:
+    """Return receipts as a table, newest first."""
+    table = Table(title="receipts", title_justify="left")
+    for name in ("when", "from", "what was found", "data version"):
+        table.add_column(name, overflow="fold")
+    for name in ("rows", "new", "changed", "put aside"):
+        table.add_column(name, justify="right")
+    for item in receipts:
+        found = ", ".join(f"{one.code.removeprefix('ingest.')} {one.count:,}" for one in item.findings)
+        counts = (item.rows, item.new, item.changed, item.quarantined)
+        table.add_row(
+            f"{item.recorded_at:%Y-%m-%d %H:%M}", escape(", ".join(item.sources[:3])), escape(found),
+            str(item.data_version), *[f"{count:,}" for count in counts],
+        )  # fmt: skip
+    return table
+
+
+def quarantine_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return rows that were put aside as a table."""
+    table = Table(title="quarantine", title_justify="left")
+    for name in ("when", "source", "row", "why", "as it came"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(
+            f"{row['recorded_at']:%Y-%m-%d %H:%M}", escape(row["source"]), str(row["row"]),
+            f"{escape(row['reason'])} [dim]({escape(row['code'])})[/]", escape(row["content"]),
+        )  # fmt: skip
+    return table
 
 
 def leaderboard(night: Night, job: DatasetJob) -> Table:
@@ -125,7 +180,9 @@ def _skill(loss: float, reference: float | None) -> str:
     return f"[red]{value:+.1%}[/]" if value < 0 else f"{value:+.1%}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # noqa: PLR0911  # one line per kind of value
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

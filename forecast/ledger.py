@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,87 +17,23 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, RowMapping
 
 from forecast.errors import NotFoundError, StorageError
+from forecast.ledger_tables import (
+    CHAMPIONS,
+    CLOCKS,
+    ISSUANCES,
+    METADATA,
+    MIGRATIONS,
+    RECEIPTS,
+    RUNS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    UtcTime,
+)
+from forecast.receipts import Receipt
 
-_METADATA = sa.MetaData()
 _BUSY_SECONDS = 10
 _LAST_ROWS = timedelta(hours=6)  # rows of a replay come up to three hours late
 _TAKE_TURNS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7082024)"}
-_BIG_KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only an INTEGER key
-
-
-class _UtcTime(sa.types.TypeDecorator[datetime]):
-    """An aware UTC time, stored without its zone because SQLite has none."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        del dialect
-        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        del dialect
-        return None if value is None else value.replace(tzinfo=UTC)
-
-
-RUNS = sa.Table(
-    "runs",
-    _METADATA,
-    sa.Column("run_id", _BIG_KEY, primary_key=True, autoincrement=True),
-    sa.Column("job", sa.String(160), nullable=False),
-    sa.Column("dataset", sa.String(64), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("logical_date", sa.String(40), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("claimed_at", _UtcTime, nullable=False),
-    sa.Column("ended_at", _UtcTime),
-    sa.Column("pid", sa.Integer),
-    sa.Column("reason", sa.Text),
-    sa.UniqueConstraint("job", "logical_date"),
-)
-
-CHAMPIONS = sa.Table(
-    "champions",
-    _METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
-    sa.Column("dataset", sa.String(64), nullable=False, index=True),
-    sa.Column("model_name", sa.String(64), nullable=False),
-    sa.Column("model_version", sa.String(64), nullable=False),
-    sa.Column("folder", sa.String(256), nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("promoted_at", _UtcTime, nullable=False),
-    sa.Column("verdict", sa.Text, nullable=False),
-)
-
-ISSUANCES = sa.Table(
-    "issuances",
-    _METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
-    sa.Column("forecast_id", sa.String(40), nullable=False, unique=True),
-    sa.Column("dataset", sa.String(64), nullable=False, index=True),
-    sa.Column("issued_at", _UtcTime, nullable=False),
-    sa.Column("origin", _UtcTime, nullable=False),
-    sa.Column("horizon", sa.Integer, nullable=False),
-    sa.Column("quantiles", sa.Text, nullable=False),
-    sa.Column("data_version", sa.Integer, nullable=False),
-    sa.Column("model_name", sa.String(64), nullable=False),
-    sa.Column("model_version", sa.String(64), nullable=False),
-    sa.Column("model_folder", sa.String(256), nullable=False),
-    sa.Column("imputed_fraction", sa.Float, nullable=False),
-    sa.Column("recorded_at", _UtcTime, nullable=False),
-)
-
-SCHEMA = sa.Table("ledger_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
-SCHEMA_VERSION = 1
-"""Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""
-
-CLOCKS = sa.Table(
-    "clocks",
-    _METADATA,
-    sa.Column("dataset", sa.String(64), primary_key=True),
-    sa.Column("position", _UtcTime, nullable=False),
-    sa.Column("stopped", sa.Boolean, nullable=False, default=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +70,8 @@ class Issuance:
     """Share of the look-back's values that were filled, not observed."""
     recorded_at: datetime
     """On the machine's clock."""
+    newest_observed: datetime | None = None
+    """Time of the newest target value that was really observed, of the series that is furthest behind."""
     sequence: int = 0
 
 
@@ -201,16 +139,21 @@ class Ledger:
         with self._transaction() as connection:
             # Of several first openings at once, one makes the tables and the others find them.
             connection.exec_driver_sql(_TAKE_TURNS[connection.dialect.name])
-            _METADATA.create_all(connection)
+            METADATA.create_all(connection)
             found = connection.execute(sa.select(SCHEMA.c.version)).scalar()
             if found is None:
                 connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
-            elif found != SCHEMA_VERSION:
+            elif found > SCHEMA_VERSION:
                 raise StorageError(
                     "ledger.other_version",
-                    f"the ledger was made by another release (schema {found}, this one has {SCHEMA_VERSION})",
+                    f"the ledger was made by a later release (schema {found}, this one has {SCHEMA_VERSION})",
                     "use that release, or a new home",
                 )
+            elif found < SCHEMA_VERSION:
+                for version in range(found, SCHEMA_VERSION):
+                    for statement in MIGRATIONS[version]:
+                        connection.exec_driver_sql(statement)
+                connection.execute(sa.update(SCHEMA).values(version=SCHEMA_VERSION))
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -318,6 +261,28 @@ class Ledger:
         with self._transaction() as connection:
             return [_issuance(row) for row in connection.execute(query).mappings()]
 
+    # --- receipts ---------------------------------------------------------------------------------------------------
+
+    def keep(self, receipt: Receipt) -> None:
+        """Keep the receipt of an ingestion."""
+        row = {
+            "dataset": receipt.dataset, "recorded_at": receipt.recorded_at, "data_version": receipt.data_version,
+            "document": receipt.model_dump_json(),
+        }  # fmt: skip
+        with self._transaction() as connection:
+            connection.execute(sa.insert(RECEIPTS).values(row))
+
+    def receipts(self, dataset: str, limit: int = 50) -> list[Receipt]:
+        """Return the latest receipts of a data set, newest first."""
+        query = (
+            sa.select(RECEIPTS.c.document)
+            .where(RECEIPTS.c.dataset == dataset)
+            .order_by(RECEIPTS.c.sequence.desc())
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [Receipt.model_validate_json(text) for text in connection.execute(query).scalars()]
+
     # --- clocks of replays ------------------------------------------------------------------------------------------
 
     def clock(self, dataset: str, start: datetime) -> datetime:
@@ -344,7 +309,7 @@ class Ledger:
 
     def stop_clock(self, dataset: str, position: datetime) -> None:
         """Stop a replay for good where its source has no more rows: nothing new would ever come."""
-        until = sa.literal(position + _LAST_ROWS, _UtcTime)
+        until = sa.literal(position + _LAST_ROWS, UtcTime)
         # The scheduler moves it on while the source is read: time never goes back.
         latest = sa.case((CLOCKS.c.position > until, CLOCKS.c.position), else_=until)
         with self._transaction() as connection:

@@ -32,7 +32,7 @@ _LONGEST_TICK = timedelta(seconds=5)
 
 _INSTANT = timedelta(microseconds=1)
 
-KINDS = ("refresh", "retrain")
+KINDS = ("refresh", "retrain", "maintain")
 
 
 def latest_due(trigger: CronTrigger, after: datetime, now: datetime) -> datetime | None:
@@ -134,9 +134,9 @@ class Scheduler:
         self._last_tick = now
         for dataset, job in self._installation.jobs.datasets.items():
             start = replay_start(job)
-            if start is not None:
+            if job.replay is not None and start is not None:
                 position = self._installation.ledger.clock(dataset, start)
-                self._installation.ledger.move_clock(dataset, position + elapsed * job.source.speed)
+                self._installation.ledger.move_clock(dataset, position + elapsed * job.replay.speed)
 
     def _reap(self) -> None:
         for kind, worker in list(self._workers.items()):

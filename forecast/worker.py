@@ -12,6 +12,7 @@ from forecast.installation import Installation
 from forecast.ledger import Run
 from forecast.progress import Reporter
 from pipelines.ingest import ingest
+from pipelines.maintain import maintain
 from pipelines.predict import issue
 
 _LOG = logging.getLogger(__name__)
@@ -36,12 +37,15 @@ def work(installation: Installation, run_id: int, console: Console) -> bool:
 
 
 def _execute(installation: Installation, run: Run, console: Console) -> str:
+    if run.kind == "maintain":
+        done = maintain(run.dataset, installation).items()
+        return "; ".join(f"{what}: {count.files_before} -> {count.files_after} files" for what, count in done)
     receipt = ingest(run.dataset, installation)
-    done = [f"{receipt.new} new and {receipt.changed} changed rows"]
+    told = [f"{receipt.new} new and {receipt.changed} changed rows"]
     if run.kind == "retrain":
         from pipelines.retrain import retrain  # torch, darts and MLflow: only a training pays for them
 
-        done.append(retrain(run.dataset, installation, Reporter(console)).verdict.sentence)
+        told.append(retrain(run.dataset, installation, Reporter(console)).verdict.sentence)
     issuance, is_new = issue(run.dataset, installation)
-    done.append(f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands"))
-    return "; ".join(done)
+    told.append(f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands"))
+    return "; ".join(told)

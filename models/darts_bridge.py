@@ -193,17 +193,6 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
     """What every model of the catalogue adds to darts: fast training windows, safe loading, checked options."""
 
     @classmethod
-    def presets(cls) -> Mapping[str, Recipe]:
-        """Name the recipes there are: the model's own and, of trained networks, `ensemble`.
-
-        That is the default three times over, from three seeds: three times the cost, and less error.
-        """
-        default = cls.recipes["default"]
-        if default.frame is None:
-            return cls.recipes
-        return {**cls.recipes, "ensemble": replace(default, frame=replace(default.frame, members=ENSEMBLE))}
-
-    @classmethod
     def option_names(cls) -> frozenset[str]:
         """Name the hyperparameters that may be given by keyword, beside darts' own arguments."""
         raise NotImplementedError

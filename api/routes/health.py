@@ -36,7 +36,8 @@ async def readiness(response: Response, service: ServiceDep) -> Readiness:
 
 def _readiness(dataset: Dataset, service: Service) -> DatasetReadiness:
     faults = (service.latest.fault(dataset.name), service.histories.fault(dataset.name))
-    reasons = list(dict.fromkeys(fault.code for fault in faults if fault is not None))
+    codes = [fault.code for fault in faults if fault is not None]
+    reasons = list(dict.fromkeys([*codes, *service.faults_of_tables(dataset.name)]))
     if service.latest.is_late:
         reasons.append("forecast.not_followed")
     issued = service.latest.find(dataset.name)

@@ -41,10 +41,15 @@ one = server(Installation.open(Path(sys.argv[1])))
 thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
 thread.start()
 with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60) as client:
-    paths = [path.replace("{dataset}", "tiny") for path in client.get("/openapi.json").json()["paths"]]
-    paths += ["/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60"]
-    paths += ["/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z"]
-    statuses = {path: client.get(path).status_code for path in paths}
+    described = client.get("/openapi.json").json()["paths"]
+    calls = [(method, path.replace("{dataset}", "tiny")) for path, item in described.items() for method in item]
+    calls += [("get", path) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
+    calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z")]
+    rows = [{"time": "2024-01-01 00:00:00", "site": "east", "load": 1, "price": 2, "wind": 3}]
+    statuses = {
+        f"{method} {path}": client.request(method, path, json=rows if method == "post" else None).status_code
+        for method, path in calls
+    }
 one.should_exit = True
 thread.join()
 heavy = [name for name in ("torch", "darts", "mlflow", "pandas", "lightning", "triton") if name in sys.modules]

@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,30 @@ import polars as pl
 import pytest
 import typer.testing
 
-from forecast.cli import app, main
+from forecast.cli import app
 from forecast.installation import Installation
 from pipelines.predict import issue
 
 MakeHome = Callable[..., Installation]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 Run = Callable[..., tuple[int, str, str]]
-COMMANDS = ("init", "ingest", "train", "forecast", "serve", "schedule", "ui", "up", "status", "demo")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command within this process: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["forecast", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
+COMMANDS = (
+    "init",
+    "ingest",
+    "check",
+    "receipts",
+    "quarantine",
+    "maintain",
+    "channel",
+    "train",
+    "forecast",
+    "serve",
+    "schedule",
+    "ui",
+    "up",
+    "status",
+    "demo",
+)
 
 
 def one_line(err: str) -> str:

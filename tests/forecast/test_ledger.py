@@ -1,7 +1,10 @@
 import multiprocessing
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 
 from forecast.errors import NotFoundError, StorageError
 from forecast.ledger import Champion, Issuance, Ledger
+from forecast.receipts import Finding, Receipt
+from forecast.vocabulary import Action
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -273,3 +278,56 @@ def test_a_password_in_the_address_of_the_ledger_is_not_told() -> None:
     with pytest.raises(StorageError) as caught:
         Ledger.open("nosuchengine://user:hunter2@host/db")
     assert "hunter2" not in str(caught.value)
+
+
+# --- receipts and earlier releases ------------------------------------------------------------------------------------
+
+
+def receipt(number: int, dataset: str = "tiny") -> Receipt:
+    finding = Finding(code="ingest.spike", action=Action.WARN, count=1, told="values far off", first=("row 7",))
+    return Receipt(
+        dataset=dataset,
+        sources=(f"{number}.csv",),
+        digest="d" * 64,
+        rows=number,
+        recorded_at=NOW + number * HOUR,
+        data_version=number,
+        cursor=str(number),
+        findings=(finding,),
+    )
+
+
+def test_receipts_come_newest_first_as_they_were_kept(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.keep(receipt(number))
+    ledger.keep(receipt(9, "other"))
+    assert ledger.receipts("tiny") == [receipt(2), receipt(1), receipt(0)]
+    assert ledger.receipts("tiny", 1) == [receipt(2)]
+    assert ledger.receipts("unknown") == []
+
+
+def test_a_ledger_of_the_first_release_goes_on_with_what_it_holds(url: str) -> None:
+    with Ledger.open(url) as made:
+        made.issue(issuance(1))
+    database = Path(url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(
+            "ALTER TABLE issuances DROP COLUMN newest_observed; DROP TABLE receipts;"
+            "UPDATE ledger_schema SET version = 1"
+        )
+    with Ledger.open(url) as opened:
+        assert opened.issuances("tiny")[0].forecast_id == "id-tiny-1"
+        opened.keep(receipt(1))
+        opened.issue(replace(issuance(2), newest_observed=NOW))
+        assert opened.issuances("tiny")[0].newest_observed == NOW
+    with Ledger.open(url) as again:
+        assert len(again.issuances("tiny")) == 2
+
+
+def test_a_ledger_of_a_later_release_is_refused(url: str) -> None:
+    Ledger.open(url).close()
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.executescript("UPDATE ledger_schema SET version = 99")
+    with pytest.raises(StorageError, match="later release") as caught:
+        Ledger.open(url)
+    assert caught.value.code == "ledger.other_version"

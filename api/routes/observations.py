@@ -1,0 +1,61 @@
+"""``POST /v1/datasets/{dataset}/observations``: rows that are pushed, and a dry run of the same."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from pipelines.sources.bodies import CONTENT_TYPES, from_body
+
+from api.bodies import read_body
+from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.routes.forecasts import problems
+from api.service import Service
+from forecast.receipts import Receipt
+from pipelines.ingest import ingest, validate
+
+router = APIRouter(prefix="/v1/datasets", tags=["observations"])
+_BODY = {"requestBody": {"required": True, "content": {media: {} for media in CONTENT_TYPES}}}
+
+
+@router.post(
+    "/{dataset}/observations",
+    summary="Push rows",
+    responses=problems(404, 408, 409, 413, 415, 422, 503),
+    openapi_extra=_BODY,
+)
+async def push(request: Request, dataset: DatasetDep, service: ServiceDep) -> Receipt:
+    """Check rows and merge what is new: pushing the same rows again changes nothing."""
+    body = await read_body(request)
+    return await run_sync(_bring_in, body, request.headers.get("content-type", ""), dataset, service)
+
+
+@router.post(
+    "/{dataset}/validate",
+    summary="Check rows without writing them",
+    responses=problems(404, 408, 413, 415, 422, 503),
+    openapi_extra=_BODY,
+)
+async def check(request: Request, dataset: DatasetDep, service: ServiceDep) -> Receipt:
+    """Answer the receipt that pushing these rows would give; nothing is written."""
+    body = await read_body(request)
+    return await run_sync(_look_at, body, request.headers.get("content-type", ""), dataset, service)
+
+
+@router.get("/{dataset}/receipts", summary="Receipts of the last ingestions", responses=problems(404, 422, 503))
+async def receipts(
+    dataset: DatasetDep, service: ServiceDep, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+) -> list[Receipt]:
+    """Tell what came in lately, newest first, and what was wrong with it."""
+    return await run_sync(service.installation.ledger.receipts, dataset.name, limit)
+
+
+def _bring_in(body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
+    batch = from_body(body, media, dataset.job, dataset.name)
+    return ingest(dataset.name, service.installation, [batch], echo=False)
+
+
+def _look_at(body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
+    batch = from_body(body, media, dataset.job, dataset.name)
+    return validate(dataset.name, service.installation, [batch], echo=False)

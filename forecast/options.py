@@ -1,0 +1,38 @@
+"""What the commands of the command line share: their options, and the installation they work on."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forecast.installation import Installation
+
+AT_END = ExitStack()
+"""Closes what a command opened when it ends, however it ends."""
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        envvar="FORECAST_HOME",
+        help="Folder with forecast.toml; the current folder if not given.",
+        show_default=False,
+    ),
+]
+DatasetArgument = Annotated[
+    str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
+UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; only loopback addresses are allowed.")]
+
+
+def opened(home: Path | None) -> Installation:
+    """Open an installation whose ledger is closed when the command ends."""
+    installation = Installation.open(home)
+    AT_END.enter_context(installation.ledger)
+    return installation

@@ -1,0 +1,38 @@
+"""Look after the tables of a data set: verify every file, put small files together, delete what nobody needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+from forecast.clock import SystemClock
+from forecast.errors import StorageError
+from forecast.installation import Installation
+from forecast.lake import Damage, Maintained
+from forecast.vocabulary import parse_duration
+
+_LOG = logging.getLogger(__name__)
+
+
+def maintain(name: str, installation: Installation, retention: timedelta | None = None) -> Mapping[str, Maintained]:
+    """Maintain every table of a data set so that ``as_of`` reaches back as far as the job file, or the caller, says.
+
+    Raises ``lake.corrupt``, and touches nothing, if a file is not what was acknowledged.
+    """
+    kept = retention or parse_duration(installation.jobs.datasets[name].retention)
+    damages = check_tables(name, installation)
+    for damage in damages:
+        _LOG.warning("%s: %s [%s]", name, damage.told, damage.code)
+    corrupt = [damage for damage in damages if damage.code == "lake.corrupt"]
+    if corrupt:
+        raise StorageError("lake.corrupt", corrupt[0].told, "restore the file from a backup")
+    now = SystemClock().now()
+    tables = {what: table for what, table in installation.tables(name).items() if table.exists}
+    return {what: table.maintain(kept, now) for what, table in tables.items()}
+
+
+def check_tables(name: str, installation: Installation) -> tuple[Damage, ...]:
+    """Compare every file of every table of a data set with its digest; returns what is damaged or was put aside."""
+    tables = installation.tables(name).values()
+    return tuple(damage for table in tables if table.exists for damage in table.check().damages)
