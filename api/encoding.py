@@ -59,6 +59,7 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> byt
         "model_version": issuance.model_version,
         "fallback_reason": None,
         "imputed_fraction": issuance.imputed_fraction,
+        "newest_observed": rfc3339(issuance.newest_observed, zone) if issuance.newest_observed else None,
         "frequency": job.frequency,
         "horizon": part.horizon,
         "horizon_trained": issuance.horizon,

@@ -72,6 +72,7 @@ class ForecastAnswer(BaseModel):
                     "model_version": "linear-20131102T023000-00534b",
                     "fallback_reason": None,
                     "imputed_fraction": 0.0966,
+                    "newest_observed": "2013-11-02T00:00:00Z",
                     "frequency": "1h",
                     "horizon": 1,
                     "horizon_trained": 336,
@@ -109,6 +110,9 @@ class ForecastAnswer(BaseModel):
     model_version: str
     fallback_reason: str | None = Field(description="Why another model than the champion made it; null if none did.")
     imputed_fraction: float = Field(description="Share of the look-back's values that were filled, not observed.")
+    newest_observed: datetime | None = Field(
+        description="Time of the newest observed target value, of the series and channel that are furthest behind."
+    )
     frequency: str
     horizon: int
     horizon_trained: int

@@ -75,10 +75,9 @@ class DatasetJob(Strict):
     time_format: str = ""
     """How times are written, such as ``%d.%m.%Y %H:%M``; found out from the first one if empty."""
     series: str = "series"
-    """The column that names the series."""
+    """The column that names the series; empty: the source has one, called as the data set."""
     holidays: str = ""
     """Country, or country and subdivision, whose holidays are a covariate: ``US`` or ``US-NY``."""
-    """empty: the source has one series, called as the data set."""
     doubled_hour: Doubled = Doubled.IN_ORDER
     """What a naive time means that autumn's clock change doubles."""
     channels: dict[Annotated[str, Field(pattern=_CHANNEL)], Channel]
@@ -182,6 +181,9 @@ class DatasetJob(Strict):
             raise ValueError(message)
         if self.season > self.lookback:
             message = f"lookback ({self.lookback}) must not be shorter than season ({self.season})"
+            raise ValueError(message)
+        if len({frozenset(numbers) for numbers in self.statics.values()}) > 1:
+            message = "statics must have the same names for every series"
             raise ValueError(message)
         for name in self.options:
             if name not in self.models:

@@ -71,7 +71,7 @@ class Issuance:
     recorded_at: datetime
     """On the machine's clock."""
     newest_observed: datetime | None = None
-    """Time of the newest target value that was really observed, of the series that is furthest behind."""
+    """Time of the newest target value that was really observed, of the series and target that are furthest behind."""
     sequence: int = 0
 
 

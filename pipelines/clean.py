@@ -38,21 +38,15 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
     Raises ``history.empty`` if there is no value, and ``history.off_grid`` if rows do not lie on the grid although
     nothing is resampled.
     """
-    columns, known_ahead = (*job.targets, *job.past_covariates), job.future_covariates
-    grid = _Grid.of(rows, job)
-    seen = _steps(rows, columns, grid, job)
-    first, last = _extent(seen, columns)
-    if first is None or last is None:
-        raise DataError("history.empty", "the data set has no rows with values", 'run "forecast ingest" first')
-    ahead = _steps(rows, known_ahead, grid, job)
-    reach = max(last, _extent(ahead, known_ahead)[1] or last)
+    seen, ahead = _spread(rows, job)
+    columns, known_ahead = seen.columns, ahead.columns
     names = tuple(rows["series"].unique().sort())
-    values, observed = _repaired(_on_grid(seen, columns, names, first, last), columns, job)
-    future, future_observed = _repaired(_on_grid(ahead, known_ahead, names, first, reach), known_ahead, job)
+    values, observed = _repaired(_on_grid(seen, columns, names), columns, job)
+    future, future_observed = _repaired(_on_grid(ahead, known_ahead, names), known_ahead, job)
     count = len(job.targets)
     return Panel(
         series=names,
-        start=grid.origin + first * job.step,
+        start=seen.start,
         step=job.step,
         targets=values[..., :count],
         past=values[..., count:],
@@ -67,10 +61,15 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
 
 def missing_counts(rows: pl.DataFrame, job: DatasetJob) -> tuple[dict[str, int], dict[str, int]]:
     """Count by channel how many missing values are filled, and how many stay missing; raises as :func:`clean` does."""
-    panel = clean(rows, job)
-    left = [int(np.isnan(values).sum()) for part in (panel.targets, panel.past, panel.future) for values in part.T]
-    names = (*job.targets, *job.past_covariates, *job.future_covariates)
-    return {name: panel.filled[name] for name in names}, dict(zip(names, left, strict=True))
+    names = tuple(rows["series"].unique().sort())
+    filled_in: dict[str, int] = {}
+    left: dict[str, int] = {}
+    for spread in _spread(rows, job):
+        for name in spread.columns:  # one at a time: a panel of all would take as much memory as the rows again
+            values, observed = _repaired(_on_grid(spread, [name], names), [name], job)
+            filled_in |= _added([name], values, observed)
+            left[name] = int(np.isnan(values).sum())
+    return filled_in, left
 
 
 def known_before(panel: Panel, job: DatasetJob, row: int) -> Panel:
@@ -128,6 +127,32 @@ class _Grid:
         if self.day_of:
             time = time.dt.convert_time_zone(self.day_of).dt.replace_time_zone(None).dt.replace_time_zone("UTC")
         return (time - self.origin).dt.total_microseconds()
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Rows by step, and the part of the grid that is laid out."""
+
+    steps: pl.DataFrame
+    columns: tuple[str, ...]
+    start: datetime
+    """Begin of step ``first``."""
+    first: int
+    last: int
+
+
+def _spread(rows: pl.DataFrame, job: DatasetJob) -> tuple[_Spread, _Spread]:
+    """Return what is known up to the origin, and what is known beyond it."""
+    columns, known_ahead = (*job.targets, *job.past_covariates), job.future_covariates
+    grid = _Grid.of(rows, job)
+    seen = _steps(rows, columns, grid, job)
+    first, last = _extent(seen, columns)
+    if first is None or last is None:
+        raise DataError("history.empty", "the data set has no rows with values", 'run "forecast ingest" first')
+    ahead = _steps(rows, known_ahead, grid, job)
+    reach = max(last, _extent(ahead, known_ahead)[1] or last)
+    start = grid.origin + first * job.step
+    return _Spread(seen, columns, start, first, last), _Spread(ahead, known_ahead, start, first, reach)
 
 
 def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetJob) -> pl.DataFrame:
@@ -192,12 +217,14 @@ def _extent(steps: pl.DataFrame, columns: Sequence[str]) -> tuple[int | None, in
     return first, last
 
 
-def _on_grid(steps: pl.DataFrame, columns: Sequence[str], names: Sequence[str], first: int, last: int) -> Array:
-    """Lay out steps [first, last] as [series, steps, channels]; NaN where there is no value."""
+def _on_grid(spread: _Spread, columns: Sequence[str], names: Sequence[str]) -> Array:
+    """Lay out some channels as [series, steps, channels]; NaN where there is no value."""
+    first, last = spread.first, spread.last
     count = last - first + 1
     values = np.full((len(names) * count, len(columns)), np.nan)
     if columns:
-        inside = steps.lazy().filter(pl.col(_STEP).is_between(first, last)).collect()
+        told = spread.steps.lazy().select("series", _STEP, *columns)
+        inside = told.filter(pl.col(_STEP).is_between(first, last)).collect()
         # A row's place follows from its series and step: nothing needs to be joined.
         row = pl.col("series").cast(pl.Enum(names)).to_physical().cast(pl.Int64) * count + pl.col(_STEP) - first
         values[inside.select(row).to_series().to_numpy()] = inside.select(columns).to_numpy()

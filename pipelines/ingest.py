@@ -15,7 +15,7 @@ from forecast.clock import SystemClock
 from forecast.errors import DataError, ForecastError, StorageError
 from forecast.installation import Installation, replay_start
 from forecast.jobs import DatasetJob
-from forecast.lake import MergeCount
+from forecast.lake import MergeCount, Observations
 from forecast.receipts import Finding, Receipt
 from forecast.vocabulary import Action
 from pipelines.checking import check_rows
@@ -72,7 +72,7 @@ def ingest(
     put_aside = installation.quarantine(name).append(checked.quarantined) if len(checked.quarantined) else 0
     table = installation.observations(name)
     count = table.merge(checked.rows, conflicts=job.source.settles, outdated=checked.outdated)
-    gaps = _gaps(table.read(), job)
+    gaps = _gaps(checked.rows if job.source.is_snapshot else _around(table, checked.rows, job), job)
     receipt = _receipt(name, checked, count, put_aside, gaps)
     installation.ledger.keep(receipt)
     if checked.over_at is not None:
@@ -98,11 +98,8 @@ def read_source(name: str, installation: Installation, path: Path | None = None)
     """Read the source of a data set, or another file of its kind in its place."""
     job = installation.jobs.datasets[name]
     if path is not None:
-        job = job.model_copy(
-            update={
-                "source": job.source.model_copy(update={"path": f"{path.absolute()}{'/' if path.is_dir() else ''}"})
-            }
-        )
+        place = f"{path.absolute()}{'/' if path.is_dir() else ''}"
+        job = job.model_copy(update={"source": job.source.model_copy(update={"path": place})})
     last = installation.ledger.receipts(name, 1)
     return read(name, job, installation.home.path, last[0].cursor if last else None)
 
@@ -210,14 +207,22 @@ def _nothing(name: str, findings: tuple[Finding, ...]) -> ForecastError:
     )
 
 
+def _around(table: Observations, rows: pl.DataFrame, job: DatasetJob) -> pl.DataFrame:
+    """Return the stored rows from one look-back before the rows that came to their end."""
+    first, last = rows["time"].min(), rows["time"].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime):  # pragma: no cover - there is a row
+        return rows
+    return table.read(since=first - job.lookback * job.step, until=last + job.step)
+
+
 def _gaps(rows: pl.DataFrame, job: DatasetJob) -> tuple[Finding, ...]:
-    """Say what is missing on the regular grid of the whole history, and how much of it is filled when it is read."""
+    """Say what is missing on the regular grid, and how much of that is filled when history is read."""
     try:
         filled, left = missing_counts(rows, job)
     except DataError as error:
         return (Finding(code=error.code, action=Action.WARN, count=1, told=str(error)),)
     found = (
-        (filled, "filled", Action.REPAIR, "are filled when it is read, as the job file says"),
+        (filled, "filled", Action.REPAIR, "are filled when history is read, as the job file says"),
         (left, "gaps", Action.WARN, "stay missing (longer than fill_limit, or before the first)"),
     )
     return tuple(
@@ -225,7 +230,7 @@ def _gaps(rows: pl.DataFrame, job: DatasetJob) -> tuple[Finding, ...]:
             code=f"ingest.{name}",
             action=done,
             count=sum(counts.values()),
-            told=f"missing values in the whole history {told}",
+            told=f"missing values in the stretch that came {told}",
             first=tuple(f"{channel} {count}" for channel, count in counts.items() if count),
         )
         for counts, name, done, told in found

@@ -41,6 +41,8 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
     told = ("data_version", "model_name", "model_version", "fallback_reason", "stale", "frequency", "horizon_trained")
     assert [answer[name] for name in told] == [0, "repeat_last", "repeat_last-1", None, False, "1h", 24]
     assert answer["imputed_fraction"] == issuance.imputed_fraction
+    assert issuance.newest_observed is not None
+    assert datetime.fromisoformat(answer["newest_observed"]) == issuance.newest_observed
     assert 0 <= answer["age"] < 60
 
 
