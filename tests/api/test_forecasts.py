@@ -316,3 +316,16 @@ def test_after_a_change_of_frequency_no_wrong_times_are_served(
     assert readiness.status_code == 503
     assert "forecast.champion_outdated" in readiness.json()["datasets"][0]["reasons"]
     assert served.get().status_code == 200
+
+
+def test_a_damaged_table_is_told_when_the_service_starts(
+    home: Installation, serve: Callable[[Installation], httpx.Client], wait_until: Callable[..., None]
+) -> None:
+    issue("tiny", home)
+    file = min((home.home.lake / "tiny" / "observations").glob("month=*/*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    client = serve(home)
+    wait_until(lambda: "lake.corrupt" in client.get("/readyz").json()["datasets"][0]["reasons"])
+    assert client.get("/v1/datasets/tiny/forecast").status_code == 200  # the last good one
