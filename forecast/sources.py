@@ -31,8 +31,13 @@ class _Source(Strict):
 
     @property
     def is_snapshot(self) -> bool:
-        """Whether every read tells everything anew."""
+        """Whether a read tells what is true now, and is no batch among others."""
         return False
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether every read tells everything anew, not only what has come since the last one."""
+        return self.is_snapshot
 
 
 class FilesSource(_Source):
@@ -106,6 +111,11 @@ class SqlSource(_Source):
     def is_snapshot(self) -> bool:
         """Rows of a table are its present state."""
         return True
+
+    @property
+    def reads_all(self) -> bool:
+        """With a cursor only new rows are read."""
+        return not self.cursor
 
 
 class BenchmarkSource(_Source):

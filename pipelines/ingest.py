@@ -15,7 +15,7 @@ from forecast.clock import SystemClock
 from forecast.errors import DataError, ForecastError, StorageError
 from forecast.installation import Installation, replay_start
 from forecast.jobs import DatasetJob
-from forecast.lake import MergeCount, Observations
+from forecast.lake import TIME, MergeCount, Observations
 from forecast.receipts import Finding, Receipt
 from forecast.vocabulary import Action
 from pipelines.checking import check_rows
@@ -71,9 +71,12 @@ def ingest(
     checked = _checked(name, installation, batches, echo=echo)
     put_aside = installation.quarantine(name).append(checked.quarantined) if len(checked.quarantined) else 0
     table = installation.observations(name)
-    count = table.merge(checked.rows, conflicts=job.source.settles, outdated=checked.outdated)
-    gaps = _gaps(checked.rows if job.source.is_snapshot else _around(table, checked.rows, job), job)
-    receipt = _receipt(name, checked, count, put_aside, gaps)
+    if checked.rows.is_empty():
+        receipt = _receipt(name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
+    else:
+        count = table.merge(checked.rows, conflicts=job.source.settles, outdated=checked.outdated)
+        gaps = _gaps(checked.rows if job.source.reads_all else _around(table, checked.rows, job), job)
+        receipt = _receipt(name, checked, count, put_aside, gaps)
     installation.ledger.keep(receipt)
     if checked.over_at is not None:
         installation.ledger.stop_clock(name, checked.over_at)
@@ -100,8 +103,8 @@ def read_source(name: str, installation: Installation, path: Path | None = None)
     if path is not None:
         place = f"{path.absolute()}{'/' if path.is_dir() else ''}"
         job = job.model_copy(update={"source": job.source.model_copy(update={"path": place})})
-    last = installation.ledger.receipts(name, 1)
-    return read(name, job, installation.home.path, last[0].cursor if last else None)
+    cursor = next((item.cursor for item in installation.ledger.receipts(name) if item.cursor is not None), None)
+    return read(name, job, installation.home.path, cursor)
 
 
 def _checked(
@@ -119,7 +122,10 @@ def _checked(
     findings = _united([*(finding for sieve in came.sieves for finding in sieve.findings), *whole.findings])
     parts = [sieve.quarantined.with_columns(source=pl.lit(sieve.name)) for sieve in (*came.sieves, whole)]
     if whole.rows.is_empty():
-        raise _nothing(name, findings)
+        # That nothing has come since the last time is no error, nor that all of it had to be put aside.
+        must_tell_all = job.source.reads_all or batches is not None or (came.unreadable and not came.sieves)
+        if must_tell_all or not installation.observations(name).exists:
+            raise _nothing(name, findings)
     return _Checked(
         rows=whole.rows.drop("row"),
         outdated=outdated.drop("row"),
@@ -160,9 +166,9 @@ def _sieved(
 
 def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) -> Sieve:
     """Return a sieve over the rows of all batches, for what can only be seen across them."""
-    if not sieves:
-        raise DataError("ingest.empty", f'the source of "{name}" has nothing to read', "check source in the job file")
-    rows = pl.concat([sieve.rows for sieve in sieves], how="diagonal")
+    keys = {"row": pl.Int64(), "series": pl.String(), "time": TIME}
+    nothing = pl.DataFrame(schema=pl.Schema(keys | {channel: pl.Float64() for channel in job.channels}))
+    rows = pl.concat([sieve.rows for sieve in sieves], how="diagonal") if sieves else nothing
     for sieve in sieves:
         sieve.rows = sieve.rows.clear()  # one copy of them is enough
     one = sieves[0].name if len(sieves) == 1 else name
@@ -170,10 +176,10 @@ def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) ->
 
 
 def _compare_with_before(sieve: Sieve, name: str, installation: Installation) -> None:
-    if not installation.jobs.datasets[name].source.is_snapshot:
+    if not installation.jobs.datasets[name].source.reads_all:
         return
-    last = installation.ledger.receipts(name, 1)
-    gone = sorted(set(last[0].series) - set(sieve.rows["series"].unique())) if last else []
+    before = next((item for item in installation.ledger.receipts(name) if item.sources == (sieve.name,)), None)
+    gone = sorted(set(before.series) - set(sieve.rows["series"].unique())) if before else []
     if gone:
         sieve.tell("series_missing", len(gone), tuple(gone[:3]))
 

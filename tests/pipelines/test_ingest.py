@@ -1,4 +1,6 @@
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from forecast.errors import DataError
 from forecast.installation import Installation
 from forecast.receipts import Finding, Receipt
 from pipelines.ingest import ingest, validate
+from pipelines.sources.frames import from_frame
 
 
 def codes(findings: tuple[Finding, ...]) -> dict[str, int]:
@@ -158,3 +161,70 @@ def test_the_ledger_keeps_every_receipt(
     installation = make_home(tiny_rows(100))
     receipts: list[Receipt] = [ingest("tiny", installation), ingest("tiny", installation)]
     assert installation.ledger.receipts("tiny") == receipts[::-1]
+
+
+@pytest.fixture
+def table(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> Installation:
+    """A home whose source is a table with a cursor."""
+    source = {"kind": "sql", "url": "sqlite:///plant.db", "table": "readings", "cursor": "changed"}
+    tiny_document["datasets"]["tiny"]["source"] = source
+    installation = make_home(document=tiny_document)
+    write_table(installation, tiny_rows(100).with_columns(changed=pl.int_range(pl.len())))
+    return installation
+
+
+def write_table(installation: Installation, rows: pl.DataFrame) -> None:
+    with closing(sqlite3.connect(installation.home.path / "plant.db")) as connection, connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS readings (time, site, load, price, wind, changed)")
+        values = rows.with_columns(pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S")).rows()
+        connection.executemany("INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?)", values)
+
+
+def test_of_a_table_with_a_cursor_only_new_rows_are_read(
+    table: Installation, tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    assert ingest("tiny", table).new == 200
+    quiet = ingest("tiny", table)
+    assert (quiet.rows, quiet.new, quiet.data_version) == (1, 0, 0)
+    later = tiny_rows(102).filter(pl.int_range(pl.len()).over("site") >= 100)
+    correction = tiny_rows(100).head(1).with_columns(load=pl.lit(7.0))
+    write_table(table, pl.concat([later, correction]).with_columns(changed=pl.int_range(pl.len()) + 500))
+    receipt = ingest("tiny", table)
+    assert (receipt.rows, receipt.new, receipt.changed) == (6, 4, 1)
+    assert "ingest.series_missing" not in codes(receipt.findings)
+
+
+def test_a_table_whose_new_rows_are_all_wrong_goes_on_after_them(
+    table: Installation, tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    ingest("tiny", table)
+    with closing(sqlite3.connect(table.home.path / "plant.db")) as connection, connection:
+        connection.execute("DELETE FROM readings")
+    wrong = tiny_rows(1).with_columns(load=pl.lit("broken"), changed=pl.lit(900))
+    write_table(table, wrong)
+    receipt = ingest("tiny", table)
+    assert (receipt.rows, receipt.quarantined, receipt.cursor) == (0, 2, "900")
+
+
+def test_a_data_set_that_is_pushed_to_has_nothing_to_read(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    tiny_document["datasets"]["tiny"]["source"] = {"kind": "push"}
+    installation = make_home(document=tiny_document)
+    with pytest.raises(DataError) as caught:
+        ingest("tiny", installation)
+    assert caught.value.code == "ingest.empty"
+    job = installation.jobs.datasets["tiny"]
+    pushed = ingest("tiny", installation, [from_frame(tiny_rows(50), job, "tiny")])
+    refreshed = ingest("tiny", installation)
+    assert (pushed.new, refreshed.rows, refreshed.data_version) == (100, 0, pushed.data_version)
+
+
+def test_that_nothing_has_come_since_the_last_time_is_no_error(table: Installation) -> None:
+    ingest("tiny", table)
+    with closing(sqlite3.connect(table.home.path / "plant.db")) as connection, connection:
+        connection.execute("DELETE FROM readings")
+    receipt = ingest("tiny", table)
+    assert (receipt.rows, receipt.new, receipt.data_version) == (0, 0, 0)
