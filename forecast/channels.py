@@ -24,7 +24,7 @@ class Channel(Strict):
     """Smallest value that can be; smaller ones are handled by the check ``out_of_range`` and never forecast."""
     upper: float | None = Field(default=None, allow_inf_nan=False)
     """Largest value that can be."""
-    clip: bool = False
+    clip: bool = Field(default=False, strict=True)
     """Whether the repair of ``out_of_range`` moves a value to the bound; else it becomes missing."""
     sentinels: tuple[float, ...] = ()
     """Numbers by which the source says that it has none, such as -999."""

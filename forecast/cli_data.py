@@ -118,7 +118,7 @@ def maintain(
     for what, count in done.items():
         OUT.print(
             f"[bold]{escape(name)}[/] {what}: {count.files_before} -> {count.files_after} files, "
-            f"{count.bytes_freed / 2**20:.1f} MiB freed"
+            f"{max(count.bytes_freed, 0) / 2**20:.1f} MiB freed"
         )
 
 
@@ -130,7 +130,8 @@ def add(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> N
     if channel not in job.channels:
         raise _first_in_job_file(f'the job file has no channel "{channel}"', f"name it under datasets.{name}.channels")
     installation.observations(name).add_channel(channel)
-    OUT.print(f'"{channel}" is a channel of {name} now; rows that came before have no value of it', markup=False)
+    told = "earlier rows have the values it had before it was retired, if it ever was, and else none"
+    OUT.print(f'"{channel}" is a channel of {name} now; {told}', markup=False)
 
 
 @_channels.command()

@@ -59,8 +59,11 @@ def print_receipt(receipt: Receipt) -> None:
     if receipt.first and receipt.last:
         OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
     if receipt.quarantined:
-        told = "put aside" if receipt.data_version is not None else "would be put aside"
-        OUT.print(f'  [red]{receipt.quarantined:,} rows {told}[/]; "forecast quarantine {receipt.dataset}" shows them')
+        if receipt.data_version is None:
+            OUT.print(f"  [red]{receipt.quarantined:,} rows would be put aside[/]")
+        else:
+            shown = f'"forecast quarantine {receipt.dataset}" shows them'
+            OUT.print(f"  [red]{receipt.quarantined:,} rows put aside[/]; {shown}")
     if receipt.findings:
         OUT.print(_findings_table(receipt.findings))
 

@@ -117,5 +117,5 @@ def corrupt(place: str, reason: str) -> StorageError:
     return StorageError(
         "lake.corrupt",
         f'"{place}" is damaged: {reason}',
-        'put this file back from a backup of the home; "forecast doctor" names every damaged file',
+        'put this file back from a backup of the home; "forecast maintain" looks for others',
     )

@@ -148,6 +148,10 @@ class DatasetJob(Strict):
     @field_validator("channels")
     @classmethod
     def _channels_are_not_key_columns(cls, channels: dict[str, Channel]) -> dict[str, Channel]:
+        columns = [channel.column or name for name, channel in channels.items()]
+        for column in {column for column in columns if columns.count(column) > 1}:
+            message = f'two channels are read from the column "{column}"'
+            raise ValueError(message)
         for name in RESERVED & channels.keys():
             message = f'a channel cannot be called "{name}": the lake has a column of that name'
             raise ValueError(message)

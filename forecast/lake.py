@@ -15,7 +15,7 @@ from forecast.channel_names import ChannelNames
 from forecast.clock import Clock
 from forecast.delta import FILE, MANY_FILES, Snapshot, beside
 from forecast.errors import DataError
-from forecast.merging import AT, KEY, TIME, VERSION, Settled, in_order, row_digest, settle
+from forecast.merging import AT, KEY, TIME, VERSION, Settled, in_order, row_digest, settle, settle_partial
 from forecast.superseded import RECORDED_AT, Superseded
 from forecast.turns import told_storage_errors
 from forecast.upkeep import Checked, Damage, Maintained, Table
@@ -88,14 +88,20 @@ class Observations(Table):
         self._channels = tuple(channels)
 
     def merge(
-        self, rows: pl.DataFrame, *, conflicts: Conflicts = Conflicts.LATEST, outdated: pl.DataFrame | None = None
+        self,
+        rows: pl.DataFrame,
+        *,
+        conflicts: Conflicts = Conflicts.LATEST,
+        partial: bool = False,
+        outdated: pl.DataFrame | None = None,
     ) -> MergeCount:
         """Insert new rows and replace those that lose to them, in one commit; rows already there change nothing.
 
         ``rows`` has the key, the channels, and ``version`` (Int64, nullable) if the source tells one: unique keys, UTC
         times, no null in the key. Whoever calls has checked that, and it is checked again here. A stored row is
-        replaced by a newer version (null is older than any); of one version ``conflicts`` decides. ``outdated`` are
-        rows that have lost already, of any keys: they are only kept.
+        replaced by a newer version (null is older than any); of one version ``conflicts`` decides. ``partial`` rows
+        tell only some channels: a null of theirs leaves the stored value. ``outdated`` are rows that have lost already,
+        of any keys: they are only kept.
         """
         rows = self._sound(rows)
         lost = rows.clear() if outdated is None else self._sound(outdated, unique=False)
@@ -111,7 +117,7 @@ class Observations(Table):
             # Of a month that is long past its beginning few rows are compared.
             near = known.filter(pl.col("time").is_between(rows["time"].min(), rows["time"].max()))
             told = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
-            settled = settle(rows, told, self._channels, conflicts)
+            settled = (settle_partial if partial else settle)(rows, told, self._channels, conflicts)
             # Before the commit: once that is acknowledged, nobody would send the outdated rows again.
             self._superseded.append(self._stored(pl.concat([lost, settled.outdated]), names))
             version = at.version

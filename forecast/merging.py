@@ -16,6 +16,8 @@ TIME = pl.Datetime("us", "UTC")
 KEY = ("series", "time")
 VERSION = "version"
 AT: Final = " at"  # no channel's name has a space
+ROWS_LOST: Final = " rows lost"
+BEFORE_LOST: Final = " before lost"
 _BEFORE: Final = " before"
 _NO_VALUE: Final = 0x7FF8_0000_0000_0F0C  # a NaN that no computation gives: a missing value is not a NaN
 
@@ -37,6 +39,61 @@ def row_digest(channels: Sequence[str]) -> pl.Expr:
     names = sorted(channels)
     return pl.struct(pl.col(names)).map_batches(
         lambda rows: _digests(rows.struct.unnest().select(names)), return_dtype=pl.Binary, is_elementwise=True
+    )
+
+
+def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> pl.DataFrame:
+    """Unite rows that tell only some channels with the ones before them, value by value: a null says nothing.
+
+    Both have the key, unique, ``version`` and the channels. Where both have a value, that of the newer version stays;
+    of one version that of ``rows``, or with ``Conflicts.DIGEST`` the one with the larger digest. The version is the
+    newer one. Returns ``rows`` that have a row before them, united, with ``ROWS_LOST`` and ``BEFORE_LOST``: whether a
+    value of either did not stay.
+    """
+    both = rows.join(before.select(*KEY, VERSION, *channels), on=list(KEY), suffix=_BEFORE, maintain_order="left")
+    version, then = pl.col(VERSION), pl.col(VERSION + _BEFORE)
+    is_older = (then.is_not_null() & (version.is_null() | (version < then))).fill_null(value=False)
+    is_tied = version.eq_missing(then)
+    stays: dict[str, pl.Expr] = {}
+    for name in channels:
+        value, known = pl.col(name), pl.col(name + _BEFORE)
+        loses = is_older
+        differs = value.is_not_null() & known.is_not_null() & (value != known)
+        if conflicts is Conflicts.DIGEST and both.select((is_tied & differs).any()).item():
+            smaller = (
+                both.select(row_digest([name])).to_series()
+                < both.select(known.alias(name)).select(row_digest([name])).to_series()
+            )
+            loses = is_older | (is_tied & pl.lit(smaller))
+        stays[name] = pl.when(loses).then(pl.coalesce(known, value)).otherwise(pl.coalesce(value, known))
+
+    def lost(suffix: str) -> pl.Expr:
+        told = {name: pl.col(name + suffix) for name in channels}
+        return pl.any_horizontal([value.is_not_null() & (value != stays[name]) for name, value in told.items()])
+
+    columns = [name for name in rows.columns if name not in {VERSION, *channels}]
+    return both.select(
+        *columns,
+        pl.max_horizontal(version, then).alias(VERSION),
+        *[expression.alias(name) for name, expression in stays.items()],
+        lost("").fill_null(value=False).alias(ROWS_LOST),
+        lost(_BEFORE).fill_null(value=False).alias(BEFORE_LOST),
+    )
+
+
+def settle_partial(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> Settled:
+    """Compare rows that tell only some channels with the stored ones, as :func:`settle` does; see :func:`unite`."""
+    key, columns = list(KEY), [*KEY, VERSION, *channels]
+    united = unite(rows, known, channels, conflicts).join(known.select(*KEY, AT), on=key, maintain_order="left")
+    same = united.join(known, on=columns, how="semi", nulls_equal=True)
+    changed = united.join(same.select(KEY), on=key, how="anti", maintain_order="left")
+    return Settled(
+        new=rows.join(known, on=key, how="anti", maintain_order="left").select(columns),
+        changed=changed.select([*columns, AT]),
+        outdated=rows.join(united.filter(ROWS_LOST).select(KEY), on=key, how="semi", maintain_order="left").select(
+            columns
+        ),
+        unchanged=len(same),
     )
 
 

@@ -19,6 +19,9 @@ class _Source(Strict):
     """long: the column that names the channel."""
     value: str = "value"
     """long: the column of values."""
+    partial: bool = Field(default=False, strict=True)
+    """Whether rows may tell only some channels: an empty cell, or a column that is not there, then says nothing. Long
+    rows always tell only one."""
     version: str = ""
     """A column that grows with each correction of a row, a time or a whole number: the newest version wins."""
     conflicts: Conflicts | None = None
@@ -28,6 +31,11 @@ class _Source(Strict):
     def settles(self) -> Conflicts:
         """How conflicts are settled: a source read whole tells what is true now, among batches no order is known."""
         return self.conflicts or (Conflicts.LATEST if self.is_snapshot else Conflicts.DIGEST)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a missing value says nothing, instead of that there is none."""
+        return self.partial or self.layout is Layout.LONG
 
     @property
     def is_snapshot(self) -> bool:
@@ -69,6 +77,11 @@ class FilesSource(_Source):
         """A single file is; a folder or glob is a set of batches."""
         return not self.is_many
 
+    @property
+    def reads_all(self) -> bool:
+        """All files are read each time."""
+        return True
+
 
 class FileSource(FilesSource):
     """Files of one format."""
@@ -76,6 +89,15 @@ class FileSource(FilesSource):
     kind: Literal["csv", "parquet", "jsonl", "arrow"]
     separator: str = Field(default="", pattern=r"^[,;|:\t ]?$")
     """csv: what stands between cells; a tab in files called .tsv, a comma in others, if empty."""
+    decimal_comma: bool = Field(default=False, strict=True)
+    """csv: whether numbers are written as 3,14."""
+
+    @model_validator(mode="after")
+    def _commas_mean_one_thing(self) -> Self:
+        if self.decimal_comma and self.separator in {"", ","} and not self.path.endswith(".tsv"):
+            message = 'decimal_comma = true needs a separator that is no comma, such as ";"'
+            raise ValueError(message)
+        return self
 
 
 class SqlSource(_Source):

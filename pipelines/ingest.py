@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -17,13 +17,15 @@ from forecast.installation import Installation, replay_start
 from forecast.jobs import DatasetJob
 from forecast.lake import TIME, MergeCount, Observations
 from forecast.receipts import Finding, Receipt
+from forecast.sources import PushSource
 from forecast.vocabulary import Action
 from pipelines.checking import check_rows
 from pipelines.clean import missing_counts
+from pipelines.maintain import lost_version
 from pipelines.replay import released, until_now
 from pipelines.series_checks import check_series
 from pipelines.settling import settle
-from pipelines.sieve import Sieve
+from pipelines.sieve import ASIDE, FROM, ROW, Sieve
 from pipelines.sources import Batch, Unreadable, read
 
 
@@ -41,6 +43,8 @@ class _Checked:
     cursor: str | None
     over_at: datetime | None
     """replay: when its last row had come, if it has."""
+    is_whole: bool
+    """Whether the rows are all that the source has."""
 
 
 @dataclass(slots=True)
@@ -68,14 +72,19 @@ def ingest(
     what stands in the rows.
     """
     job = installation.jobs.datasets[name]
+    lost = lost_version(name, installation)
+    if lost is not None:  # rows that were acknowledged would be gone for good once others are written
+        raise StorageError(lost.code, lost.told)
     checked = _checked(name, installation, batches, echo=echo)
     put_aside = installation.quarantine(name).append(checked.quarantined) if len(checked.quarantined) else 0
     table = installation.observations(name)
     if checked.rows.is_empty():
         receipt = _receipt(name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
     else:
-        count = table.merge(checked.rows, conflicts=job.source.settles, outdated=checked.outdated)
-        gaps = _gaps(checked.rows if job.source.reads_all else _around(table, checked.rows, job), job)
+        count = table.merge(
+            checked.rows, conflicts=job.source.settles, partial=job.source.is_partial, outdated=checked.outdated
+        )
+        gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, job), job)
         receipt = _receipt(name, checked, count, put_aside, gaps)
     installation.ledger.keep(receipt)
     if checked.over_at is not None:
@@ -92,9 +101,11 @@ def validate(
 ) -> Receipt:
     """Do all that :func:`ingest` does except write: the receipt says what would be put aside, refused or mended."""
     checked = _checked(name, installation, batches, echo=echo)
-    return _receipt(
-        name, checked, None, len(checked.quarantined), _gaps(checked.rows, installation.jobs.datasets[name])
-    )
+    table = installation.observations(name)
+    if table.exists:
+        table.read(since=SystemClock().now() + timedelta(days=1))  # raises if its channels are not the job file's
+    gaps = _gaps(checked.rows, installation.jobs.datasets[name])
+    return _receipt(name, checked, None, len(checked.quarantined), gaps)
 
 
 def read_source(name: str, installation: Installation, path: Path | None = None) -> Iterable[Batch | Unreadable]:
@@ -113,29 +124,38 @@ def _checked(
     job = installation.jobs.datasets[name]
     came = _sieved(name, installation, batches, echo=echo)
     whole = _together(name, came.sieves, job, echo=echo)
-    outdated = settle(whole, job.source.settles)
-    check_series(whole, job)
-    _compare_with_before(whole, name, installation)
+    outdated = settle(whole, job.source)
+    is_whole = batches is None and job.source.reads_all
+    check_series(whole, job, is_whole=is_whole)
+    if is_whole:
+        _compare_with_before(whole, name, installation)
     if came.unreadable:
         first = tuple(f"{item.name}: {item.error}" for item in came.unreadable[:3])
         whole.tell("unreadable_file", len(came.unreadable), first)
     findings = _united([*(finding for sieve in came.sieves for finding in sieve.findings), *whole.findings])
     parts = [sieve.quarantined.with_columns(source=pl.lit(sieve.name)) for sieve in (*came.sieves, whole)]
-    if whole.rows.is_empty():
-        # That nothing has come since the last time is no error, nor that all of it had to be put aside.
-        must_tell_all = job.source.reads_all or batches is not None or (came.unreadable and not came.sieves)
-        if must_tell_all or not installation.observations(name).exists:
-            raise _nothing(name, findings)
+    parts += [_put_aside(item) for item in came.unreadable]
+    # That nothing has come since the last time is no error, nor that all of it had to be put aside.
+    is_due = is_whole or batches is not None or not installation.observations(name).exists
+    if whole.rows.is_empty() and is_due:
+        raise _nothing(name, job, findings)
     return _Checked(
-        rows=whole.rows.drop("row"),
-        outdated=outdated.drop("row"),
+        rows=whole.rows.drop(ROW, FROM, strict=False),
+        outdated=outdated.drop(ROW, FROM, strict=False),
         quarantined=pl.concat(parts),
         findings=findings,
         sources=tuple(sieve.name for sieve in came.sieves),
         digest=hashlib.sha256("".join(came.digests).encode()).hexdigest(),
         cursor=came.cursor,
         over_at=came.over_at,
+        is_whole=is_whole,
     )
+
+
+def _put_aside(item: Unreadable) -> pl.DataFrame:
+    """Return a file that cannot be read as a row of the quarantine: number 0, with the reason."""
+    told = {"code": "ingest.unreadable_file", "reason": str(item.error), "content": item.name, "source": item.name}
+    return pl.DataFrame([told | {ROW: 0, "series": None, "time": None}], schema=ASIDE | {"source": pl.String()})
 
 
 def _sieved(
@@ -168,7 +188,10 @@ def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) ->
     """Return a sieve over the rows of all batches, for what can only be seen across them."""
     keys = {"row": pl.Int64(), "series": pl.String(), "time": TIME}
     nothing = pl.DataFrame(schema=pl.Schema(keys | {channel: pl.Float64() for channel in job.channels}))
-    rows = pl.concat([sieve.rows for sieve in sieves], how="diagonal") if sieves else nothing
+    parts = [sieve.rows for sieve in sieves]
+    if len(sieves) > 1:
+        parts = [sieve.rows.with_columns(pl.lit(sieve.name).alias(FROM)) for sieve in sieves]
+    rows = pl.concat(parts, how="diagonal") if parts else nothing
     for sieve in sieves:
         sieve.rows = sieve.rows.clear()  # one copy of them is enough
     one = sieves[0].name if len(sieves) == 1 else name
@@ -176,8 +199,6 @@ def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) ->
 
 
 def _compare_with_before(sieve: Sieve, name: str, installation: Installation) -> None:
-    if not installation.jobs.datasets[name].source.reads_all:
-        return
     before = next((item for item in installation.ledger.receipts(name) if item.sources == (sieve.name,)), None)
     gone = sorted(set(before.series) - set(sieve.rows["series"].unique())) if before else []
     if gone:
@@ -197,8 +218,11 @@ def _united(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(united.values())
 
 
-def _nothing(name: str, findings: tuple[Finding, ...]) -> ForecastError:
+def _nothing(name: str, job: DatasetJob, findings: tuple[Finding, ...]) -> ForecastError:
     aside = [finding for finding in findings if finding.action is Action.QUARANTINE]
+    if isinstance(job.source, PushSource) and not aside:
+        address = f"POST /v1/datasets/{name}/observations"
+        return DataError("ingest.empty", f"{name} has no rows yet", f"push some: {address}")
     if not aside:
         return DataError(
             "ingest.empty", f'the source of "{name}" has no usable row yet', "check the source and its zone"

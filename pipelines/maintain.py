@@ -22,11 +22,11 @@ def maintain(name: str, installation: Installation, retention: timedelta | None 
     """
     kept = retention or parse_duration(installation.jobs.datasets[name].retention)
     damages = check_tables(name, installation)
+    corrupt = [damage.told for damage in damages if damage.code == "lake.corrupt"]
+    if corrupt:
+        raise StorageError("lake.corrupt", "\n  ".join(corrupt))
     for damage in damages:
         _LOG.warning("%s: %s [%s]", name, damage.told, damage.code)
-    corrupt = [damage for damage in damages if damage.code == "lake.corrupt"]
-    if corrupt:
-        raise StorageError("lake.corrupt", corrupt[0].told, "restore the file from a backup")
     now = SystemClock().now()
     tables = {what: table for what, table in installation.tables(name).items() if table.exists}
     return {what: table.maintain(kept, now) for what, table in tables.items()}
@@ -35,4 +35,20 @@ def maintain(name: str, installation: Installation, retention: timedelta | None 
 def check_tables(name: str, installation: Installation) -> tuple[Damage, ...]:
     """Compare every file of every table of a data set with its digest; returns what is damaged or was put aside."""
     tables = installation.tables(name).values()
-    return tuple(damage for table in tables if table.exists for damage in table.check().damages)
+    found = [damage for table in tables if table.exists for damage in table.check().damages]
+    lost = lost_version(name, installation)
+    return (*found, *([] if lost is None else [lost]))
+
+
+def lost_version(name: str, installation: Installation) -> Damage | None:
+    """Return what is wrong if the observations are at an earlier version than a receipt has promised."""
+    table = installation.observations(name)
+    promised = max((item.data_version or 0 for item in installation.ledger.receipts(name)), default=0)
+    found = table.version if table.exists else -1
+    if found >= promised or not installation.ledger.receipts(name, 1):
+        return None
+    told = (
+        f"the observations of {name} end at version {found}, but a receipt tells of version {promised}; "
+        "put the table's folder back from a backup of the home, with its _digests"
+    )
+    return Damage("lake.corrupt", told)

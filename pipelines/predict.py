@@ -19,6 +19,7 @@ from forecast.lake import FORECASTS
 from forecast.ledger import Issuance
 from forecast.panel import Array, Panel
 from forecast.runtime import Manifest, Prediction, ServedModel, load
+from forecast.vocabulary import Fill
 from pipelines.clean import clean
 from pipelines.features import future_covariates, future_names
 from pipelines.freshness import imputed_fraction, observed_until
@@ -177,12 +178,20 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
 
 
 def _require_known(future: Array, panel: Panel, job: DatasetJob, first: int) -> None:
-    for series, channel, count, row in _gaps(future, panel.series, future_names(job)):
+    told = future.copy()
+    for place, name in enumerate(job.future_covariates, start=-len(job.future_covariates)):
+        if job.channels[name].fill is Fill.LINEAR:
+            # There is nothing behind the newest value to draw a line to: that it goes on must be said in so many words.
+            told[:, panel.future.shape[1] - first :, place] = np.nan
+            ahead = panel.future_observed[:, first:, place][:, ::-1].cumsum(axis=1)[:, ::-1] == 0
+            told[:, : ahead.shape[1], place][ahead[:, : told.shape[1]]] = np.nan
+    for series, channel, count, row in _gaps(told, panel.series, future_names(job)):
         raise DataError(
             "forecast.future_missing",
             f"{series} has no {channel} from {panel.time(first + row)}: {count} of the values that a forecast of "
             f"{panel.time(first + future.shape[1] - 1)} needs are missing",
-            "ingest the covariate up to the horizon, or raise its fill_limit in the job file",
+            "ingest the covariate up to the horizon, or say how it goes on by its fill (forward, seasonal, zero) and "
+            "fill_limit in the job file",
         )
 
 

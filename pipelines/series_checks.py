@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import pairwise
 
@@ -24,22 +24,26 @@ Values = NDArray[np.float64]
 Marks = NDArray[np.bool_]
 
 
-def check_series(sieve: Sieve, job: DatasetJob) -> None:
-    """Check the series of a batch, whose rows are sorted by key and unique."""
+def check_series(sieve: Sieve, job: DatasetJob, *, is_whole: bool = True) -> None:
+    """Check the series of a batch, whose rows are sorted by key and unique; a whole one for what it lacks, too."""
     if sieve.rows.is_empty():
         return
-    parts = list(_parts(sieve.rows))
-    _check_frequency(sieve, job)
     empty = [name for name in job.channels if sieve.rows[name].null_count() == len(sieve.rows)]
-    if empty:
-        sieve.tell("empty_channel", len(empty), tuple(empty[:3]))
+    if is_whole:
+        _check_frequency(sieve, job)
+        if empty:
+            sieve.tell("empty_channel", len(empty), tuple(empty[:3]))
+    # Plans and prices, which are known beforehand, rest and jump.
+    _check_shapes(sieve, job, [name for name in job.channels if name not in {*empty, *job.future_covariates}])
+
+
+def _check_shapes(sieve: Sieve, job: DatasetJob, names: Sequence[str]) -> None:
+    parts = list(_parts(sieve.rows))
     flat: dict[str, pl.Expr] = {}
     spikes: dict[str, pl.Expr] = {}
     jumps: list[str] = []
-    for name, channel in job.channels.items():
-        if name in empty:
-            continue
-        values = sieve.rows[name].to_numpy()
+    for name in names:
+        channel, values = job.channels[name], sieve.rows[name].to_numpy()
         length = channel.flat_after or max(2 * job.season, _FEWEST_STEPS)
         for found, marks in (
             (flat, [flat_line(values[part], channel, length) for part in parts]),

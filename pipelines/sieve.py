@@ -13,6 +13,8 @@ from forecast.vocabulary import Action
 from pipelines.sources import Batch
 
 ROW = "row"
+FROM = " from"
+"""Of several batches together: the name of the one that a row came with."""
 _SHOWN = 3
 _MARK = " wrong"  # no column of a batch has a space in front
 
@@ -35,7 +37,7 @@ class Sieve:
     @property
     def quarantined(self) -> pl.DataFrame:
         """Rows that were put aside: row, code, reason, series, time and the whole row as it came."""
-        return pl.concat([pl.DataFrame(schema=_ASIDE), *self._aside])
+        return pl.concat([pl.DataFrame(schema=ASIDE), *self._aside])
 
     def finish(self) -> None:
         """Let go of the rows as they came: what is put aside from now on is kept as it has become."""
@@ -115,10 +117,10 @@ class Sieve:
     def _places(self, rows: pl.DataFrame, cell: str) -> tuple[str, ...]:
         if not self._echo:
             return tuple(f"{self.name} row {row} {cell}".rstrip() for row in rows[ROW])
-        wanted = [ROW, "series", "time", *([cell] if cell else [])]
+        wanted = [ROW, "series", "time", *([cell] if cell else []), *([FROM] if FROM in rows.columns else [])]
         return tuple(
             " ".join(
-                [f"{self.name} row {place[ROW]}:"]
+                [f"{place.get(FROM, self.name)} row {place[ROW]}:"]
                 + [_cut(place[key]) for key in ("series", "time") if key != cell and place[key] is not None]
                 + ([f"{cell}={_cut(place[cell])}"] if cell else [])
             ).removesuffix(":")
@@ -131,7 +133,7 @@ def _cut(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-_ASIDE = pl.Schema(
+ASIDE = pl.Schema(
     {
         "row": pl.Int64(),
         "code": pl.String(),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
-from pipelines.sources.bodies import CONTENT_TYPES, from_body
+from pydantic import BaseModel, ConfigDict
 
 from api.bodies import read_body
 from api.dependencies import Dataset, DatasetDep, ServiceDep
@@ -14,7 +14,16 @@ from api.routes.forecasts import problems
 from api.service import Service
 from forecast.receipts import Receipt
 from pipelines.ingest import ingest, validate
+from pipelines.sources.bodies import CONTENT_TYPES, from_body
 
+
+class _NoParameters(BaseModel):
+    """A parameter that does nothing would pass for one that does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+_Nothing = Annotated[_NoParameters, Query()]
 router = APIRouter(prefix="/v1/datasets", tags=["observations"])
 _BODY = {"requestBody": {"required": True, "content": {media: {} for media in CONTENT_TYPES}}}
 
@@ -25,7 +34,7 @@ _BODY = {"requestBody": {"required": True, "content": {media: {} for media in CO
     responses=problems(404, 408, 409, 413, 415, 422, 503),
     openapi_extra=_BODY,
 )
-async def push(request: Request, dataset: DatasetDep, service: ServiceDep) -> Receipt:
+async def push(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
     """Check rows and merge what is new: pushing the same rows again changes nothing."""
     body = await read_body(request)
     return await run_sync(_bring_in, body, request.headers.get("content-type", ""), dataset, service)
@@ -37,7 +46,7 @@ async def push(request: Request, dataset: DatasetDep, service: ServiceDep) -> Re
     responses=problems(404, 408, 413, 415, 422, 503),
     openapi_extra=_BODY,
 )
-async def check(request: Request, dataset: DatasetDep, service: ServiceDep) -> Receipt:
+async def check(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
     """Answer the receipt that pushing these rows would give; nothing is written."""
     body = await read_body(request)
     return await run_sync(_look_at, body, request.headers.get("content-type", ""), dataset, service)

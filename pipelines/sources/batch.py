@@ -105,10 +105,14 @@ def value_columns(job: DatasetJob) -> tuple[str, ...]:
 
 
 def require_columns(present: Iterable[str], job: DatasetJob, source: str) -> None:
-    """Raise ``ingest.missing_column``, naming the nearest column, if one is missing that the job reads."""
-    present = list(present)
+    """Raise ``ingest.missing_column``, naming the nearest column, if one is missing that the job reads.
+
+    A partial source needs only one of its channels.
+    """
+    present, values = list(present), value_columns(job)
+    may_lack = job.source.partial and any(name in present for name in values)
     for wanted in used_columns(job):
-        if wanted not in present:
+        if wanted not in present and not (may_lack and wanted in values):
             raise DataError(
                 "ingest.missing_column",
                 f'"{source}" has no column "{wanted}"',
@@ -135,7 +139,8 @@ def _laid_out(frame: pl.DataFrame, dataset: str, job: DatasetJob, source: str) -
     frame = frame.rename(dict(zip(frame.columns, headers(frame.columns, source), strict=True)))
     require_columns(frame.columns, job, source)
     # Lines with nothing in them, such as those at the end of many exports, are counted but are no rows.
-    is_row = pl.any_horizontal(pl.col(used_columns(job)).is_not_null())
+    present = [name for name in used_columns(job) if name in frame.columns]
+    is_row = pl.any_horizontal(pl.col(present).is_not_null())
     series = pl.col(job.series) if job.series else pl.lit(dataset)
     columns = [pl.int_range(1, pl.len() + 1).alias("row"), series.alias("series"), pl.col(job.time).alias("time")]
     if job.source.version:
@@ -143,7 +148,9 @@ def _laid_out(frame: pl.DataFrame, dataset: str, job: DatasetJob, source: str) -
     if job.source.layout is Layout.LONG:
         columns += [pl.col(job.source.channel).alias("channel"), pl.col(job.source.value).alias("value")]
         return _widened(_kept(frame.select(is_row.alias(_IS_ROW), *columns)), job)
-    columns += [pl.col(channel.column or name).alias(name) for name, channel in job.channels.items()]
+    nothing = pl.lit(None, pl.Float64)  # a partial source may lack channels
+    sources = {name: channel.column or name for name, channel in job.channels.items()}
+    columns += [(pl.col(one) if one in present else nothing).alias(name) for name, one in sources.items()]
     return _kept(frame.select(is_row.alias(_IS_ROW), *columns)), ()
 
 

@@ -35,13 +35,19 @@ def read_csv(content: Content, job: DatasetJob) -> pl.DataFrame:
     require_columns(names, job, content.name)
     values = [name for name in dict.fromkeys(value_columns(job)) if name in names]
     # Every column is parsed: polars refuses a line with too many cells only then.
-    parse = partial(pl.read_csv, content.data, has_header=False, skip_lines=lines, separator=separator, glob=False)
+    has_commas = isinstance(job.source, FileSource) and job.source.decimal_comma
+    parse = partial(
+        pl.read_csv, content.data, has_header=False, skip_lines=lines, separator=separator, glob=False,
+        decimal_comma=has_commas,
+    )  # fmt: skip
     try:
         try:
             types = {name: pl.Float64 if name in values else pl.String for name in names}
             frame = parse(schema=types, null_values=dict.fromkeys(values, "NA"))
         except pl.exceptions.PolarsError:
             text = parse(schema=dict.fromkeys(names, pl.String))
+            if has_commas:
+                text = text.with_columns(pl.col(values).str.replace(",", ".", literal=True))
             frame = text.with_columns(_number_if_all_are(text[name]) for name in values)
     except pl.exceptions.PolarsError as error:
         _refuse_the_line(content, len(names), separator)

@@ -139,7 +139,7 @@ def _from(connection: sa.Connection, source: SqlSource) -> sa.FromClause | sa.Te
 def _wanted(connection: sa.Connection, rows: Any, job: DatasetJob, name: str) -> sa.Select[Any]:
     present = connection.execute(sa.select(sa.text("*")).select_from(rows).where(sa.false())).keys()
     require_columns(present, job, name)
-    columns: list[sa.ColumnElement[Any]] = [sa.column(column) for column in used_columns(job)]
+    columns: list[sa.ColumnElement[Any]] = [sa.column(column) for column in used_columns(job) if column in present]
     return sa.select(*columns).select_from(rows)
 
 

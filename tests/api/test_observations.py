@@ -156,6 +156,11 @@ def test_a_page_of_another_site_cannot_write(
     assert is_taken or answer.json()["code"] == "origin.foreign"
 
 
+def test_a_parameter_that_does_nothing_is_refused(client: httpx.Client, records: list[dict[str, Any]]) -> None:
+    answer = client.post(PUSH, params={"dry": "1"}, json=records)
+    assert (answer.status_code, answer.json()["code"]) == (422, "parameter.unknown")
+
+
 def test_a_data_set_that_does_not_exist_takes_no_rows(client: httpx.Client) -> None:
     answer = client.post("/v1/datasets/tinny/observations", json=[])
     assert (answer.status_code, answer.json()["code"]) == (404, "dataset.unknown")

@@ -44,7 +44,7 @@ def raw(
 def sieved(frame: pl.DataFrame, job: DatasetJob, name: str = "rows.csv") -> Sieve:
     """Check rows and settle those with the same key."""
     sieve = check_rows(Batch.of(frame, "tiny", job, name, ""), job, NOW)
-    settle(sieve, job.source.settles)
+    settle(sieve, job.source)
     return sieve
 
 
@@ -565,3 +565,51 @@ def folder_job() -> dict[str, Any]:
         "models": ["linear"],
         "channels": {name: {"role": "target"} for name in ("load", "price", "wind")},
     }
+
+
+# --- partial rows -----------------------------------------------------------------------------------------------------
+
+
+def partial_job(job_with: MakeJob, **source: Any) -> DatasetJob:
+    return job_with(source={"kind": "csv", "path": "in/", "partial": True, **source})
+
+
+def test_rows_that_tell_some_channels_each_become_one(job_with: MakeJob) -> None:
+    frame = raw(*["2024-01-01 00:00"] * 2, load=[1.0, None]).with_columns(price=pl.Series([None, 2.0]))
+    rows, findings = conform(frame, partial_job(job_with), "rows.csv")
+    assert rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 2.0)]
+    assert findings == []
+
+
+def test_a_newer_version_that_tells_one_channel_leaves_the_others(job_with: MakeJob) -> None:
+    frame = raw(*["2024-01-01 00:00"] * 2, load=[5.0, 1.0]).with_columns(
+        price=pl.Series([None, 2.0]), updated=pl.Series([9, 1])
+    )
+    rows, findings = conform(frame, partial_job(job_with, version="updated"), "rows.csv")
+    assert rows.select("version", "load", "price").rows() == [(9, 5.0, 2.0)]
+    assert codes(findings) == {"ingest.conflicting": 1}
+
+
+def test_a_column_that_a_partial_source_lacks_is_missing_not_wrong(job_with: MakeJob) -> None:
+    rows, findings = conform(raw("2024-01-01 00:00").drop("price"), partial_job(job_with), "rows.csv")
+    assert rows["price"].to_list() == [None]
+    assert findings == []
+    with pytest.raises(DataError, match='no column "load"'):
+        conform(raw("2024-01-01 00:00").drop("price", "load", "wind"), partial_job(job_with), "rows.csv")
+
+
+def test_long_rows_of_one_key_in_several_files_become_one(job_with: MakeJob) -> None:
+    job = job_with(source={"kind": "csv", "path": "in/", "layout": "long"})
+    long = pl.DataFrame(
+        {
+            "time": ["2024-01-01 00:00"] * 3,
+            "site": ["east"] * 3,
+            "channel": ["load", "price", "wind"],
+            "value": [1, 2, 3],
+        }
+    )
+    long = long.with_columns(time=pl.lit("2024-01-01 00:00"))
+    parts = [check_rows(Batch.of(part, "tiny", job, "part.csv", ""), job, NOW).rows for part in long.iter_slices(1)]
+    sieve = Sieve(Batch("tiny", pl.concat(parts, how="diagonal"), ""), job.checks)
+    settle(sieve, job.source)
+    assert sieve.rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 3.0)]

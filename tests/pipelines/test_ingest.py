@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from forecast.errors import DataError
+from forecast.errors import ConfigError, DataError, StorageError
 from forecast.installation import Installation
 from forecast.receipts import Finding, Receipt
 from pipelines.ingest import ingest, validate
@@ -97,7 +97,7 @@ def inbox(
 
 def test_a_folder_of_dirty_files_comes_in_and_a_second_time_changes_nothing(inbox: Installation) -> None:
     first = ingest("tiny", inbox)
-    assert (first.rows, first.new, first.quarantined) == (192, 192, 2)
+    assert (first.rows, first.new, first.quarantined) == (192, 192, 3)
     assert codes(first.findings) == {
         "ingest.conflicting": 1,
         "ingest.malformed_time": 1,
@@ -108,7 +108,12 @@ def test_a_folder_of_dirty_files_comes_in_and_a_second_time_changes_nothing(inbo
     again = ingest("tiny", inbox)
     assert (again.new, again.changed, again.unchanged, again.quarantined) == (0, 0, 192, 0)
     assert again.data_version == first.data_version
-    assert len(inbox.quarantine("tiny").read()) == 2
+    aside = inbox.quarantine("tiny").read().select("source", "row", "code").sort("code").rows()
+    assert aside == [
+        ("inbox/correction.csv", 2, "ingest.malformed_time"),
+        ("inbox/correction.csv", 3, "ingest.null_key"),
+        ("inbox/broken.csv", 0, "ingest.unreadable_file"),
+    ]
 
 
 def test_of_a_folder_the_order_in_which_files_come_does_not_matter(
@@ -228,3 +233,59 @@ def test_that_nothing_has_come_since_the_last_time_is_no_error(table: Installati
         connection.execute("DELETE FROM readings")
     receipt = ingest("tiny", table)
     assert (receipt.rows, receipt.new, receipt.data_version) == (0, 0, 0)
+
+
+def test_one_file_per_channel_makes_whole_rows(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    tiny_document["datasets"]["tiny"]["source"] = {"kind": "csv", "path": "inbox/", "partial": True}
+    installation = make_home(document=tiny_document)
+    (installation.home.path / "inbox").mkdir()
+    rows = tiny_rows(48)
+    for channel in ("load", "price", "wind"):
+        rows.select("time", "site", channel).write_csv(installation.home.path / "inbox" / f"{channel}.csv")
+    receipt = ingest("tiny", installation)
+    assert (receipt.new, receipt.findings) == (96, ())
+    stored = installation.observations("tiny").read()
+    assert stored.select("load", "price", "wind").equals(rows.sort("site", "time").select("load", "price", "wind"))
+    assert ingest("tiny", installation).unchanged == 96
+
+
+def test_numbers_may_be_written_with_a_comma(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any]
+) -> None:
+    source = {"kind": "csv", "path": "rows.csv", "separator": ";", "decimal_comma": True}
+    tiny_document["datasets"]["tiny"]["source"] = source
+    installation = make_home(document=tiny_document)
+    file = installation.home.path / "rows.csv"
+    lines = ["time;site;load;price;wind", "2024-01-01 00:00;east;100,5;-1,25;3", "2024-01-01 01:00;east;1e2;2;x"]
+    file.write_text("\n".join(lines[:2]), encoding="utf-8")
+    ingest("tiny", installation)
+    file.write_text("\n".join(lines), encoding="utf-8")  # a cell that is no number makes it text
+    receipt = ingest("tiny", installation)
+    assert (receipt.unchanged, receipt.quarantined) == (1, 1)
+    assert installation.observations("tiny").read().select("load", "price", "wind").rows() == [(100.5, -1.25, 3.0)]
+
+
+def test_a_version_that_a_receipt_promises_and_the_table_lacks_stops_the_next_ingestion(
+    make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    ingest("tiny", make_home(tiny_rows(50)))
+    installation = make_home(tiny_rows(60))
+    assert ingest("tiny", installation).data_version == 1
+    table = installation.home.lake / "tiny" / "observations"
+    max((table / "_digests").glob("*.sha256")).unlink()
+    max((table / "_delta_log").glob("*.json")).write_text("torn", encoding="utf-8")
+    with pytest.raises(StorageError, match="a receipt tells of version 1") as caught:
+        ingest("tiny", make_home(tiny_rows(61)))
+    assert caught.value.code == "lake.corrupt"
+
+
+def test_a_dry_run_tells_of_channels_that_the_table_does_not_have(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    ingest("tiny", make_home(tiny_rows(50)))
+    tiny_document["datasets"]["tiny"]["channels"]["rain"] = {"role": "past"}
+    with pytest.raises(ConfigError) as caught:
+        validate("tiny", make_home(tiny_rows(50).with_columns(rain=pl.lit(1.0)), tiny_document))
+    assert caught.value.code == "lake.channels_changed"

@@ -265,6 +265,16 @@ def test_a_plan_that_ends_too_early_is_told_with_series_channel_and_time(
     assert extend(repeating, clean(told, reaching), reaching, HORIZON).mean.shape == (2, HORIZON, 2)
 
 
+def test_a_plan_does_not_go_on_by_itself_unless_the_job_says_how(
+    job: MakeJob, rows: MakeRows, repeating: ServedModel
+) -> None:
+    told = rows().filter(pl.col("time") < START + (STEPS + HORIZON - 1) * HOUR)
+    with pytest.raises(DataError, match="1 of the values") as caught:
+        extend(repeating, clean(told, job("linear")), job("linear"), HORIZON)
+    assert caught.value.code == "forecast.future_missing"
+    assert extend(repeating, clean(told, job("forward")), job("forward"), HORIZON).mean.shape == (2, HORIZON, 2)
+
+
 def test_a_longer_forecast_needs_a_longer_plan_and_begins_like_a_shorter_one(
     job: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:

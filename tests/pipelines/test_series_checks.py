@@ -34,7 +34,7 @@ def checked(job: DatasetJob, hours: int = 800, step: timedelta = timedelta(hours
         }
     ).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
     sieve = check_rows(Batch.of(frame, "tiny", job, "rows.csv", ""), job, NOW)
-    settle(sieve, job.source.settles)
+    settle(sieve, job.source)
     check_series(sieve, job)
     return sieve
 
