@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from forecast.console import OUT, print_json, print_receipt, quarantine_table, receipts_table
-from forecast.errors import ConfigError
+from forecast.errors import ConfigError, StorageError
 from forecast.options import DatasetArgument, HomeOption, JsonOption, opened
 from forecast.vocabulary import parse_duration
 
@@ -24,7 +25,7 @@ _Channel = Annotated[str, typer.Argument(help="Name of the channel.", show_defau
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (ingest, check, receipts, quarantine, maintain):
+    for command in (ingest, check, receipts, quarantine, rows, maintain):
         app.command()(command)
     app.add_typer(_channels)
 
@@ -96,6 +97,42 @@ def quarantine(
         OUT.print(quarantine_table(rows))
     else:
         OUT.print(f"{name} has no rows put aside")
+
+
+def rows(
+    file: Annotated[Path, typer.Argument(help="Where to write them: a file .csv or .parquet.", show_default=False)],
+    dataset: Annotated[str | None, typer.Option(help="Data set to read; may be left out if there is only one.")] = None,
+    as_of: Annotated[
+        datetime | None, typer.Option(help="As they were known at this time, UTC.", show_default=False)
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=0, help="As of this data version.", show_default=False)] = None,
+    since: Annotated[datetime | None, typer.Option(help="Rows from this time on, UTC.", show_default=False)] = None,
+    until: Annotated[datetime | None, typer.Option(help="Rows before this time, UTC.", show_default=False)] = None,
+    superseded: Annotated[bool, typer.Option(help="Instead the rows that lost to a stored one.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write observations to a file: the newest, or exactly what was known at a time."""
+    if file.suffix not in {".csv", ".parquet"}:
+        raise ConfigError("rows.unknown_format", f'"{file.name}" is neither .csv nor .parquet', "choose one of them")
+    installation = opened(home)
+    name, _ = installation.jobs.dataset(dataset)
+    table = installation.observations(name)
+    if superseded:
+        found = table.superseded()
+    else:
+        if as_of is not None:
+            version = table.version_at(as_of.replace(tzinfo=UTC))
+        begin, end = (None if time is None else time.replace(tzinfo=UTC) for time in (since, until))
+        found = table.read(version=version, since=begin, until=end)
+    try:
+        found.write_csv(file) if file.suffix == ".csv" else found.write_parquet(file)
+    except OSError as error:
+        raise StorageError("rows.not_written", f'cannot write "{file}" ({error.strerror})', "choose another") from error
+    if as_json:
+        print_json({"rows": len(found), "data_version": version, "file": str(file)})
+    else:
+        OUT.print(f'{len(found):,} rows of {name} are in "{file}"', markup=False, soft_wrap=True)
 
 
 def maintain(

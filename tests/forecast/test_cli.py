@@ -25,6 +25,7 @@ COMMANDS = (
     "check",
     "receipts",
     "quarantine",
+    "rows",
     "maintain",
     "channel",
     "train",

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,21 @@ def test_a_channel_is_added_and_retired_by_command(run: Run, dirty: Path) -> Non
     assert rows.columns == ["series", "time", "load", "price", "rain"]
     assert rows["rain"].null_count() == len(rows)
     assert run("channel", "add", "tiny", "snow", "--home", dirty)[0] == 2
+
+
+def test_rows_are_written_as_they_are_and_as_they_were_known(
+    run: Run, make_home: MakeHome, tiny_rows: MakeRows, tmp_path: Path
+) -> None:
+    home = make_home(tiny_rows(50)).home.path
+    run("ingest", "--home", home)
+    make_home(tiny_rows(60))
+    run("ingest", "--home", home)
+    file = tmp_path / "rows.parquet"
+    assert run("rows", file, "--home", home)[0] == 0
+    assert len(pl.read_parquet(file)) == 120
+    code, out, _ = run("rows", file, "--version", 0, "--since", "2024-01-02", "--json", "--home", home)
+    assert (code, json.loads(out)["rows"]) == (0, 52)
+    assert pl.read_parquet(file)["time"].min() == datetime(2024, 1, 2, tzinfo=UTC)
+    assert "lake.before_first" in run("rows", file, "--as-of", "2020-01-01", "--home", home)[2]
+    assert run("rows", tmp_path / "rows.csv", "--superseded", "--home", home)[0] == 0
+    assert run("rows", tmp_path / "rows.xlsx", "--home", home)[0] == 2
