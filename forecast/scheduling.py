@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import ClassVar
 from zoneinfo import ZoneInfo
 
-from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from filelock import FileLock, Timeout
@@ -82,8 +82,7 @@ class Scheduler:
                 self._installation.ledger.end(
                     run.run_id, "abandoned", self._clock.now(), "the scheduler that started it is gone"
                 )
-            signal.signal(signal.SIGTERM, _exit)
-            beat = BlockingScheduler(timezone=UTC)
+            beat = BackgroundScheduler(timezone=UTC)
             beat.add_job(
                 self.tick,
                 IntervalTrigger(seconds=self.BEAT_SECONDS),
@@ -92,9 +91,9 @@ class Scheduler:
                 misfire_grace_time=None,
             )
             try:
-                beat.start()
-            except (KeyboardInterrupt, SystemExit):
-                pass
+                with _asked_to_stop() as wait:
+                    beat.start()
+                    wait()
             finally:
                 if beat.running:
                     beat.shutdown(wait=True)  # a tick that still runs could start a worker that nobody stops
@@ -190,9 +189,28 @@ def _latest_instant(logical_date: str, zone: ZoneInfo) -> datetime:
     return max(wall.astimezone(UTC), wall.replace(fold=1).astimezone(UTC))
 
 
-def _exit(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    raise SystemExit
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], None]]:
+    """Give a function that waits for SIGINT or SIGTERM.
+
+    A signal only writes a byte: an exception raised from its handler could leave a lock of APScheduler's held for ever.
+    """
+    told, telling = os.pipe()
+    os.set_blocking(telling, False)
+    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+    wakeup = signal.set_wakeup_fd(telling)
+    try:
+        yield lambda: _read_a_byte(told)
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        os.close(told)
+        os.close(telling)
+
+
+def _read_a_byte(descriptor: int) -> None:
+    os.read(descriptor, 1)
 
 
 @contextmanager
