@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from forecast.console import OUT, print_json, print_receipt, quarantine_table, receipts_table
 from forecast.errors import ConfigError, StorageError
-from forecast.options import DatasetArgument, HomeOption, JsonOption, opened
+from forecast.options import DatasetArgument, DatasetOption, HomeOption, JsonOption, opened
 from forecast.vocabulary import parse_duration
 
 _channels = typer.Typer(
@@ -47,9 +47,7 @@ def check(
     file: Annotated[
         Path | None, typer.Argument(help="A file to check in place of the source.", show_default=False)
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set whose rules hold; may be left out if there is only one.")
-    ] = None,
+    dataset: DatasetOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,7 +99,7 @@ def quarantine(
 
 def rows(
     file: Annotated[Path, typer.Argument(help="Where to write them: a file .csv or .parquet.", show_default=False)],
-    dataset: Annotated[str | None, typer.Option(help="Data set to read; may be left out if there is only one.")] = None,
+    dataset: DatasetOption = None,
     as_of: Annotated[
         datetime | None, typer.Option(help="As they were known at this time, UTC.", show_default=False)
     ] = None,

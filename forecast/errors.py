@@ -90,3 +90,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return "there are none yet"
     shown = ", ".join(names[:_SHOWN])
     return f"known are: {shown}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what a library says, which may go on for pages; its kind if it says nothing.
+
+    >>> first_line(ValueError("no such table\nbackground on this error at ...")), first_line(KeyboardInterrupt())
+    ('no such table', 'KeyboardInterrupt')
+    """
+    return next(iter(str(error).splitlines()), type(error).__name__)

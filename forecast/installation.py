@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,7 @@ from forecast.jobs import DatasetJob, JobFile, load_job_file
 from forecast.lake import Forecasts, Observations, Quarantine
 from forecast.ledger import Ledger
 from forecast.settings import Home, find_home
+from forecast.splits import instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +60,4 @@ def replay_start(job: DatasetJob) -> datetime | None:
     """Return the UTC time at which a data set's replay begins; ``None`` if it is not a replay."""
     if job.replay is None:
         return None
-    start = job.replay.start
-    return (start if start.tzinfo else start.replace(tzinfo=job.schedule_tz)).astimezone(UTC)
+    return instant(job.replay.start, job.schedule_tz)

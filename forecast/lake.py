@@ -154,6 +154,12 @@ class Observations(Table):
             rows = rows.filter(pl.col("time") < until)
         return in_order(rows)
 
+    def require_channels(self) -> None:
+        """Raise ``lake.channels_changed`` if the table's channels are not those that it was opened with."""
+        with told_storage_errors(self._folder.location):
+            names = self._names(self._open(self._kept(None)))
+        names.require(self._channels, self._folder.location, self._dataset)
+
     def superseded(self) -> pl.DataFrame:
         """Return the rows that lost to a stored one when they came: key, version, channels, ``recorded_at``."""
         with told_storage_errors(self._folder.location):
@@ -338,13 +344,8 @@ def _by_name(names: ChannelNames, channels: Sequence[str], schema: pl.Schema) ->
 
 def _repeats_a_key(rows: pl.DataFrame) -> bool:
     """Whether two rows have one key; of sorted rows, which most are, neighbours tell, and nothing is hashed."""
-    series, time = pl.col("series"), pl.col("time")
-    same = series == series.shift(1)
-    is_unsorted = (series < series.shift(1)) | (same & (time < time.shift(1)))
-    keys = rows.select(KEY)
-    if keys.select(is_unsorted.any()).item():
-        keys = keys.sort(KEY)
-    return bool(keys.select((same & (time == time.shift(1))).any()).item())
+    keys = in_order(rows.select(KEY))
+    return bool(keys.select(pl.all_horizontal([pl.col(key) == pl.col(key).shift() for key in KEY]).any()).item())
 
 
 def _month() -> pl.Expr:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, RowMapping
 
-from forecast.errors import NotFoundError, StorageError
+from forecast.errors import NotFoundError, StorageError, first_line
 from forecast.ledger_tables import (
     CHAMPIONS,
     CLOCKS,
@@ -327,7 +327,7 @@ def _told_errors() -> Iterator[None]:
     except sa.exc.IntegrityError:  # says that a row exists already: the caller's business
         raise
     except sa.exc.SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        reason = first_line(getattr(error, "orig", None) or error)
         raise StorageError(
             "ledger.failed", f"the ledger cannot be used ({reason})", "check FORECAST_LEDGER_URL and the disk"
         ) from error

@@ -25,6 +25,7 @@ HomeOption = Annotated[
 DatasetArgument = Annotated[
     str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)
 ]
+DatasetOption = Annotated[str | None, typer.Option(help="Data set; may be left out if there is only one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature
 from sqlalchemy.exc import SQLAlchemyError
 
-from forecast.errors import StorageError
+from forecast.errors import StorageError, first_line
 from forecast.settings import Home
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -162,6 +162,6 @@ def _told_errors() -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StorageError(
             "tracking.failed",
-            f"MLflow cannot be used ({str(error).splitlines()[0]})",
+            f"MLflow cannot be used ({first_line(error)})",
             "check MLFLOW_TRACKING_URI, or the home's disk",
         ) from error

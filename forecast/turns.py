@@ -11,7 +11,7 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 from filelock import FileLock, Timeout
 
-from forecast.errors import ConflictError, StorageError
+from forecast.errors import ConflictError, StorageError, first_line
 
 _LOCK_SECONDS = 60
 
@@ -46,9 +46,5 @@ def told_storage_errors(location: str) -> Iterator[None]:
                 "lake.disk_full", f'there is no space left to write "{location}"', "free some; nothing is half written"
             ) from error
         raise StorageError(
-            "lake.failed", f'the table "{location}" cannot be used ({_first_line(error)})', "check disk and permissions"
+            "lake.failed", f'the table "{location}" cannot be used ({first_line(error)})', "check disk and permissions"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -102,7 +102,7 @@ def _read_times(sieve: Sieve, job: DatasetJob) -> None:
     wrong = parsed.is_null() & given.is_not_null() & ~is_blank.fill_null(value=True)
     if wrong.any():
         sieve.rows_where("malformed_time", pl.lit(wrong))
-        parsed = _parsed(sieve.rows["time"], job)
+        parsed = parsed.filter(~wrong)
     sieve.rows = sieve.rows.with_columns(parsed.alias("time"))
 
 

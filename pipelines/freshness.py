@@ -28,7 +28,7 @@ def newest_observed(panel: Panel, job: DatasetJob) -> dict[str, dict[str, dateti
     )
     found: dict[str, dict[str, datetime | None]] = {name: {} for name in panel.series}
     for names, observed in parts:
-        for series, rows in zip(panel.series, _newest(observed).tolist(), strict=True):
+        for series, rows in zip(panel.series, newest_rows(observed).tolist(), strict=True):
             times = (None if row < 0 else panel.time(row) for row in rows)
             found[series] |= dict(zip(names, times, strict=True))
     return found
@@ -36,11 +36,11 @@ def newest_observed(panel: Panel, job: DatasetJob) -> dict[str, dict[str, dateti
 
 def observed_until(panel: Panel) -> datetime | None:
     """Return the newest observed time of the series and target that are furthest behind; ``None`` if one never was."""
-    furthest_behind = int(_newest(panel.observed).min())
+    furthest_behind = int(newest_rows(panel.observed).min())
     return None if furthest_behind < 0 else panel.time(furthest_behind)
 
 
-def _newest(observed: Mask) -> np.ndarray:
-    """[S, T, K] -> the last row that was observed, [S, K]; -1 where none was."""
+def newest_rows(observed: Mask) -> np.ndarray:
+    """Return the last row that was observed of [S, T, K], as [S, K]; -1 where none was."""
     rows = observed.shape[1]
     return np.where(observed.any(axis=1), rows - 1 - observed[:, ::-1].argmax(axis=1), -1)

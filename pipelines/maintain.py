@@ -43,9 +43,9 @@ def check_tables(name: str, installation: Installation) -> tuple[Damage, ...]:
 def lost_version(name: str, installation: Installation) -> Damage | None:
     """Return what is wrong if the observations are at an earlier version than a receipt has promised."""
     table = installation.observations(name)
-    promised = max((item.data_version or 0 for item in installation.ledger.receipts(name)), default=0)
+    promised = max((item.data_version or 0 for item in installation.ledger.receipts(name)), default=-1)
     found = table.version if table.exists else -1
-    if found >= promised or not installation.ledger.receipts(name, 1):
+    if found >= promised:
         return None
     told = (
         f"the observations of {name} end at version {found}, but a receipt tells of version {promised}; "

@@ -22,7 +22,7 @@ from forecast.runtime import Manifest, Prediction, ServedModel, load
 from forecast.vocabulary import Fill
 from pipelines.clean import clean
 from pipelines.features import future_covariates, future_names
-from pipelines.freshness import imputed_fraction, observed_until
+from pipelines.freshness import imputed_fraction, newest_rows, observed_until
 
 _LOG = logging.getLogger(__name__)
 
@@ -178,13 +178,11 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
 
 
 def _require_known(future: Array, panel: Panel, job: DatasetJob, first: int) -> None:
-    told = future.copy()
+    told, newest = future.copy(), newest_rows(panel.future_observed)
     for place, name in enumerate(job.future_covariates, start=-len(job.future_covariates)):
         if job.channels[name].fill is Fill.LINEAR:
             # There is nothing behind the newest value to draw a line to: that it goes on must be said in so many words.
-            told[:, panel.future.shape[1] - first :, place] = np.nan
-            ahead = panel.future_observed[:, first:, place][:, ::-1].cumsum(axis=1)[:, ::-1] == 0
-            told[:, : ahead.shape[1], place][ahead[:, : told.shape[1]]] = np.nan
+            told[..., place][first + np.arange(told.shape[1]) > newest[:, place, None]] = np.nan
     for series, channel, count, row in _gaps(told, panel.series, future_names(job)):
         raise DataError(
             "forecast.future_missing",

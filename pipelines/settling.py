@@ -31,13 +31,13 @@ def settle(sieve: Sieve, source: Source) -> pl.DataFrame:
     distinct = shared.filter(pl.struct(names).is_first_distinct())
     repeats = shared.join(distinct.select(_ARRIVAL), on=_ARRIVAL, how="anti")
     one_of_each = _united if source.is_partial else _chosen
-    _, losers = one_of_each(distinct, source.settles)
+    kept, losers = one_of_each(distinct, source.settles)
     sieve.rows = rows
     sieve.rows_where("repeated", _among(repeats), lambda kept, mask: kept.filter(~mask))
     sieve.rows_where("conflicting", _among(losers), lambda kept, _mask: kept)
-    # What was not put aside.
     still = sieve.rows.filter(_among(distinct))
-    kept, losers = one_of_each(still, source.settles)
+    if len(still) < len(distinct):  # some were put aside: they have no part in the others
+        kept, losers = one_of_each(still, source.settles)
     sieve.rows = _sorted(pl.concat([sieve.rows.filter(~_among(shared)), kept])).drop(_ARRIVAL)
     return losers.drop(_ARRIVAL)
 
@@ -63,11 +63,10 @@ def _united(rows: pl.DataFrame, conflicts: Conflicts) -> tuple[pl.DataFrame, pl.
     if VERSION not in columns:
         rows = rows.with_columns(pl.lit(None, pl.Int64).alias(VERSION))
     turn = pl.int_range(pl.len()).over(KEY, order_by=_ARRIVAL)
-    turns = (
-        [rows.filter(turn == number) for number in range(rows.select(turn.max()).item() + 1)] if len(rows) else [rows]
-    )
-    whole, lost = turns[0], [rows.clear()]
-    for part in turns[1:]:
+    most = rows.select(turn.max()).item() or 0
+    whole, lost = rows.filter(turn == 0), [rows.clear()]
+    for number in range(1, most + 1):
+        part = rows.filter(turn == number)
         both = unite(part, whole, channels, conflicts)
         key = list(KEY)
         lost.append(part.join(both.filter(ROWS_LOST).select(key), on=key, how="semi"))

@@ -8,6 +8,7 @@ import polars as pl
 
 from forecast.checks import CHECKS, action
 from forecast.errors import DataError
+from forecast.lake import QUARANTINE
 from forecast.receipts import Finding
 from forecast.vocabulary import Action
 from pipelines.sources import Batch
@@ -16,7 +17,6 @@ ROW = "row"
 FROM = " from"
 """Of several batches together: the name of the one that a row came with."""
 _SHOWN = 3
-_MARK = " wrong"  # no column of a batch has a space in front
 
 Repair = Callable[[pl.DataFrame, pl.Series], pl.DataFrame]
 """Takes the rows and which of them are wrong, gives the mended rows."""
@@ -43,11 +43,11 @@ class Sieve:
         """Let go of the rows as they came: what is put aside from now on is kept as it has become."""
         self._raw = None
 
-    def rows_where(self, name: str, wrong: pl.Expr, repair: Repair | None = None, *, cell: str = "") -> None:
-        """Act on rows for which a condition holds; ``cell`` is the column whose value is shown."""
+    def rows_where(self, name: str, wrong: pl.Expr, repair: Repair | None = None) -> None:
+        """Act on rows for which a condition holds."""
         mask = self.rows.select(wrong.fill_null(value=False)).to_series()
         if mask.any():
-            self._act(name, mask, self._places(self.rows.filter(mask).head(_SHOWN), cell), repair, int(mask.sum()))
+            self._act(name, mask, self._places(self.rows.filter(mask).head(_SHOWN)), repair, int(mask.sum()))
 
     def values_where(self, name: str, wrong: Mapping[str, pl.Expr], mend: Mapping[str, pl.Expr] | None = None) -> None:
         """Act on values for which their channel's condition holds; ``mend`` says what they become, else missing."""
@@ -73,14 +73,12 @@ class Sieve:
         mask = self.rows.select(pl.any_horizontal(list(found.values()))).to_series()
         self._act(name, mask, tuple(places[:_SHOWN]), repair, sum(counts[channel] for channel in found))
 
-    def tell(self, name: str, count: int, first: tuple[str, ...], told: str = "") -> None:
+    def tell(self, name: str, count: int, first: tuple[str, ...]) -> None:
         """Report what concerns no single row; an error if the job file says so."""
         done = action(name, self._chosen)
         if done is Action.REJECT:
-            raise self._error(name, count, first, told)
-        self.findings.append(
-            Finding(code=f"ingest.{name}", action=done, count=count, told=told or CHECKS[name].told, first=first)
-        )
+            raise self._error(name, count, first)
+        self._find(name, done, count, CHECKS[name].told, first)
 
     def _act(self, name: str, mask: pl.Series, first: tuple[str, ...], repair: Repair | None, count: int) -> None:
         done = action(name, self._chosen)
@@ -93,6 +91,9 @@ class Sieve:
         elif done is Action.QUARANTINE:
             self._aside.append(self._as_they_came(self.rows.filter(mask), f"ingest.{name}", told))
             self.rows = self.rows.filter(~mask)
+        self._find(name, done, count, told, first)
+
+    def _find(self, name: str, done: Action, count: int, told: str, first: tuple[str, ...]) -> None:
         self.findings.append(Finding(code=f"ingest.{name}", action=done, count=count, told=told, first=first))
 
     def _as_they_came(self, bad: pl.DataFrame, code: str, reason: str) -> pl.DataFrame:
@@ -107,14 +108,14 @@ class Sieve:
             pl.struct(pl.col(shown).cast(pl.String, strict=False)).struct.json_encode().alias("content"),
         )
 
-    def _error(self, name: str, count: int, first: tuple[str, ...], told: str = "") -> DataError:
+    def _error(self, name: str, count: int, first: tuple[str, ...]) -> DataError:
         return DataError(
             f"ingest.{name}",
-            f"{told or CHECKS[name].told}: {count}, such as {first[0] if first else self.name}",
+            f"{CHECKS[name].told}: {count}, such as {first[0] if first else self.name}",
             f'mend the source, or choose another action for "{name}" under checks in the job file',
         )
 
-    def _places(self, rows: pl.DataFrame, cell: str) -> tuple[str, ...]:
+    def _places(self, rows: pl.DataFrame, cell: str = "") -> tuple[str, ...]:
         if not self._echo:
             return tuple(f"{self.name} row {row} {cell}".rstrip() for row in rows[ROW])
         wanted = [ROW, "series", "time", *([cell] if cell else []), *([FROM] if FROM in rows.columns else [])]
@@ -134,12 +135,6 @@ def _cut(value: object) -> str:
 
 
 ASIDE = pl.Schema(
-    {
-        "row": pl.Int64(),
-        "code": pl.String(),
-        "reason": pl.String(),
-        "series": pl.String(),
-        "time": pl.String(),
-        "content": pl.String(),
-    }
+    {name: dtype for name, dtype in QUARANTINE.items() if name not in {"recorded_at", "source", "digest"}}
 )
+"""What a sieve knows of a row that is put aside: the quarantine's columns but for where and when."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -37,7 +38,7 @@ _BODY = {"requestBody": {"required": True, "content": {media: {} for media in CO
 async def push(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
     """Check rows and merge what is new: pushing the same rows again changes nothing."""
     body = await read_body(request)
-    return await run_sync(_bring_in, body, request.headers.get("content-type", ""), dataset, service)
+    return await run_sync(_receipt, ingest, body, request.headers.get("content-type", ""), dataset, service)
 
 
 @router.post(
@@ -49,7 +50,7 @@ async def push(request: Request, dataset: DatasetDep, service: ServiceDep, _none
 async def check(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
     """Answer the receipt that pushing these rows would give; nothing is written."""
     body = await read_body(request)
-    return await run_sync(_look_at, body, request.headers.get("content-type", ""), dataset, service)
+    return await run_sync(_receipt, validate, body, request.headers.get("content-type", ""), dataset, service)
 
 
 @router.get("/{dataset}/receipts", summary="Receipts of the last ingestions", responses=problems(404, 422, 503))
@@ -60,11 +61,6 @@ async def receipts(
     return await run_sync(service.installation.ledger.receipts, dataset.name, limit)
 
 
-def _bring_in(body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
+def _receipt(take: Callable[..., Receipt], body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
     batch = from_body(body, media, dataset.job, dataset.name)
-    return ingest(dataset.name, service.installation, [batch], echo=False)
-
-
-def _look_at(body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
-    batch = from_body(body, media, dataset.job, dataset.name)
-    return validate(dataset.name, service.installation, [batch], echo=False)
+    return take(dataset.name, service.installation, [batch], echo=False)

@@ -15,10 +15,17 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
 
-from forecast.errors import ConfigError, ForecastError, NotFoundError, StorageError, UnavailableError, nearest
+from forecast.errors import (
+    ConfigError,
+    ForecastError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+    first_line,
+    nearest,
+)
 from forecast.sources import FilesSource
 from forecast.vocabulary import parse_duration
-from pipelines.sources.batch import first_line
 from pipelines.sources.unpacking import too_large
 
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "gs", "az": "az"}

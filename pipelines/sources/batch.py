@@ -11,7 +11,7 @@ from typing import BinaryIO, Self
 
 import polars as pl
 
-from forecast.errors import DataError, ForecastError, nearest
+from forecast.errors import DataError, ForecastError, first_line, nearest
 from forecast.jobs import DatasetJob
 from forecast.sources import SqlSource
 from forecast.vocabulary import Layout
@@ -73,11 +73,6 @@ class Unreadable:
 
     name: str
     error: ForecastError
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says: libraries add pages of advice."""
-    return str(error).partition("\n")[0]
 
 
 def digest_of(frame: pl.DataFrame) -> str:

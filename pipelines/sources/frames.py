@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from forecast.errors import DataError
+from forecast.errors import DataError, first_line
 from forecast.jobs import DatasetJob
 from forecast.vocabulary import Layout
-from pipelines.sources.batch import Batch, digest_of, first_line
+from pipelines.sources.batch import Batch, digest_of
 
 
 def from_frame(frame: Any, job: DatasetJob, name: str) -> Batch:

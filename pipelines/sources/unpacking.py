@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from forecast.errors import DataError
-from pipelines.sources.batch import first_line
+from forecast.errors import DataError, first_line
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _CHUNK = 1 << 20
