@@ -1,0 +1,1 @@
+"""What calibration does to the bands of forecasts."""

@@ -1,0 +1,66 @@
+"""The histories that bands are measured on, each with its job."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from forecast.errors import ForecastError
+from forecast.installation import Installation
+from forecast.jobs import DatasetJob, load_job_file
+from forecast.panel import Panel
+from pipelines.clean import clean
+from pipelines.ingest import ingest
+
+JOBS = Path(__file__).parent / "jobs.toml"
+MADE = "stationary"
+_STEPS = 2 * 365 * 24
+
+
+class NotHereError(Exception):
+    """The data set's file is not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A data set, repaired as for training."""
+
+    job: DatasetJob
+    panel: Panel
+
+
+def read(dataset: str) -> History:
+    """Read a data set of ``jobs.toml``; ETTh1 from where FORECAST_ETTH1 says.
+
+    Raises:
+        NotHereError: there is no such file.
+
+    """
+    job = load_job_file(JOBS).datasets[dataset]
+    if dataset == MADE:
+        return History(job, _made())
+    with tempfile.TemporaryDirectory() as home:
+        shutil.copyfile(JOBS, Path(home) / "forecast.toml")
+        installation = Installation.open(Path(home))
+        try:
+            ingest(dataset, installation)
+        except ForecastError as error:
+            raise NotHereError(str(error)) from error
+        return History(job, clean(installation.observations(dataset).read(), job))
+
+
+def _made() -> Panel:
+    """Make what has one law for all times."""
+    random = np.random.default_rng(0)
+    hour = np.arange(_STEPS)
+    noise = random.normal(size=(2, _STEPS, 2))
+    for step in range(1, _STEPS):
+        noise[:, step] += 0.9 * noise[:, step - 1]
+    pattern = 3 * np.sin(2 * np.pi * (hour[:, None] + np.asarray([0, 4])) / 24)
+    values = 10 + pattern + np.stack([noise[..., 0], np.exp(noise[..., 1] / 4)], axis=-1)
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    observed = np.ones(values.shape, bool)
+    return Panel(("east", "west"), start, timedelta(hours=1), values, np.empty((2, _STEPS, 0)), observed, {})

@@ -1,0 +1,168 @@
+"""Fit one model, then go through the rows behind: calibrate, test on the rows that follow, move on."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.intervals.data import History
+from forecast.calibration import Calibration
+from forecast.evaluation import lead_groups
+from forecast.metrics import observed_mean, pinball
+from forecast.panel import Array, Mask
+from forecast.runtime import ServedModel, load
+from pipelines.calibrate import calibrate
+from pipelines.exporting import about, export
+from pipelines.fitting import fit
+from pipelines.series import fit_scaler
+from pipelines.slices import Slices
+from pipelines.windows import Rows, Windows, cut
+
+STRIDE = 5
+"""Steps between two windows; no divisor of 24, so that all hours of the day are origins."""
+TEST, AFRESH = timedelta(days=21), timedelta(days=7)
+"""Rows that a calibration is tested on, and how often the rolling one is made anew."""
+BANDS = ("none", "calibrated", "rolling")
+"""As the network tells them; calibrated once on the rows before the test, as many as the job keeps for that; calibrated
+every week on as many of the newest residuals, of unfinished windows too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One channel and group of lead times, all tests together."""
+
+    dataset: str
+    model: str
+    bands: str
+    channel: str
+    first_lead: int
+    last_lead: int
+    tests: int
+    coverage: float
+    """Of the band from 10% to 90%, over all tests."""
+    lowest: float
+    """Coverage of the test in which it was lowest."""
+    highest: float
+    pinball: float
+    """In deviations of the fit rows, averaged over the levels and doubled."""
+    wql: float
+    width: float
+    """Of the band, in deviations."""
+
+
+_Test = tuple[Windows, Array]
+"""What was forecast, and the quantiles [N, H, C, Q]."""
+
+
+def measure(dataset: str, history: History, model_name: str) -> list[Row]:
+    """Fit, export and test one model."""
+    job, panel = history.job, history.panel
+    slices = Slices.of(panel, job)
+    scaler = fit_scaler(panel, job, slices.fit)
+    with tempfile.TemporaryDirectory() as scratch:
+        fitted = fit(job, panel, slices, scaler, model_name)
+        told = about(
+            job, scaler, dataset=dataset, model_name=model_name, model_version=model_name, data_version=0,
+            trained_at=datetime.now(UTC), data_digest="", fitted_until=panel.time(slices.validation),
+        )  # fmt: skip
+        bare = Calibration.none(len(job.targets), len(job.quantiles), job.horizon)
+        some = cut(panel, job, slices.validation, slices.validation + 2 * job.horizon)
+        export(fitted.model, Path(scratch) / "model", told, some, calibration=bare)
+        model = load(Path(scratch) / "model")
+        windows = cut(panel, job, slices.validation, panel.steps, STRIDE)
+    origins = np.asarray([panel.index(origin) for origin in windows.origins])
+    before, after, afresh = slices.calibration - slices.validation, TEST // job.step, AFRESH // job.step
+    whole = [
+        (first, first + before, first + before + after)
+        for first in range(slices.validation, panel.steps - before - after + 1, after)
+    ]
+    tests: dict[str, list[_Test]] = {bands: [] for bands in BANDS}
+    for first, last, end in whole:
+        tested = _only(windows, (origins >= last) & (origins + job.horizon <= end))
+        known = _only(windows, (origins >= first) & (origins + job.horizon <= last))
+        once = calibrate(model, known, timedelta(days=1))
+        tests["none"].append((tested, _forecast(model, tested, bare)))
+        tests["calibrated"].append((tested, _forecast(model, tested, once)))
+        begins = np.asarray([panel.index(origin) for origin in tested.origins])
+        rolling = np.empty((*tested.actual.shape, len(job.quantiles)))
+        for now in range(last, end, afresh):
+            week = (begins >= now) & (begins < now + afresh)
+            if week.any():
+                newest = calibrate(model, _known(windows, origins, now - before, now), timedelta(days=1))
+                rolling[week] = _forecast(model, _only(tested, week), newest)
+        tests["rolling"].append((tested, rolling))
+    return [row for bands in BANDS for row in _rows(dataset, model, bands, tests[bands], job.horizons)]
+
+
+def _known(windows: Windows, origins: Rows, first: int, last: int) -> Windows:
+    """Return windows as known at row ``last``: of each only the values from ``first`` on that had come by then."""
+    horizon = windows.actual.shape[1]
+    kept = (origins > first - horizon) & (origins < last)
+    found = _only(windows, kept)
+    rows = origins[kept][:, None] + np.arange(horizon)
+    return replace(found, actual=np.where(((rows >= first) & (rows < last))[..., None], found.actual, np.nan))
+
+
+def _only(windows: Windows, kept: Mask) -> Windows:
+    def some(names: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(name for name, stays in zip(names, kept, strict=True) if stays)
+
+    return Windows(
+        origins=some(windows.origins),
+        series=some(windows.series),
+        targets=windows.targets[kept],
+        past=windows.past[kept],
+        future=windows.future[kept],
+        actual=windows.actual[kept],
+    )
+
+
+def _forecast(model: ServedModel, windows: Windows, calibration: Calibration) -> Array:
+    made = ServedModel(model.manifest.model_copy(update={"calibration": calibration}), model._session)  # noqa: SLF001
+    return made.predict(windows.targets, windows.past, windows.future, windows.series).quantiles
+
+
+def _rows(
+    dataset: str,
+    model: ServedModel,
+    bands: str,
+    tests: Sequence[_Test],
+    horizons: Sequence[int],
+) -> Iterator[Row]:
+    manifest = model.manifest
+    levels = manifest.quantiles
+    low, high = levels.index(0.1), levels.index(0.9)
+    ends = lead_groups(horizons)
+    actual = [windows.actual for windows, _ in tests]
+    scale = [manifest.scaler.deviations(windows.series)[:, None] for windows, _ in tests]
+    inside = [
+        np.where(np.isnan(y), np.nan, (y >= quantiles[..., low]) & (y <= quantiles[..., high]))
+        for y, (_, quantiles) in zip(actual, tests, strict=True)
+    ]
+    losses = [pinball(y, quantiles, levels) for y, (_, quantiles) in zip(actual, tests, strict=True)]
+    widths = [quantiles[..., high] - quantiles[..., low] for _, quantiles in tests]
+    for channel, name in enumerate(manifest.targets):
+        for begin, end in zip((0, *ends[:-1]), ends, strict=True):
+            at = np.s_[:, begin:end, channel]
+            each = [observed_mean(part[at]) for part in inside]
+            magnitude = observed_mean(np.concatenate([np.abs(part[at]) for part in actual]))
+            scaled = [part / by for part, by in zip(losses, scale, strict=True)]
+            yield Row(
+                dataset=dataset,
+                model=manifest.model_name,
+                bands=bands,
+                channel=name,
+                first_lead=begin + 1,
+                last_lead=end,
+                tests=len(tests),
+                coverage=observed_mean(np.concatenate([part[at] for part in inside])),
+                lowest=float(np.nanmin(each)),
+                highest=float(np.nanmax(each)),
+                pinball=observed_mean(np.concatenate([part[at] for part in scaled])),
+                wql=observed_mean(np.concatenate([part[at] for part in losses])) / magnitude,
+                width=observed_mean(np.concatenate([(part / by)[at] for part, by in zip(widths, scale, strict=True)])),
+            )
