@@ -2,7 +2,7 @@
 
 from kernels.errors import KernelError, KernelErrorCode
 from kernels.prob_sparse_attention import prob_sparse_attention, prob_sparse_queries, prob_sparse_route
-from kernels.routing import Route
+from kernels.routing import Route, recorded_routes
 from kernels.selective_scan import selective_scan, selective_scan_bidirectional, selective_scan_route
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "prob_sparse_attention",
     "prob_sparse_queries",
     "prob_sparse_route",
+    "recorded_routes",
     "selective_scan",
     "selective_scan_bidirectional",
     "selective_scan_route",

@@ -16,7 +16,7 @@ from kernels.errors import KernelError, KernelErrorCode
 from kernels.key_sampling import Sampling, draw_keys
 from kernels.precision import working_dtype
 from kernels.prob_sparse_reference import Measure, sample_size
-from kernels.routing import Route, log_once, route_for
+from kernels.routing import Route, route_for, taken
 from kernels.triton_support import refusal
 
 # B batch, H heads, LQ queries, LK keys, D head size, U sampled keys, u selected queries
@@ -53,9 +53,7 @@ def prob_sparse_attention(
         _check_values(query, key, value, keys)
     count = sample_size(query.shape[2], factor)
     divisor = key.shape[2] if measure == "paper" else keys.shape[-1]
-    route = prob_sparse_route(query, key, factor=factor)
-    log_once("prob_sparse_attention", route)
-    if route.path == "export":
+    if torch.compiler.is_exporting():
         return plain.exportable(query, key, value, keys, count=count, causal=causal, divisor=divisor)
     given = (query, key, value, keys, count, causal, divisor)
     if torch.compiler.is_compiling():
@@ -67,7 +65,11 @@ def prob_sparse_attention(
 
 def prob_sparse_route(query: Tensor, key: Tensor, *, factor: int = 5) -> Route:
     """Which implementation a call with these tensors takes, and why."""
-    return route_for(query.device, _refused(query, key, sample_size(query.shape[2], factor)))
+    return _route(query, key, sample_size(query.shape[2], factor))
+
+
+def _route(query: Tensor, key: Tensor, count: int) -> Route:
+    return route_for(query.device, _refused(query, key, count))
 
 
 def prob_sparse_queries(
@@ -115,7 +117,9 @@ class _ProbSparse(torch.autograd.Function):
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, count: int, causal: bool, divisor: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _refused(query, key, count) is None:
+    route = _route(query, key, count)
+    taken("prob_sparse_attention", route)
+    if route.path == "triton":
         from kernels import prob_sparse_triton
 
         return prob_sparse_triton.forward(query, key, value, keys, count=count, causal=causal, divisor=divisor)

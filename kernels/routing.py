@@ -1,6 +1,8 @@
 """Which implementation a call takes, and why: an answer that can be asked for, logged and stored with a run."""
 
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +10,7 @@ import torch
 
 _log = logging.getLogger(__name__)
 _logged: set[tuple[str, str, str]] = set()
+_recorders: list[dict[str, "list[Route]"]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,27 @@ def route_for(device: torch.device, refused: str | None) -> Route:
     return Route("torch", refused)
 
 
-def log_once(op: str, route: Route) -> None:
-    """Log the first call of `op` that takes `route`; silent while a graph is captured, where logging breaks it."""
-    if torch.compiler.is_compiling():
-        return
+def taken(op: str, route: Route) -> None:
+    """Say that a call of `op` takes `route`: logged the first time, kept by every `recorded_routes` that is open.
+
+    To be called where the work is done and not where it is captured: a compiled graph takes its route at run time.
+    """
     seen = (op, route.path, route.reason)
     if seen not in _logged:
         _logged.add(seen)
         _log.info("%s runs on the %s path: %s", op, route.path, route.reason)
+    for recorder in _recorders:
+        routes = recorder.setdefault(op, [])
+        if route not in routes:
+            routes.append(route)
+
+
+@contextmanager
+def recorded_routes() -> Iterator[Mapping[str, list[Route]]]:
+    """Collect the routes that calls take while the body runs: for each op the different ones, in order."""
+    routes: dict[str, list[Route]] = {}
+    _recorders.append(routes)
+    try:
+        yield routes
+    finally:
+        _recorders[:] = [recorder for recorder in _recorders if recorder is not routes]

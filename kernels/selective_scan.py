@@ -14,7 +14,7 @@ from kernels.checks import require_same_device, require_same_kind, require_shape
 from kernels.errors import KernelError, KernelErrorCode
 from kernels.layout import empty_channels_innermost
 from kernels.precision import working_dtype
-from kernels.routing import Route, log_once, route_for
+from kernels.routing import Route, route_for, taken
 from kernels.selective_scan_inputs import ScanInputs
 from kernels.triton_support import refusal
 
@@ -85,9 +85,7 @@ def selective_scan_route(u: Tensor, A: Tensor) -> Route:
 
 
 def _scan(given: ScanInputs) -> tuple[Tensor, Tensor]:
-    route = selective_scan_route(given.u, given.A)
-    log_once("selective_scan", route)
-    if route.path == "export":
+    if torch.compiler.is_exporting():
         return plain.exportable(given, form="unrolled" if given.u.shape[-1] <= _UNROLLED_UP_TO else "prefix")
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given[:8])
     if torch.compiler.is_compiling():
@@ -125,7 +123,9 @@ def _forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     given = ScanInputs(u, delta, A, B, C, D, z, bias, softplus)
-    if _refused(u, A) is None:
+    route = selective_scan_route(u, A)
+    taken("selective_scan", route)
+    if route.path == "triton":
         from kernels import selective_scan_triton as kernel
 
         out, last, states = kernel.forward(given, save=save, by_tile=_by_tile(u))

@@ -11,8 +11,10 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import wraps
 from inspect import signature
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
+from zipfile import ZipFile
 
 import pytorch_lightning as pl
 import torch
@@ -28,6 +30,7 @@ from darts.utils.data.torch_datasets.utils import (
     TorchTrainingSample,
 )
 from darts.utils.serialization import safe_globals
+from darts.utils.serialization.torch import load_ckpt_safely
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW
 
@@ -151,6 +154,18 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip bfloat16's gradients here: Lightning clips none of a fused optimiser, since it may have to unscale them.
+
+        Those of bfloat16 have no scale.
+        """
+        if gradient_clip_val and str(self.trainer.precision) == "bf16-mixed" and gradient_clip_algorithm is None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def _window_shape(self) -> WindowShape:
         def width(feature: str) -> int:
             shape = self.train_sample_shape.get(feature)
@@ -187,6 +202,22 @@ def _known_classes() -> Iterator[None]:
 
     with safe_globals([spec.model_class() for spec in CATALOG.values()]):
         yield
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """Read what Lightning saved of a training, on the CPU and without running any code of the file.
+
+    Raises:
+        OSError, RuntimeError, ValueError, pickle.UnpicklingError: the file cannot be read, is damaged (a check sum of
+            the archive differs), or holds more than numbers and the classes that darts trusts.
+
+    """
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()  # torch itself does not look at the check sums
+    if damaged is not None:
+        raise ValueError(f'the check sum of "{damaged}" differs')
+    content: Mapping[str, Any] = load_ckpt_safely(torch.load, path, map_location="cpu")
+    return content
 
 
 class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is untyped

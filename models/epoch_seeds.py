@@ -22,7 +22,8 @@ class EpochShuffle(RandomSampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        yield from torch.randperm(len(self), generator=_generator(self.seed, self.epoch)).tolist()
+        generator = torch.Generator().manual_seed(_seed(self.seed, self.epoch))
+        yield from torch.randperm(len(self), generator=generator).tolist()
 
 
 class SeededData(TorchDataModule):  # type: ignore[misc]  # darts is untyped
@@ -50,8 +51,8 @@ class SeededEpochs(pl.Callback):
         """Seed at an epoch's first batch: Lightning skips its hook for starting epochs when it resumes at one's end."""
         del pl_module, batch
         if batch_idx == 0:
-            torch.set_rng_state(_generator(self.seed + 1, trainer.current_epoch).get_state())
+            torch.manual_seed(_seed(self.seed + 1, trainer.current_epoch))  # of every device
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 100_003 + epoch)
+def _seed(seed: int, epoch: int) -> int:
+    return seed * 100_003 + epoch
