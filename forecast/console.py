@@ -8,9 +8,10 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,13 +19,12 @@ from rich.table import Table
 from forecast.errors import ForecastError
 from forecast.evaluation import Evidence
 from forecast.jobs import DatasetJob
-from forecast.ledger import Issuance, Run
+from forecast.ledger import Champion, Issuance, Run
 from forecast.metrics import skill
+from forecast.nights import Night
+from forecast.promotion import Verdict
 from forecast.receipts import Finding, Receipt
 from forecast.vocabulary import Action
-
-if TYPE_CHECKING:
-    from pipelines.retrain import Night
 
 OUT = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 ERR = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
@@ -116,6 +116,32 @@ def quarantine_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def print_night(night: Night, job: DatasetJob) -> None:
+    """Say how every model of a night did, which ones a baseline beats, and what was decided and why."""
+    OUT.print(leaderboard(night, job))
+    for sentence in beaten(night):
+        OUT.print(sentence, style="red", markup=False)
+    for model, reason in night.failures.items():
+        OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
+    if night.verdict.comparisons and night.incumbent:
+        OUT.print(_comparisons_table(night.verdict, job))
+    for guard in night.verdict.guards:
+        if not guard.passed:
+            OUT.print(f"guard {guard.name}: {guard.told}", style="red", markup=False)
+    OUT.print(night.verdict.sentence, markup=False, style="bold")
+
+
+def night_document(night: Night) -> dict[str, Any]:
+    """Return a night for machines: its models best first, without the losses of each origin."""
+    return night.model_dump(mode="json", exclude={"candidates", "incumbent"}) | {
+        "leaderboard": [
+            one.model_dump(mode="json", exclude={"group_losses"})
+            | {"pinball": one.pinball, "coverage": one.overall.coverage}
+            for one in night.leaderboard
+        ]
+    }
+
+
 def leaderboard(night: Night, job: DatasetJob) -> Table:
     """Return the scores of a night as a table, best first; a model that loses to a baseline says so in red."""
     rows = night.leaderboard
@@ -125,12 +151,15 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
         f"{night.holdout_from:%Y-%m-%d} to {night.holdout_until:%Y-%m-%d}, "
         "in standard deviations of each channel; ★ is champion",
         title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     table.add_column("pinball", justify="right")
     for horizon in job.horizons:
         table.add_column(f"MAE {horizon}", justify="right")
-    table.add_column(f"covers {rows[0].promised_coverage:.0%}", justify="right")
+    table.add_column("MASE", justify="right")
+    table.add_column(f"covers\n{rows[0].promised_coverage:.0%}", justify="right")
     table.add_column("skill vs\nseasonal\nnaive", justify="right")
     table.add_column("skill vs\nlinear", justify="right")
     for item in rows:
@@ -138,10 +167,51 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
         table.add_row(
             f"[bold green]★ {escape(item.model_version)}[/]" if is_champion else f"  {escape(item.model_version)}",
             f"{item.pinball:.4f}",
-            *[f"{item.mae[horizon]:.3f}" for horizon in job.horizons],
-            f"{item.coverage:.1%}",
+            *[f"{item.by_horizon[horizon].mae:.3f}" for horizon in job.horizons],
+            f"{item.overall.mase:.3f}",
+            f"{item.overall.coverage:.1%}",
             _skill(item.pinball, naive),
             _skill(item.pinball, linear),
+        )
+    return table
+
+
+def beaten(night: Night) -> list[str]:
+    """Name the models that a baseline beats: a linear model is often the better choice."""
+    baselines = [one for one in night.candidates if one.model_name in night.baselines]
+    best = min(baselines, key=lambda one: one.pinball, default=None)
+    if best is None:
+        return []
+    return [
+        f"{one.model_name} does not beat {best.model_name}: its loss is {one.pinball / best.pinball - 1:+.1%}"
+        for one in night.leaderboard
+        if one.model_name not in night.baselines and best.pinball > 0 and one.pinball >= best.pinball
+    ]
+
+
+def _comparisons_table(verdict: Verdict, job: DatasetJob) -> Table:
+    table = Table(title=f"{verdict.challenger} against {verdict.champion}", title_justify="left")
+    table.add_column(f"lead times ({job.frequency} steps)")
+    for name in ("gain", "chance of such a gain", "chance of such a loss"):
+        table.add_column(name, justify="right")
+    for item in verdict.comparisons:
+        chances = ["too few origins" if p is None else f"{p:.3f}" for p in (item.p_better, item.p_worse)]
+        colour = "green" if item.gain >= 0 else "red"
+        table.add_row(f"{item.first} to {item.last}", f"[{colour}]{item.gain:+.1%}[/]", *chances)
+    return table
+
+
+def champions_table(champions: Sequence[Champion]) -> Table:
+    """Return who is and was champion as a table, newest first."""
+    table = Table(title="champions", title_justify="left")
+    for name in ("since", "model version", "why"):
+        table.add_column(name, overflow="fold")
+    for number, champion in enumerate(champions):
+        version = escape(champion.model_version)
+        table.add_row(
+            f"{champion.promoted_at:%Y-%m-%d %H:%M} UTC",
+            f"[bold green]★ {version}[/]" if number == 0 else f"  {version}",
+            escape(champion.verdict),
         )
     return table
 
@@ -185,7 +255,7 @@ def _skill(loss: float, reference: float | None) -> str:
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911  # one line per kind of value
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return _plain(value.model_dump(mode="json"))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -28,6 +28,10 @@ class ForecastError(Exception):
         self.fact = fact
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[ForecastError], tuple[str, str, str]]:
+        """Pickle what the error was made of, so that it comes back whole from another process."""
+        return type(self), (self.code, self.fact, self.remedy)
+
 
 class ConfigError(ForecastError, ValueError):
     """The job file or an option says something that cannot be meant.

@@ -18,6 +18,7 @@ from forecast.checks import mistakes
 from forecast.cron import cron_trigger
 from forecast.errors import ConfigError, NotFoundError, StorageError, nearest
 from forecast.holidays import holiday_calendar
+from forecast.policies import Promotion, Training
 from forecast.sources import ReplaySource, Source
 from forecast.splits import Splits
 from forecast.strict import Strict
@@ -26,23 +27,6 @@ from forecast.vocabulary import Action, Doubled, Horizon, Quantile, Resample, Ro
 RESERVED = frozenset({"series", "time", "month", "version", "row"})
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _CHANNEL = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
-
-
-class Training(Strict):
-    """The budget of one training."""
-
-    max_epochs: int = Field(default=20, ge=1, strict=True)
-    batch_size: int = Field(default=64, ge=1, strict=True)
-    budget: str = "30m"
-    """Wall time that one model may train for; the best weights so far are kept."""
-    patience: int = Field(default=3, ge=1, strict=True)
-    seed: int = Field(default=0, ge=0, strict=True)
-    stride: int = Field(default=1, ge=1, strict=True)
-    """Steps between two training windows: 1 takes every window."""
-    min_gain: float = Field(default=0.01, ge=0, lt=1)
-    """Relative gain on the holdout below which a challenger does not replace the champion."""
-
-    _budget = field_validator("budget")(lambda text: (parse_duration(text), text)[1])
 
 
 class Schedule(Strict):
@@ -99,6 +83,7 @@ class DatasetJob(Strict):
     """Hyperparameters by model name; the model checks them."""
     splits: Splits = Splits()
     training: Training = Training()
+    promotion: Promotion = Promotion()
     schedule: Schedule = Schedule()
     stale_after: str = "24h"
     """Age from which a forecast is called stale."""
@@ -190,7 +175,7 @@ class DatasetJob(Strict):
             message = "statics must have the same names for every series"
             raise ValueError(message)
         for name in self.options:
-            if name not in self.models:
+            if name not in self.contenders:
                 message = f'options are given for "{name}", which is not among models'
                 raise ValueError(message)
         self.splits.check(self)
@@ -215,6 +200,11 @@ class DatasetJob(Strict):
     def future_covariates(self) -> tuple[str, ...]:
         """Names of the covariates known beyond the origin."""
         return tuple(name for name, channel in self.channels.items() if channel.role is Role.FUTURE)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """Names of all models that a night compares: those asked for, and the baselines."""
+        return tuple(dict.fromkeys((*self.models, *self.training.baselines)))
 
     @property
     def resamples(self) -> bool:
@@ -301,7 +291,8 @@ def _told(item: ErrorDetails) -> str:
 def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
     tables: dict[str, type[BaseModel]] = {
-        "channels": Channel, "splits": Splits, "training": Training, "schedule": Schedule,
+        "channels": Channel, "splits": Splits, "training": Training, "promotion": Promotion,
+        "schedule": Schedule,
     }  # fmt: skip
     match location:
         case ():

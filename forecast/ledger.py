@@ -23,12 +23,14 @@ from forecast.ledger_tables import (
     ISSUANCES,
     METADATA,
     MIGRATIONS,
+    NIGHTS,
     RECEIPTS,
     RUNS,
     SCHEMA,
     SCHEMA_VERSION,
     UtcTime,
 )
+from forecast.nights import Night
 from forecast.receipts import Receipt
 
 _BUSY_SECONDS = 10
@@ -211,18 +213,23 @@ class Ledger:
     def promote(self, champion: Champion) -> None:
         """Make a model the champion of its data set; older champions stay as history."""
         with self._transaction() as connection:
-            connection.execute(
-                sa.insert(CHAMPIONS).values({name: getattr(champion, name) for name in Champion.__slots__})
-            )
+            connection.execute(sa.insert(CHAMPIONS).values(_fields(champion)))
 
     def champion(self, dataset: str) -> Champion | None:
         """Return the model that is champion now, if there is one."""
+        return next(iter(self.champions(dataset, limit=1)), None)
+
+    def champions(self, dataset: str, limit: int = 50) -> list[Champion]:
+        """Return who is and who was champion, the newest first; one who came back is there twice."""
         query = (
-            sa.select(CHAMPIONS).where(CHAMPIONS.c.dataset == dataset).order_by(CHAMPIONS.c.sequence.desc()).limit(1)
+            sa.select(CHAMPIONS)
+            .where(CHAMPIONS.c.dataset == dataset)
+            .order_by(CHAMPIONS.c.sequence.desc())
+            .limit(limit)
         )
         with self._transaction() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else Champion(**{key: value for key, value in row.items() if key != "sequence"})
+            rows = connection.execute(query).mappings().all()
+        return [Champion(**{key: value for key, value in row.items() if key != "sequence"}) for row in rows]
 
     def champion_folders(self, dataset: str) -> frozenset[str]:
         """Return the folders of all models that are or were champion."""
@@ -260,6 +267,39 @@ class Ledger:
         )
         with self._transaction() as connection:
             return [_issuance(row) for row in connection.execute(query).mappings()]
+
+    def first_issuance(self, dataset: str, model_version: str) -> Issuance | None:
+        """Return the first forecast that was issued with a model."""
+        query = (
+            sa.select(ISSUANCES)
+            .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.model_version == model_version)
+            .order_by(ISSUANCES.c.sequence)
+            .limit(1)
+        )
+        with self._transaction() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _issuance(row)
+
+    # --- nights -----------------------------------------------------------------------------------------------------
+
+    def keep_night(self, night: Night, promoted: Champion | None = None) -> None:
+        """Keep what a night compared and decided, and make the promoted model champion: both or neither."""
+        row = {"dataset": night.dataset, "recorded_at": night.recorded_at, "document": night.model_dump_json()}
+        with self._transaction() as connection:
+            connection.execute(sa.insert(NIGHTS).values(row))
+            if promoted is not None:
+                connection.execute(sa.insert(CHAMPIONS).values(_fields(promoted)))
+
+    def nights(self, dataset: str, limit: int = 1) -> list[Night]:
+        """Return the latest nights of a data set, newest first."""
+        query = (
+            sa.select(NIGHTS.c.document)
+            .where(NIGHTS.c.dataset == dataset)
+            .order_by(NIGHTS.c.sequence.desc())
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [Night.model_validate_json(text) for text in connection.execute(query).scalars()]
 
     # --- receipts ---------------------------------------------------------------------------------------------------
 
@@ -354,6 +394,10 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _fields(champion: Champion) -> dict[str, Any]:
+    return {name: getattr(champion, name) for name in Champion.__slots__}
 
 
 def _run(row: RowMapping) -> Run:

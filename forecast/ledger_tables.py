@@ -88,8 +88,18 @@ RECEIPTS = sa.Table(
 )
 """One row per ingestion; the document is a :class:`forecast.receipts.Receipt` as JSON."""
 
+NIGHTS = sa.Table(
+    "nights",
+    METADATA,
+    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("dataset", sa.String(64), nullable=False, index=True),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+"""One row per night that compared models; the document is a :class:`forecast.nights.Night` as JSON."""
+
 SCHEMA = sa.Table("ledger_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""
 
 CLOCKS = sa.Table(
@@ -101,6 +111,6 @@ CLOCKS = sa.Table(
 )
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
-    {1: ("ALTER TABLE issuances ADD COLUMN newest_observed TIMESTAMP",)}
+    {1: ("ALTER TABLE issuances ADD COLUMN newest_observed TIMESTAMP",), 2: ()}
 )
 """By schema version: what leads to the next one, beside tables that are new."""

@@ -29,17 +29,26 @@ def mean_squared_error(actual: Array, predicted: Array) -> float:
     return observed_mean((actual - predicted) ** 2)
 
 
-def pinball(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
-    """Return the quantile loss, averaged over the levels and doubled: [..., Q] -> [...].
+def pinball_by_level(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
+    """Return the doubled quantile loss of each level: [...], [..., Q] -> [..., Q].
 
-    Doubled, the loss at the median is the absolute error, and with more and more levels it becomes the CRPS.
+    Doubled, the loss at the median is the absolute error, and the mean over more and more levels becomes the CRPS.
+
+    >>> pinball_by_level(np.array(3.0), np.array([1.0, 3.5]), [0.5, 0.75]).tolist()
+    [2.0, 0.25]
+    """
+    error = actual[..., None] - quantiles
+    level = np.asarray(levels)
+    return np.asarray(2.0 * np.maximum(level * error, (level - 1.0) * error))
+
+
+def pinball(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
+    """Return :func:`pinball_by_level` averaged over the levels: [..., Q] -> [...].
 
     >>> float(pinball(np.array(3.0), np.array([1.0]), [0.5]))
     2.0
     """
-    error = actual[..., None] - quantiles
-    level = np.asarray(levels)
-    return np.asarray(2.0 * np.maximum(level * error, (level - 1.0) * error).mean(axis=-1))
+    return np.asarray(pinball_by_level(actual, quantiles, levels).mean(axis=-1))
 
 
 def coverage(actual: Array, lower: Array, upper: Array) -> float:

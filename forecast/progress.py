@@ -21,6 +21,23 @@ class Step:
     def note(self, text: str) -> None:
         """Say in a few words how the work stands."""
 
+    def part(self, first: float, last: float) -> Step:
+        """Return a step for a part of the work, from one fraction of the whole to another."""
+        return _Part(self, first, last)
+
+
+class _Part(Step):
+    def __init__(self, whole: Step, first: float, last: float) -> None:
+        self._whole = whole
+        self._first = first
+        self._last = last
+
+    def reach(self, fraction: float) -> None:
+        self._whole.reach(self._first + fraction * (self._last - self._first))
+
+    def note(self, text: str) -> None:
+        self._whole.note(text)
+
 
 class Reporter:
     """Shows steps on a console: a bar each where it is a terminal, else a line at the start and every ten seconds."""

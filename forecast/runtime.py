@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from forecast.calibration import Calibration, scales
 from forecast.durability import flush
 from forecast.errors import DataError, NotFoundError, StorageError
 from forecast.panel import Array
@@ -25,39 +26,10 @@ from forecast.strict import Strict
 MANIFEST = "manifest.json"
 NETWORK = "model.onnx"
 GOLDEN = "golden.npz"
+WEIGHTS = "weights.safetensors"
+EVALUATED = "evaluated"
 _BATCH = 256
 _TOLERANCE = 1e-4
-
-
-class Calibration(Strict):
-    """What is added to the network's scaled output so that its quantiles cover what they promise.
-
-    For each group of lead times, channel and level: the level's own quantile of (actual - predicted quantile) on the
-    calibration rows, as in conformalised quantile regression (Romano, Patterson, Candes 2019) with one-sided levels. A
-    model that tells one value for all levels gets its band from its residuals by the same rule.
-    """
-
-    group: int
-    """Lead times in one group."""
-    quantile_offsets: tuple[tuple[tuple[float, ...], ...], ...]
-    """[groups, C, Q]"""
-    mean_offsets: tuple[tuple[float, ...], ...]
-    """[groups, C]: mean of (actual - predicted median)."""
-
-    @classmethod
-    def none(cls, channels: int, levels: int, horizon: int) -> Self:
-        """Return offsets of zero: the network's output as it is."""
-        return cls(
-            group=horizon,
-            quantile_offsets=((tuple(0.0 for _ in range(levels)),) * channels,),
-            mean_offsets=(tuple(0.0 for _ in range(channels)),),
-        )
-
-    def apply(self, quantiles: Array, median: int) -> tuple[Array, Array]:
-        """[B, H, C, Q] -> (mean [B, H, C], quantiles [B, H, C, Q], ascending)."""
-        groups = np.minimum(np.arange(quantiles.shape[1]) // self.group, len(self.quantile_offsets) - 1)
-        mean = quantiles[..., median] + np.asarray(self.mean_offsets)[groups]
-        return mean, np.sort(quantiles + np.asarray(self.quantile_offsets)[groups], axis=-1)
 
 
 class Manifest(Strict):
@@ -87,8 +59,16 @@ class Manifest(Strict):
     """SHA-256 of the cleaned values the model was trained from."""
     fitted_until: datetime
     """No row from this time on was fitted on."""
+    onnx_difference: float = 0.0
+    """Largest difference between ONNX Runtime and torch that was seen at the export, in deviations."""
+    refitted: bool = False
+    """Whether the network was fitted again on all rows, up to ``fitted_until``, after another one was scored."""
     network_digest: str
     golden_digest: str
+    weights_digest: str = ""
+    """Of the weights that a later training may start from; empty if there are none."""
+    evaluated_digest: str = ""
+    """Of the manifest of the network that was scored, if this one was fitted again on all rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,41 +99,36 @@ class ServedModel:
         output: NDArray[np.float32] = self._session.run(None, dict(feeds))[0]
         return output
 
-    def example(self) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-        """Return inputs of the right names and shapes, all zero, and the network's answer to them."""
-        manifest = self.manifest
-        sizes = {
-            "past_target": (manifest.lookback, len(manifest.targets)),
-            "past_covariates": (manifest.lookback, len(manifest.past)),
-            "historic_future_covariates": (manifest.lookback, len(manifest.future)),
-            "future_covariates": (manifest.horizon, len(manifest.future)),
-            "static_covariates": (1, len(manifest.statics)),
-        }
-        inputs = {name: np.zeros((1, *sizes[name]), np.float32) for name in self.inputs}
-        return inputs, self.run(inputs)
+    def scales(self, targets: Array, series: Sequence[str], steps: int) -> Array:
+        """Return how wide bands are in so many steps behind a look-back [B, L, C], up to a factor: [B, steps, C].
 
-    def predict(self, targets: Array, past: Array, future: Array, series: Sequence[str]) -> Prediction:
+        Raises ``forecast.unknown_series``.
+        """
+        self._require(series)
+        lookback = self.manifest.scaler.scale_targets(targets, series)
+        return scales(lookback, steps, self.manifest.calibration.period)
+
+    def predict(
+        self, targets: Array, past: Array, future: Array, series: Sequence[str], scale: Array | None = None
+    ) -> Prediction:
         """Forecast a batch of windows.
 
         ``targets`` [B, L, C], ``past`` [B, L, P] and ``future`` [B, L + H, F] in original units, ``series`` the name of
-        each window's series, whose static covariates the manifest knows.
+        each window's series, whose static covariates the manifest knows. ``scale`` [B, H, C] is what :meth:`scales`
+        says of the last real look-back, where ``targets`` has forecasts among it.
 
         Raises ``forecast.unknown_series`` for a series the model never saw, and ``forecast.not_finite`` if a window or
         the output is not finite.
         """
-        for name in series:
-            if name not in self.manifest.scaler.targets:
-                raise DataError(
-                    "forecast.unknown_series",
-                    f'model {self.manifest.model_version} was not trained on series "{name}"',
-                    "retrain the data set",
-                )
+        self._require(series)
         means, deviations = (
             self.manifest.scaler.means(series)[:, None],
             self.manifest.scaler.deviations(series)[:, None],
         )
         scaled = self.scaled_quantiles(targets, past, future, series)
-        mean, quantiles = self.manifest.calibration.apply(scaled, self.median)
+        if scale is None:
+            scale = self.scales(targets, series, self.manifest.horizon)
+        mean, quantiles = self.manifest.calibration.apply(scaled, self.median, scale)
         mean = mean * deviations + means
         quantiles = quantiles * deviations[..., None] + means[..., None]
         for number, (lower, upper) in enumerate(zip(self.manifest.lower, self.manifest.upper, strict=True)):
@@ -161,19 +136,18 @@ class ServedModel:
             quantiles[..., number, :] = np.clip(quantiles[..., number, :], lower, upper)
         return Prediction(mean, quantiles)
 
+    def _require(self, series: Sequence[str]) -> None:
+        for name in series:
+            if name not in self.manifest.scaler.targets:
+                raise DataError(
+                    "forecast.unknown_series",
+                    f'model {self.manifest.model_version} was not trained on series "{name}"',
+                    "retrain the data set",
+                )
+
     def scaled_quantiles(self, targets: Array, past: Array, future: Array, series: Sequence[str]) -> Array:
         """Return the network's own output, scaled and uncalibrated: [B, H, C, Q]."""
-        manifest = self.manifest
-        scaler = manifest.scaler
-        known = scaler.scale_future(future, series)
-        arrays = {
-            "past_target": scaler.scale_targets(targets, series),
-            "past_covariates": scaler.scale_past(past, series),
-            "historic_future_covariates": known[:, : manifest.lookback],
-            "future_covariates": known[:, manifest.lookback :],
-            "static_covariates": np.asarray([[scaler.statics.get(name, ())] for name in series]),
-        }
-        feeds = {name: arrays[name].astype(np.float32) for name in self.inputs}
+        feeds = self.feeds(targets, past, future, series)
         outputs = [
             self.run({name: values[begin : begin + _BATCH] for name, values in feeds.items()})
             for begin in range(0, len(targets), _BATCH)
@@ -185,7 +159,22 @@ class ServedModel:
                 "a look-back window or its forecast has values that are not finite",
                 "see the gaps in the ingestion's receipt",
             )
-        return np.broadcast_to(output, (*output.shape[:3], len(manifest.quantiles)))
+        return np.broadcast_to(output, (*output.shape[:3], len(self.manifest.quantiles)))
+
+    def feeds(
+        self, targets: Array, past: Array, future: Array, series: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return windows as the bare network takes them: scaled, named as in ``inputs``."""
+        manifest, scaler = self.manifest, self.manifest.scaler
+        known = scaler.scale_future(future, series)
+        arrays = {
+            "past_target": scaler.scale_targets(targets, series),
+            "past_covariates": scaler.scale_past(past, series),
+            "historic_future_covariates": known[:, : manifest.lookback],
+            "future_covariates": known[:, manifest.lookback :],
+            "static_covariates": np.asarray([[scaler.statics.get(name, ())] for name in series]),
+        }
+        return {name: arrays[name].astype(np.float32) for name in self.inputs}
 
 
 def load(folder: Path, digest: str | None = None) -> ServedModel:
@@ -221,18 +210,40 @@ def load(folder: Path, digest: str | None = None) -> ServedModel:
     return model
 
 
-def store(folder: Path, network: Path, golden: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> Manifest:
-    """Write a model folder completely or not at all; ``manifest`` lacks only the digests, which are computed here."""
+def load_evaluated(folder: Path, digest: str | None = None) -> ServedModel:
+    """Load the network that a model was promoted for: the model itself, or the one before it was refitted."""
+    model = load(folder, digest)
+    return load(folder / EVALUATED, model.manifest.evaluated_digest) if model.manifest.refitted else model
+
+
+def store(
+    folder: Path,
+    network: Path,
+    golden: Mapping[str, NDArray[Any]],
+    manifest: Mapping[str, Any],
+    *,
+    weights: Path | None = None,
+    evaluated: Path | None = None,
+) -> Manifest:
+    """Write a model folder completely or not at all; ``manifest`` lacks only the digests, which are computed here.
+
+    ``weights`` is what later trainings may start from, ``evaluated`` the folder of the model that was scored.
+    """
     half_made = folder.parent / f".half-made-{uuid.uuid4().hex}"
     try:
         half_made.mkdir(parents=True)
         shutil.copyfile(network, half_made / NETWORK)
         np.savez(half_made / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types its keywords as a flag
-        made = Manifest.model_validate(
-            {**manifest, "network_digest": sha256(half_made / NETWORK), "golden_digest": sha256(half_made / GOLDEN)}
-        )
+        digests = {"network_digest": sha256(half_made / NETWORK), "golden_digest": sha256(half_made / GOLDEN)}
+        if weights is not None:
+            shutil.copyfile(weights, half_made / WEIGHTS)
+            digests["weights_digest"] = sha256(half_made / WEIGHTS)
+        if evaluated is not None:
+            shutil.copytree(evaluated, half_made / EVALUATED)
+            digests["evaluated_digest"] = manifest_digest(half_made / EVALUATED)
+        made = Manifest.model_validate({**manifest, **digests})
         (half_made / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
-        for target in (*half_made.iterdir(), half_made):
+        for target in (*half_made.rglob("*"), half_made):
             flush(target)
         if folder.exists():  # never in the way of a model that is there: it may be the champion
             raise StorageError(

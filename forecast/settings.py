@@ -40,6 +40,11 @@ class Home:
         return self.path / "models"
 
     @property
+    def checkpoints(self) -> Path:
+        """What trainings that were interrupted go on from, by data set."""
+        return self.path / "checkpoints"
+
+    @property
     def logs(self) -> Path:
         """One text file per run of a job."""
         return self.path / "logs"

@@ -10,10 +10,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +26,12 @@ import pytest
 if TYPE_CHECKING:
     import polars as pl
 
+    from forecast.evaluation import Evidence
     from forecast.installation import Installation
     from forecast.jobs import DatasetJob
     from forecast.runtime import Manifest
+    from forecast.settings import Home
+    from forecast.supervisor import Supervisor
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 SERIES = ("east", "west")
@@ -239,7 +245,8 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
     """Store a repeat-last model for a job as a folder, with a golden example, as training does."""
     import numpy as np
 
-    from forecast.runtime import Calibration, Manifest, Scaler, ServedModel, session, store
+    from forecast.calibration import Calibration
+    from forecast.runtime import Manifest, Scaler, ServedModel, session, store
     from pipelines.features import FUTURE_FEATURES
 
     def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
@@ -344,3 +351,107 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def make_evidence() -> Callable[..., Evidence]:
+    """Make evidence by scoring forecasts that are off by ``error`` deviations, on 200 origins an hour apart."""
+    import numpy as np
+
+    from forecast.evaluation import Backtest, score
+    from forecast.rehearsal import Rehearsal
+
+    def make(
+        version: str = "v1",
+        error: float = 1.0,
+        *,
+        noise: float = 0.3,
+        seed: int = 0,
+        width: float = 2.2,
+        origins: int = 200,
+        horizons: Sequence[int] = (2, 4),
+        channels: Mapping[str, float] | None = None,
+        digest: str = "same",
+        **rehearsal: Any,
+    ) -> Evidence:
+        random = np.random.default_rng(seed)
+        factors = np.asarray(list((channels or {"load": 1.0, "price": 1.0}).values()))
+        shape = (origins, horizons[-1], len(factors))
+        actual = np.random.default_rng(1).normal(size=shape)
+        median = actual + factors * error * (1 + noise * random.normal(size=(origins, 1, 1)))
+        half = width * error * factors
+        result = Backtest(
+            origins=tuple(EPOCH + timedelta(hours=hour) for hour in range(origins)),
+            series=("east",) * origins,
+            actual=actual,
+            mean=median,
+            quantiles=np.stack([median - half, median, median + half], axis=-1),
+            levels=(0.1, 0.5, 0.9),
+            deviations=np.ones((origins, len(factors))),
+            naive_errors=np.ones((origins, len(factors))),
+        )
+        seen: dict[str, Any] = {"latency_ms": 1.0, "size_mb": 1.0, "not_finite_on": (), "onnx_difference": 1e-6}
+        return score(
+            version.partition("-")[0], version, digest, result, tuple(channels or ("load", "price")), tuple(horizons),
+            Rehearsal(**seen | rehearsal),
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database without any run, to be copied: MLflow takes seconds to make one."""
+    from forecast.registry import Registry
+    from forecast.settings import Home
+
+    folder = tmp_path_factory.mktemp("tracking")
+    Registry(Home(folder))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def tracking_server(tracking_database: Path) -> Callable[[Path], AbstractContextManager[tuple[str, Supervisor]]]:
+    """Run MLflow's own server in a folder, which keeps artifacts where it likes: its address, and what can stop it."""
+    from forecast.supervisor import Member, Supervisor
+
+    @contextmanager
+    def serving(folder: Path) -> Iterator[tuple[str, Supervisor]]:
+        shutil.copyfile(tracking_database, folder / "mlflow.db")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination", f"{folder}/artifacts", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1",
+        ]  # fmt: skip
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with Supervisor([Member("mlflow", command, f"{url}/health", quiet)], folder) as supervisor:
+            supervisor.wait_until_ready()
+            yield url, supervisor
+
+    return serving
+
+
+@pytest.fixture(scope="session")
+def tracking_url(
+    tmp_path_factory: pytest.TempPathFactory,
+    tracking_server: Callable[[Path], AbstractContextManager[tuple[str, Supervisor]]],
+) -> Iterator[str]:
+    """The address of an MLflow server that all tests share."""
+    with tracking_server(tmp_path_factory.mktemp("server")) as (url, _):
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def tracking_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home whose runs are tracked in its own file, and one whose runs are by a server."""
+    from forecast.settings import Home
+
+    if request.param == "server":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("tracking_url"))
+    else:
+        shutil.copyfile(request.getfixturevalue("tracking_database"), tmp_path / "mlflow.db")
+    return Home(tmp_path)

@@ -71,7 +71,7 @@ MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
     ("splits.holdout", "23h", ("datasets.tiny", "splits.holdout", "shorter than the longest horizon")),
     ("training.budgt", "3s", ("datasets.tiny.training.budgt", 'did you mean "budget"?')),
     ("training.budget", "0s", ("datasets.tiny.training.budget", "is not a duration")),
-    ("training.min_gain", 1, ("datasets.tiny.training.min_gain", "less than 1")),
+    ("promotion.min_gain", 1, ("datasets.tiny.promotion.min_gain", "less than 1")),
     ("schedule.nightly", "0 0 * * *", ("datasets.tiny.schedule.nightly", "refresh")),
     ("schedule.refresh", "0 25 * * *", ("datasets.tiny.schedule.refresh", "25")),
     ("schedule.retrain", "every day", ("datasets.tiny.schedule.retrain", "fields")),

@@ -7,45 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
+from forecast.calibration import Calibration
 from forecast.errors import DataError, NotFoundError, StorageError
 from forecast.jobs import DatasetJob
-from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Calibration, Manifest, load, sha256
+from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Manifest, load, sha256
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")
 MakeModel = Callable[..., Manifest]
 MakeWindows = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-# --- calibration ------------------------------------------------------------------------------------------------------
-
-
-def test_without_calibration_the_median_is_the_mean_and_nothing_changes() -> None:
-    quantiles = np.sort(np.random.default_rng(0).normal(size=(2, 7, 3, 5)), axis=-1)
-    mean, same = Calibration.none(3, 5, 7).apply(quantiles, 2)
-    assert np.array_equal(same, quantiles)
-    assert np.array_equal(mean, quantiles[..., 2])
-
-
-@given(
-    hnp.arrays(float, (2, 10, 1, 3), elements=st.floats(-100, 100)),
-    hnp.arrays(float, (3, 1, 3), elements=st.floats(-100, 100)),
-)
-def test_quantiles_never_cross_whatever_the_network_and_the_offsets_say(raw: np.ndarray, offsets: np.ndarray) -> None:
-    calibration = Calibration(group=4, quantile_offsets=offsets.tolist(), mean_offsets=((0.0,),) * 3)
-    _, quantiles = calibration.apply(raw, 1)
-    assert (np.diff(quantiles, axis=-1) >= 0).all()
-
-
-def test_each_group_of_lead_times_has_its_own_offsets_and_the_last_reaches_to_the_end() -> None:
-    calibration = Calibration(group=2, quantile_offsets=(((1.0,),), ((10.0,),)), mean_offsets=((2.0,), (20.0,)))
-    mean, quantiles = calibration.apply(np.zeros((1, 6, 1, 1)), 0)
-    assert quantiles[0, :, 0, 0].tolist() == [1, 1, 10, 10, 10, 10]
-    assert mean[0, :, 0].tolist() == [2, 2, 20, 20, 20, 20]
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""Is one model better than another, or was it luck? A paired test on the losses of the same origins.
+
+The test of Diebold and Mariano (1995): the mean difference of the losses over its standard error. Forecasts of
+neighbouring origins cover the same hours, so their losses are alike, and the standard error must count that in: its
+variance is a sum of autocovariances with Bartlett's weights (Newey and West 1987) over twice as many origins as
+overlap. Where that is a large part of all origins the statistic is far from normal; its distribution is taken as it is
+for a bandwidth that is a fixed share of the sample (Kiefer and Vogelsang 2005), here by simulation.
+
+Measured on moving averages of white noise, equally good models and a nominal 10%: 12% are called better with 500
+origins of which 24 overlap, 16% with 169 of which 24 overlap; but 28% where 168 of 169 overlap, whatever the bandwidth.
+So nothing is tested where more than half of the origins overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from forecast.panel import Array
+
+LEAST = 8
+"""Origins below which nothing is tested."""
+_SIMULATED = 20_000
+_LONGEST = 256  # origins of a simulated sample: beyond, only the share of the bandwidth matters
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """The mean difference of two models' losses, and what it would be worth if they were equally good."""
+
+    mean: float
+    """Of (first - second): negative where the first is better."""
+    statistic: float
+    """The mean over its standard error."""
+    p_lower: float
+    """Probability of a statistic as low as this, or lower, if both were equally good."""
+    p_higher: float
+    """Probability of one as high, or higher."""
+
+
+def paired_test(first: ArrayLike, second: ArrayLike, overlap: int) -> PairedTest | None:
+    """Test losses [O] of two models at the same origins in time order.
+
+    ``overlap``: number of neighbouring origins whose forecasts share a step. ``None`` if there are fewer than ``LEAST``
+    origins or fewer than two that do not overlap.
+    """
+    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    count = len(difference)
+    if count < max(LEAST, 2 * overlap):
+        return None
+    bandwidth = min(2 * max(overlap, 1), count) if overlap > 1 else 1
+    mean = float(difference.mean())
+    (variance,) = _long_run_variance(difference[None], bandwidth)
+    if variance <= (1e-12 * np.abs(difference).max()) ** 2:  # the same difference everywhere
+        statistic = 0.0 if mean == 0 else float(np.copysign(np.inf, mean))
+    else:
+        statistic = mean / float(np.sqrt(variance / count))
+    size = min(count, _LONGEST)
+    null = _null(size, max(round(bandwidth * size / count), 1))
+    # Counted with what was seen itself: a simulation cannot say that something never happens.
+    lower = (np.searchsorted(null, statistic, side="right") + 1) / (len(null) + 1)
+    higher = (len(null) - np.searchsorted(null, statistic, side="left") + 1) / (len(null) + 1)
+    return PairedTest(mean, statistic, float(min(lower, 1.0)), float(min(higher, 1.0)))
+
+
+def _long_run_variance(values: Array, bandwidth: int) -> Array:
+    """[R, O] -> [R], with Bartlett's weights: never negative."""
+    count = values.shape[1]
+    centred = values - values.mean(axis=1, keepdims=True)
+    spectrum = np.abs(np.fft.rfft(centred, 2 * count, axis=1)) ** 2
+    autocovariances = np.fft.irfft(spectrum, 2 * count, axis=1)[:, :bandwidth] / count
+    weights = 2.0 * (1.0 - np.arange(bandwidth) / bandwidth)
+    weights[0] = 1.0
+    return np.asarray(autocovariances @ weights)
+
+
+@lru_cache(maxsize=32)
+def _null(count: int, bandwidth: int) -> Array:
+    """Return what the statistic is where nothing but chance tells two models apart, ascending."""
+    random = np.random.default_rng(0)
+    statistics = []
+    for _ in range(_SIMULATED // 1000):
+        sample = random.standard_normal((1000, count))
+        variance = np.maximum(_long_run_variance(sample, bandwidth), np.finfo(float).tiny)
+        statistics.append(sample.mean(axis=1) / np.sqrt(variance / count))
+    one_side = np.concatenate(statistics)
+    return np.sort(np.concatenate([one_side, -one_side]))  # it is symmetric

@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from forecast.console import beaten, leaderboard, night_document
+from forecast.evaluation import Evidence
+from forecast.installation import Installation
+from forecast.jobs import DatasetJob
+from forecast.ledger import Champion, Ledger
+from forecast.nights import Night, judged
+from forecast.policies import Promotion
+
+Make = Callable[..., Evidence]
+POLICY = Promotion(max_coverage_error=1.0)
+NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def make_night(make_evidence: Make) -> Callable[..., Night]:
+    def make(*candidates: Evidence, incumbent: Evidence | None = None, **fields: Any) -> Night:
+        scored = candidates or (make_evidence("linear-1", 1.0), make_evidence("itransformer-1", 0.6))
+        verdict = judged(scored, incumbent, POLICY, "")
+        night = {
+            "dataset": "tiny", "recorded_at": NOW, "data_version": 3, "data_digest": "d", "holdout_from": NOW,
+            "holdout_until": NOW, "origins": 200, "candidates": scored, "incumbent": incumbent,
+            "baselines": ("seasonal_naive", "linear"), "policy": POLICY, "unfit": "", "verdict": verdict,
+            "champion": verdict.challenger, "tracking_run": "run",
+        }  # fmt: skip
+        return Night(**night | fields)
+
+    return make
+
+
+def champion(version: str) -> Champion:
+    return Champion("tiny", version.partition("-")[0], version, f"tiny/{version}", "digest", NOW, "it won")
+
+
+def test_a_night_is_decided_again_as_it_was(make_night: Callable[..., Night], make_evidence: Make) -> None:
+    night = make_night(make_evidence("a", 0.97, noise=1.0, seed=3), incumbent=make_evidence("b", noise=1.0, seed=4))
+    stored = Night.model_validate_json(night.model_dump_json())
+    assert stored == night
+    assert stored.decided_again() == night.verdict
+
+
+def test_changed_numbers_are_seen(make_night: Callable[..., Night], make_evidence: Make) -> None:
+    night = make_night(make_evidence("a", 0.9), incumbent=make_evidence("b"))
+    better = night.model_copy(update={"candidates": (make_evidence("a", 0.8),)})
+    assert better.decided_again() != night.verdict
+
+
+def test_the_leaderboard_is_sorted_and_holds_the_incumbent(
+    make_night: Callable[..., Night], make_evidence: Make
+) -> None:
+    night = make_night(make_evidence("c", 1.5), make_evidence("a", 0.5), incumbent=make_evidence("b"))
+    assert [one.model_version for one in night.leaderboard] == ["a", "b", "c"]
+
+
+def test_a_model_that_no_baseline_beats_is_not_named(make_night: Callable[..., Night], make_evidence: Make) -> None:
+    assert beaten(make_night()) == []
+    (told,) = beaten(make_night(make_evidence("linear-1", 0.5), make_evidence("informer-1", 1.0)))
+    assert "informer does not beat linear" in told
+    assert "+100.0%" in told
+
+
+def test_the_table_has_every_model_and_marks_the_champion(
+    make_night: Callable[..., Night], job_with: Callable[..., DatasetJob]
+) -> None:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(leaderboard(make_night(), job_with(horizons=[2, 4])))
+    text = capture.get()
+    assert "★ itransformer-1" in text
+    assert "  linear-1" in text
+    assert "MASE" in text
+
+
+def test_a_night_for_machines_is_flat_and_without_the_losses_of_each_origin(make_night: Callable[..., Night]) -> None:
+    document = night_document(make_night())
+    first, second = document["leaderboard"]
+    assert first["model_name"] == "itransformer"
+    assert first["pinball"] < second["pinball"]
+    assert "group_losses" not in first
+    assert "candidates" not in document
+
+
+def test_a_night_and_its_champion_are_kept_together(
+    make_home: Callable[..., Installation], make_night: Callable[..., Night]
+) -> None:
+    ledger: Ledger = make_home().ledger
+    ledger.keep_night(make_night(tracking_run="first"))
+    assert ledger.champion("tiny") is None
+    ledger.keep_night(make_night(tracking_run="second"), champion("itransformer-1"))
+    assert [night.tracking_run for night in ledger.nights("tiny", 5)] == ["second", "first"]
+    assert ledger.champion("tiny") == champion("itransformer-1")
+    assert ledger.nights("other") == []
+
+
+def test_all_champions_are_told_newest_first(make_home: Callable[..., Installation]) -> None:
+    ledger = make_home().ledger
+    for version in ("a", "b", "a"):
+        ledger.promote(champion(version))
+    assert [one.model_version for one in ledger.champions("tiny")] == ["a", "b", "a"]
+    assert [one.model_version for one in ledger.champions("tiny", limit=1)] == ["a"]
