@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
+import numpy as np
 import plotly.graph_objects as go
 
 BAND = "rgba(0, 114, 178, 0.22)"  # Okabe and Ito's palette: told apart with any colour vision
 LINE = "#0072B2"
 HISTORY = "#4D4D4D"
 ACTUAL = "#D55E00"
+QUIET = "#B3B3B3"
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+_DASHES = ("solid", "dash", "dot")
 
 
 def fan(
@@ -58,33 +63,72 @@ def fan(
         )  # fmt: skip
     if len(times):
         figure.add_vline(x=times[0], line={"width": 1, "dash": "dot", "color": HISTORY})
-    return _dressed(figure, title, unit)
+    return dressed(figure, title, unit)
 
 
 def by_lead(title: str, unit: str, curves: Mapping[str, Sequence[float]]) -> go.Figure:
     """Draw a loss against lead time, one curve per model."""
     figure = go.Figure()
     for number, (name, values) in enumerate(curves.items()):
-        colour = _PALETTE[number % len(_PALETTE)]
         figure.add_scatter(
-            x=list(range(1, len(values) + 1)), y=list(values), name=name, mode="lines", line={"color": colour}
-        )
+            x0=1, dx=1, y=np.asarray(values, np.float32), name=name, mode="lines", line=style(number),
+            hovertemplate="%{y:.4f}",
+        )  # fmt: skip
     figure.update_xaxes(title="lead time in steps")
-    return _dressed(figure, title, unit)
+    return legend_below(dressed(figure, title, unit), len(curves))
 
 
-def page(figures: Sequence[go.Figure], title: str) -> str:
-    """Return a self-contained HTML page of figures: plotly's script is inside, nothing is fetched."""
-    parts = [figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(figures)]
+def style(number: int) -> dict[str, str]:
+    """Return the look of the n-th line: a colour, and another dash each time the colours are used up."""
+    return {"color": _PALETTE[number % len(_PALETTE)], "dash": _DASHES[number // len(_PALETTE) % len(_DASHES)]}
+
+
+def page(figures: Sequence[go.Figure], title: str, sources: Sequence[str] = ()) -> str:
+    """Return an HTML page of figures.
+
+    Plotly's script is inside, and nothing is fetched; or it comes from the first of ``sources`` that has it, where one
+    that begins with "/" lies on the server that the page itself came from.
+    """
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=number == 0 and not sources, config={"displaylogo": False})
+        for number, figure in enumerate(figures)
+    ]
     style = "body{font-family:system-ui,sans-serif;margin:1rem auto;max-width:1100px}"
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
-    return f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>'
+    fetched = "".join(_FETCH.replace("SOURCE", _script_text(source)) for source in sources)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>{fetched}'
+    lost = _LOST if sources else ""
+    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{lost}</html>'
 
 
-def _dressed(figure: go.Figure, title: str, unit: str) -> go.Figure:
+_FETCH: Final = """<script>
+if (!window.Plotly) {
+  // A frame without an origin of its own knows the server by the address of its blob.
+  const server = SOURCE.startsWith("/") ? (location.href.match(/https?:\\/\\/[^/]+/) || [""])[0] : "";
+  document.write('<script src="' + server + SOURCE + '"></' + 'script>');
+}
+</script>"""
+_LOST: Final = """<script>
+if (!window.Plotly) document.body.textContent =
+  "The script that draws this page could not be fetched: put plotly.mjs of the parent run beside this file.";
+</script>"""
+
+
+def _script_text(text: str) -> str:
+    return json.dumps(text).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def dressed(figure: go.Figure, title: str, unit: str) -> go.Figure:
+    """Give a figure the look of all: title, legend above, room for both."""
     figure.update_layout(
         title=title, template="plotly_white", height=380, margin={"l": 60, "r": 20, "t": 50, "b": 40},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}, hovermode="x unified",
     )  # fmt: skip
     figure.update_yaxes(title=unit)
     return figure
+
+
+def legend_below(figure: go.Figure, count: int) -> go.Figure:
+    """Move a legend of ``count`` entries, which may need several rows, below the figure."""
+    rows = -(-count // 3)
+    legend = {"y": -70 / 290, "yanchor": "top", "x": 0, "xanchor": "left"}
+    return figure.update_layout(legend=legend, height=400 + 22 * rows, margin={"b": 70 + 22 * rows})

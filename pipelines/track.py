@@ -1,102 +1,221 @@
-"""What a night leaves in MLflow: parameters, scores, curves, figures, so that its UI compares the models."""
+"""What a night leaves in MLflow: parameters, scores, curves, figures, models, so that its UI compares them."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import platform
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
+import torch
 
-from forecast.clock import SystemClock
+from forecast.backtest_figures import bars
 from forecast.evaluation import Evidence
-from forecast.figures import by_lead, fan
+from forecast.figures import ACTUAL, LINE, QUIET, by_lead
 from forecast.jobs import DatasetJob
+from forecast.metrics import skill
 from forecast.panel import Panel
 from forecast.promotion import Verdict
-from forecast.registry import ModelRun, Registry
-from forecast.runtime import ServedModel
-from pipelines.train import Trained
+from forecast.registry import Night, Run
+from forecast.runtime import GOLDEN, NETWORK, ServedModel, load
+from forecast.settings import cores
+from forecast.tracked import DARTS, Lineage
+from pipelines.candidates import Candidate
+from pipelines.diagnose import diagnose
+from pipelines.pack import application, pinned, rows_before
+from pipelines.score_tables import all_scores, guards_table, leaderboard_table, scores_table
+from pipelines.slices import Slices
 from pipelines.windows import Windows
+
+_PACKAGES = ("torch", "darts")
+_HORIZON_SCORES = ("pinball", "mae", "mse", "coverage")
+_LEAD_SCORES = ("pinball", "mae", "rmse", "coverage", "width")
+_CHANNEL_SCORES = ("pinball", "mae_in_units", "coverage")
+_SKILLS = ("seasonal_naive", "linear")
+"""Baselines over which the skill of each model is told."""
+_FEW = 4
+"""Horizons, and channels, whose scores are numbers of their own; those of more are in a table."""
+
+
+def night_tags(version: int, digest: str, holdout: Windows) -> dict[str, object]:
+    """Return what all runs of a night share: on equal origins and in equal units they may be compared."""
+    return {
+        "data_version": version,
+        "data_digest": digest,
+        "origins_digest": holdout.digest,
+        "windows": len(holdout.origins),
+        "units": "standard deviations of each series and channel over the fit rows",
+        "code_version": code_version(),
+    }
+
+
+def lineage(
+    name: str, job: DatasetJob, tables: Path | str, version: int, digest: str, holdout: Windows
+) -> tuple[Lineage, Lineage]:
+    """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
+    table = f"{tables}/{name}/observations"
+    return (
+        Lineage(name, digest, table, version, tuple(job.channels), "training"),
+        Lineage(f"{name} holdout", holdout.digest, table, version, job.targets, "evaluation"),
+    )
 
 
 def parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
     """Return what a model is trained with, as MLflow shows it."""
-    shared = {
-        "model": model_name, "lookback": job.lookback, "horizon": job.horizon, "quantiles": job.quantiles,
-        "batch_size": job.training.batch_size, "max_epochs": job.training.max_epochs, "budget": job.training.budget,
-        "stride": job.training.stride, "seed": job.training.seed,
-    }  # fmt: skip
-    return shared | job.options.get(model_name, {})
-
-
-def log_training(
-    run: ModelRun, trained: Trained, evidence: Evidence, holdout: Windows, panel: Panel, job: DatasetJob
-) -> None:
-    """Log one model's scores on the holdout, its losses by epoch, and its forecast of the newest held-out origin."""
-    now = int(SystemClock().now().timestamp() * 1000)
-    numbers = {
-        "holdout.pinball": evidence.pinball,
-        "holdout.coverage": evidence.coverage,
-        **{f"holdout.mae.h{h}": value for h, value in evidence.mae.items()},
-        **{f"holdout.mse.h{h}": value for h, value in evidence.mse.items()},
-        **{f"holdout.mae.{channel}": value for channel, value in evidence.channel_mae.items()},
-        **{f"holdout.coverage.{channel}": value for channel, value in evidence.channel_coverage.items()},
-        "training.seconds": trained.seconds,
-        "training.epochs": float(trained.epochs),
+    training = job.training.model_dump(mode="json", exclude={"baselines"})
+    shared = {"model": model_name, "lookback": job.lookback, "horizon": job.horizon, "quantiles": job.quantiles}
+    return {
+        **shared,
+        **training,
+        **{f"option.{name}": value for name, value in job.options.get(model_name, {}).items()},
     }
-    run.metrics(numbers, now)
-    for curve, values in trained.losses.items():
-        run.curve(curve, values, now)
-    run.curve("holdout.pinball_by_lead", evidence.pinball_by_lead, now)
-    run.tags({"model_version": trained.manifest.model_version, "windows": str(evidence.windows)})
-    for channel in range(len(job.targets)):
-        run.figure(_example(trained.served, holdout, panel, job, channel), f"forecasts/{job.targets[channel]}.html")
 
 
-def _example(model: ServedModel, holdout: Windows, panel: Panel, job: DatasetJob, channel: int) -> go.Figure:
-    """Draw the newest held-out origin of the first series that has one, with what came true."""
-    series = holdout.series[0]
-    window = max(i for i, name in enumerate(holdout.series) if name == series)
-    part = slice(window, window + 1)
-    forecast = model.predict(holdout.targets[part], holdout.past[part], holdout.future[part], holdout.series[part])
-    origin = panel.index(holdout.origins[window])
-    history = [panel.time(i).astimezone(job.tz) for i in range(origin - job.lookback, origin)]
-    times = [panel.time(i).astimezone(job.tz) for i in range(origin, origin + job.horizon)]
-    levels = model.manifest.quantiles
-    truth = [None if np.isnan(value) else float(value) for value in holdout.actual[window, :, channel]]
-    name = job.targets[channel]
-    return fan(
-        f"{model.manifest.model_name}: {name} at {series}", job.channels[name].unit,
-        (history, holdout.targets[window, :, channel].tolist()), times,
-        forecast.quantiles[0, :, channel, model.median].tolist(), forecast.quantiles[0, :, channel, 0].tolist(),
-        forecast.quantiles[0, :, channel, -1].tolist(), f"{levels[-1] - levels[0]:.0%} band", (times, truth),
+def log_task(run: Run, job: DatasetJob, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]) -> None:
+    """Log what is known of a training before it begins: parameters, splits, data, environment."""
+    ends = {
+        "fit": slices.fit, "validation": slices.validation, "calibration": slices.calibration,
+        "holdout": slices.holdout,
+    }  # fmt: skip
+    splits = {f"split.{part}_until": f"{panel.time(row):%Y-%m-%dT%H:%MZ}" for part, row in ends.items()}
+    run.log(params={**parameters(job, model_name), **splits}, tags=environment())
+    run.read(*data)
+
+
+def log_candidate(
+    run: Run, candidate: Candidate, models: Path, holdout: Windows, panel: Panel, job: DatasetJob, data: Lineage
+) -> str:
+    """Log how a model was trained, how it did on the holdout, which is ``data``, and the model itself.
+
+    Returns the identifier of what is to be registered: the form of the model that answers rows with rows.
+    """
+    folder, evidence, fitted = models / candidate.folder, candidate.evidence, candidate.fitted
+    served = load(folder)
+    model = _log_models(run, served, folder, holdout, panel, job)
+    run.log(metrics=numbers(evidence), curves=curves(evidence), model=model, data=data)
+    seen = evidence.rehearsal
+    run.log(
+        metrics={
+            "cost/training_seconds": fitted.seconds, "cost/epochs": fitted.epochs,
+            "cost/windows_per_second": fitted.windows / fitted.seconds if fitted.windows else float("nan"),
+            "cost/peak_memory_mb": fitted.peak_memory_mb,
+            "cost/latency_ms": seen.latency_ms, "cost/size_mb": seen.size_mb,
+            **{f"loss/best_from_{start}": loss for start, loss in candidate.race.items()},
+        },
+        curves={f"loss/{name.removesuffix('_loss')}": values for name, values in fitted.losses.items() if values},
+        params={
+            "start": fitted.start, "trained_in": fitted.precision, "compiled": fitted.compiled,
+            "best_epoch": fitted.best_epoch, "resumed_after": fitted.resumed_after,
+        },
+        tags={
+            "model_version": evidence.model_version, **({"notes": "; ".join(fitted.notes)} if fitted.notes else {}),
+            **{f"kernel.{op}": told for op, told in fitted.kernels.items()},
+        },
     )  # fmt: skip
+    run.note(scores_table(evidence))
+    run.table(all_scores(evidence), "scores.json")
+    run.file(evidence.model_dump_json(), "evidence.json")
+    for name, figure in diagnose(served, holdout, panel, job, evidence):
+        run.figure(figure, f"figures/{name}.html")
+    return model
+
+
+def log_refitted(run: Run, folder: Path, holdout: Windows, panel: Panel, job: DatasetJob) -> str:
+    """Log a model that was fitted again on all rows beside the scored one; returns what is to be registered."""
+    return _log_models(run, load(folder), folder, holdout, panel, job)
 
 
 def log_comparison(
-    registry: Registry, night: str, leaderboard: Sequence[Evidence], verdict: Verdict, job: DatasetJob
+    night: Night, leaderboard: Sequence[Evidence], verdict: Verdict, job: DatasetJob, baseline_names: Sequence[str]
 ) -> None:
-    """Log the verdict, the table of scores and the losses by lead time with the night itself."""
-    registry.describe(night, verdict.sentence, _markdown(leaderboard, job))
-    curves = {item.model_version: item.pinball_by_lead for item in leaderboard}
-    figure = by_lead(f"Pinball loss by lead time, {job.frequency} steps", "standard deviations", curves)
-    registry.figure(night, figure, "pinball_by_lead.html")
+    """Log the verdict, the table of scores and the figures of all models with the night, and its place with each model.
+
+    ``leaderboard`` has the best first.
+    """
+    baselines = [one for one in leaderboard if one.model_name in baseline_names]
+    best = min((one.pinball for one in baselines), default=float("nan"))
+    reigning = verdict.challenger if verdict.promote else verdict.champion
+    colours, names = {}, {}
+    for one in leaderboard:
+        name = f"{one.model_version} (champion)" if one.model_version == reigning else one.model_version
+        names[one.model_version] = name
+        colours[name] = QUIET if one in baselines else ACTUAL if one.pinball >= best else LINE
+    night.log(
+        tags={"verdict": verdict.sentence, "challenger": verdict.challenger, "promoted": verdict.promote},
+        metrics={
+            "accuracy/pinball": next(one.pinball for one in leaderboard if one.model_version == verdict.challenger),
+            "accuracy/gain_over_champion": float("nan") if verdict.gain is None else verdict.gain,
+        },
+    )
+    night.note(
+        f"{verdict.sentence}\n\n{leaderboard_table(leaderboard, names, job)}\n\nGuards:\n\n{guards_table(verdict)}"
+    )
+    night.file(verdict.model_dump_json(indent=1), "verdict.json")
+    unit = "standard deviations of each channel"
+    title = f"Pinball loss on the same {leaderboard[0].windows} windows (grey: baselines; red: no better than these)"
+    losses = {names[one.model_version]: one.pinball for one in leaderboard}
+    night.figure(bars(title, unit, losses, colours), "figures/1 leaderboard.html")
+    leads = {names[one.model_version]: one.by_lead["pinball"] for one in leaderboard}
+    night.figure(
+        by_lead(f"Pinball loss by lead time, {job.frequency} steps", unit, leads), "figures/2 by lead time.html"
+    )
+    for run in night.children:
+        for one in leaderboard:
+            if one.model_name == run.name and one.model_version != verdict.champion:
+                _log_place(run, one, leaderboard, baselines, verdict)
 
 
-def _markdown(leaderboard: Sequence[Evidence], job: DatasetJob) -> str:
-    names = ["model", "pinball", *[f"MAE {horizon}" for horizon in job.horizons], "coverage"]
-    rows = [
-        [
-            item.model_version,
-            f"{item.pinball:.4f}",
-            *[f"{item.mae[h]:.3f}" for h in job.horizons],
-            f"{item.coverage:.1%}",
-        ]
-        for item in leaderboard
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows))
+def version_tags(job: DatasetJob, evidence: Evidence, verdict: Verdict, version: int, digest: str) -> dict[str, object]:
+    """Return what is told of a registered version beside its description."""
+    return {
+        "model_name": evidence.model_name,
+        "data_version": version,
+        "data_digest": digest,
+        "origins_digest": evidence.origins_digest,
+        "pinball": evidence.pinball,
+        "verdict": verdict.sentence,
+        "verdict_numbers": verdict.model_dump_json(),
+        "refit": "fitted again on all rows when promoted" if job.training.refit else "never fitted on the holdout",
+        "code_version": code_version(),
+    }
+
+
+def numbers(evidence: Evidence) -> dict[str, float]:
+    """Return a model's final numbers, few enough for MLflow's pages however many channels and horizons it has."""
+    told = {"accuracy/pinball": evidence.pinball}  # first: what MLflow's page of a comparison begins with
+    told |= {f"accuracy/{name}": value for name, value in evidence.overall}
+    horizons = list(evidence.by_horizon)
+    shown = sorted({horizons[int(place)] for place in np.linspace(0, len(horizons) - 1, min(_FEW, len(horizons)))})
+    for horizon in shown:
+        scores = evidence.by_horizon[horizon]
+        told |= {f"accuracy_by_horizon/{name}.h{horizon}": getattr(scores, name) for name in _HORIZON_SCORES}
+    if len(evidence.by_channel) <= _FEW:
+        for channel, of in evidence.by_channel.items():
+            told |= {f"accuracy_by_channel/{name}.{channel}": getattr(of, name) for name in _CHANNEL_SCORES}
+    else:
+        worst = {"pinball": max, "coverage": min, "mase": max}
+        for name, pick in worst.items():
+            values = [getattr(of, name) for of in evidence.by_channel.values() if np.isfinite(getattr(of, name))]
+            told[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
+    return told
+
+
+def curves(evidence: Evidence) -> dict[str, Sequence[float]]:
+    """Return the scores of a model by lead time."""
+    return {f"accuracy_by_lead/{name}": evidence.by_lead[name] for name in _LEAD_SCORES}
+
+
+def environment() -> dict[str, object]:
+    """Return what a training ran on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    versions = {f"env.{name}": importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "env.python": platform.python_version(), "env.platform": platform.platform(),
+        "env.cores": cores(), "env.gpu": gpu, **versions,
+    }  # fmt: skip
 
 
 def data_digest(panel: Panel) -> str:
@@ -110,3 +229,38 @@ def data_digest(panel: Panel) -> str:
 def code_version() -> str:
     """Return the version of the installed package."""
     return importlib.metadata.version("forecast-service")
+
+
+def _log_place(
+    run: Run, one: Evidence, leaderboard: Sequence[Evidence], baselines: Sequence[Evidence], verdict: Verdict
+) -> None:
+    place = f"{[other.model_version for other in leaderboard].index(one.model_version) + 1} of {len(leaderboard)}"
+    told = [f"{place} by pinball loss."]
+    best = min((other for other in baselines if other is not one), key=lambda other: other.pinball, default=None)
+    if best is not None and best.pinball <= one.pinball and one not in baselines:
+        told.append(f"**No better than {best.model_name}, a baseline ({one.pinball:.4f} against {best.pinball:.4f}).**")
+    if one.model_version == verdict.challenger:
+        told.append(verdict.sentence)
+        run.log(tags={"verdict": verdict.sentence})
+    tonight = [other for other in baselines if other.model_version != verdict.champion]
+    skills = {other.model_name: skill(one.pinball, other.pinball) for other in tonight}
+    run.log(
+        metrics={f"accuracy/skill_over_{name}": skills[name] for name in _SKILLS if name in skills},
+        tags={"place": place},
+    )
+    run.note(f"{' '.join(told)}\n\n{scores_table(one)}")
+
+
+def _log_models(run: Run, served: ServedModel, folder: Path, holdout: Windows, panel: Panel, job: DatasetJob) -> str:
+    name = served.manifest.model_name
+    if (folder / DARTS).is_dir():
+        run.log_saved(f"{name}-darts", folder / DARTS)
+        shutil.rmtree(folder / DARTS)
+    with np.load(folder / GOLDEN, allow_pickle=False) as golden:
+        series = [str(one) for one in golden["series"]][:1]
+        feeds = served.feeds(golden["targets"][:1], golden["past"][:1], golden["future"][:1], series)
+    run.log_onnx(f"{name}-onnx", folder / NETWORK, feeds, served.run(feeds), pinned("onnx", "onnxruntime"))
+    newest = max(range(len(holdout.origins)), key=lambda window: holdout.origins[window])
+    example = rows_before(panel, job, panel.series.index(holdout.series[newest]), panel.index(holdout.origins[newest]))
+    with application(folder, job, example) as packed:
+        return run.log_application(name, packed)  # last: the one that the UI shows beside the run

@@ -1,0 +1,93 @@
+"""A model as MLflow serves it: rows of history in original units in, rows of forecast out, by the code of the service.
+
+MLflow loads this module beside the model's data by ``_load_pyfunc``; neither torch nor darts nor a pickle is involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from forecast.errors import DataError, nearest
+from forecast.jobs import DatasetJob
+from forecast.runtime import ServedModel, load
+from forecast.vocabulary import Horizon
+from pipelines.clean import clean
+from pipelines.predict import extend, to_rows
+
+JOB = "job.json"
+
+
+class Answers:
+    """Forecasts from rows."""
+
+    def __init__(self, model: ServedModel, job: DatasetJob) -> None:
+        self._model = model
+        self._job = job
+
+    def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Forecast every series of a pandas frame of rows: ``series``, ``time``, and the channels in their units.
+
+        Times are ISO 8601, wall times of the data set's zone if they have no offset. Known-future covariates have rows
+        up to the horizon, whose other channels are empty. ``params`` may hold ``horizon``; steps beyond the trained one
+        are recursive. Returns a pandas frame of ``series``, ``channel``, ``lead``, ``time`` (UTC), ``mean`` and one
+        column per quantile. Raises ``forecast.*`` and ``history.*`` errors.
+        """
+        job = self._job
+        horizon = int((params or {}).get("horizon") or self._model.manifest.horizon)
+        panel = clean(self._rows(frame), job)
+        prediction = extend(self._model, panel, job, Horizon(horizon).steps)
+        rows = to_rows(prediction, panel, self._model)
+        levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(job))]
+        time = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rows.select("series", "channel", "lead", time, "mean", *levels).to_pandas()
+
+    def _rows(self, frame: Any) -> pl.DataFrame:
+        job = self._job
+        given = pl.DataFrame({str(name): list(frame[name]) for name in frame.columns})
+        lacking = [name for name in ("time", *job.targets, *job.past_covariates) if name not in given.columns]
+        if lacking:
+            raise DataError(
+                "forecast.no_column", f'the rows have no column "{lacking[0]}"', nearest(lacking[0], given.columns)
+            )
+        if "series" not in given.columns:
+            names = list(self._model.manifest.scaler.targets)
+            if len(names) > 1:
+                raise DataError("forecast.no_column", 'the rows have no column "series"', nearest("", names))
+            given = given.with_columns(series=pl.lit(names[0]))
+        channels = [pl.col(name).cast(pl.Float64).fill_nan(None) for name in job.channels if name in given.columns]
+        absent = [pl.lit(None, pl.Float64).alias(name) for name in job.channels if name not in given.columns]
+        return given.select(pl.col("series").cast(pl.String), _instants(given["time"], job), *channels, *absent)
+
+
+def _load_pyfunc(path: str) -> Answers:
+    folder = Path(path)
+    job = DatasetJob.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
+    return Answers(load(folder), job)
+
+
+def quantile_columns(job: DatasetJob) -> tuple[str, ...]:
+    """Return the names of the columns of quantiles: ``quantile_0.1`` and so on."""
+    return tuple(f"quantile_{level:g}" for level in job.quantiles)
+
+
+def _instants(times: pl.Series, job: DatasetJob) -> pl.Series:
+    parsed = pl.Series([None] * len(times), dtype=pl.Datetime("us"))
+    if isinstance(times.dtype, pl.Datetime):
+        parsed = times.dt.cast_time_unit("us")
+    elif times.dtype == pl.String:
+        with suppress(pl.exceptions.PolarsError):  # raised if no row looks like a time
+            parsed = times.str.to_datetime(time_unit="us", strict=False)
+    if parsed.null_count():
+        raise DataError(
+            "forecast.malformed_time",
+            f'"{times.filter(parsed.is_null())[0]}" is not a time',
+            'write times as "2013-01-31T17:00:00Z"',
+        )
+    if parsed.dtype == pl.Datetime("us", None):
+        parsed = parsed.dt.replace_time_zone(job.tz.key, ambiguous="earliest", non_existent="null")
+    return parsed.dt.convert_time_zone("UTC").alias("time")

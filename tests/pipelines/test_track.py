@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from forecast.evaluation import Evidence, Yardstick
+from forecast.jobs import DatasetJob
+from forecast.panel import Panel
+from forecast.policies import Promotion
+from forecast.progress import Step
+from forecast.promotion import Verdict, decide
+from forecast.registry import Registry
+from forecast.rehearsal import rehearse
+from forecast.runtime import NETWORK, Manifest, load
+from forecast.settings import Home
+from forecast.tracked import DARTS
+from pipelines.backtest import evidence_of
+from pipelines.candidates import Candidate, Task, examine
+from pipelines.fitting import Fitted
+from pipelines.series import fit_scaler, to_darts
+from pipelines.slices import Slices
+from pipelines.track import (
+    curves,
+    data_digest,
+    lineage,
+    log_candidate,
+    log_comparison,
+    log_task,
+    night_tags,
+    numbers,
+    version_tags,
+)
+from pipelines.windows import Windows, cut
+
+MOST_METRICS = 60  # keys per run; beyond them MLflow's pages become slow
+StoreModel = Callable[..., Manifest]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@pytest.fixture
+def holdout(tiny_job: DatasetJob, tiny_panel: Callable[..., Panel]) -> tuple[Panel, Slices, Windows]:
+    panel = tiny_panel(tiny_job)
+    slices = Slices.of(panel, tiny_job)
+    return panel, slices, cut(panel, tiny_job, slices.calibration, slices.holdout)
+
+
+def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, job: DatasetJob) -> Candidate:
+    """What comes of a training whose network repeats the last value."""
+    served = load(folder)
+    yardstick = Yardstick.fit(panel, fit_scaler(panel, job, slices.fit), job.season, slices.fit)
+    evidence = evidence_of(served, windows, yardstick, job, rehearse(served, folder / NETWORK))
+    fitted = Fitted(
+        model=None, best_loss=0.5, best_epoch=2, epochs=3, windows=120, seconds=4.0, peak_memory_mb=100.0,
+        losses={"train_loss": [0.9, 0.7, 0.6], "val_loss": [0.8, 0.5, 0.6]},
+        kernels={"selective_scan": "torch: there is no GPU"}, notes=("not compiled: no compiler",),
+    )  # fmt: skip
+    return Candidate(folder.name, served.manifest, evidence, fitted, {"scratch": 0.6, "warm": 0.5})
+
+
+@pytest.fixture
+def night(
+    tracking_home: Home,
+    tiny_job: DatasetJob,
+    holdout: tuple[Panel, Slices, Windows],
+    store_model: StoreModel,
+    tmp_path: Path,
+) -> tuple[str, list[Evidence], Verdict]:
+    """A whole night as a file or a server was told it: its run, what the models scored, and the verdict."""
+    panel, slices, windows = holdout
+    registry, digest = Registry(tracking_home), data_digest(panel)
+    data = lineage("tiny", tiny_job, tmp_path / "lake", 7, digest, windows)
+    found: list[Evidence] = []
+    with registry.night("tiny", "night", night_tags(7, digest, windows)) as night:
+        for name, bias in (("seasonal_naive", 0.0), ("linear", 0.3)):
+            store_model(tmp_path / f"{name}-1", tiny_job, model_name=name, bias=bias)
+            run = night.open(name)
+            log_task(run, tiny_job, name, panel, slices, data)
+            one = candidate(tmp_path / f"{name}-1", panel, slices, windows, tiny_job)
+            model = log_candidate(run, one, tmp_path, windows, panel, tiny_job, data[1])
+            run.end()
+            found.append(one.evidence)
+        ranked = sorted(found, key=lambda one: one.pinball)
+        verdict = decide(ranked[0], None, Promotion(max_coverage_error=1.0))
+        log_comparison(night, ranked, verdict, tiny_job, tiny_job.training.baselines)
+        about = version_tags(tiny_job, one.evidence, verdict, 7, digest)
+        registry.register("tiny", run, model, "linear-1", verdict.sentence, about)
+        registry.mirror("tiny", "linear-1", None)
+    return night.run_id, found, verdict
+
+
+def test_a_whole_night_is_told_to_a_file_and_to_a_server_alike(
+    tracking_home: Home,
+    night: tuple[str, list[Evidence], Verdict],
+    holdout: tuple[Panel, Slices, Windows],
+    tmp_path: Path,
+) -> None:
+    run_id, found, verdict = night
+    panel, slices, windows = holdout
+    client = MlflowClient(tracking_home.tracking_uri, tracking_home.tracking_uri)
+    parent = client.get_run(run_id)
+    assert verdict.sentence in parent.data.tags["mlflow.note.content"]
+    assert json.loads(Path(client.download_artifacts(run_id, "verdict.json")).read_text())["promote"] is True
+    children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")
+    assert {child.info.status for child in children} == {"FINISHED"}
+    assert len({frozenset(child.data.metrics) for child in children}) == 1, "equal keys, or they cannot be compared"
+    for tag, value in (("origins_digest", windows.digest), ("data_digest", data_digest(panel)), ("data_version", "7")):
+        assert {child.data.tags[tag] for child in children} == {value}
+    for child in children:
+        evidence = next(one for one in found if one.model_name == child.info.run_name)
+        assert child.data.metrics["accuracy/pinball"] == evidence.pinball
+        assert child.data.metrics["accuracy_by_horizon/mae.h6"] == evidence.by_horizon[6].mae
+        assert child.data.params["split.fit_until"] == f"{panel.time(slices.fit):%Y-%m-%dT%H:%MZ}"
+        assert child.data.params["start"] == "scratch"
+        assert (child.data.metrics["loss/best_from_warm"], child.data.metrics["loss/best_from_scratch"]) == (0.5, 0.6)
+        assert child.data.tags["kernel.selective_scan"] == "torch: there is no GPU"
+        assert child.data.tags["env.cores"]
+        lead = client.get_metric_history(child.info.run_id, "accuracy_by_lead/pinball")
+        assert {point.step: point.value for point in lead} == dict(enumerate(evidence.by_lead["pinball"], 1))
+        assert len(client.get_metric_history(child.info.run_id, "loss/train")) == 3
+        assert child.inputs is not None
+        read = {item.dataset.name: item.dataset.digest for item in child.inputs.dataset_inputs}
+        assert read == {"tiny": data_digest(panel)[:36], "tiny holdout": windows.digest[:36]}
+        figures = client.list_artifacts(child.info.run_id, "figures")
+        assert len(figures) == 4
+        assert all(0 < (figure.file_size or 0) < 200_000 for figure in figures)
+    version = client.get_model_version_by_alias("tiny", "champion")
+    assert (version.tags["model_version"], version.tags["data_version"]) == ("linear-1", "7")
+    assert json.loads(version.tags["verdict_numbers"])["challenger"] == verdict.challenger
+    assert version.description == verdict.sentence
+
+    mlflow.set_tracking_uri(tracking_home.tracking_uri)
+    network = f"models:/{logged(client, children[0], '-onnx')}"
+    assert [node.name for node in mlflow.onnx.load_model(network).graph.output] == ["prediction"]
+    signature = mlflow.models.get_model_info(network).signature
+    assert set(signature.inputs.input_names()) == set(load(tmp_path / "linear-1").inputs)
+
+
+def logged(client: MlflowClient, run: Any, suffix: str) -> str:
+    """The identifier of a model that a run logged."""
+    models = (client.get_logged_model(output.model_id) for output in run.outputs.model_outputs)
+    return next(str(model.model_id) for model in models if model.name == run.info.run_name + suffix)
+
+
+def test_no_run_has_more_numbers_than_a_page_shows_however_many_channels(
+    make_evidence: Callable[..., Evidence],
+) -> None:
+    counts = {}
+    for count in (1, 4, 5, 50):
+        wide = make_evidence(
+            horizons=(1, 2, 3, 4, 5, 6, 7, 8), channels={f"c{number}": 1.0 for number in range(count)}, origins=20
+        )
+        keys = numbers(wide).keys() | curves(wide).keys()
+        others = {"loss/train", "loss/val", "loss/best_from_scratch", "loss/best_from_warm", "cost/training_seconds"}
+        others |= {"cost/epochs", "cost/peak_memory_mb", "cost/latency_ms", "cost/size_mb"}
+        counts[count] = len(keys | others) + 2  # skill over two baselines
+    assert max(counts.values()) <= MOST_METRICS
+    assert counts[50] == counts[5]
+
+
+def test_fifty_channels_and_eight_horizons_fit_into_a_run(
+    tracking_database: Path, job_with: Callable[..., DatasetJob], store_model: StoreModel, tmp_path: Path
+) -> None:
+    home = Home(tracking_database.parent)
+    names = [f"c{number:02}" for number in range(50)]
+    job = job_with(
+        channels={name: {"role": "target"} for name in names},
+        horizons=[3, 6, 9, 12, 15, 18, 21, 24],
+        zone="Europe/Berlin",
+    )
+    values = np.random.default_rng(0).normal(40, 10, (2, 400, 50))
+    begin = Panel(
+        ("east", "west"),
+        datetime(2024, 1, 1, tzinfo=UTC),
+        timedelta(hours=1),
+        values,
+        np.empty((2, 400, 0)),
+        np.ones((2, 400, 50), bool),
+        {},
+    )
+    slices = Slices.of(begin, job)
+    windows = cut(begin, job, slices.calibration, slices.holdout)
+    folder = tmp_path / "linear-1"
+    store_model(folder, job, model_name="linear")
+    one = candidate(folder, begin, slices, windows, job)
+    data = lineage("wide", job, tmp_path, 0, "digest", windows)
+    with Registry(home).night("wide", "night", night_tags(0, "digest", windows)) as night:
+        run = night.open("linear")
+        log_task(run, job, "linear", begin, slices, data)
+        log_candidate(run, one, tmp_path, windows, begin, job, data[1])
+        log_comparison(night, [one.evidence], decide(one.evidence, None, Promotion()), job, ())
+    client = MlflowClient(home.tracking_uri, home.tracking_uri)
+    assert 30 < len(client.get_run(run.run_id).data.metrics) <= MOST_METRICS
+    assert all(0 < (figure.file_size or 0) < 300_000 for figure in client.list_artifacts(run.run_id, "figures"))
+    table = json.loads(Path(client.download_artifacts(run.run_id, "scores.json")).read_text(encoding="utf-8"))
+    assert [row[:2] for row in table["data"]][8:58] == [["channel", name] for name in names]
+
+
+def test_a_trained_model_comes_back_from_mlflow_as_the_darts_model_that_it_was(
+    tracking_database: Path,
+    job_with: Callable[..., DatasetJob],
+    tiny_panel: Callable[..., Panel],
+    make_task: Callable[..., Task],
+    tmp_path: Path,
+) -> None:
+    from darts.utils.mlflow import load_model
+
+    home, job = Home(tracking_database.parent), job_with()
+    panel = tiny_panel(job)
+    task = make_task(job, panel, "linear")
+    one = examine(task, tmp_path, Step())
+    windows = cut(panel, job, *task.holdout)
+    with Registry(home).night("darts", "night", {}) as night:
+        run = night.open("linear")
+        log_candidate(run, one, tmp_path, windows, panel, job, lineage("darts", job, tmp_path, 0, "digest", windows)[1])
+    assert not (tmp_path / one.folder / DARTS).exists(), "MLflow has it now"
+    client = MlflowClient(home.tracking_uri, home.tracking_uri)
+    again = load_model(f"models:/{logged(client, client.get_run(run.run_id), '-darts')}")
+    known = to_darts(panel, one.manifest.scaler, job, 0, panel.steps, job.lookback + job.horizon)
+    origin = job.lookback
+    assert known.past is not None
+    forecast = again.predict(
+        job.horizon, known.targets[0][:origin], past_covariates=known.past[0][:origin],
+        future_covariates=known.future[0], show_warnings=False,
+    )  # fmt: skip
+    first = cut(panel, job, origin, origin + job.horizon)
+    served = load(tmp_path / one.folder)
+    raw = served.scaled_quantiles(first.targets[:1], first.past[:1], first.future[:1], first.series[:1])
+    assert np.allclose(forecast.values(), raw[0, :, :, served.median], atol=1e-4)
