@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +16,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data
-from forecast.console import ERR, OUT, leaderboard, print_error, print_issuance, print_json, print_receipt, runs_table
+from forecast import cli_data, cli_models, cli_search
+from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.options import (
@@ -29,13 +28,12 @@ from forecast.options import (
     JsonOption,
     PortOption,
     UiPortOption,
+    end_on_sigterm,
     opened,
 )
 from forecast.settings import Home, home_at
 from forecast.supervisor import Member, Supervisor, require_free_port
 from forecast.vocabulary import Horizon
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     name="forecast",
@@ -46,6 +44,8 @@ app = typer.Typer(
     epilog="Start with: forecast init my-home && cd my-home && forecast ingest && forecast train && forecast up",
 )
 cli_data.add_to(app)
+cli_models.add_to(app)
+cli_search.add_to(app)
 
 
 @app.command()
@@ -67,14 +67,6 @@ def init(
             f'made "{escape(str(home.job_file))}" for the sample data set; next: [bold]{escape(command)}[/]',
             soft_wrap=True,  # a path that is broken over lines cannot be copied
         )
-
-
-@app.command()
-def train(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
-    installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
-    _train(installation, name, as_json=as_json)
 
 
 @app.command(name="forecast")
@@ -176,8 +168,7 @@ def worker(run_id: int, home: HomeOption = None) -> None:
     from forecast.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # A stopped worker leaves as a finished one does: MLflow's runs are ended, half-made models removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_sigterm()
     if not work(opened(home), run_id, OUT):
         raise typer.Exit(1)
 
@@ -205,7 +196,7 @@ def demo(
     OUT.rule("2. train, compare, promote")
     champion = installation.ledger.champion(name)
     if champion is None:
-        _train(installation, name, as_json=False)
+        cli_models.run_night(installation, name)
     else:
         OUT.print(f"reusing the champion of an earlier demo: {champion.verdict}", markup=False)
     OUT.rule("3. forecast")
@@ -244,24 +235,6 @@ def _write_sample_job(home: Home) -> None:
         raise StorageError(
             "home.not_writable", f'cannot write "{home.job_file}" ({error.strerror})', "choose another folder"
         ) from error
-
-
-def _train(installation: Installation, name: str, *, as_json: bool) -> None:
-    from forecast.progress import Reporter
-    from pipelines.retrain import retrain
-
-    try:
-        night = retrain(name, installation, Reporter(ERR if as_json else OUT))
-    except KeyboardInterrupt:
-        ERR.print("interrupted: nothing was promoted")
-        raise typer.Exit(_INTERRUPTED) from None
-    if as_json:
-        print_json(night)
-    else:
-        OUT.print(leaderboard(night, installation.jobs.datasets[name]))
-        for model, reason in night.failures.items():
-            OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
-        OUT.print(night.verdict.sentence, markup=False)
 
 
 def _forecast(installation: Installation, name: str, horizon: int | None, *, as_json: bool) -> None:

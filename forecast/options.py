@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +32,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; only loopback addresses are allowed.")]
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as it ends itself: runs in MLflow are ended, half-made models removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def opened(home: Path | None) -> Installation:

@@ -14,6 +14,7 @@ from forecast.progress import Reporter
 from pipelines.ingest import ingest
 from pipelines.maintain import maintain
 from pipelines.predict import issue
+from pipelines.rollback import watch
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ def _execute(installation: Installation, run: Run, console: Console) -> str:
         return "; ".join(f"{what}: {count.files_before} -> {count.files_after} files" for what, count in done)
     receipt = ingest(run.dataset, installation)
     told = [f"{receipt.new} new and {receipt.changed} changed rows"]
+    judged = watch(run.dataset, installation)
+    if judged is not None and judged.promote:
+        told.append(f"rolled back: {judged.sentence}")
     if run.kind == "retrain":
         from pipelines.retrain import retrain  # torch, darts and MLflow: only a training pays for them
 

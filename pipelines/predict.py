@@ -120,12 +120,13 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
     targets, past, _ = _inputs(panel, job, lookback, 0)
     for values, names in ((targets, job.targets), (past, job.past_covariates)):
         _require_whole(values, panel, names)
+    scale = model.scales(targets, panel.series, horizon + trained)  # what is fed back moves less than what happens
     parts: list[Prediction] = []
     for begin in range(0, horizon, trained):
         first = panel.steps - lookback + begin
         future = future_covariates(panel, job, first, first + lookback + trained)
         _require_known(future, panel, job, first)
-        parts.append(model.predict(targets, past, future, panel.series))
+        parts.append(model.predict(targets, past, future, panel.series, scale[:, begin : begin + trained]))
         median = parts[-1].quantiles[..., model.median]
         targets = np.concatenate([targets, median], axis=1)[:, -lookback:]
         seasons = -(-trained // job.season)

