@@ -9,24 +9,24 @@ import polars as pl
 import pytest
 
 from forecast.errors import DataError, TrainingError
+from forecast.evaluation import Yardstick
 from forecast.jobs import DatasetJob
 from forecast.lake import TIME
 from forecast.panel import Panel
-from forecast.progress import Step
-from forecast.runtime import Manifest, load
+from forecast.runtime import Manifest, ServedModel, load
 from pipelines.backtest import backtest
 from pipelines.clean import clean
+from pipelines.history import trainable
 from pipelines.predict import extend, forecastable
-from pipelines.retrain import _trainable
 from pipelines.series import fit_scaler
 from pipelines.slices import Slices
-from pipelines.train import Trained, train
 from pipelines.windows import cut
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 STEPS = 400
 MakeRows = Callable[..., pl.DataFrame]
+Train = Callable[[DatasetJob, Panel, str, Path], ServedModel]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -47,26 +47,23 @@ def between(rows: pl.DataFrame, first: int, last: int, series: str = "west") -> 
     return rows.filter(~mine | hour.is_between(first, last - 1))
 
 
-def train_tiny(panel: Panel, job: DatasetJob, folder: Path, name: str) -> Trained:
-    return train("tiny", job, panel, name, models=folder, data_version=0, data_digest="", now=START, step=Step())
-
-
 @pytest.mark.parametrize("name", ["seasonal_naive", "linear"])
 def test_constant_and_all_zero_series_are_forecast_as_what_they_are(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, name: str
+    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, train_model: Train, name: str
 ) -> None:
     job = job_with(models=[name])
     constants = {"a": 0.0, "b": 7.25, "c": -1e9}
     west = rows.filter(series="west")
     told = [west.with_columns(pl.lit(n).alias("series"), price=value, wind=value) for n, value in constants.items()]
     panel = clean(pl.concat([rows, *told]), job)
-    model = train_tiny(panel, job, tmp_path, name).served
+    model = train_model(job, panel, name, tmp_path / "m")
     prediction = extend(model, panel, job, 2 * job.horizon)
     assert np.isfinite(prediction.mean).all()
     assert np.isfinite(prediction.quantiles).all()
     for number, value in enumerate(constants.values()):
         assert np.allclose(prediction.quantiles[number, :, 1, 1], value, rtol=1e-3, atol=1.0)
-    assert np.isfinite(backtest(model, cut(panel, job, STEPS - 72, STEPS)).quantiles).all()
+    yardstick = Yardstick.fit(panel, model.manifest.scaler, job.season, STEPS - 216)
+    assert np.isfinite(backtest(model, cut(panel, job, STEPS - 72, STEPS), yardstick).quantiles).all()
 
 
 @pytest.mark.parametrize("count", [1, 30])
@@ -75,7 +72,7 @@ def test_a_series_of_a_few_rows_is_left_out_and_others_go_on(
 ) -> None:
     panel = clean(between(rows, 100, 100 + count), tiny_job)
     assert panel.series == ("east", "west")
-    assert _trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
+    assert trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
 
 
 def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_job: DatasetJob, rows: pl.DataFrame) -> None:
@@ -86,24 +83,24 @@ def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_job: DatasetJob, row
 
 
 def test_a_series_that_begins_late_is_fitted_on_what_it_has(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame
+    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, train_model: Train
 ) -> None:
     job = job_with(models=["linear"])
     panel = clean(between(rows, 90, STEPS), job)
     fit = Slices.of(panel, job).fit
-    assert _trainable(panel, fit, job).series == ("east", "west")
+    assert trainable(panel, fit, job).series == ("east", "west")
     means = fit_scaler(panel, job, fit).means(["west"])[0]
     assert np.allclose(means, panel.targets[1, 90:fit].mean(axis=0))
-    prediction = extend(train_tiny(panel, job, tmp_path, "linear").served, panel, job, job.horizon)
+    prediction = extend(train_model(job, panel, "linear", tmp_path / "m"), panel, job, job.horizon)
     assert np.isfinite(prediction.quantiles).all()
 
 
 def test_a_series_that_ended_long_ago_teaches_but_has_no_forecast(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame
+    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, train_model: Train
 ) -> None:
     job = job_with(models=["linear"])
     panel = clean(between(rows, 0, 250), job)
-    model = train_tiny(panel, job, tmp_path, "linear").served
+    model = train_model(job, panel, "linear", tmp_path / "m")
     ready = forecastable(panel, model.manifest, job)
     assert ready.series == ("east",)
     assert np.isfinite(extend(model, ready, job, job.horizon).quantiles).all()
@@ -121,7 +118,7 @@ def test_a_channel_that_was_never_observed_leaves_its_series_out(
     channel: str,
 ) -> None:
     panel = clean(changed(rows, channel, None), tiny_job)
-    assert _trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
+    assert trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
     store_model(tmp_path / "m", tiny_job)
     model = load(tmp_path / "m")
     assert forecastable(panel, model.manifest, tiny_job).series == ("east",)
@@ -132,15 +129,16 @@ def test_a_channel_that_was_never_observed_leaves_its_series_out(
 
 @pytest.mark.parametrize("channel", ["load", "wind"])
 def test_a_channel_that_no_series_has_is_told(
-    tmp_path: Path, tiny_job: DatasetJob, rows: pl.DataFrame, channel: str
+    tmp_path: Path, tiny_job: DatasetJob, rows: pl.DataFrame, train_model: Train, channel: str
 ) -> None:
     panel = clean(changed(changed(rows, channel, None), channel, None, "east"), tiny_job)
     with pytest.raises(TrainingError) as caught:
         cut(panel, tiny_job, STEPS - 72, STEPS)
     assert caught.value.code == "backtest.no_window"
     with pytest.raises(TrainingError) as caught:
-        train_tiny(panel, tiny_job, tmp_path, "linear")
+        train_model(tiny_job, panel, "linear", tmp_path / "m")
     assert caught.value.code == "training.no_window"
+    assert f"{channel} is never observed" in caught.value.fact
 
 
 def test_rows_without_any_value_are_no_history(tiny_job: DatasetJob, rows: pl.DataFrame) -> None:

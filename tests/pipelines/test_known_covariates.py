@@ -10,20 +10,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecast.calibration import Calibration
 from forecast.errors import DataError
+from forecast.evaluation import Yardstick
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.lake import TIME
 from forecast.panel import Panel
-from forecast.progress import Step
-from forecast.runtime import MANIFEST, Calibration, Manifest, ServedModel, load, session
+from forecast.runtime import MANIFEST, Manifest, ServedModel, load, session
 from forecast.scaling import Scaler
 from pipelines.backtest import backtest
 from pipelines.clean import clean, missing_counts
 from pipelines.features import FUTURE_FEATURES, future_covariates, future_names
 from pipelines.predict import extend, fits, forecastable
 from pipelines.series import fit_scaler, to_darts
-from pipelines.train import Trained, train
 from pipelines.windows import cut
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -179,15 +179,14 @@ def test_a_series_without_static_covariates_is_told_where_others_have_them(job: 
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[DatasetJob, Panel, str], Trained]:
-    kept: dict[str, Trained] = {}
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, train_model: Callable[[DatasetJob, Panel, str, Path], ServedModel]
+) -> Callable[[DatasetJob, Panel, str], ServedModel]:
+    kept: dict[str, ServedModel] = {}
 
-    def make(job: DatasetJob, panel: Panel, name: str) -> Trained:
+    def make(job: DatasetJob, panel: Panel, name: str) -> ServedModel:
         if name not in kept:
-            folder = tmp_path_factory.mktemp("models")
-            kept[name] = train(
-                "tiny", job, panel, name, models=folder, data_version=0, data_digest="", now=START, step=Step()
-            )
+            kept[name] = train_model(job, panel, name, tmp_path_factory.mktemp("models") / name)
         return kept[name]
 
     return make
@@ -195,7 +194,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[DatasetJob, P
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_network_reads_static_and_known_covariates_from_training_to_the_served_forecast(
-    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetJob, Panel, str], Trained]
+    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetJob, Panel, str], ServedModel]
 ) -> None:
     made = job(
         models=["tide"],
@@ -203,11 +202,10 @@ def test_a_network_reads_static_and_known_covariates_from_training_to_the_served
         training={"max_epochs": 1, "budget": "3s", "stride": 8},
     )
     panel = clean(rows(), made)
-    model = trained(made, panel, "tide").served
+    model = trained(made, panel, "tide")
     assert "static_covariates" in model.inputs
     assert model.manifest.statics == ("height", "area")
     assert model.manifest.future == future_names(made)
-    assert model.example()[0]["static_covariates"].shape == (1, 1, 2)
 
     issued = extend(model, panel, made, HORIZON)
     assert np.isfinite(issued.quantiles).all()
@@ -223,12 +221,13 @@ def test_a_network_reads_static_and_known_covariates_from_training_to_the_served
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_what_is_scored_with_a_plan_is_what_is_issued_with_it(
-    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetJob, Panel, str], Trained]
+    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetJob, Panel, str], ServedModel]
 ) -> None:
     made = job(models=["linear"])
     panel = clean(rows(0), made)
-    model = trained(made, panel, "linear").served
-    scored = backtest(model, cut(panel, made, STEPS - HORIZON, STEPS))
+    model = trained(made, panel, "linear")
+    yardstick = Yardstick.fit(panel, model.manifest.scaler, made.season, STEPS - HORIZON)
+    scored = backtest(model, cut(panel, made, STEPS - HORIZON, STEPS), yardstick)
     origin = START + (STEPS - HORIZON) * HOUR
     measured = pl.when(pl.col("time") < origin).then(pl.col("load", "price", "wind"))
     then = clean(rows(0).with_columns(measured), made)

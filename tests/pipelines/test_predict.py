@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecast.calibration import Calibration
 from forecast.errors import DataError, ForecastError, StorageError, UnavailableError
+from forecast.evaluation import Yardstick
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.panel import Panel
@@ -41,6 +43,12 @@ def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manif
 # --- forecasts --------------------------------------------------------------------------------------------------------
 
 
+def own(model: ServedModel) -> Yardstick:
+    """Take a model's own deviations as what losses are told in."""
+    deviations = {name: moments[1] for name, moments in model.manifest.scaler.targets.items()}
+    return Yardstick(deviations, deviations)
+
+
 def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
     tmp_path: Path, tiny_job: DatasetJob, panel: Panel, store_model: Callable[..., Manifest]
 ) -> None:
@@ -64,7 +72,7 @@ def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(
     model: ServedModel, tiny_job: DatasetJob, panel: Panel
 ) -> None:
     windows = cut(panel, tiny_job, panel.steps - tiny_job.horizon, panel.steps)
-    scored = backtest(model, windows)
+    scored = backtest(model, windows, own(model))
     earlier = Panel(
         panel.series,
         panel.start,
@@ -95,6 +103,23 @@ def test_beyond_the_trained_horizon_the_median_is_fed_back(
     assert np.array_equal(
         extend(model, panel, tiny_job, 48).quantiles[:, 24:], extend(model, longer, tiny_job, 24).quantiles
     )
+
+
+@pytest.mark.parametrize("trained", [24, 30])  # whole days, and not
+def test_the_band_beyond_the_trained_horizon_is_told_by_what_was_observed_not_by_what_is_fed_back(
+    tmp_path: Path,
+    job_with: Callable[..., DatasetJob],
+    panel: Panel,
+    store_model: Callable[..., Manifest],
+    trained: int,
+) -> None:
+    job = job_with(horizons=[trained])
+    band = Calibration(group=99, quantile_offsets=(((-1.0, 0.0, 1.0),) * 2,), mean_offsets=((0.0,) * 2,), period=24)
+    store_model(tmp_path / "models" / "b", job, calibration=band, lower=(None, None))
+    quantiles = extend(load(tmp_path / "models" / "b"), panel, job, 96).quantiles
+    width = quantiles[..., 2] - quantiles[..., 0]
+    assert np.allclose(width[:, 24:], width[:, :-24])
+    assert np.ptp(width, axis=1).min() > 0.1
 
 
 def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
