@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.server import listen, server
-from forecast.runtime import Calibration
+from forecast.calibration import Calibration
 from pipelines.ingest import ingest
 from pipelines.predict import issue
 
