@@ -24,11 +24,6 @@ def mean_absolute_error(actual: Array, predicted: Array) -> float:
     return observed_mean(np.abs(actual - predicted))
 
 
-def mean_squared_error(actual: Array, predicted: Array) -> float:
-    """Return the mean of (actual - predicted)^2."""
-    return observed_mean((actual - predicted) ** 2)
-
-
 def pinball_by_level(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
     """Return the doubled quantile loss of each level: [...], [..., Q] -> [..., Q].
 

@@ -15,7 +15,7 @@ from forecast.figures import by_lead
 from forecast.jobs import DatasetJob
 from forecast.panel import Array, Panel
 from forecast.runtime import Prediction, ServedModel
-from pipelines.windows import Windows
+from pipelines.windows import Windows, some
 
 _MOST_WINDOWS = 2000
 _ORIGINS = 3
@@ -28,7 +28,7 @@ def diagnose(
     """Yield names and figures, made from at most 2,000 windows spread evenly over the holdout."""
     count = len(holdout.origins)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_WINDOWS)).astype(int))
-    windows = _at(holdout, chosen)
+    windows = some(holdout, chosen)
     prediction = model.predict(windows.targets, windows.past, windows.future, windows.series)
     name = model.manifest.model_name
     deviations = model.manifest.scaler.deviations(windows.series)[:, None]
@@ -48,17 +48,6 @@ def diagnose(
             evidence.levels,
             _shares(windows.actual, prediction.quantiles, evidence),
         ),
-    )
-
-
-def _at(windows: Windows, chosen: NDArray[np.int64]) -> Windows:
-    return Windows(
-        origins=tuple(windows.origins[place] for place in chosen),
-        series=tuple(windows.series[place] for place in chosen),
-        targets=windows.targets[chosen],
-        past=windows.past[chosen],
-        future=windows.future[chosen],
-        actual=windows.actual[chosen],
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecast.jobs import DatasetJob
 from forecast.panel import Array, Mask
@@ -19,19 +18,6 @@ def newest(windows: Windows, lookback: int) -> Windows:
     first = windows.targets.shape[1] - lookback
     return replace(
         windows, targets=windows.targets[:, first:], past=windows.past[:, first:], future=windows.future[:, first:]
-    )
-
-
-def some(windows: Windows, chosen: Mask | NDArray[np.intp]) -> Windows:
-    """Return some of the windows."""
-    place = np.arange(len(windows.series))[chosen]
-    return Windows(
-        origins=tuple(windows.origins[i] for i in place),
-        series=tuple(windows.series[i] for i in place),
-        targets=windows.targets[place],
-        past=windows.past[place],
-        future=windows.future[place],
-        actual=windows.actual[place],
     )
 
 

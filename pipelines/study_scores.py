@@ -24,10 +24,10 @@ from forecast.runtime import NETWORK, ServedModel, load
 from pipelines.backtest import backtest
 from pipelines.candidates import Task, examine
 from pipelines.history import History
-from pipelines.perturb import in_blocks, newest, noisy, scattered, some, without
+from pipelines.perturb import in_blocks, newest, noisy, scattered, without
 from pipelines.slices import Slices
 from pipelines.study_plan import FACTORS, LEVELS, Cell, Condition
-from pipelines.windows import Windows, cut
+from pipelines.windows import Windows, cut, some
 
 ROWS = pl.Schema({
     "cell": pl.String, "model": pl.String, "lookback": pl.Int64, "options": pl.String, "condition": pl.String,

@@ -45,6 +45,19 @@ class Windows:
         return digest.hexdigest()
 
 
+def some(windows: Windows, chosen: Mask | Rows) -> Windows:
+    """Return some of the windows."""
+    place = np.arange(len(windows.series))[chosen]
+    return Windows(
+        origins=tuple(windows.origins[i] for i in place),
+        series=tuple(windows.series[i] for i in place),
+        targets=windows.targets[place],
+        past=windows.past[place],
+        future=windows.future[place],
+        actual=windows.actual[place],
+    )
+
+
 def cut(panel: Panel, job: DatasetJob, first: int, last: int, stride: int = 1) -> Windows:
     """Cut every ``stride``-th window whose inputs are whole and whose targets lie in rows [first, last).
 

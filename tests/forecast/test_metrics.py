@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forecast.metrics import coverage, mean_absolute_error, mean_squared_error, pinball, skill
+from forecast.metrics import coverage, mean_absolute_error, pinball, skill
 
 NAN = float("nan")
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)  # half of the smallest number is zero
@@ -46,7 +46,6 @@ def test_what_was_not_observed_counts_nowhere(pair: np.ndarray) -> None:
     actual, predicted = pair
     longer = np.append(actual, NAN), np.append(predicted, 1e6)
     assert mean_absolute_error(*longer) == pytest.approx(mean_absolute_error(actual, predicted))
-    assert mean_squared_error(*longer) == pytest.approx(mean_squared_error(actual, predicted))
     assert coverage(longer[0], longer[1] - 1, longer[1] + 1) == coverage(actual, predicted - 1, predicted + 1)
     assert np.isnan(pinball(*longer[:1], longer[1][:, None], [0.5])[-1])
 
@@ -54,7 +53,6 @@ def test_what_was_not_observed_counts_nowhere(pair: np.ndarray) -> None:
 def test_the_mean_errors_are_what_they_are_called() -> None:
     actual, predicted = np.array([1.0, 2.0, NAN]), np.array([2.0, 5.0, 9.0])
     assert mean_absolute_error(actual, predicted) == 2.0
-    assert mean_squared_error(actual, predicted) == 5.0
 
 
 def test_the_edges_of_a_band_belong_to_it() -> None:
@@ -65,7 +63,6 @@ def test_without_any_observation_every_score_is_nan_and_nobody_is_warned() -> No
     nothing = np.full(3, NAN)
     assert np.isnan(coverage(nothing, nothing, nothing))
     assert np.isnan(mean_absolute_error(nothing, np.zeros(3)))
-    assert np.isnan(mean_squared_error(nothing, np.zeros(3)))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from forecast.jobs import DatasetJob
 from forecast.scaling import Scaler
-from pipelines.perturb import in_blocks, newest, noisy, scattered, some, without
-from pipelines.windows import Windows
+from pipelines.perturb import in_blocks, newest, noisy, scattered, without
+from pipelines.windows import Windows, some
 
 STEPS, LOOKBACK = 72, 48
 SCALER = Scaler(
