@@ -10,9 +10,11 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from forecast.channels import Channel
 from forecast.errors import TrainingError
 from forecast.jobs import DatasetJob
 from forecast.panel import Array, Mask, Panel
+from forecast.vocabulary import Fill, Role
 from pipelines.features import known_future
 from pipelines.filling import filled
 
@@ -102,7 +104,8 @@ class _History:
     def __init__(self, values: Array, observed: Mask, names: Sequence[str], job: DatasetJob) -> None:
         self._values = values
         self._observed = observed
-        self._open = filled(values, observed, [job.channels[name] for name in names], job.season, at_once=True)
+        channels = [_while_open(job.channels[name]) for name in names]
+        self._open = filled(values, observed, channels, job.season, at_once=True)
 
     def reach(self, begins: Rows, length: int) -> Mask:
         """Return which windows can be whole, [S, len(begins)]: none of their rows lacks a value both then and now."""
@@ -121,3 +124,13 @@ class _History:
         inside = (window[:, None], np.arange(length), channel[:, None])
         values[inside] = np.where(is_open, self._open[place], values[inside])
         return values
+
+
+def _while_open(channel: Channel) -> Channel:
+    """Return how a channel's gap is filled before its end is known.
+
+    Ahead of the origin there is no value to draw a line to, and ``pipelines.predict`` refuses to guess one.
+    """
+    if channel.role is Role.FUTURE and channel.fill is Fill.LINEAR:
+        return channel.model_copy(update={"fill": Fill.NONE})
+    return channel

@@ -35,11 +35,8 @@ def shrink(job_file: Path) -> None:
     """Let the sample train in seconds: fewer models and epochs, nothing else changes."""
     text = job_file.read_text(encoding="utf-8")
     for old, new in (
-        (
-            'models = ["seasonal_naive", "linear", "itransformer", "patch_tsmixer"]',
-            'models = ["seasonal_naive", "linear"]',
-        ),
-        ("max_epochs = 20", "max_epochs = 1"),
+        ('models = ["itransformer", "patch_tsmixer"]', 'models = ["linear"]'),
+        ("max_epochs = 20", 'max_epochs = 1\nbaselines = ["seasonal_naive"]'),
     ):
         assert old in text
         text = text.replace(old, new)

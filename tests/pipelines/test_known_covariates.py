@@ -313,3 +313,16 @@ def test_a_champion_from_before_a_plan_was_given_does_not_fit_the_job(
     assert fits(manifest, tiny_home.jobs.datasets["tiny"])
     tiny_document["datasets"]["tiny"]["channels"]["plan"] = {"role": "future"}
     assert not fits(manifest, make_home(document=tiny_document).jobs.datasets["tiny"])
+
+
+@pytest.mark.parametrize(("fill", "is_scored"), [("linear", False), ("forward", True)])
+def test_an_origin_that_nothing_would_be_issued_at_is_not_scored(
+    job: MakeJob, rows: MakeRows, fill: str, is_scored: bool
+) -> None:
+    # The plan of one series breaks off before the horizon of the newest origin; later rows of it are there by now.
+    made, origin = job(fill), START + (STEPS - 2 * HORIZON) * HOUR
+    gap = pl.col("time").is_between(origin + (HORIZON - 4) * HOUR, origin + (HORIZON + 1) * HOUR)
+    broken = rows().with_columns(pl.when(gap & (pl.col("series") == "west")).then(None).otherwise("plan").alias("plan"))
+    windows = cut(clean(broken, made), made, STEPS - 2 * HORIZON, STEPS - HORIZON)
+    assert set(windows.origins) == {origin}
+    assert set(windows.series) == ({"east", "west"} if is_scored else {"east"})
