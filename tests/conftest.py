@@ -52,6 +52,14 @@ TINY_JOB: Mapping[str, Any] = {
 }
 
 
+LONGEST = ("test_end_to_end.py", "test_engines.py", "test_tune.py", "test_night.py", "test_gpu.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, or at the end one worker has the last of them alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
