@@ -169,7 +169,7 @@ def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, 
             step=part, checkpoint=checkpoint, weights=weights,
         )  # fmt: skip
 
-    champion, why_not = task.champion, ""
+    champion = task.champion
     if champion is None or not task.job.training.warm_start or task.model_name in SOLVED:
         return run("scratch", step), {}
     if champion.fitted_until > task.panel.time(task.slices.calibration):
@@ -181,9 +181,9 @@ def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, 
     if warm.start == "scratch":  # the weights do not fit: both starts are the same
         return warm, {}
     cold = run("scratch", step.part(0.5, 1.0))
-    losses = {start: fitted.best_loss for start, fitted in (("scratch", cold), ("warm", warm))}
-    race = {start: loss for start, loss in losses.items() if loss is not None}
-    return (warm if race["warm"] < race["scratch"] else cold), race
+    tried = {"scratch": cold, "warm": warm}
+    race = {start: fitted.best_loss for start, fitted in tried.items() if fitted.best_loss is not None}
+    return tried[min(race, key=lambda start: race[start], default="scratch")], race
 
 
 def _written(start: Start, scratch: Path) -> Path:

@@ -56,6 +56,8 @@ def mirror(name: str, installation: Installation) -> None:
 
     champions = distinct(installation.ledger.champions(name))
     versions = [champion.model_version for champion in champions[:2]]
+    if not versions:
+        return
     try:
         Registry(installation.home).mirror(name, versions[0], versions[1] if len(versions) > 1 else None)
     except StorageError as error:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from forecast.errors import ForecastError, StorageError, TrainingError
+from forecast.errors import ForecastError, StorageError, TrainingError, UnavailableError
 from forecast.installation import Installation
 from forecast.nights import Night
 from forecast.progress import Reporter
@@ -97,6 +97,16 @@ def test_a_winner_that_was_fitted_again_is_compared_as_it_was_before(make: Make)
     assert again.incumbent is not None
     assert again.incumbent.model_version == night.champion
     assert again.incumbent.pinball == pytest.approx(night.leaderboard[0].pinball, rel=1e-6)
+
+
+def test_a_night_whose_best_model_may_not_serve_is_kept_and_says_why(make: Make) -> None:
+    home = make(promotion={"max_size": 1e-6})
+    with pytest.raises(UnavailableError, match="is refused: its network has") as caught:
+        a_night(home)
+    assert caught.value.code == "forecast.no_champion"
+    assert home.ledger.champion("tiny") is None
+    (night,) = home.ledger.nights("tiny")
+    assert not night.verdict.promote
 
 
 def test_without_mlflow_a_night_fails_with_a_name_and_the_champion_stays(
