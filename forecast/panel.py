@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -71,6 +72,14 @@ class Panel:
     def end(self) -> datetime:
         """The first time after the panel: the origin of a forecast made from all of it."""
         return self.time(self.steps)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the values, cleaned as they are, with their series and times."""
+        digest = hashlib.sha256(repr((self.series, self.start, self.step)).encode())
+        for values in (self.targets, self.past, self.future, self.statics):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
     def time(self, index: int) -> datetime:
         """Return the time of a row; indices beyond the end are future rows."""

@@ -210,6 +210,12 @@ def load(folder: Path, digest: str | None = None) -> ServedModel:
     return model
 
 
+def evaluated_in(folder: Path) -> Path:
+    """Return where the network lies that a model was promoted for: inside the folder of one that was refitted."""
+    inside = folder / EVALUATED
+    return inside if inside.is_dir() else folder
+
+
 def load_evaluated(folder: Path, digest: str | None = None) -> ServedModel:
     """Load the network that a model was promoted for: the model itself, or the one before it was refitted."""
     model = load(folder, digest)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from forecast.evaluation import Backtest, Evidence, Yardstick, score
@@ -11,8 +9,6 @@ from forecast.jobs import DatasetJob
 from forecast.rehearsal import Rehearsal
 from forecast.runtime import ServedModel
 from pipelines.windows import Windows
-
-_BATCH = 256
 
 
 def evidence_of(
@@ -25,22 +21,15 @@ def evidence_of(
 
 
 def backtest(model: ServedModel, windows: Windows, yardstick: Yardstick) -> Backtest:
-    """Forecast every window in batches, in original units."""
-    parts = [
-        model.predict(windows.targets[part], windows.past[part], windows.future[part], windows.series[part])
-        for part in _batches(len(windows.series))
-    ]
+    """Forecast every window, in original units."""
+    forecast = model.predict(windows.targets, windows.past, windows.future, windows.series)
     return Backtest(
         origins=windows.origins,
         series=windows.series,
         actual=windows.actual,
-        mean=np.concatenate([part.mean for part in parts]),
-        quantiles=np.concatenate([part.quantiles for part in parts]),
+        mean=forecast.mean,
+        quantiles=forecast.quantiles,
         levels=model.manifest.quantiles,
         deviations=np.asarray([yardstick.deviations[name] for name in windows.series]),
         naive_errors=np.asarray([yardstick.naive_errors[name] for name in windows.series]),
     )
-
-
-def _batches(count: int) -> Iterator[slice]:
-    return (slice(begin, begin + _BATCH) for begin in range(0, count, _BATCH))

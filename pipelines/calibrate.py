@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,6 @@ from forecast.panel import Array
 from forecast.runtime import ServedModel
 from pipelines.windows import Windows
 
-_BATCH = 256
 _BLOCKS = 4
 """Stretches of origins that cross-validation leaves out in turn."""
 _SHARES = (0.0, 0.5, 1.0)
@@ -37,10 +36,8 @@ def calibrate(model: ServedModel, windows: Windows, day: timedelta) -> Calibrati
     manifest = model.manifest
     period = max(int(day / timedelta(seconds=manifest.step_seconds)), 1)
     group = min(period, -(-manifest.horizon // 8))
-    raw = np.sort(np.concatenate([
-        model.scaled_quantiles(windows.targets[part], windows.past[part], windows.future[part], windows.series[part])
-        for part in _batches(len(windows.series))
-    ]), axis=-1)  # fmt: skip
+    raw = model.scaled_quantiles(windows.targets, windows.past, windows.future, windows.series)
+    raw = np.sort(raw, axis=-1)
     actual = manifest.scaler.scale_targets(windows.actual, windows.series)
     scale = scales(manifest.scaler.scale_targets(windows.targets, windows.series), manifest.horizon, period)
     block = _blocks(windows.origins)
@@ -123,7 +120,3 @@ class _Residuals:
 def _blocks(origins: Sequence[datetime]) -> NDArray[np.intp]:
     distinct, place = np.unique(np.asarray([origin.timestamp() for origin in origins]), return_inverse=True)
     return np.asarray(place * _BLOCKS // len(distinct))
-
-
-def _batches(count: int) -> Iterator[slice]:
-    return (slice(begin, begin + _BATCH) for begin in range(0, count, _BATCH))

@@ -19,7 +19,7 @@ from forecast.panel import Panel
 from forecast.progress import Step
 from forecast.registry import save_darts
 from forecast.rehearsal import rehearse
-from forecast.runtime import EVALUATED, NETWORK, WEIGHTS, Manifest, load, load_evaluated, sha256
+from forecast.runtime import NETWORK, WEIGHTS, Manifest, evaluated_in, load, load_evaluated, sha256
 from forecast.scaling import Scaler
 from forecast.tracked import DARTS
 from pipelines.backtest import evidence_of
@@ -47,7 +47,7 @@ def start_from(folder: Path) -> Start | None:
     Of a refitted one the weights have seen rows that the next night's models are compared on. Raises ``model.corrupt``.
     """
     manifest = load_evaluated(folder).manifest
-    holder = folder / EVALUATED if (folder / EVALUATED).is_dir() else folder
+    holder = evaluated_in(folder)
     if not manifest.weights_digest or sha256(holder / WEIGHTS) != manifest.weights_digest:
         return None
     return Start(manifest.model_version, (holder / WEIGHTS).read_bytes(), manifest.fitted_until)

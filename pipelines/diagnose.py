@@ -13,6 +13,7 @@ from forecast.backtest_figures import Fan, calibration, fans, residuals
 from forecast.evaluation import Evidence
 from forecast.figures import by_lead
 from forecast.jobs import DatasetJob
+from forecast.metrics import observed_mean
 from forecast.panel import Array, Panel
 from forecast.runtime import Prediction, ServedModel
 from pipelines.windows import Windows, some
@@ -84,10 +85,7 @@ def _seasonal_naive(windows: Windows, job: DatasetJob) -> Array:
 
 
 def _by_step(losses: Array) -> list[float]:
-    seen = np.isfinite(losses)
-    totals, counts = np.where(seen, losses, 0.0).sum(axis=(0, 2)), seen.sum(axis=(0, 2))
-    means: list[float] = np.divide(totals, counts, out=np.full(len(totals), np.nan), where=counts > 0).tolist()
-    return means
+    return [observed_mean(losses[:, lead]) for lead in range(losses.shape[1])]
 
 
 def _by_hour(name: str, residual: Array, windows: Windows, panel: Panel, job: DatasetJob) -> go.Figure:

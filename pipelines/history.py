@@ -15,7 +15,6 @@ from forecast.scaling import Scaler
 from pipelines.clean import clean
 from pipelines.series import fit_scaler
 from pipelines.slices import Slices
-from pipelines.track import data_digest
 
 _DECIDING = ("max_epochs", "batch_size", "budget", "patience", "seed", "stride", "precision")
 """Fields of ``training`` on which a fitted model depends."""
@@ -59,7 +58,7 @@ class History:
         panel = clean(table.read(version=version), job)
         slices = Slices.of(panel, job)
         panel = trainable(panel, slices.fit, job)
-        return cls(name, job, panel, slices, fit_scaler(panel, job, slices.fit), version, data_digest(panel))
+        return cls(name, job, panel, slices, fit_scaler(panel, job, slices.fit), version, panel.digest)
 
 
 def trainable(panel: Panel, fit: int, job: DatasetJob) -> Panel:

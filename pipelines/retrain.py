@@ -23,7 +23,7 @@ from forecast.progress import Reporter
 from forecast.registry import Night as Tracked
 from forecast.registry import Registry, Run
 from forecast.rehearsal import rehearse
-from forecast.runtime import EVALUATED, NETWORK, ServedModel, load_evaluated, manifest_digest
+from forecast.runtime import NETWORK, ServedModel, evaluated_in, load_evaluated, manifest_digest
 from forecast.tracked import Lineage
 from pipelines.backtest import evidence_of
 from pipelines.candidates import Candidate, Start, Task, examine, refit, start_from
@@ -242,8 +242,7 @@ def _scored(setting: _Setting) -> Evidence | None:
     if setting.champion is None or setting.incumbent is None:
         return None
     folder = setting.models / setting.champion.folder
-    network = folder / EVALUATED / NETWORK
-    seen = rehearse(setting.incumbent, network if network.exists() else folder / NETWORK)
+    seen = rehearse(setting.incumbent, evaluated_in(folder) / NETWORK)
     evidence = evidence_of(setting.incumbent, setting.holdout, setting.yardstick, setting.job, seen)
     return evidence.model_copy(update={"model_version": setting.champion.model_version})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from forecast.backtest_figures import bars
+from forecast.delta import beside
 from forecast.evaluation import Evidence
 from forecast.figures import ACTUAL, LINE, QUIET, by_lead
 from forecast.jobs import DatasetJob
@@ -56,7 +56,7 @@ def lineage(
     name: str, job: DatasetJob, tables: Path | str, version: int, digest: str, holdout: Windows
 ) -> tuple[Lineage, Lineage]:
     """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
-    table = f"{tables}/{name}/observations"
+    table = str(beside(tables, name, "observations"))
     return (
         Lineage(name, digest, table, version, tuple(job.channels), "training"),
         Lineage(f"{name} holdout", holdout.digest, table, version, job.targets, "evaluation"),
@@ -216,14 +216,6 @@ def environment() -> dict[str, object]:
         "env.python": platform.python_version(), "env.platform": platform.platform(),
         "env.cores": cores(), "env.gpu": gpu, **versions,
     }  # fmt: skip
-
-
-def data_digest(panel: Panel) -> str:
-    """Return the SHA-256 of the cleaned values that a model is trained from."""
-    digest = hashlib.sha256(repr((panel.series, panel.start, panel.step)).encode())
-    for values in (panel.targets, panel.past, panel.future, panel.statics):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def code_version() -> str:

@@ -29,7 +29,6 @@ from pipelines.series import fit_scaler, to_darts
 from pipelines.slices import Slices
 from pipelines.track import (
     curves,
-    data_digest,
     lineage,
     log_candidate,
     log_comparison,
@@ -75,7 +74,7 @@ def night(
 ) -> tuple[str, list[Evidence], Verdict]:
     """A whole night as a file or a server was told it: its run, what the models scored, and the verdict."""
     panel, slices, windows = holdout
-    registry, digest = Registry(tracking_home), data_digest(panel)
+    registry, digest = Registry(tracking_home), panel.digest
     data = lineage("tiny", tiny_job, tmp_path / "lake", 7, digest, windows)
     found: list[Evidence] = []
     with registry.night("tiny", "night", night_tags(7, digest, windows)) as night:
@@ -111,7 +110,7 @@ def test_a_whole_night_is_told_to_a_file_and_to_a_server_alike(
     children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")
     assert {child.info.status for child in children} == {"FINISHED"}
     assert len({frozenset(child.data.metrics) for child in children}) == 1, "equal keys, or they cannot be compared"
-    for tag, value in (("origins_digest", windows.digest), ("data_digest", data_digest(panel)), ("data_version", "7")):
+    for tag, value in (("origins_digest", windows.digest), ("data_digest", panel.digest), ("data_version", "7")):
         assert {child.data.tags[tag] for child in children} == {value}
     for child in children:
         evidence = next(one for one in found if one.model_name == child.info.run_name)
@@ -127,7 +126,7 @@ def test_a_whole_night_is_told_to_a_file_and_to_a_server_alike(
         assert len(client.get_metric_history(child.info.run_id, "loss/train")) == 3
         assert child.inputs is not None
         read = {item.dataset.name: item.dataset.digest for item in child.inputs.dataset_inputs}
-        assert read == {"tiny": data_digest(panel)[:36], "tiny holdout": windows.digest[:36]}
+        assert read == {"tiny": panel.digest[:36], "tiny holdout": windows.digest[:36]}
         figures = client.list_artifacts(child.info.run_id, "figures")
         assert len(figures) == 4
         assert all(0 < (figure.file_size or 0) < 200_000 for figure in figures)
