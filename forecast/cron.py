@@ -1,66 +1,92 @@
-"""Cron schedules as every other cron reads them: in the fifth field 0 and 7 are Sunday.
+"""Cron schedules as every other cron reads them, and what local dates they stand for.
 
-APScheduler's own ``from_crontab`` counts that field from Monday, and would train a night late without a word.
+A schedule of fixed times (``30 2 * * *``) is read off the wall: the hour that autumn doubles counts once, a time that
+spring skips is due at the next valid instant. One that goes on through the hours (``*/15 * * * *``, ``0 * * * *``)
+follows the time that really passes.
 """
 
 from __future__ import annotations
 
-import re
-from datetime import tzinfo
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
-from apscheduler.triggers.cron import CronTrigger
+from cronsim import CronSim, CronSimError
 
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_PART = re.compile(
-    r"(?:(?P<all>\*)|(?P<first>[0-7]|[a-z]{3})(?:-(?P<last>[0-7]|[a-z]{3}))?)(?:/(?P<step>[1-9][0-9]?))?"
-)
+_FIELDS = 5
+_MINUTES, _HOURS = 60, 24
 
 
-def cron_trigger(text: str, zone: tzinfo | str) -> CronTrigger:
-    """Return the trigger of a cron line of five fields, in wall times of a zone; raises ValueError if it is none.
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A cron line of five fields in a zone; raises ValueError if it is none.
 
-    >>> cron_trigger("30 2 * * 0", "UTC")
-    <CronTrigger (month='*', day='*', day_of_week='sun', hour='2', minute='30', timezone='UTC')>
+    >>> nightly = Cron("30 2 * * *", "Europe/Berlin")
+    >>> [nightly.logical_date(due) for due in nightly.between(datetime(2024, 3, 30, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))]
+    ['2024-03-30T02:30', '2024-03-31T03:00']
     """
-    fields = text.split()
-    if len(fields) != 5:
-        message = f'"{text}" has {len(fields)} fields, not the five of cron: minute, hour, day, month, day of the week'
-        raise ValueError(message)
-    minute, hour, day, month, weekday = fields
-    return CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=_named_days(weekday), timezone=zone)
+
+    text: str
+    zone: str
+
+    def __post_init__(self) -> None:
+        if len(self.text.split()) != _FIELDS:
+            count = len(self.text.split())
+            message = (
+                f'"{self.text}" has {count} fields, not the five of cron: minute, hour, day, month, day of the week'
+            )
+            raise ValueError(message)
+        try:
+            next(CronSim(self.text, datetime(2000, 1, 1, tzinfo=UTC)))
+        except CronSimError as error:
+            told = str(error).removeprefix("Bad ")
+            message = f'the {told} of "{self.text}" is none; see "man 5 crontab"'
+            raise ValueError(message) from error
+        except StopIteration:
+            message = f'"{self.text}" never comes'
+            raise ValueError(message) from None
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether it goes on through all hours instead of naming some."""
+        return self.text.split()[1] == "*"
+
+    def following(self, after: datetime) -> Iterator[datetime]:
+        """Return every time after one, in UTC, in order, each once."""
+        last = after.astimezone(UTC)
+        for local in CronSim(self._written_out, last.astimezone(ZoneInfo(self.zone))):
+            due = local.astimezone(UTC)
+            # Begun within autumn's second hour, fixed times of the first come again; two of them may fall on one
+            # instant where spring skips both.
+            if due > last:
+                last = due
+                yield due
+
+    def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """Return the times in (after, until]."""
+        for due in self.following(after):
+            if due > until:
+                return
+            yield due
+
+    @property
+    def _written_out(self) -> str:
+        # cronsim counts real hours as soon as a field begins with a star, and where the clock changes by half an hour
+        # (Lord Howe) it then steps over some: named hours are written out, so that it reads them off the wall.
+        minute, hour, *days = self.text.split()
+        if not self.is_rolling:
+            minute, hour = _list(minute, _MINUTES), _list(hour, _HOURS)
+        return " ".join((minute, hour, *days))
+
+    def logical_date(self, due: datetime) -> str:
+        """Return what names one of its times: the wall time, with the offset if it goes on through the hours."""
+        local = due.astimezone(ZoneInfo(self.zone))
+        return (local if self.is_rolling else local.replace(tzinfo=None)).isoformat(timespec="minutes")
 
 
-def _named_days(field: str) -> str:
-    if field == "*":
+def _list(field: str, size: int) -> str:
+    if not field.startswith("*"):
         return field
-    days = {day for part in field.lower().split(",") for day in _days(part)}
-    return ",".join(_DAYS[day] for day in sorted(days))
-
-
-def _days(part: str) -> list[int]:
-    """Return the days, 0 for Sunday, of one part of the field: ``1``, ``mon-fri``, ``*/2``, ``5-7``."""
-    match = _PART.fullmatch(part)
-    if match is None:
-        raise _no_day(part)
-    step = int(match["step"] or 1)
-    if match["all"]:
-        return list(range(0, 7, step))
-    first = _number(match["first"])
-    last = _number(match["last"]) if match["last"] else (6 if match["step"] else first)
-    if last < first:
-        if match["last"] != "sun":
-            raise _no_day(part)
-        last = 7  # "fri-sun": a week may end with its Sunday
-    return [day % 7 for day in range(first, last + 1, step)]
-
-
-def _number(day: str) -> int:
-    if day.isdecimal():
-        return int(day)
-    if day not in _DAYS:
-        raise _no_day(day)
-    return _DAYS.index(day)
-
-
-def _no_day(text: str) -> ValueError:
-    return ValueError(f'"{text}" is not a day of the week; write 0 to 7 (0 and 7 are Sunday) or sun to sat')
+    steps = CronSim(f"{field} 0 1 1 *" if size == _MINUTES else f"0 {field} 1 1 *", datetime(2000, 1, 1, tzinfo=UTC))
+    return ",".join(str(item) for item in sorted(steps.minutes if size == _MINUTES else steps.hours))

@@ -15,10 +15,10 @@ from pydantic_core import ErrorDetails
 from forecast.benchmarks import with_known_channels
 from forecast.channels import Channel
 from forecast.checks import mistakes
-from forecast.cron import cron_trigger
-from forecast.errors import ConfigError, NotFoundError, StorageError, nearest
+from forecast.errors import ConfigError, ForecastError, NotFoundError, StorageError, nearest
 from forecast.holidays import holiday_calendar
 from forecast.policies import Promotion, Training
+from forecast.scheduled_job import JOB_NAME, ScheduledJob
 from forecast.sources import ReplaySource, Source
 from forecast.splits import Splits
 from forecast.strict import Strict
@@ -27,24 +27,6 @@ from forecast.vocabulary import Action, Doubled, Horizon, Quantile, Resample, Ro
 RESERVED = frozenset({"series", "time", "month", "version", "row"})
 _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _CHANNEL = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
-
-
-class Schedule(Strict):
-    """When things happen: cron in the data set's zone, empty for never."""
-
-    refresh: str = ""
-    """Ingest what is new, then issue a forecast."""
-    retrain: str = ""
-    """Ingest, train challengers, compare with the champion, promote or not, issue a forecast."""
-    maintain: str = ""
-    """Verify the tables' files, put small ones together, delete what is older than ``retention``."""
-
-    @field_validator("refresh", "retrain", "maintain")
-    @classmethod
-    def _cron(cls, text: str) -> str:
-        if text:
-            cron_trigger(text, "UTC")  # raises ValueError
-        return text
 
 
 class DatasetJob(Strict):
@@ -84,7 +66,6 @@ class DatasetJob(Strict):
     splits: Splits = Splits()
     training: Training = Training()
     promotion: Promotion = Promotion()
-    schedule: Schedule = Schedule()
     stale_after: str = "24h"
     """Age from which a forecast is called stale."""
     retention: str = "30d"
@@ -241,6 +222,25 @@ class JobFile(Strict):
     """The whole of ``forecast.toml``."""
 
     datasets: dict[Annotated[str, Field(pattern=_NAME)], DatasetJob] = Field(min_length=1)
+    jobs: dict[Annotated[str, Field(pattern=JOB_NAME)], ScheduledJob] = Field(default_factory=dict)
+    """What is done and when, by the job's name; more may be defined by command or over REST."""
+
+    @model_validator(mode="after")
+    def _jobs_have_data_sets(self) -> Self:
+        for name, job in self.jobs.items():
+            try:
+                self.check_job(name, job)
+            except ForecastError as error:
+                raise ValueError(str(error)) from error
+        return self
+
+    def check_job(self, name: str, job: ScheduledJob) -> None:
+        """Raise a ``job.*`` error if a job asks for something that this file does not have."""
+        if job.dataset not in self.datasets:
+            raise ConfigError(
+                "job.no_data_set", f'job "{name}" is for the data set "{job.dataset}", which there is not',
+                nearest(job.dataset, self.datasets),
+            )  # fmt: skip
 
     def dataset(self, name: str | None) -> tuple[str, DatasetJob]:
         """Return the named data set, or the only one if no name is given."""
@@ -280,6 +280,8 @@ def _told(item: ErrorDetails) -> str:
     # pydantic names the kind of source among the places of the file, though it is none.
     at = item["loc"][:3] + item["loc"][4:] if item["loc"][2:3] == ("source",) else item["loc"]
     place = ".".join(str(part) for part in at)
+    if item["type"] == "extra_forbidden" and item["loc"][2:] == ("schedule",):
+        return f'"{place}" is no more; say what is done and when in [jobs.<name>], see docs/operating.md'
     if item["type"] == "extra_forbidden":
         fields = _fields_at(item["loc"][:-1])
         return f'"{place}" is not a field; {nearest(str(item["loc"][-1]), fields)}'
@@ -292,11 +294,12 @@ def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
     tables: dict[str, type[BaseModel]] = {
         "channels": Channel, "splits": Splits, "training": Training, "promotion": Promotion,
-        "schedule": Schedule,
     }  # fmt: skip
     match location:
         case ():
             return JobFile.model_fields
+        case ("jobs", *_):
+            return ScheduledJob.model_fields
         case (_, _):  # datasets, and a data set's name
             return DatasetJob.model_fields
         case (_, _, "source", str(kind)):

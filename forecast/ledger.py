@@ -1,41 +1,24 @@
-"""The ledger: runs, champions and issued forecasts, where "exactly once" matters."""
+"""The ledger: jobs, runs, champions and issued forecasts, where "exactly once" matters."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Engine, RowMapping
+from sqlalchemy.engine import RowMapping
 
-from forecast.errors import NotFoundError, StorageError, first_line
-from forecast.ledger_tables import (
-    CHAMPIONS,
-    CLOCKS,
-    ISSUANCES,
-    METADATA,
-    MIGRATIONS,
-    NIGHTS,
-    RECEIPTS,
-    RUNS,
-    SCHEMA,
-    SCHEMA_VERSION,
-    UtcTime,
-)
+from forecast.job_ledger import JobLedger, LeaseLedger
+from forecast.ledger_tables import CHAMPIONS, CLOCKS, ISSUANCES, NIGHTS, RECEIPTS, UtcTime
 from forecast.nights import Night
 from forecast.receipts import Receipt
+from forecast.run_ledger import RunLedger, tell
 
-_BUSY_SECONDS = 10
 _LAST_ROWS = timedelta(hours=6)  # rows of a replay come up to three hours late
-_TAKE_TURNS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7082024)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,143 +60,15 @@ class Issuance:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One execution of a job for one logical date."""
-
-    run_id: int
-    job: str
-    dataset: str
-    kind: str
-    logical_date: str
-    state: str
-    claimed_at: datetime
-    ended_at: datetime | None
-    reason: str | None
-
-
-class Ledger:
+class Ledger(RunLedger, JobLedger, LeaseLedger):
     """Operational state in one SQL database; every method is one transaction."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @classmethod
-    def open(cls, url: str) -> Self:
-        """Open the ledger, making its tables if they are missing.
-
-        Raises ``ledger.failed`` if the database cannot be opened or written, and ``ledger.other_version`` if another
-        release made it.
-        """
-        with _told_errors():
-            try:
-                engine = sa.create_engine(url)
-            except (ImportError, ValueError) as error:
-                told = f"FORECAST_LEDGER_URL cannot be used ({error})"
-                raise StorageError("ledger.failed", told, "mend it, and install the database's driver") from error
-            if engine.dialect.name not in _TAKE_TURNS:
-                raise StorageError(
-                    "ledger.failed", f"the ledger cannot lie in {engine.dialect.name}", "use SQLite or PostgreSQL"
-                )
-            if engine.dialect.name == "sqlite":
-                sa.event.listen(engine, "connect", _set_up_sqlite)
-        ledger = cls(engine)
-        try:
-            ledger._make_tables()
-        except StorageError:
-            ledger.close()
-            raise
-        return ledger
-
-    def close(self) -> None:
-        """Let go of the database's connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _make_tables(self) -> None:
-        with self._transaction() as connection:
-            # Of several first openings at once, one makes the tables and the others find them.
-            connection.exec_driver_sql(_TAKE_TURNS[connection.dialect.name])
-            METADATA.create_all(connection)
-            found = connection.execute(sa.select(SCHEMA.c.version)).scalar()
-            if found is None:
-                connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
-            elif found > SCHEMA_VERSION:
-                raise StorageError(
-                    "ledger.other_version",
-                    f"the ledger was made by a later release (schema {found}, this one has {SCHEMA_VERSION})",
-                    "use that release, or a new home",
-                )
-            elif found < SCHEMA_VERSION:
-                for version in range(found, SCHEMA_VERSION):
-                    for statement in MIGRATIONS[version]:
-                        connection.exec_driver_sql(statement)
-                connection.execute(sa.update(SCHEMA).values(version=SCHEMA_VERSION))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        with _told_errors(), self._engine.begin() as connection:
-            yield connection
-
-    # --- runs -------------------------------------------------------------------------------------------------------
-
-    def claim(self, job: str, dataset: str, kind: str, logical_date: str, now: datetime) -> int | None:
-        """Claim one logical date of a job; ``None`` if it was claimed before, by whomever."""
-        row = {
-            "job": job, "dataset": dataset, "kind": kind, "logical_date": logical_date, "state": "running",
-            "claimed_at": now,
-        }  # fmt: skip
-        try:
-            with self._transaction() as connection:
-                return int(connection.execute(sa.insert(RUNS).values(row).returning(RUNS.c.run_id)).scalar_one())
-        except sa.exc.IntegrityError:
-            return None
-
-    def end(self, run_id: int, state: str, now: datetime, reason: str | None = None) -> None:
-        """Write how a run ended: ``succeeded``, ``failed`` or ``abandoned``, with the reason."""
-        with self._transaction() as connection:
-            connection.execute(
-                sa.update(RUNS)
-                .where(RUNS.c.run_id == run_id, RUNS.c.state == "running")
-                .values(state=state, ended_at=now, reason=reason)
-            )
-
-    def run(self, run_id: int) -> Run:
-        """Return one run."""
-        with self._transaction() as connection:
-            row = connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().first()
-        if row is None:
-            raise NotFoundError("run.unknown", f"no run {run_id}", 'see "forecast status"')
-        return _run(row)
-
-    def runs(self, *, dataset: str | None = None, states: tuple[str, ...] = (), limit: int = 50) -> list[Run]:
-        """Return the newest runs first, at most ``limit``."""
-        query = sa.select(RUNS).order_by(RUNS.c.run_id.desc()).limit(limit)
-        if dataset is not None:
-            query = query.where(RUNS.c.dataset == dataset)
-        if states:
-            query = query.where(RUNS.c.state.in_(states))
-        with self._transaction() as connection:
-            return [_run(row) for row in connection.execute(query).mappings()]
-
-    def last_logical_date(self, job: str) -> str | None:
-        """Return the latest logical date that was ever claimed for a job."""
-        with self._transaction() as connection:
-            return connection.execute(sa.select(sa.func.max(RUNS.c.logical_date)).where(RUNS.c.job == job)).scalar()
 
     # --- champions --------------------------------------------------------------------------------------------------
 
     def promote(self, champion: Champion) -> None:
         """Make a model the champion of its data set; older champions stay as history."""
-        with self._transaction() as connection:
-            connection.execute(sa.insert(CHAMPIONS).values(_fields(champion)))
+        with self._as_owner() as connection:
+            _crown(connection, champion)
 
     def champion(self, dataset: str) -> Champion | None:
         """Return the model that is champion now, if there is one."""
@@ -243,8 +98,10 @@ class Ledger:
         """Make a forecast visible; its rows must be in the lake already."""
         values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
-        with self._transaction() as connection:
+        told = {"forecast_id": issuance.forecast_id, "model_version": issuance.model_version}
+        with self._as_owner() as connection:
             connection.execute(sa.insert(ISSUANCES).values(values))
+            tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
 
     def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
         """Return the latest forecast of a data set, or the latest that had been issued at ``as_of``."""
@@ -285,10 +142,10 @@ class Ledger:
     def keep_night(self, night: Night, promoted: Champion | None = None) -> None:
         """Keep what a night compared and decided, and make the promoted model champion: both or neither."""
         row = {"dataset": night.dataset, "recorded_at": night.recorded_at, "document": night.model_dump_json()}
-        with self._transaction() as connection:
+        with self._as_owner() as connection:
             connection.execute(sa.insert(NIGHTS).values(row))
             if promoted is not None:
-                connection.execute(sa.insert(CHAMPIONS).values(_fields(promoted)))
+                _crown(connection, promoted)
 
     def nights(self, dataset: str, limit: int = 1) -> list[Night]:
         """Return the latest nights of a data set, newest first."""
@@ -360,48 +217,14 @@ class Ledger:
             )
 
 
-@contextmanager
-def _told_errors() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.IntegrityError:  # says that a row exists already: the caller's business
-        raise
-    except sa.exc.SQLAlchemyError as error:
-        reason = first_line(getattr(error, "orig", None) or error)
-        raise StorageError(
-            "ledger.failed", f"the ledger cannot be used ({reason})", "check FORECAST_LEDGER_URL and the disk"
-        ) from error
-
-
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
-    _switch_to_wal(cursor)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
-    # Of two that open a new database at once SQLite refuses one the switch, whatever busy_timeout says.
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+def _crown(connection: sa.Connection, champion: Champion) -> None:
+    connection.execute(sa.insert(CHAMPIONS).values(_fields(champion)))
+    told = {"model_version": champion.model_version, "verdict": champion.verdict}
+    tell(connection, "promotion", champion.dataset, champion.promoted_at, told)
 
 
 def _fields(champion: Champion) -> dict[str, Any]:
     return {name: getattr(champion, name) for name in Champion.__slots__}
-
-
-def _run(row: RowMapping) -> Run:
-    return Run(**{name: row[name] for name in Run.__slots__})
 
 
 def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:

@@ -42,8 +42,100 @@ RUNS = sa.Table(
     sa.Column("ended_at", UtcTime),
     sa.Column("pid", sa.Integer),
     sa.Column("reason", sa.Text),
+    sa.Column("cause", sa.String(16)),
+    sa.Column("due_at", UtcTime),
+    sa.Column("document", sa.Text),
+    sa.Column("host", sa.String(128)),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("not_before", UtcTime),
+    sa.Column("started_at", UtcTime),
+    sa.Column("heartbeat_at", UtcTime),
+    sa.Column("cancel_asked_at", UtcTime),
+    sa.Column("coalesced_into", sa.Integer),
+    sa.Column("progress", sa.Float),
+    sa.Column("doing", sa.Text),
+    sa.Column("peak_memory_mb", sa.Float),
+    sa.Column("tracking_run", sa.String(64)),
+    sa.Column("forecast_id", sa.String(40)),
+    sa.Column("log", sa.Text),
     sa.UniqueConstraint("job", "logical_date"),
 )
+"""One row per job and logical date; ``kind`` is its weight (:class:`forecast.scheduled_job.Weight`), ``document`` the
+job as it was when the date was claimed, ``attempt`` counts the workers that took it and tells a late one that it is no
+longer the owner."""
+
+ONE_RUNNING = sa.Index(
+    "runs_one_running",
+    RUNS.c.job,
+    unique=True,
+    sqlite_where=sa.text("state = 'running'"),
+    postgresql_where=sa.text("state = 'running'"),
+)
+"""Of one job at most one run is running, whoever asks."""
+WAITING = sa.Index("runs_state", RUNS.c.state)
+LATEST_DUE = sa.Index("runs_due", RUNS.c.job, RUNS.c.due_at)
+
+ATTEMPTS = sa.Table(
+    "attempts",
+    METADATA,
+    sa.Column("run_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("host", sa.String(128), nullable=False),
+    sa.Column("pid", sa.Integer),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("ended_at", UtcTime),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("reason", sa.Text),
+    sa.Column("peak_memory_mb", sa.Float),
+)
+"""Every worker that took a run, and what came of it."""
+
+EVENTS = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("dataset", sa.String(64), nullable=False),
+    sa.Column("run_id", sa.BigInteger, index=True),
+    sa.Column("document", sa.Text, nullable=False),
+)
+"""What happened, in the order in which it did: states and progress of runs, forecasts, promotions, alerts."""
+
+JOBS = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("name", sa.String(160), primary_key=True),
+    sa.Column("document", sa.Text),
+    sa.Column("paused", sa.Boolean, nullable=False, default=False),
+    sa.Column("since", UtcTime, nullable=False),
+    sa.Column("timing", sa.Text, nullable=False, default=""),
+)
+"""What the ledger knows of a job: its definition unless it stands in the job file, whether it is paused, and the time
+(on its data set's clock) after which its dates count."""
+
+LEASES = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(160), nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+)
+"""Who does what only one may do; the holder counts ``beat`` up, and who sees it stand still takes over."""
+
+HOSTS = sa.Table(
+    "hosts",
+    METADATA,
+    sa.Column("name", sa.String(160), primary_key=True),
+    sa.Column("machine", sa.String(128), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("heartbeat_at", UtcTime, nullable=False),
+    sa.Column("trainings", sa.Integer, nullable=False),
+    sa.Column("others", sa.Integer, nullable=False),
+)
+"""The processes that execute runs."""
 
 CHAMPIONS = sa.Table(
     "champions",
@@ -99,7 +191,7 @@ NIGHTS = sa.Table(
 """One row per night that compared models; the document is a :class:`forecast.nights.Night` as JSON."""
 
 SCHEMA = sa.Table("ledger_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""
 
 CLOCKS = sa.Table(
@@ -111,6 +203,26 @@ CLOCKS = sa.Table(
 )
 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
-    {1: ("ALTER TABLE issuances ADD COLUMN newest_observed TIMESTAMP",), 2: ()}
+    {
+        1: ("ALTER TABLE issuances ADD COLUMN newest_observed TIMESTAMP",),
+        2: (),
+        3: (
+            *(
+                f"ALTER TABLE runs ADD COLUMN {column}"
+                for column in (
+                    "cause VARCHAR(16)", "due_at TIMESTAMP", "document TEXT", "host VARCHAR(128)",
+                    "attempt INTEGER NOT NULL DEFAULT 0", "failures INTEGER NOT NULL DEFAULT 0",
+                    "not_before TIMESTAMP", "started_at TIMESTAMP", "heartbeat_at TIMESTAMP",
+                    "cancel_asked_at TIMESTAMP", "coalesced_into INTEGER", "progress FLOAT", "doing TEXT",
+                    "peak_memory_mb FLOAT", "tracking_run VARCHAR(64)", "forecast_id VARCHAR(40)", "log TEXT",
+                )
+            ),
+            "UPDATE runs SET state = 'failed', reason = 'it ran under an earlier release' WHERE state = 'running'",
+            "UPDATE runs SET state = 'failed' WHERE state = 'abandoned'",
+            "CREATE UNIQUE INDEX runs_one_running ON runs (job) WHERE state = 'running'",
+            "CREATE INDEX runs_state ON runs (state)",
+            "CREATE INDEX runs_due ON runs (job, due_at)",
+        ),
+    }
 )
 """By schema version: what leads to the next one, beside tables that are new."""
