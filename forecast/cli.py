@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data, cli_models, cli_search
+from forecast import cli_data, cli_jobs, cli_models, cli_search
 from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
@@ -31,6 +31,8 @@ from forecast.options import (
     end_on_sigterm,
     opened,
 )
+from forecast.run_ledger import ENDED, SHOWN
+from forecast.scheduled_job import Weight
 from forecast.settings import Home, home_at
 from forecast.supervisor import Member, Supervisor, require_free_port
 from forecast.vocabulary import Horizon
@@ -43,9 +45,12 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     epilog="Start with: forecast init my-home && cd my-home && forecast ingest && forecast train && forecast up",
 )
+worker_app = typer.Typer(help="What a worker host starts.")
+app.add_typer(worker_app, name="worker", hidden=True)
 cli_data.add_to(app)
 cli_models.add_to(app)
 cli_search.add_to(app)
+cli_jobs.add_to(app)
 
 
 @app.command()
@@ -100,12 +105,24 @@ def serve(
 
 @app.command()
 def schedule(home: HomeOption = None) -> None:
-    """Run the scheduler: starts refreshes and nightly retrains when the job file says."""
+    """Run a scheduler: it puts what is due into the queue. A second one waits, and takes over if the first one dies."""
     from forecast.scheduling import Scheduler
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    _log_lines()
     Scheduler(opened(home)).run()
+
+
+@app.command(name="work")
+def work_(
+    trainings: Annotated[int, typer.Option(min=0, help="Trainings at a time on this machine.")] = 1,
+    others: Annotated[int, typer.Option(min=0, help="Other runs at a time on this machine.")] = 2,
+    home: HomeOption = None,
+) -> None:
+    """Run a worker host: it executes what is in the queue, each run in a process of its own."""
+    from forecast.hosting import WorkerHost
+
+    _log_lines()
+    WorkerHost(opened(home), trainings=trainings, others=others).run()
 
 
 @app.command()
@@ -127,7 +144,7 @@ def ui(port: UiPortOption = 5000, home: HomeOption = None) -> None:
 def up(
     host: HostOption = "127.0.0.1", port: PortOption = 8000, ui_port: UiPortOption = 5000, home: HomeOption = None
 ) -> None:
-    """Run service, scheduler and MLflow UI together until Ctrl-C, then stop all of them."""
+    """Run service, scheduler, worker host and MLflow UI together until Ctrl-C, then stop all of them."""
     installation = opened(home)
     with _everything(installation, host, port, ui_port) as supervisor:
         supervisor.wait_until_ready()
@@ -150,7 +167,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         }
         for name in installation.jobs.datasets
     }
-    runs = ledger.runs(limit=20)
+    runs = ledger.runs(limit=20, states=SHOWN)
     if as_json:
         print_json({"datasets": datasets, "runs": runs})
         return
@@ -162,14 +179,14 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     OUT.print(runs_table(runs))
 
 
-@app.command(hidden=True)
-def worker(run_id: int, home: HomeOption = None) -> None:
-    """Execute one claimed run of a job."""
+@worker_app.command(name="run")
+def run_worker(run_id: int, attempt: Annotated[int, typer.Option()], home: HomeOption = None) -> None:
+    """Execute an attempt at a run."""
     from forecast.worker import work
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     end_on_sigterm()
-    if not work(opened(home), run_id, OUT):
+    if not work(opened(home), run_id, attempt, OUT):
         raise typer.Exit(1)
 
 
@@ -226,6 +243,11 @@ def main() -> None:
         sys.exit(1)
 
 
+def _log_lines() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+
+
 def _write_sample_job(home: Home) -> None:
     text = (Path(__file__).parent / "sample.toml").read_text(encoding="utf-8")
     try:
@@ -256,19 +278,17 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
             "port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port"
         )
     from api.server import listen
-    from forecast.scheduling import only_one
 
     # What would stop a member is refused here, in words, and not in a log.
     listen(host, port).close()
     require_free_port(ui_port, "--ui-port")
-    with only_one(installation.home.locks / "scheduler.lock"):
-        pass
     ours = [sys.executable, "-m", "forecast"]
     home = ["--home", str(installation.home.path)]
     service = [*ours, "serve", "--host", host, "--port", str(port), *home]
     members = [
         Member("service", service, f"{_address(host, port)}/healthz"),
         Member("scheduler", [*ours, "schedule", *home]),
+        Member("workers", [*ours, "work", *home]),
         *_mlflow(installation.home, ui_port),
     ]
     return Supervisor(members, installation.home.logs)
@@ -321,14 +341,14 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     )
 
     def has_happened() -> bool:
-        nights = [run for run in ledger.runs(dataset=name) if run.kind == "retrain" and run.ended_at is not None]
+        nights = [run for run in ledger.runs(dataset=name, states=ENDED) if run.kind == Weight.TRAINING]
         return bool(nights) and len(ledger.issuances(name)) >= 3
 
     supervisor.wait_for(has_happened, "three forecasts and a retrain", 600)
     for issuance in reversed(ledger.issuances(name)):
         print_issuance(issuance, job, is_new=True)
-    OUT.print(runs_table(ledger.runs(dataset=name)))
-    failed = [run for run in ledger.runs(dataset=name) if run.state in {"failed", "abandoned"}]
+    OUT.print(runs_table(ledger.runs(dataset=name, states=SHOWN)))
+    failed = [run for run in ledger.runs(dataset=name) if run.state == "failed"]
     if failed:
         raise UnavailableError(
             "demo.run_failed",

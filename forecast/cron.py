@@ -23,7 +23,8 @@ class Cron:
     """A cron line of five fields in a zone; raises ValueError if it is none.
 
     >>> nightly = Cron("30 2 * * *", "Europe/Berlin")
-    >>> [nightly.logical_date(due) for due in nightly.between(datetime(2024, 3, 30, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))]
+    >>> spring = nightly.between(datetime(2024, 3, 30, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
+    >>> [nightly.logical_date(due) for due in spring]
     ['2024-03-30T02:30', '2024-03-31T03:00']
     """
 

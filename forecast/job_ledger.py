@@ -128,9 +128,7 @@ class LeaseLedger(Store):
             connection.execute(sa.delete(LEASES).where(LEASES.c.name == name, LEASES.c.holder == holder))
 
     @staticmethod
-    def _move_lease(
-        connection: sa.Connection, name: str, holder: str, condition: sa.ColumnElement[bool]
-    ) -> int | None:
+    def _move_lease(connection: sa.Connection, name: str, holder: str, condition: sa.ColumnElement[bool]) -> int | None:
         statement = sa.update(LEASES).where(LEASES.c.name == name, condition)
         return connection.execute(
             statement.values(holder=holder, beat=LEASES.c.beat + 1).returning(LEASES.c.beat)

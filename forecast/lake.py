@@ -73,6 +73,10 @@ class MergeCount:
     """Version of the table afterwards; the same as before if nothing was new or changed."""
 
 
+_ENDED = timedelta(days=31)
+"""A series from which nothing came for so long is waited for no more."""
+
+
 class Observations(Table):
     """The observations of one data set: wide, keyed by (series, time), partitioned by month of UTC time.
 
@@ -153,6 +157,23 @@ class Observations(Table):
         if until is not None:
             rows = rows.filter(pl.col("time") < until)
         return in_order(rows)
+
+    def watermark(self, channels: Sequence[str]) -> datetime | None:
+        """Return the newest time up to which each series has been observed in each of the channels.
+
+        A series or channel without a value in the newest 31 days is taken to have ended and holds nothing up; ``None``
+        where nothing was observed.
+        """
+        if not self.exists:
+            return None
+        observed = pl.any_horizontal(pl.col(*channels).is_not_null())
+        until = self.read(channels=channels).filter(observed).select(pl.col("time").max()).item()
+        if until is None:
+            return None
+        rows = self.read(channels=channels, since=until - _ENDED)
+        times = [pl.col("time").filter(pl.col(name).is_not_null()).max().alias(name) for name in channels]
+        found = rows.group_by("series").agg(times).select(pl.min_horizontal(*channels)).to_series().min()
+        return found if isinstance(found, datetime) else None
 
     def require_channels(self) -> None:
         """Raise ``lake.channels_changed`` if the table's channels are not those that it was opened with."""

@@ -22,9 +22,10 @@ _TAKE_TURNS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xa
 class Store:
     """Operational state in one SQL database; every public method of a subclass is one transaction."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, owner: tuple[int, int] | None = None) -> None:
         self._engine = engine
-        self._owner: tuple[int, int] | None = None
+        self._owner = owner
+        """Run and attempt that alone may promote and issue through this object."""
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -62,9 +63,7 @@ class Store:
 
         A worker that was frozen, given up and replaced must change nothing when it wakes.
         """
-        ledger = type(self)(self._engine)
-        ledger._owner = (run_id, attempt)
-        return ledger
+        return type(self)(self._engine, (run_id, attempt))
 
     def __enter__(self) -> Self:
         return self

@@ -210,11 +210,23 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
             *(
                 f"ALTER TABLE runs ADD COLUMN {column}"
                 for column in (
-                    "cause VARCHAR(16)", "due_at TIMESTAMP", "document TEXT", "host VARCHAR(128)",
-                    "attempt INTEGER NOT NULL DEFAULT 0", "failures INTEGER NOT NULL DEFAULT 0",
-                    "not_before TIMESTAMP", "started_at TIMESTAMP", "heartbeat_at TIMESTAMP",
-                    "cancel_asked_at TIMESTAMP", "coalesced_into INTEGER", "progress FLOAT", "doing TEXT",
-                    "peak_memory_mb FLOAT", "tracking_run VARCHAR(64)", "forecast_id VARCHAR(40)", "log TEXT",
+                    "cause VARCHAR(16)",
+                    "due_at TIMESTAMP",
+                    "document TEXT",
+                    "host VARCHAR(128)",
+                    "attempt INTEGER NOT NULL DEFAULT 0",
+                    "failures INTEGER NOT NULL DEFAULT 0",
+                    "not_before TIMESTAMP",
+                    "started_at TIMESTAMP",
+                    "heartbeat_at TIMESTAMP",
+                    "cancel_asked_at TIMESTAMP",
+                    "coalesced_into INTEGER",
+                    "progress FLOAT",
+                    "doing TEXT",
+                    "peak_memory_mb FLOAT",
+                    "tracking_run VARCHAR(64)",
+                    "forecast_id VARCHAR(40)",
+                    "log TEXT",
                 )
             ),
             "UPDATE runs SET state = 'failed', reason = 'it ran under an earlier release' WHERE state = 'running'",

@@ -24,6 +24,7 @@ from forecast.scheduled_job import Cause, Due, ScheduledJob, Weight
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "coalesced"]
 Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"]
 
+SHOWN = ("queued", "running", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled", "coalesced")
 _COALESCING = (Cause.CRON, Cause.DATA, Cause.WATERMARK, Cause.DRIFT, Cause.REGRESSION)
 _ROWS_AT_ONCE = 500
@@ -107,16 +108,6 @@ class Event:
     document: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """What a worker learns when it says that it lives."""
-
-    owned: bool
-    """Whether the run is still its own; if not, it must stop at once."""
-    cancel: bool
-    """Whether somebody asked to cancel it."""
-
-
 class RunLedger(Store):
     """The part of the ledger about runs."""
 
@@ -165,7 +156,7 @@ class RunLedger(Store):
                 RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != waiting[0],
                 RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
             )
-            .values(state="coalesced", coalesced_into=waiting[0], ended_at=now, reason=f"run {waiting[0]} did its work")
+            .values(state="coalesced", coalesced_into=waiting[0], ended_at=now, reason=f"coalesced into run {waiting[0]}")
         )  # fmt: skip
 
     # --- executing --------------------------------------------------------------------------------------------------
@@ -176,13 +167,12 @@ class RunLedger(Store):
         A machine has so many places for trainings and for other runs; of one job at most one run is running anywhere.
         """
         with self._in_turn() as connection:
-            counts = dict(
-                connection.execute(
-                    sa.select(RUNS.c.kind, sa.func.count())
-                    .where(RUNS.c.state == "running", RUNS.c.host == machine)
-                    .group_by(RUNS.c.kind)
-                ).all()
+            counted = connection.execute(
+                sa.select(RUNS.c.kind, sa.func.count())
+                .where(RUNS.c.state == "running", RUNS.c.host == machine)
+                .group_by(RUNS.c.kind)
             )
+            counts: dict[str, int] = {row[0]: row[1] for row in counted}
             free = {
                 str(Weight.TRAINING): trainings - counts.get(str(Weight.TRAINING), 0),
                 str(Weight.LIGHT): others - sum(count for kind, count in counts.items() if kind != Weight.TRAINING),
@@ -222,18 +212,16 @@ class RunLedger(Store):
             connection.execute(sa.update(RUNS).where(*_held(run)).values(pid=pid, log=log))
             connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(pid=pid))
 
-    def beat(self, run: Run, now: datetime, progress: float | None = None, doing: str | None = None) -> Pulse:
-        """Say that an attempt lives, and how far it is; returns whether it should go on."""
+    def beat(
+        self, run: Run, now: datetime, progress: float | None = None, doing: str | None = None, *, tell: bool = True
+    ) -> bool:
+        """Say that an attempt lives, and how far it is; returns whether the run is still its own."""
         with self._transaction() as connection:
-            row = connection.execute(
-                sa.update(RUNS)
-                .where(*_held(run))
-                .values(heartbeat_at=now, progress=progress, doing=doing)
-                .returning(RUNS.c.cancel_asked_at)
-            ).first()
-            if row is not None and doing is not None:
+            values = {"heartbeat_at": now, "progress": progress, "doing": doing}
+            held = connection.execute(sa.update(RUNS).where(*_held(run)).values(values)).rowcount > 0
+            if held and tell and doing is not None:
                 _tell(connection, "progress", run.dataset, now, {"progress": progress, "doing": doing}, run.run_id)
-        return Pulse(owned=row is not None, cancel=row is not None and row[0] is not None)
+        return held
 
     def note_memory(self, run: Run, megabytes: float) -> None:
         """Keep the largest resident memory of a run's processes."""
@@ -269,7 +257,9 @@ class RunLedger(Store):
     def cancel(self, run_id: int, now: datetime) -> Run:
         """Cancel a run that waits, or ask the worker of a running one to stop; raises ``run.ended`` if it is over."""
         with self._in_turn() as connection:
-            row = connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id).with_for_update()).mappings().first()
+            row = (
+                connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id).with_for_update()).mappings().first()
+            )
             if row is None:
                 raise _unknown(run_id)
             run = _run(row)
@@ -353,9 +343,8 @@ class RunLedger(Store):
         if kinds:
             query = query.where(EVENTS.c.kind.in_(tuple(kinds)))
         with self._transaction() as connection:
-            return [
-                Event(**{**row, "document": json.loads(row["document"])}) for row in connection.execute(query).mappings()
-            ]
+            rows = connection.execute(query).mappings().all()
+        return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
 
     def last_event(self) -> int:
         """Return the number of the newest event; 0 if nothing ever happened."""

@@ -137,6 +137,10 @@ class ScheduledJob(Strict):
         if (Work.TUNE in self.steps) != bool(self.model):
             message = 'a job with the step "tune" needs a model, and only such a job has one'
             raise ValueError(message)
+        reading = {Trigger.DATA, Trigger.WATERMARK} & set(self.on)
+        if reading and Work.INGEST in self.steps:
+            message = f'a job that ingests cannot wait for what comes in (on = "{min(reading)}"): it would never rest'
+            raise ValueError(message)
         if not self.time_limit or not self.backoff:
             message = "time_limit and backoff must not be empty"
             raise ValueError(message)
@@ -170,7 +174,8 @@ class ScheduledJob(Strict):
 
     def wait_after(self, failures: int) -> timedelta:
         """Return the wait before the next try after so many failed ones, at most six hours."""
-        return min(parse_duration(self.backoff) * 2 ** min(max(failures - 1, 0), 20), timedelta(hours=6))
+        doublings = min(max(failures - 1, 0), 20)
+        return min(parse_duration(self.backoff) * (1 << doublings), timedelta(hours=6))
 
     def cron_in(self, zone: str) -> Cron | None:
         """Return its cron schedule, in its own zone or the one given; none if it is not due by the clock."""

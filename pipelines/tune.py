@@ -68,6 +68,15 @@ class Tuning:
     tracking_run: str
 
     @property
+    def told(self) -> str:
+        """The outcome in a sentence."""
+        done = len(self.trials)
+        if self.best is None or self.best.loss is None:
+            return f"{self.model}: none of {done} trials was completed"
+        now = "" if self.present is None or self.present.loss is None else f", {self.present.loss:.4f} as it is set now"
+        return f"{self.model}: loss {self.best.loss:.4f} at best of {done} trials{now}"
+
+    @property
     def leaderboard(self) -> list[TrialRow]:
         """The best complete trials, best first."""
         return sorted((row for row in self.trials if row.state == "complete"), key=_loss)[:_TOLD]
