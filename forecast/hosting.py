@@ -167,8 +167,7 @@ class WorkerHost:
         end(held.process, signal.SIGTERM)
 
     def _ended(self, held: _Held) -> None:
-        code = held.child.returncode if held.child is not None else None
-        told = "its worker died" + (f" with exit code {code}" if code is not None else "")
+        told = "its worker died" + (f" with exit code {held.child.wait()}" if held.child is not None else "")
         outcome, reason = held.ending or ("abandoned", told)
         # A worker that could still write has ended its run itself; then this changes nothing.
         self._finish(held, outcome, reason)
@@ -245,11 +244,10 @@ class WorkerHost:
             _LOG.warning("run %d: %s; it is %s now", held.run.run_id, reason, state)
 
     def _wait(self, held: _Held, seconds: float) -> None:
+        watched = held.process if held.child is None else held.child
         try:
-            held.process.wait(seconds)
-        except psutil.TimeoutExpired:
+            watched.wait(seconds)
+        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
             end(held.process, signal.SIGKILL)
-            held.process.wait(self.GRACE_SECONDS)
-        except psutil.Error:
-            pass
-        end(held.process, signal.SIGKILL)
+            watched.wait(self.GRACE_SECONDS)
+        end(held.process, signal.SIGKILL)  # children that it left behind

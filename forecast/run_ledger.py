@@ -150,14 +150,13 @@ class RunLedger(Store):
     ) -> None:
         if definition.catch_up == "each":
             return
-        connection.execute(
-            sa.update(RUNS)
-            .where(
-                RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != waiting[0],
-                RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
-            )
-            .values(state="coalesced", coalesced_into=waiting[0], ended_at=now, reason=f"coalesced into run {waiting[0]}")
+        into = waiting[0]
+        others = sa.update(RUNS).where(
+            RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != into,
+            RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
         )  # fmt: skip
+        ended = {"state": "coalesced", "coalesced_into": into, "ended_at": now, "reason": f"coalesced into run {into}"}
+        connection.execute(others.values(ended))
 
     # --- executing --------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,6 @@ MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
     ("source.decimal_comma", True, ("datasets.tiny.source", "needs a separator")),
     ("statics", {"east": {"area": 1.0}, "west": {"height": 1.0}}, ("datasets.tiny", "same names")),
     ("retention", "long", ("datasets.tiny.retention", "is not a duration")),
-    ("schedule.maintain", "weekly", ("datasets.tiny.schedule.maintain", "fields")),
     ("quarantine_limit", 2, ("datasets.tiny.quarantine_limit", "less than or equal to 1")),
     ("doubled_hour", "both", ("datasets.tiny.doubled_hour", "'in_order', 'earlier' or 'later'")),
     ("source.path", None, ("datasets.tiny.source.path", "missing")),
@@ -72,9 +71,7 @@ MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
     ("training.budgt", "3s", ("datasets.tiny.training.budgt", 'did you mean "budget"?')),
     ("training.budget", "0s", ("datasets.tiny.training.budget", "is not a duration")),
     ("promotion.min_gain", 1, ("datasets.tiny.promotion.min_gain", "less than 1")),
-    ("schedule.nightly", "0 0 * * *", ("datasets.tiny.schedule.nightly", "refresh")),
-    ("schedule.refresh", "0 25 * * *", ("datasets.tiny.schedule.refresh", "25")),
-    ("schedule.retrain", "every day", ("datasets.tiny.schedule.retrain", "fields")),
+    ("schedule.refresh", "0 2 * * *", ("datasets.tiny.schedule", "is no more", "[jobs.<name>]")),
 ]
 
 
@@ -109,6 +106,10 @@ def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
     assert job.targets == ("departures", "mean_delay", "cancellations")
     assert len(job.past_covariates) == 7
     assert job.step.total_seconds() == 3600
+    assert [(one.told, one.cron) for one in load_job_file(path).jobs.values()] == [
+        ("ingest -> score -> forecast", "0 */6 * * *"),
+        ("ingest -> retrain -> forecast", "30 2 * * *"),
+    ]
 
 
 def test_the_tiny_job_is_valid(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
@@ -125,6 +126,38 @@ def test_a_mistake_in_the_job_file_is_named_with_its_place(
     message = str(caught.value)
     assert "forecast.toml" in message
     assert [part for part in told if part not in message] == []
+
+
+JOB_MISTAKES = [
+    ("cron", "every day", ("jobs.nightly.cron", "fields")),
+    ("cron", "0 25 * * *", ("jobs.nightly.cron", "hour")),
+    ("zone", "Europe/Berlinn", ("jobs.nightly.zone", 'did you mean "Europe/Berlin"?')),
+    ("crom", "0 0 * * *", ("jobs.nightly.crom", 'did you mean "cron"?')),
+    ("dataset", "tinny", ("tinny", 'did you mean "tiny"?')),
+    ("steps", [], ("jobs.nightly.steps", "at least 1")),
+    ("steps", ["retrian"], ("jobs.nightly.steps", "'retrain'")),
+    ("steps", ["ingest", "ingest"], ("jobs.nightly", "named once")),
+    ("steps", ["tune"], ("jobs.nightly", "needs a model")),
+    ("model", "linear", ("jobs.nightly", "needs a model")),
+    ("on", ["weather"], ("jobs.nightly.on", "'watermark'")),
+    ("on", ["data", "data"], ("jobs.nightly", "named once")),
+    ("on", ["data"], ("jobs.nightly", "never rest")),
+    ("catch_up", "all", ("jobs.nightly.catch_up", "'latest' or 'each'")),
+    ("time_limit", "long", ("jobs.nightly.time_limit", "is not a duration")),
+    ("memory_limit", "lots", ("jobs.nightly.memory_limit", "8GB")),
+    ("retries", -1, ("jobs.nightly.retries", "greater than or equal to 0")),
+    ("cores", 0, ("jobs.nightly.cores", "greater than or equal to 1")),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "told"), JOB_MISTAKES)
+def test_a_mistake_in_a_job_is_named_with_its_place(
+    load: Callable[[Document], JobFile], tiny_document: Document, name: str, value: object, told: tuple[str, ...]
+) -> None:
+    tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["ingest"], "cron": "0 2 * * *"} | {name: value}}
+    with pytest.raises(ConfigError) as caught:
+        load(tiny_document)
+    assert [part for part in told if part not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("missing", ["source", "frequency", "channels", "horizons", "lookback", "season", "models"])

@@ -1,22 +1,32 @@
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from forecast.errors import DataError
+from forecast.errors import DataError, StorageError
 from forecast.installation import Installation
+from forecast.run_ledger import Run
+from forecast.scheduled_job import Cause, Due, ScheduledJob
 from forecast.worker import work
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def claimed(tiny_home: Installation) -> int:
-    run_id = tiny_home.ledger.claim("tiny/refresh", "tiny", "refresh", "2024-05-01T00:00", NOW)
-    assert run_id is not None
-    return run_id
+def begun(tiny_home: Installation) -> Callable[..., Run]:
+    """Claim and take a run, as a scheduler and a worker host do."""
+
+    def make(*steps: str, **fields: Any) -> Run:
+        job = ScheduledJob.model_validate({"dataset": "tiny", "steps": steps or ["ingest", "forecast"]} | fields)
+        tiny_home.ledger.claim("refresh", job, [Due(logical_date="d", at=NOW, cause=Cause.CRON)], NOW)
+        run = tiny_home.ledger.take("here", NOW, trainings=1, others=1)
+        assert run is not None
+        return run
+
+    return make
 
 
 @pytest.fixture
@@ -25,53 +35,125 @@ def log() -> io.StringIO:
 
 
 @pytest.fixture
-def executed(tiny_home: Installation, claimed: int, log: io.StringIO) -> Callable[[], bool]:
-    return lambda: work(tiny_home, claimed, Console(file=log, width=500))
+def executed(tiny_home: Installation, log: io.StringIO) -> Callable[[Run], bool]:
+    return lambda run: work(tiny_home, run.run_id, run.attempt, Console(file=log, width=500))
 
 
-def test_a_refresh_ingests_and_issues(
-    tiny_home: Installation, claimed: int, executed: Callable[[], bool], log: io.StringIO
+def fail_with(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_the_steps_are_done_in_order_and_told(
+    tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], log: io.StringIO
 ) -> None:
-    assert executed()
+    run = begun()
+    assert executed(run)
     issuance = tiny_home.ledger.issuance("tiny")
     assert issuance is not None
-    run = tiny_home.ledger.run(claimed)
-    assert run.state == "succeeded"
-    assert run.reason == f"0 new and 0 changed rows; forecast {issuance.forecast_id} issued"
-    assert str(run.reason) in log.getvalue()
+    ended = tiny_home.ledger.run(run.run_id)
+    assert ended.state == "succeeded"
+    assert ended.reason == f"0 new and 0 changed rows; forecast {issuance.forecast_id} issued"
+    assert ended.forecast_id == issuance.forecast_id
+    assert str(ended.reason) in log.getvalue()
 
 
-def test_a_failure_is_told_with_its_code_in_the_ledger_and_in_the_log(
-    tiny_home: Installation, claimed: int, executed: Callable[[], bool], log: io.StringIO
+def test_maintenance_tells_what_it_did(
+    tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool]
+) -> None:
+    run = begun("maintain")
+    assert executed(run)
+    assert "observations: " in str(tiny_home.ledger.run(run.run_id).reason)
+
+
+def test_a_failure_ends_the_chain_and_is_told_with_its_code_after_what_was_done(
+    tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], log: io.StringIO
 ) -> None:
     (tiny_home.home.path / "rows.csv").unlink()
-    assert not executed()
-    run = tiny_home.ledger.run(claimed)
-    assert run.state == "failed"
-    assert str(run.reason).startswith("[source.not_found] ")
+    run = begun("maintain", "ingest", "forecast")
+    assert not executed(run)
+    ended = tiny_home.ledger.run(run.run_id)
+    assert ended.state == "failed"
+    assert "; [source.not_found] " in str(ended.reason)
     assert "[source.not_found]" in log.getvalue()
+    assert tiny_home.ledger.issuance("tiny") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (DataError("x.y", "the rows are wrong"), "failed"),
+        (StorageError("x.y", "the store is away"), "queued"),
+        (ZeroDivisionError("division by zero"), "queued"),
+        (MemoryError("too large"), "queued"),
+        (GeneratorExit(), "queued"),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_what_would_repeat_itself_is_not(
+    tiny_home: Installation,
+    begun: Callable[..., Run],
+    executed: Callable[[Run], bool],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    state: str,
+) -> None:
+    monkeypatch.setattr("forecast.worker.ingest", fail_with(error))
+    run = begun()
+    assert not executed(run)
+    assert tiny_home.ledger.run(run.run_id).state == state
+    assert tiny_home.ledger.attempts(run.run_id)[0].outcome == "failed"
+
+
+def test_an_unexpected_failure_is_told_as_internal(
+    tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forecast.worker.issue", fail_with(ZeroDivisionError("division by zero")))
+    run = begun("forecast", retries=0)
+    assert not executed(run)
+    assert tiny_home.ledger.run(run.run_id).reason == "[internal] ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize("text", ['no column "[/bold]"', "file [/tmp/x] is broken", "[red]not red"])
 def test_a_failure_is_logged_as_it_is_whatever_brackets_it_has(
-    claimed: int, executed: Callable[[], bool], log: io.StringIO, monkeypatch: pytest.MonkeyPatch, text: str
+    begun: Callable[..., Run],
+    executed: Callable[[Run], bool],
+    log: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
 ) -> None:
-    del claimed
-
-    def fail(*_: object) -> None:
-        raise DataError("x.y", text)
-
-    monkeypatch.setattr("forecast.worker.ingest", fail)
-    assert not executed()
+    monkeypatch.setattr("forecast.worker.ingest", fail_with(DataError("x.y", text)))
+    assert not executed(begun())
     assert text in log.getvalue()
 
 
-def test_an_unexpected_failure_is_told_as_internal(
-    tiny_home: Installation, claimed: int, executed: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_comes_too_late_does_nothing(
+    tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], log: io.StringIO
 ) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError("division by zero")
+    run = begun(backoff="1s")
+    tiny_home.ledger.finish(run, "abandoned", NOW, "silent", retry=True)
+    assert not executed(run)
+    assert "nothing is left to do" in log.getvalue()
+    assert tiny_home.ledger.issuance("tiny") is None
 
-    monkeypatch.setattr("forecast.worker.issue", fail)
-    assert not executed()
-    assert tiny_home.ledger.run(claimed).reason == "[internal] ZeroDivisionError: division by zero"
+
+def test_what_a_worker_does_not_own_any_more_it_does_not_issue(
+    tiny_home: Installation,
+    begun: Callable[..., Run],
+    executed: Callable[[Run], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = begun()
+
+    def lose_it(*_: object) -> Any:
+        tiny_home.ledger.finish(run, "abandoned", NOW, "silent", retry=True)
+        return ingested
+
+    from forecast import worker
+
+    ingested = worker.ingest("tiny", tiny_home)
+    monkeypatch.setattr("forecast.worker.ingest", lose_it)
+    assert not executed(run)
+    assert tiny_home.ledger.issuance("tiny") is None
+    assert tiny_home.ledger.run(run.run_id).state == "queued"

@@ -58,13 +58,3 @@ def test_a_flipped_bit_stops_maintenance_and_is_told_with_the_file(tiny_home: In
         maintain("tiny", Installation.open(tiny_home.home.path))
     assert caught.value.code == "lake.corrupt"
     assert [damage.code for damage in check_tables("tiny", tiny_home)] == ["lake.corrupt"]
-
-
-def test_maintenance_is_a_run_like_any_other(tiny_home: Installation) -> None:
-    from rich.console import Console
-
-    now = datetime(2024, 5, 1, tzinfo=UTC)
-    run_id = tiny_home.ledger.claim("tiny/maintain", "tiny", "maintain", "2024-05-01T00:00", now)
-    assert run_id is not None
-    assert work(tiny_home, run_id, Console(quiet=True))
-    assert "observations: " in str(tiny_home.ledger.run(run_id).reason)
