@@ -185,7 +185,11 @@ class WorkerHost:
                     self._lose(run)
             elif process.ppid() not in self._others_here():
                 _LOG.info("run %d goes on under this worker host", run.run_id)
-                self._hold(run, process, None)
+                try:
+                    self._hold(run, process, None)
+                except ForecastError as error:  # another release began it, and nobody knows its limits
+                    end(process, signal.SIGKILL)
+                    self._ledger.finish(run, "failed", self._clock.now(), f"[{error.code}] {error}")
 
     def _others_here(self) -> set[int]:
         """Return the processes of the other worker hosts of this machine."""
@@ -203,7 +207,7 @@ class WorkerHost:
             return False
         try:
             child = self._start(run)
-        except (OSError, psutil.Error) as error:
+        except (OSError, psutil.Error, ForecastError) as error:
             reason = f"its worker could not be started ({error})"
             state = self._ledger.finish(run, "failed", self._clock.now(), reason, retry=True)
             _LOG.error("run %d: %s; it is %s now", run.run_id, reason, state)  # one line a run, not a traceback

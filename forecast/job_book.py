@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import ValidationError
+
 from forecast.clock import SystemClock
-from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
+from forecast.errors import ConfigError, ConflictError, NotFoundError, first_line, nearest
 from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
 from forecast.scheduled_job import Cause, Due, ScheduledJob
 
+_LOG = logging.getLogger(__name__)
 _MOST_DATES = 10_000
 _MOMENT = timedelta(microseconds=1)
 
@@ -45,7 +49,11 @@ class JobBook:
             for name, definition in self._installation.jobs.jobs.items()
         }
         for name, state in states.items():
-            definition = state.definition
+            try:
+                definition = state.definition
+            except ValidationError as error:
+                _LOG.error("job %s was made by another release and rests: %s", name, first_line(error))
+                continue
             if name not in found and definition is not None and definition.dataset in self._installation.jobs.datasets:
                 found[name] = _known(name, definition, "ledger", state)
         return found

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
@@ -70,9 +71,11 @@ class Run:
     @property
     def definition(self) -> ScheduledJob:
         """The job as it was when the date was claimed."""
-        if self.document is None:
-            raise ConflictError("run.outdated", f"run {self.run_id} was made by an earlier release", "run the job anew")
-        return ScheduledJob.model_validate_json(self.document)
+        try:
+            return ScheduledJob.model_validate_json(self.document or "")
+        except ValidationError as error:
+            told = f"run {self.run_id} was made by another release"
+            raise ConflictError("run.outdated", told, "run the job anew") from error
 
     @property
     def has_ended(self) -> bool:
@@ -388,7 +391,10 @@ def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: boo
     if outcome == "handed_back":
         return {"state": "queued", "reason": reason, "heartbeat_at": None}
     failures = run.failures + 1
-    definition = run.definition
+    try:
+        definition = run.definition
+    except ConflictError:  # of another release: nobody knows how often it may be tried
+        retry = False
     if retry and failures <= definition.retries:
         not_before = now + definition.wait_after(failures)
         told = f"{reason}; it is tried again"
