@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from forecast.provenance import Provenance
 from forecast.vocabulary import MAX_HORIZON, Role
 
 
@@ -78,6 +79,23 @@ class ForecastAnswer(BaseModel):
                     "horizon_trained": 336,
                     "quantiles": [0.1, 0.5, 0.9],
                     "zone": "UTC",
+                    "provenance": {
+                        "model_digest": "1f0d6b1c1f4d6e5a0b7a7c7a9b4a9b0e6a0f5a3d5b1c4e2f8a7d6c5b4a3f2e1d",
+                        "kernels": {},
+                        "data_digest": "9c1185a5c5e9fc54612808977ee8f548b2258d31fa1b1e3e6d0f0f5d5b0c9a7e",
+                        "data_recorded_at": "2026-11-02T02:29:58.120000Z",
+                        "covariates_version": None,
+                        "covariates_recorded_at": None,
+                        "covariates_until": None,
+                        "code_version": "0.1.0",
+                        "code_commit": None,
+                        "code_changed": False,
+                        "runtime": "onnxruntime 1.31.0",
+                        "provider": "CPUExecutionProvider",
+                        "threads": 0,
+                        "machine": "Linux x86_64",
+                        "hindsight": False,
+                    },
                     "forecasts": [
                         {
                             "series": "JFK",
@@ -118,6 +136,9 @@ class ForecastAnswer(BaseModel):
     horizon_trained: int
     quantiles: list[float]
     zone: str
+    provenance: Provenance | None = Field(
+        description="What else made it, by UTC times of the machine's clock; null if an earlier release issued it."
+    )
     forecasts: list[ForecastLine]
 
 
