@@ -78,6 +78,12 @@ def test_a_candidate_is_scored_on_rows_that_it_has_not_seen_by_the_files_that_se
     assert start_from(models / candidate.folder) is None  # they are not what was stored
 
 
+def test_the_manifest_tells_which_kernels_the_training_ran(tonight: Callable[..., Task], models: Path) -> None:
+    candidate = examine(tonight("s_mamba"), models, Step())
+    assert list(candidate.manifest.kernels) == ["selective_scan"]
+    assert candidate.manifest.kernels == candidate.fitted.kernels
+
+
 def test_a_champion_gives_a_second_start_and_the_better_one_goes_on(tonight: Callable[..., Task], start: Start) -> None:
     alone, _ = raced(tonight())
     fitted, race = raced(tonight(champion=start))
