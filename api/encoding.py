@@ -65,6 +65,7 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> byt
         "horizon_trained": issuance.horizon,
         "quantiles": [issuance.quantiles[level] for level in part.levels],
         "zone": part.zone,
+        "provenance": issuance.provenance,
         "forecasts": lines,
     }
     return to_json(answer)[1:]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from forecast.provenance import Provenance
 from forecast.vocabulary import MAX_HORIZON, Role
 
 
@@ -78,6 +79,23 @@ class ForecastAnswer(BaseModel):
                     "horizon_trained": 336,
                     "quantiles": [0.1, 0.5, 0.9],
                     "zone": "UTC",
+                    "provenance": {
+                        "model_digest": "5b9b148799bc35e0022ea8c97a5a412319b2f4df160496d9b2aa6e620edf0a47",
+                        "kernels": {},
+                        "data_digest": "ba5d33b49e157dbdaa1310d8bcfb6cb5a2949d4419d57027b403bc2597bd8be2",
+                        "data_recorded_at": "2026-11-27T02:47:38.243430Z",
+                        "covariates_version": None,
+                        "covariates_recorded_at": None,
+                        "covariates_until": None,
+                        "code_version": "0.1.0",
+                        "code_commit": None,
+                        "code_changed": False,
+                        "runtime": "onnxruntime 1.31.1",
+                        "provider": "CPUExecutionProvider",
+                        "threads": 0,
+                        "machine": "Linux x86_64",
+                        "hindsight": False,
+                    },
                     "forecasts": [
                         {
                             "series": "JFK",
@@ -118,6 +136,9 @@ class ForecastAnswer(BaseModel):
     horizon_trained: int
     quantiles: list[float]
     zone: str
+    provenance: Provenance | None = Field(
+        description="What else made it, by UTC times of the machine's clock; null if an earlier release issued it."
+    )
     forecasts: list[ForecastLine]
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data, cli_jobs, cli_models, cli_search
+from forecast import cli_data, cli_forecasts, cli_jobs, cli_models, cli_search
 from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
@@ -48,6 +48,7 @@ app = typer.Typer(
 worker_app = typer.Typer(help="What a worker host starts.")
 app.add_typer(worker_app, name="worker", hidden=True)
 cli_data.add_to(app)
+cli_forecasts.add_to(app)
 cli_models.add_to(app)
 cli_search.add_to(app)
 cli_jobs.add_to(app)

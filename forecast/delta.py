@@ -95,6 +95,17 @@ class VersionedTable:
         with told_storage_errors(self._folder.location):
             return self._kept(None)
 
+    @property
+    def versions(self) -> list[int]:
+        """The acknowledged versions that can still be read, oldest first."""
+        with told_storage_errors(self._folder.location):
+            return self._versions()
+
+    def recorded_at(self, version: int) -> datetime:
+        """Return when a version was written, by its own commit; raises as reading it would."""
+        with told_storage_errors(self._folder.location):
+            return self._recorded_at(self._kept(version))
+
     def version_at(self, time: datetime) -> int:
         """Return the version that was the latest at a time, by the times that the commits themselves recorded.
 

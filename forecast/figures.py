@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -83,8 +84,13 @@ def style(number: int) -> dict[str, str]:
     return {"color": _PALETTE[number % len(_PALETTE)], "dash": _DASHES[number // len(_PALETTE) % len(_DASHES)]}
 
 
-def page(figures: Sequence[go.Figure], title: str, sources: Sequence[str] = ()) -> str:
-    """Return an HTML page of figures.
+def page(
+    figures: Sequence[go.Figure],
+    title: str,
+    sources: Sequence[str] = (),
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return an HTML page of figures, and below them of what else is told of them, as a table of names and values.
 
     Plotly's script is inside, and nothing is fetched; or it comes from the first of ``sources`` that has it, where one
     that begins with "/" lies on the server that the page itself came from.
@@ -97,7 +103,13 @@ def page(figures: Sequence[go.Figure], title: str, sources: Sequence[str] = ()) 
     fetched = "".join(_FETCH.replace("SOURCE", _script_text(source)) for source in sources)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>{fetched}'
     lost = _LOST if sources else ""
-    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{lost}</html>'
+    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{_table(told)}{lost}</html>'
+
+
+def _table(told: Mapping[str, str]) -> str:
+    rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in told.items())
+    style = "text-align:left;font-size:.85rem;overflow-wrap:anywhere"
+    return f'<table style="{style}">{"".join(rows)}</table>' if told else ""
 
 
 _FETCH: Final = """<script>

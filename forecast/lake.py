@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -310,6 +310,29 @@ class Forecasts(Table):
                 .sort("series", "channel", "lead")
                 .collect()
             )
+
+    def ids(self, version: int) -> frozenset[str]:
+        """Return the ids of all forecasts whose rows are in a version of the table."""
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(version))
+            return frozenset(self._rows(at, at.files).select(pl.col("forecast_id").unique()).collect().to_series())
+
+    def remove(self, forecast_ids: Collection[str]) -> None:
+        """Remove the rows of some forecasts; files that hold none of theirs stay as they are."""
+        theirs = pl.col("forecast_id").is_in(list(forecast_ids))
+        with self._writing() as at:
+            if at is None:
+                return
+            place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
+            named = self._rows(at, at.files).filter(theirs).select(pl.col(FILE).unique()).collect().to_series()
+            held = at.files.filter(place.is_in(named.to_list()))
+            if held.is_empty():
+                return
+            by_month = held.partition_by("part", as_dict=True).items()
+            rest = (
+                (str(key[0]), self._rows(at, files).filter(~theirs).drop(FILE).collect()) for key, files in by_month
+            )
+            self._commit(at, ((month, rows) for month, rows in rest if len(rows)), held)
 
 
 class Quarantine(Table):

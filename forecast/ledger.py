@@ -15,6 +15,7 @@ from sqlalchemy.engine import RowMapping
 from forecast.job_ledger import JobLedger, LeaseLedger
 from forecast.ledger_tables import CHAMPIONS, CLOCKS, ISSUANCES, NIGHTS, RECEIPTS, UtcTime
 from forecast.nights import Night
+from forecast.provenance import Provenance
 from forecast.receipts import Receipt
 from forecast.run_ledger import RunLedger, tell
 
@@ -57,6 +58,10 @@ class Issuance:
     """On the machine's clock."""
     newest_observed: datetime | None = None
     """Time of the newest target value that was really observed, of the series and target that are furthest behind."""
+    provenance: Provenance | None = None
+    """What else made it; ``None`` of one that an earlier release issued."""
+    backfilled: bool = False
+    """Whether it was made afterwards, as it would have been issued at ``issued_at``; such a one is never served."""
     sequence: int = 0
 
 
@@ -74,7 +79,7 @@ class Ledger(RunLedger, JobLedger, LeaseLedger):
         """Return the model that is champion now, if there is one."""
         return next(iter(self.champions(dataset, limit=1)), None)
 
-    def champions(self, dataset: str, limit: int = 50) -> list[Champion]:
+    def champions(self, dataset: str, limit: int | None = 50) -> list[Champion]:
         """Return who is and who was champion, the newest first; one who came back is there twice."""
         query = (
             sa.select(CHAMPIONS)
@@ -98,44 +103,56 @@ class Ledger(RunLedger, JobLedger, LeaseLedger):
         """Make a forecast visible; its rows must be in the lake already."""
         values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
+        values["provenance"] = issuance.provenance and issuance.provenance.model_dump_json()
         told = {"forecast_id": issuance.forecast_id, "model_version": issuance.model_version}
         with self._as_owner() as connection:
             connection.execute(sa.insert(ISSUANCES).values(values))
-            tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
+            if not issuance.backfilled:
+                tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
 
     def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
         """Return the latest forecast of a data set, or the latest that had been issued at ``as_of``."""
-        query = (
-            sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(1)
-        )
+        query = _issued(dataset).limit(1)
         if as_of is not None:
             query = query.where(ISSUANCES.c.issued_at <= as_of)
-        with self._transaction() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else _issuance(row)
+        return next(iter(self._issuances(query)), None)
 
-    def issuances(self, dataset: str, limit: int = 50) -> list[Issuance]:
-        """Return the newest forecasts first, at most ``limit``."""
+    def issuances(self, dataset: str, limit: int = 50, *, backfilled: bool = False) -> list[Issuance]:
+        """Return the newest forecasts first, at most ``limit``: those that were served, or those made afterwards."""
+        return self._issuances(_issued(dataset, backfilled=backfilled).limit(limit))
+
+    def first_issuance(self, dataset: str, model_version: str) -> Issuance | None:
+        """Return the first forecast that was issued with a model."""
+        query = _issued(dataset).where(ISSUANCES.c.model_version == model_version)
+        return next(iter(self._issuances(query.order_by(None).order_by(ISSUANCES.c.sequence).limit(1))), None)
+
+    def backfilled(self, dataset: str, issued_at: datetime, data_version: int, model_version: str) -> Issuance | None:
+        """Return the forecast that was made afterwards for an instant, from these rows with this model."""
+        query = _issued(dataset, backfilled=True).where(
+            ISSUANCES.c.issued_at == issued_at,
+            ISSUANCES.c.data_version == data_version,
+            ISSUANCES.c.model_version == model_version,
+        )
+        return next(iter(self._issuances(query.limit(1))), None)
+
+    def forecast(self, forecast_id: str) -> Issuance | None:
+        """Return the forecast of an id, of whatever data set, also one that was made afterwards."""
+        return next(iter(self._issuances(sa.select(ISSUANCES).where(ISSUANCES.c.forecast_id == forecast_id))), None)
+
+    def forecast_ids(self, dataset: str, limit: int | None = None) -> frozenset[str]:
+        """Return the ids of all forecasts of a data set, or of the newest ones, also of those made afterwards."""
         query = (
-            sa.select(ISSUANCES)
+            sa.select(ISSUANCES.c.forecast_id)
             .where(ISSUANCES.c.dataset == dataset)
             .order_by(ISSUANCES.c.sequence.desc())
             .limit(limit)
         )
         with self._transaction() as connection:
-            return [_issuance(row) for row in connection.execute(query).mappings()]
+            return frozenset(connection.execute(query).scalars())
 
-    def first_issuance(self, dataset: str, model_version: str) -> Issuance | None:
-        """Return the first forecast that was issued with a model."""
-        query = (
-            sa.select(ISSUANCES)
-            .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.model_version == model_version)
-            .order_by(ISSUANCES.c.sequence)
-            .limit(1)
-        )
+    def _issuances(self, query: sa.Select[Any]) -> list[Issuance]:
         with self._transaction() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else _issuance(row)
+            return [_issuance(row) for row in connection.execute(query).mappings()]
 
     # --- nights -----------------------------------------------------------------------------------------------------
 
@@ -227,7 +244,18 @@ def _fields(champion: Champion) -> dict[str, Any]:
     return {name: getattr(champion, name) for name in Champion.__slots__}
 
 
+def _issued(dataset: str, *, backfilled: bool = False) -> sa.Select[Any]:
+    """Select the forecasts of a data set, the newest first."""
+    return (
+        sa.select(ISSUANCES)
+        .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.backfilled.is_(backfilled))
+        .order_by(ISSUANCES.c.sequence.desc())
+    )
+
+
 def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:
     values = dict(row)
     values["quantiles"] = tuple(json.loads(values["quantiles"]))
+    document = values["provenance"]
+    values["provenance"] = None if document is None else Provenance.model_validate_json(document)
     return Issuance(**values)

@@ -167,7 +167,11 @@ ISSUANCES = sa.Table(
     sa.Column("imputed_fraction", sa.Float, nullable=False),
     sa.Column("recorded_at", UtcTime, nullable=False),
     sa.Column("newest_observed", UtcTime),
+    sa.Column("provenance", sa.Text),
+    sa.Column("backfilled", sa.Boolean, nullable=False, server_default=sa.false()),
 )
+"""One row per issued forecast; ``provenance`` is a :class:`forecast.provenance.Provenance` as JSON, null where an
+earlier release issued it. What is ``backfilled`` was made afterwards for a past instant, and is never served."""
 
 RECEIPTS = sa.Table(
     "receipts",
@@ -234,6 +238,8 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
             "CREATE UNIQUE INDEX runs_one_running ON runs (job) WHERE state = 'running'",
             "CREATE INDEX runs_state ON runs (state)",
             "CREATE INDEX runs_due ON runs (job, due_at)",
+            "ALTER TABLE issuances ADD COLUMN provenance TEXT",
+            "ALTER TABLE issuances ADD COLUMN backfilled BOOLEAN NOT NULL DEFAULT FALSE",
         ),
     }
 )

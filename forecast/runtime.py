@@ -64,6 +64,8 @@ class Manifest(Strict):
     refitted: bool = False
     """Whether the network was fitted again on all rows, up to ``fitted_until``, after another one was scored."""
     network_digest: str
+    kernels: Mapping[str, str] = {}
+    """By op of ``kernels``: the implementation that the training ran, and why that one."""
     golden_digest: str
     weights_digest: str = ""
     """Of the weights that a later training may start from; empty if there are none."""
@@ -93,6 +95,16 @@ class ServedModel:
     def median(self) -> int:
         """Index of the median among the quantiles."""
         return self.manifest.quantiles.index(0.5)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the network."""
+        return str(self._session.get_providers()[0])
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run; 0 are as many as ONNX Runtime chooses."""
+        return int(self._session.get_session_options().intra_op_num_threads)
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Run the bare network on scaled inputs, named as in ``inputs``: [B, H, C, Q], or Q = 1 for a point model."""

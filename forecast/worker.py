@@ -17,7 +17,7 @@ from forecast.errors import ConfigError, DataError, ForecastError, NotFoundError
 from forecast.installation import Installation
 from forecast.progress import Reporter, Step
 from forecast.run_ledger import Outcome, Run
-from forecast.scheduled_job import ScheduledJob, Work
+from forecast.scheduled_job import Cause, ScheduledJob, Work
 from pipelines.ingest import ingest
 from pipelines.maintain import maintain
 from pipelines.predict import issue
@@ -98,7 +98,10 @@ def _retrain(task: _Task) -> str:
 
 
 def _forecast(task: _Task) -> str:
-    issuance, is_new = issue(task.dataset, task.installation)
+    job = task.installation.jobs.datasets[task.dataset]
+    # When rows became known is told by the machine's clock, which says nothing of a replay's dates.
+    as_of = task.run.due_at if task.run.cause == Cause.BACKFILL and job.replay is None else None
+    issuance, is_new = issue(task.dataset, task.installation, as_of)
     task.installation.ledger.link(task.run, forecast_id=issuance.forecast_id)
     return f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands")
 

@@ -116,7 +116,8 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
         )
         folder = f"{task.dataset}/{version}"
         windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
-        export(fitted.model, models / folder, _about(task, scaler, version, task.slices.calibration), windows)
+        told = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
+        export(fitted.model, models / folder, told, windows)
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
@@ -151,7 +152,7 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
             job, task.panel, everything, scaler, task.model_name,
             step=step.part(0.0, 0.95), checkpoint=checkpoint, weights=weights,
         )  # fmt: skip
-        told = _about(task, scaler, version, last) | {"refitted": True}
+        told = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
         windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
         kept = candidate.manifest.calibration
         export(fitted.model, models / folder, told, windows, calibration=kept, evaluated=scored)

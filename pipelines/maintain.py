@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
-from forecast.errors import StorageError
+from forecast.errors import NotFoundError, StorageError
 from forecast.installation import Installation
 from forecast.lake import Damage, Maintained
 from forecast.vocabulary import parse_duration
+from pipelines.predict import issuing
 
 _LOG = logging.getLogger(__name__)
+_UNISSUED_KEPT = timedelta(days=1)
 
 
 def maintain(name: str, installation: Installation, retention: timedelta | None = None) -> Mapping[str, Maintained]:
@@ -20,7 +24,7 @@ def maintain(name: str, installation: Installation, retention: timedelta | None 
 
     Raises ``lake.corrupt``, and touches nothing, if a file is not what was acknowledged.
     """
-    kept = retention or parse_duration(installation.jobs.datasets[name].retention)
+    kept = parse_duration(installation.jobs.datasets[name].retention) if retention is None else retention
     damages = check_tables(name, installation)
     corrupt = [damage.told for damage in damages if damage.code == "lake.corrupt"]
     if corrupt:
@@ -28,8 +32,34 @@ def maintain(name: str, installation: Installation, retention: timedelta | None 
     for damage in damages:
         _LOG.warning("%s: %s [%s]", name, damage.told, damage.code)
     now = SystemClock().now()
+    remove_unissued(name, installation, now)
     tables = {what: table for what, table in installation.tables(name).items() if table.exists}
     return {what: table.maintain(kept, now) for what, table in tables.items()}
+
+
+def remove_unissued(name: str, installation: Installation, now: datetime) -> frozenset[str]:
+    """Remove the rows of forecasts that whoever made them died before issuing, a day ago or more; returns their ids.
+
+    Nobody reads them: a forecast is there once the ledger names it.
+    """
+    table = installation.forecasts(name)
+    try:
+        # Nothing is issued meanwhile. By another machine it may be: hence the day.
+        with FileLock(issuing(name, installation), timeout=0):
+            if not table.exists:
+                return frozenset()
+            written = table.ids(table.version_at(now - _UNISSUED_KEPT))
+            unissued = written - installation.ledger.forecast_ids(name)
+            if unissued:
+                table.remove(unissued)
+                _LOG.warning("%s: the rows of %d forecasts that were never issued are removed", name, len(unissued))
+            return unissued
+    except Timeout:  # a forecast is being issued: the next maintenance comes to it
+        return frozenset()
+    except NotFoundError as error:
+        if error.code not in {"lake.before_first", "lake.not_kept"}:
+            raise
+        return frozenset()  # the table is younger than a day, or what it was a day ago is not kept
 
 
 def check_tables(name: str, installation: Installation) -> tuple[Damage, ...]:

@@ -4,65 +4,134 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
-from datetime import UTC
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from filelock import FileLock
 
 from forecast.clock import SystemClock
-from forecast.errors import DataError, UnavailableError
+from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
-from forecast.lake import FORECASTS
-from forecast.ledger import Issuance
+from forecast.lake import FORECASTS, Observations
+from forecast.ledger import Champion, Issuance
 from forecast.panel import Array, Panel
 from forecast.runtime import Manifest, Prediction, ServedModel, load
 from forecast.vocabulary import Fill
 from pipelines.clean import clean
 from pipelines.features import future_covariates, future_names
 from pipelines.freshness import imputed_fraction, newest_rows, observed_until
+from pipelines.provenance import provenance_of
 
 _LOG = logging.getLogger(__name__)
 
 
-def issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
+def issue(name: str, installation: Installation, as_of: datetime | None = None) -> tuple[Issuance, bool]:
     """Issue a forecast of every series with the champion; returns it, and whether it is a new one.
 
     With the same rows and the same model the forecast would be the same, so the one already issued is returned.
+
+    With ``as_of``, an instant of the past, it is made afterwards as it would have been issued then: from the rows that
+    the lake had by the machine's clock, with the champion of that time, or if that one can no longer be used with the
+    present one and ``hindsight``. Such a forecast is kept, but is never the latest. Raises ``lake.before_first``,
+    ``lake.not_kept`` and ``backfill.not_past``.
     """
-    with FileLock(installation.home.locks / f"{name}.issue.lock"):  # or two runs would issue the same forecast twice
-        return _issue(name, installation)
+    with FileLock(issuing(name, installation)):  # or two runs would issue the same forecast twice
+        return _issue(name, installation) if as_of is None else _back_fill(name, installation, as_of.astimezone(UTC))
+
+
+def issuing(name: str, installation: Installation) -> Path:
+    """Return the lock file that is held while a forecast of a data set is issued."""
+    return installation.home.locks / f"{name}.issue.lock"
 
 
 def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
-    job = installation.jobs.datasets[name]
-    champion = installation.ledger.champion(name)
-    if champion is None:
-        raise UnavailableError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
-    table = installation.observations(name)
-    if not table.exists:
-        raise UnavailableError("history.empty", f"{name} has no rows", f'run "forecast ingest {name}"')
-    version = table.version
+    champion = _champion(name, installation)
+    version = _history(name, installation).version
     latest = installation.ledger.issuance(name)
     if latest and (latest.data_version, latest.model_version) == (version, champion.model_version):
         return latest, False
-    panel = clean(table.read(version=version), job)
+    model = _usable(champion, name, installation)
+    made, rows = _made(name, installation, champion, model, version)
+    return _kept(replace(made, issued_at=installation.clock(name).now()), rows, installation), True
+
+
+def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[Issuance, bool]:
+    if as_of > SystemClock().now():
+        told = f"{as_of.isoformat()} is not in the past: rows may still come in until then"
+        raise ConfigError("backfill.not_past", told, "give an earlier time")
+    present = _champion(name, installation)
+    version = _history(name, installation).version_at(as_of)
+    champion, model = _champion_at(as_of, present, installation)
+    made, rows = _made(name, installation, champion, model, version, hindsight=champion.promoted_at > as_of)
+    # The machine's clock says nothing of a replay's: there the end of the rows that were out tells the time.
+    issued_at = as_of if installation.jobs.datasets[name].replay is None else made.origin
+    known = installation.ledger.backfilled(name, issued_at, version, champion.model_version)
+    if known is not None:
+        return known, False
+    return _kept(replace(made, issued_at=issued_at, backfilled=True), rows, installation), True
+
+
+def _champion(name: str, installation: Installation) -> Champion:
+    champion = installation.ledger.champion(name)
+    if champion is None:
+        raise UnavailableError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
+    return champion
+
+
+def _champion_at(as_of: datetime, present: Champion, installation: Installation) -> tuple[Champion, ServedModel]:
+    """Return the champion of a past instant, or the present one where that cannot be used any more."""
+    history = installation.ledger.champions(present.dataset, limit=None)
+    then = next((each for each in history if each.promoted_at <= as_of), present)
+    if then.model_version != present.model_version:
+        try:
+            return then, _usable(then, present.dataset, installation)
+        except (NotFoundError, StorageError, UnavailableError) as error:
+            _LOG.warning("%s: the champion of %s cannot be used: %s", present.dataset, as_of.isoformat(), error)
+            then = present
+    return then, _usable(then, present.dataset, installation)
+
+
+def _history(name: str, installation: Installation) -> Observations:
+    table = installation.observations(name)
+    if not table.exists:
+        raise UnavailableError("history.empty", f"{name} has no rows", f'run "forecast ingest {name}"')
+    return table
+
+
+def _usable(champion: Champion, name: str, installation: Installation) -> ServedModel:
     model = load(installation.home.models / champion.folder, champion.digest)
-    if not fits(model.manifest, job):
+    if not fits(model.manifest, installation.jobs.datasets[name]):
         raise UnavailableError(
             "forecast.champion_outdated",
             f"{champion.model_version} was trained for other channels or another frequency than the job file's",
             f'run "forecast train {name}"',
         )
-    panel = forecastable(panel, model.manifest, job)
-    prediction = extend(model, panel, job, model.manifest.horizon)
-    issued_at = installation.clock(name).now()
-    issuance = Issuance(
+    return model
+
+
+def _made(
+    name: str,
+    installation: Installation,
+    champion: Champion,
+    model: ServedModel,
+    version: int,
+    *,
+    hindsight: bool = False,
+) -> tuple[Issuance, pl.DataFrame]:
+    """Make a forecast from one version of the data: what is told of it, and its rows; nothing is written."""
+    job, table = installation.jobs.datasets[name], installation.observations(name)
+    panel = forecastable(clean(table.read(version=version), job), model.manifest, job)
+    rows = forecast_rows(model, panel, job)
+    now = SystemClock().now()
+    made = Issuance(
         forecast_id=uuid.uuid4().hex,
         dataset=name,
-        issued_at=issued_at,
+        issued_at=now,
         origin=panel.end,
         horizon=model.manifest.horizon,
         quantiles=model.manifest.quantiles,
@@ -72,14 +141,31 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
         model_folder=champion.folder,
         imputed_fraction=imputed_fraction(panel, job),
         newest_observed=observed_until(panel),
-        recorded_at=SystemClock().now(),
+        recorded_at=now,
+        provenance=provenance_of(champion.digest, model, table, version, panel, job, hindsight=hindsight),
     )
-    rows = to_rows(prediction, panel, model).with_columns(
-        forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(issued_at.astimezone(UTC).strftime("%Y-%m"))
-    )
-    installation.forecasts(name).append(rows.select(list(FORECASTS)))
+    return made, rows
+
+
+def _kept(issuance: Issuance, rows: pl.DataFrame, installation: Installation) -> Issuance:
+    """Keep a forecast: its rows, then the issuance that names them, without which nobody reads them."""
+    month = issuance.issued_at.astimezone(UTC).strftime("%Y-%m")
+    rows = rows.with_columns(forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(month))
+    installation.forecasts(issuance.dataset).append(rows.select(list(FORECASTS)))
     installation.ledger.issue(issuance)  # the forecast becomes visible here, whole
-    return issuance, True
+    return issuance
+
+
+Correction = Callable[[Prediction, Panel], Prediction]
+"""What may be done to a model's forecast of a panel before it is issued."""
+
+
+def forecast_rows(
+    model: ServedModel, panel: Panel, job: DatasetJob, correction: Correction | None = None
+) -> pl.DataFrame:
+    """Make the rows of a forecast: of one that is issued, and of one that is recomputed. Raises as :func:`extend`."""
+    prediction = extend(model, panel, job, model.manifest.horizon)
+    return to_rows(prediction if correction is None else correction(prediction, panel), panel, model)
 
 
 def forecastable(panel: Panel, manifest: Manifest, job: DatasetJob) -> Panel:

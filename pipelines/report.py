@@ -24,7 +24,8 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     what was known then.
     """
     job = installation.jobs.datasets[name]
-    model = load(installation.home.models / issuance.model_folder)
+    digest = None if issuance.provenance is None else issuance.provenance.model_digest
+    model = load(installation.home.models / issuance.model_folder, digest)
     whole = clean(installation.observations(name).read(version=issuance.data_version), job)
     panel = forecastable(whole, model.manifest, job)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon
@@ -48,11 +49,22 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
             )
     path = installation.home.reports / f"{name}.html"
     try:
-        path.write_text(page(figures, f"{name}: forecast {issuance.forecast_id}"), encoding="utf-8")
+        path.write_text(
+            page(figures, f"{name}: forecast {issuance.forecast_id}", told=_told(issuance)), encoding="utf-8"
+        )
     except OSError as error:
         told = f'cannot write "{path}" ({error.strerror})'
         raise StorageError("report.not_written", told, "check the folder and the disk") from error
     return path
+
+
+def _told(issuance: Issuance) -> dict[str, str]:
+    """Tell where a forecast comes from, by the names that REST tells it under."""
+    names = ("forecast_id", "issued_at", "origin", "data_version", "model_version", "imputed_fraction")
+    told = {name: getattr(issuance, name) for name in names}
+    if issuance.provenance is not None:
+        told |= issuance.provenance.model_dump(mode="json")
+    return {name: str(value) for name, value in told.items() if value is not None and value != {}}
 
 
 def _history(panel: Panel, series: int, channel: int, steps: int) -> tuple[list[datetime], list[float | None]]:

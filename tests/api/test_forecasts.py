@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+import sqlalchemy as sa
 
+from forecast.ledger_tables import ISSUANCES
 from forecast.runtime import load
 from pipelines.clean import clean
 from pipelines.ingest import ingest
@@ -44,6 +46,41 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
     assert issuance.newest_observed is not None
     assert datetime.fromisoformat(answer["newest_observed"]) == issuance.newest_observed
     assert 0 <= answer["age"] < 60
+
+
+def test_the_forecast_tells_its_provenance(served: Served) -> None:
+    provenance = served.issuance.provenance
+    assert provenance is not None
+    told = served.get(tz="Asia/Tokyo").json()["provenance"]
+    assert told == provenance.model_dump(mode="json")
+    assert told["data_recorded_at"].endswith("Z")
+    assert (told["hindsight"], told["covariates_version"], told["provider"]) == (False, None, "CPUExecutionProvider")
+
+
+def test_a_forecast_of_an_earlier_release_has_no_provenance(
+    home: Installation, serve: Callable[[Installation], httpx.Client]
+) -> None:
+    issue("tiny", home)
+    with home.ledger._engine.begin() as connection:
+        connection.execute(sa.update(ISSUANCES).values(provenance=None))
+    answer = serve(home).get("/v1/datasets/tiny/forecast").json()
+    assert answer["provenance"] is None
+
+
+def test_a_forecast_made_for_a_past_instant_is_not_served(
+    home: Installation, serve: Callable[[Installation], httpx.Client], tiny_rows: Callable[..., pl.DataFrame]
+) -> None:
+    moment = datetime.now(UTC)
+    tiny_rows(430).write_csv(home.home.path / "rows.csv")
+    ingest("tiny", home)
+    issued, _ = issue("tiny", home)
+    issue("tiny", home, moment)
+    client = serve(home)
+    assert client.get("/v1/datasets/tiny/forecast").json()["forecast_id"] == issued.forecast_id
+    then = client.get("/v1/datasets/tiny/forecast", params={"as_of": moment.isoformat()})
+    assert (then.status_code, then.json()["code"]) == (404, "forecast.none_then")
+    dataset = client.get("/v1/datasets/tiny").json()
+    assert dataset["latest_forecast"]["forecast_id"] == issued.forecast_id
 
 
 def test_every_series_and_channel_has_every_step(served: Served) -> None:

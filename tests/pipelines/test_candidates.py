@@ -78,6 +78,16 @@ def test_a_candidate_is_scored_on_rows_that_it_has_not_seen_by_the_files_that_se
     assert start_from(models / candidate.folder) is None  # they are not what was stored
 
 
+def test_the_manifest_tells_which_kernels_the_training_ran(
+    job_with: Callable[..., DatasetJob], tonight: Callable[..., Task], models: Path
+) -> None:
+    small = {"informer": {"width": 8, "feed_forward": 8, "heads": 2, "encoder_layers": 1}}
+    job = job_with(models=["informer"], options=small, training=TRAINING | {"max_epochs": 1, "stride": 40})
+    candidate = examine(replace(tonight("informer"), job=job), models, Step())
+    assert list(candidate.manifest.kernels) == ["prob_sparse_attention"]
+    assert candidate.manifest.kernels == candidate.fitted.kernels
+
+
 def test_a_champion_gives_a_second_start_and_the_better_one_goes_on(tonight: Callable[..., Task], start: Start) -> None:
     alone, _ = raced(tonight())
     fitted, race = raced(tonight(champion=start))

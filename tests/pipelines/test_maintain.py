@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import pytest
 
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.worker import work
 from pipelines.ingest import ingest
 from pipelines.maintain import check_tables, maintain
 from pipelines.predict import issue

@@ -1,0 +1,105 @@
+import re
+import sqlite3
+import subprocess
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from forecast import provenance
+from forecast.ledger import Issuance, Ledger
+from forecast.ledger_tables import MIGRATIONS
+from forecast.provenance import Provenance, code
+
+NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
+MADE = Provenance(
+    model_digest="d" * 64, kernels={"prob_sparse_attention": "triton: a GPU"}, data_digest="e" * 64,
+    data_recorded_at=NOW, covariates_version=3, covariates_recorded_at=NOW, covariates_until=NOW, code_version="0.1.0",
+    code_commit="abc", code_changed=True, runtime="onnxruntime 1", provider="CPUExecutionProvider", threads=0,
+    machine="Linux x86_64",
+)  # fmt: skip
+ISSUED = Issuance(
+    forecast_id="id", dataset="tiny", issued_at=NOW, origin=NOW, horizon=24, quantiles=(0.5,), data_version=1,
+    model_name="linear", model_version="v1", model_folder="v1", imputed_fraction=0.0, recorded_at=NOW, provenance=MADE,
+)  # fmt: skip
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_an_issuance_comes_back_with_its_provenance(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        ledger.issue(ISSUED)
+        assert ledger.issuance("tiny") == replace(ISSUED, sequence=1)
+        assert ledger.forecast("id") == replace(ISSUED, sequence=1)
+        assert ledger.forecast("other") is None
+
+
+def test_what_was_made_afterwards_is_found_only_by_who_asks_for_it(url: str) -> None:
+    later = replace(ISSUED, forecast_id="made afterwards", backfilled=True)
+    with Ledger.open(url) as ledger:
+        ledger.issue(ISSUED)
+        ledger.issue(later)
+        assert [each.forecast_id for each in ledger.issuances("tiny")] == ["id"]
+        assert [each.forecast_id for each in ledger.issuances("tiny", backfilled=True)] == ["made afterwards"]
+        for found in (
+            ledger.issuance("tiny"),
+            ledger.issuance("tiny", as_of=NOW),
+            ledger.first_issuance("tiny", "v1"),
+        ):
+            assert found is not None
+            assert found.forecast_id == "id"
+        assert ledger.forecast("made afterwards") == replace(later, sequence=2)
+        assert ledger.forecast_ids("tiny") == {"id", "made afterwards"}
+        assert ledger.forecast_ids("tiny", 1) == {"made afterwards"}
+
+
+def test_forecasts_of_the_release_before_are_still_there_and_have_no_provenance(url: str) -> None:
+    with Ledger.open(url) as made:
+        made.issue(ISSUED)
+    # What the last migration adds is taken away again.
+    statements = MIGRATIONS[3]
+    added = [found.groups() for each in statements if (found := re.match(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", each))]
+    indexes = [found.group(1) for each in statements if (found := re.match(r"CREATE (?:UNIQUE )?INDEX (\w+)", each))]
+    assert {("issuances", "provenance"), ("issuances", "backfilled")} <= set(added)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        for index in indexes:
+            connection.execute(f"DROP INDEX {index}")
+        for table, column in added:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("UPDATE ledger_schema SET version = 3")
+        connection.commit()
+    with Ledger.open(url) as ledger:
+        assert ledger.issuance("tiny") == replace(ISSUED, sequence=1, provenance=None)
+
+
+def test_the_code_is_told_by_its_commit_and_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "_CHECKOUT", tmp_path)
+    looked_up = code.__wrapped__
+    assert (looked_up().commit, looked_up().changed) == (None, False)
+    git(tmp_path, "init", "-q")
+    assert (looked_up().commit, looked_up().changed) == (None, False)
+    (tmp_path / "a.py").write_text("1")
+    git(tmp_path, "add", "a.py")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))
+    assert (looked_up().commit, looked_up().changed) == (
+        git(tmp_path, "--git-dir", ".git", "rev-parse", "HEAD"),
+        False,
+    )
+    (tmp_path / "a.py").write_text("2")
+    assert looked_up().changed
+    monkeypatch.setenv("PATH", "")
+    assert looked_up().commit is None

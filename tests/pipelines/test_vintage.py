@@ -1,0 +1,102 @@
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from forecast.clock import SystemClock
+from forecast.installation import Installation
+from forecast.runtime import Manifest
+from pipelines.clean import clean
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+from pipelines.vintage import Vintage, vintage
+
+MakeHome = Callable[..., Installation]
+MakeRows = Callable[..., pl.DataFrame]
+Grow = Callable[..., Vintage]
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]) -> Grow:
+    """Bring rows of so many hours in, of which a known-future covariate reaches further; returns the vintage then."""
+    tiny_document["datasets"]["tiny"]["channels"]["plan"] = {"role": "future", "unit": "MW"}
+    installation = make_home(document=tiny_document)
+    job = installation.jobs.datasets["tiny"]
+
+    def grown(hours: int, ahead: int, level: float = 0.0) -> Vintage:
+        hour = pl.int_range(pl.len()).over("site")
+        rows = tiny_rows(ahead).with_columns(
+            *(pl.when(hour < hours).then(name).alias(name) for name in ("load", "price", "wind")), plan=hour + level
+        )
+        rows.write_csv(installation.home.path / "rows.csv")
+        ingest("tiny", installation)
+        table = installation.observations("tiny")
+        found = vintage(table, table.version, clean(table.read(), job), job)
+        assert found is not None
+        return found
+
+    return grown
+
+
+def test_without_covariates_of_the_user_there_is_no_vintage(tiny_home: Installation) -> None:
+    issuance, _ = issue("tiny", tiny_home)
+    assert issuance.provenance is not None
+    assert issuance.provenance.covariates_version is None
+
+
+def test_it_is_the_version_that_brought_the_newest_covariates(grow: Grow) -> None:
+    first = grow(100, 130)
+    assert first.version == 0
+    for hours in range(101, 112):  # only targets come in
+        assert grow(hours, 130).version == 0
+    longer = grow(112, 140)
+    assert longer.version == 12
+    assert longer.recorded_at > first.recorded_at
+    for hours in range(113, 118):
+        assert grow(hours, 140).version == 12
+    assert grow(118, 140, level=1.0).version == 18  # corrected
+    assert grow(119, 140, level=1.0) == grow(120, 140, level=1.0)
+
+
+def test_it_tells_until_when_covariates_are_known(grow: Grow) -> None:
+    start = datetime.fromisoformat("2024-01-01T00:00:00+00:00")
+    assert grow(100, 130).until == start + 129 * HOUR
+    assert grow(101, 160).until == start + 159 * HOUR
+
+
+def test_what_a_forecast_is_made_from_is_told(tiny_home: Installation, crown: Callable[..., Manifest]) -> None:
+    crown(tiny_home, "trained", kernels={"selective_scan": "reference: no GPU"})
+    before = SystemClock().now()
+    issuance, _ = issue("tiny", tiny_home)
+    told, table = issuance.provenance, tiny_home.observations("tiny")
+    assert told is not None
+    champion = tiny_home.ledger.champion("tiny")
+    assert champion is not None
+    assert told.model_digest == champion.digest
+    assert told.kernels == {"selective_scan": "reference: no GPU"}
+    assert told.data_recorded_at == table.recorded_at(issuance.data_version) < before
+    assert (told.provider, told.threads) == ("CPUExecutionProvider", 0)
+    assert told.runtime.startswith("onnxruntime ")
+    assert told.code_commit is None or len(told.code_commit) == 40
+    assert tiny_home.ledger.issuance("tiny").provenance == told  # type: ignore[union-attr]
+
+
+def test_the_digest_of_the_data_does_not_depend_on_the_order_in_which_they_came(
+    make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest], tmp_path: Any
+) -> None:
+    digests = set()
+    for number, seed in enumerate((None, 1, 2)):
+        rows = tiny_rows()
+        parts = [rows] if seed is None else rows.sample(fraction=1, shuffle=True, seed=seed).iter_slices(300)
+        installation = make_home(folder=tmp_path / f"home {number}")
+        for part in parts:
+            part.write_csv(installation.home.path / "rows.csv")
+            ingest("tiny", installation)
+        crown(installation, f"m{number}")
+        told = issue("tiny", installation)[0].provenance
+        assert told is not None
+        digests.add(told.data_digest)
+    assert len(digests) == 1
