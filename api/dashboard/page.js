@@ -1,62 +1,117 @@
 "use strict";
 
-// The page is whole without this script but for the figure: it draws it, submits a form on change, and reloads the page
-// when a new forecast was issued or new rows came.
+// What all pages share. They are whole without it, but for figures and for what changes something.
 
-document.documentElement.classList.add("scripted");
+const said = document.getElementById("said");
 
-for (const select of document.querySelectorAll(".choices select")) {
-  select.addEventListener("change", () => select.form.requestSubmit());
+function say(text) {
+  said.textContent = text;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => (said.textContent = ""), 6000);
 }
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const narrow = matchMedia("(max-width: 600px)");
-const place = document.getElementById("figure");
+// --- theme ---------------------------------------------------------------------------------------------------------
 
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const root = document.documentElement;
+const themeButton = document.getElementById("theme");
+const THEMES = ["system", "light", "dark"];
+
+function showTheme() {
+  themeButton.textContent = `Theme: ${root.dataset.theme || "system"}`;
+  document.dispatchEvent(new CustomEvent("themechange"));
 }
 
-function draw() {
-  const figure = JSON.parse(document.getElementById("figure-data").textContent);
-  const lines = { observed: "--history", median: "--median", "came true": "--actual" };
-  for (const trace of figure.data) {
-    if (trace.name in lines) trace.line.color = colour(lines[trace.name]);
-    if (trace.fill) trace.fillcolor = colour("--band");
-    if (trace.hoverinfo !== "skip") trace.hovertemplate = "%{y:.1f}";
-  }
-  const axis = { gridcolor: colour("--grid"), linecolor: colour("--edge"), zerolinecolor: colour("--edge") };
-  const layout = figure.layout;
-  layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
-  layout.font = { color: colour("--soft"), family: getComputedStyle(document.body).fontFamily, size: 13 };
-  layout.hoverlabel = { bgcolor: colour("--card"), bordercolor: colour("--edge"), font: { color: colour("--ink") } };
-  layout.xaxis = { ...layout.xaxis, ...axis, showgrid: false, nticks: narrow.matches ? 5 : 12 };
-  layout.yaxis = { ...layout.yaxis, ...axis };
-  for (const shape of layout.shapes || []) if (shape.type === "line") shape.line.color = colour("--soft");
-  if (narrow.matches) layout.dragmode = false; // a finger scrolls the page instead of zooming the figure
-  layout.legend = { traceorder: "normal", orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" };
-  return Plotly.react(place, figure.data, layout, { responsive: true, displayModeBar: false });
-}
-
-if (place) {
-  draw();
-  dark.addEventListener("change", draw);
-  narrow.addEventListener("change", draw);
-}
-
-const state = document.getElementById("state");
-
-async function follow() {
-  if (document.hidden) return;
+themeButton.addEventListener("click", () => {
+  const next = THEMES[(THEMES.indexOf(root.dataset.theme || "system") + 1) % THEMES.length];
+  if (next === "system") delete root.dataset.theme;
+  else root.dataset.theme = next;
   try {
-    const answer = await fetch(`/v1/datasets/${encodeURIComponent(state.dataset.dataset)}`, { cache: "no-cache" });
-    if (!answer.ok) return;
-    const dataset = await answer.json();
-    const latest = dataset.latest_forecast;
-    if (latest && `${latest.forecast_id}/${dataset.data_version}` !== state.dataset.state) location.reload();
+    if (next === "system") localStorage.removeItem("theme");
+    else localStorage.setItem("theme", next);
   } catch {
-    // The service is away, perhaps restarting: what is shown stays, and the next look may succeed.
+    // It holds for this page.
   }
+  showTheme();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+showTheme();
+
+// --- forms of choices ------------------------------------------------------------------------------------------------
+
+// A choice made with the pointer is shown at once. With the keyboard every arrow would load a page: there it takes Enter,
+// or the button.
+for (const select of document.querySelectorAll(".choices select")) {
+  let typed = false;
+  select.addEventListener("pointerdown", () => (typed = false));
+  select.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") select.form.requestSubmit();
+    else if (event.key !== "Tab") typed = true;
+  });
+  select.addEventListener("change", () => {
+    if (!typed) select.form.requestSubmit();
+  });
 }
 
-if (state) setInterval(follow, 10_000);
+// --- copying, and what changes something --------------------------------------------------------------------------------
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim());
+    say("Copied.");
+  } catch {
+    getSelection().selectAllChildren(source); // no permission: ready for the reader's own copying
+    say("Selected: press Ctrl+C.");
+  }
+});
+
+// Sends JSON as the page's user; a session's writes carry its token.
+async function send(method, address, body) {
+  const headers = { Accept: "application/json" };
+  const token = document.querySelector('meta[name="csrf-token"]');
+  if (token) headers["X-CSRF-Token"] = token.content;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await fetch(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const told = answer.status === 204 ? null : await answer.json().catch(() => null);
+  if (!answer.ok) throw new Error(told && told.detail ? `${told.detail}; ${told.remedy}` : `the service answered ${answer.status}`);
+  return told;
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-method]");
+  if (!button) return;
+  if (button.dataset.sure && !confirm(button.dataset.sure)) return;
+  button.disabled = true;
+  try {
+    await send(button.dataset.method, button.dataset.address, button.dataset.body ? JSON.parse(button.dataset.body) : undefined);
+    say(button.dataset.done);
+    await refresh();
+  } catch (error) {
+    say(`Not done: ${error.message}.`);
+  } finally {
+    button.disabled = false;
+  }
+});
+
+// --- live parts ------------------------------------------------------------------------------------------------------
+
+// The page is fetched again, and the parts that say so are replaced by what the service wrote; an open part stays open,
+// and the focus stays where it is.
+async function refresh() {
+  const parts = [...document.querySelectorAll("[data-live]")];
+  if (!parts.length) return;
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!answer.ok || answer.redirected) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const focused = document.activeElement && document.activeElement.id;
+  for (const part of parts) {
+    const other = fresh.getElementById(part.id);
+    if (!other || other.innerHTML === part.innerHTML) continue;
+    if (part.querySelector("details[open]")) continue; // somebody is filling in a form there
+    part.replaceWith(other);
+  }
+  if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
+  document.dispatchEvent(new CustomEvent("refreshed"));
+}

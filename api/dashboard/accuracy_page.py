@@ -1,0 +1,225 @@
+"""``GET /accuracy``: how good the forecasts were that were served, and whether their bands hold what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from api.dashboard.assets import PLOTLY
+from api.dashboard.browsers import ForBrowsers
+from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
+from api.dashboard.outlook import Tile
+from api.dashboard.reliability import Reliabilities, Reliability
+from api.dashboard.rendering import embedded, rendered
+from api.dashboard.wording import count, number, percent, signed, span
+from api.dependencies import Dataset, ServiceDep
+from api.selection import places
+from api.service import Service
+from forecast.live_scores import Accuracy
+from forecast.vocabulary import parse_duration
+
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+_WINDOWS = {"7d": "7 days", "30d": "30 days", "90d": "90 days", "all": "all time"}
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+class AccuracyPageQuery(DatasetQuery):
+    """What the page's form sends."""
+
+    channel: str | None = None
+    window: Literal["7d", "30d", "90d", "all"] = "30d"
+
+
+@router.get("/accuracy")
+async def page(query: Annotated[AccuracyPageQuery, Query()], service: ServiceDep) -> Response:
+    """Render the page from the ledger's sums."""
+    return await run_sync(_page, query, chosen(query.dataset, service), service)
+
+
+@router.get("/accuracy/detail")
+async def detail(request: Request, query: Annotated[AccuracyPageQuery, Query()], service: ServiceDep) -> Response:
+    """Render the part that is made from issued forecasts themselves; it takes a moment, so the page asks for it."""
+    state = request.app.state
+    if not hasattr(state, "reliabilities"):
+        state.reliabilities = Reliabilities(service.installation)
+    dataset = chosen(query.dataset, service)
+    return await run_sync(_detail, query, dataset, service, state.reliabilities, limiter=service.long_answers)
+
+
+def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Response:
+    name, job = dataset.name, dataset.job
+    channel = _channel(query, dataset)
+    since = _since(query, dataset, service)
+    shared = frame("Accuracy", dataset, service) | {
+        "title": f"Accuracy of {channel}",
+        "channels": [Option(key, key, key == channel) for key in job.targets],
+        "windows": [Option(key, label, key == query.window) for key, label in _WINDOWS.items()],
+        "window": _WINDOWS[query.window],
+        "detail": "/accuracy/detail?" + urlencode({"dataset": name, "channel": channel, "window": query.window}),
+        "plotly": PLOTLY,
+    }
+    ledger, unit = service.installation.ledger, job.channels[channel].unit
+    whole = ledger.accuracy(name, "all", since, channel=channel)
+    if not whole:
+        return rendered("accuracy_empty.html", **shared)
+    by_lead = ledger.accuracy(name, "lead_time", since, channel=channel)
+    return rendered(
+        "accuracy.html",
+        **shared,
+        unit=unit,
+        tiles=_tiles(whole[0], unit),
+        lede=_lede(whole[0], channel, unit, _WINDOWS[query.window]),
+        promised=percent(whole[0].promised_coverage),
+        parts=[
+            ("By lead time", "Steps ahead", _groups(ledger.accuracy(name, "lead_group", since, channel=channel), job.step)),
+            ("By series", "Series", _named(ledger.accuracy(name, "series", since, channel=channel))),
+            ("By model", "Model", _named(ledger.accuracy(name, "model", since, channel=channel))),
+        ],
+        by_channel=_named(ledger.accuracy(name, "channel", since)),
+        errors=embedded(_errors(by_lead, unit)),
+        coverage=embedded(_coverage(by_lead)),
+    )
+
+
+def _detail(
+    query: AccuracyPageQuery, dataset: Dataset, service: Service, reliabilities: Reliabilities
+) -> Response:
+    channel = _channel(query, dataset)
+    history = service.histories.newest(dataset.name)
+    found = None
+    if history is not None:
+        found = reliabilities.of(dataset.name, channel, _since(query, dataset, service), *history)
+    context: dict[str, Any] = {"found": found}
+    if found is not None:
+        unit = dataset.job.channels[channel].unit
+        context |= {
+            "calibration": embedded(_calibration(found)),
+            "levels": [(f"{level:g}", percent(share, 1)) for level, share in zip(found.levels, found.below, strict=True)],
+            "hours": embedded(_bars([f"{hour:02d}" for hour in range(24)], found.by_hour, unit, "hour of the day")),
+            "weekdays": embedded(_bars(_WEEKDAYS, found.by_weekday, unit, "")),
+            "zone": dataset.job.zone,
+        }
+    return rendered("accuracy_detail.html", **context)
+
+
+def _channel(query: AccuracyPageQuery, dataset: Dataset) -> str:
+    targets = dataset.job.targets
+    return targets[places([query.channel] if query.channel else [], targets, "channel")[0]]
+
+
+def _since(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> datetime | None:
+    if query.window == "all":
+        return None
+    now = service.latest.now(dataset.name).replace(hour=0, minute=0, second=0, microsecond=0)
+    return now - parse_duration(query.window)
+
+
+def _lede(one: Accuracy, channel: str, unit: str, window: str) -> str:
+    error = f"off by {number(one.mae_in_units)} {unit} on average".replace("  ", " ")
+    against = "" if one.skill is None else (
+        f", {percent(abs(one.skill))} {'less' if one.skill >= 0 else 'more'} than repeating the last season"
+    )  # fmt: skip
+    off = one.coverage - one.promised_coverage
+    judged = "about what it promises" if abs(off) <= 0.05 else "more than it promises" if off > 0 else "less than it promises"
+    when = "So far" if window == "all time" else f"In forecasts of the last {window}"
+    return (
+        f"{when} the median of {channel} was {error}{against}; the {percent(one.promised_coverage)} band held "
+        f"{percent(one.coverage)} of {count(one.count, 'value')}, {judged}."
+    )
+
+
+def _tiles(one: Accuracy, unit: str) -> list[Tile]:
+    return [
+        Tile("Mean absolute error", number(one.mae_in_units), unit, f"root mean square {number(one.rmse_in_units)} {unit}"),
+        Tile("Skill", signed(one.skill), "", "error saved against the seasonal naive forecast"),
+        Tile("Coverage", percent(one.coverage, 1), "", f"of the {percent(one.promised_coverage)} band"),
+        Tile("Pinball loss", number(one.pinball), "", f"in deviations; MASE {number(one.mase)}"),
+    ]  # fmt: skip
+
+
+def _row(one: Accuracy, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "count": f"{one.count:,}",
+        "mae": number(one.mae_in_units if one.mae_in_units is not None else one.mae),
+        "mase": number(one.mase),
+        "pinball": number(one.pinball),
+        "coverage": percent(one.coverage, 1),
+        "is_off": abs(one.coverage - one.promised_coverage) > 0.1,
+        "skill": signed(one.skill),
+    }
+
+
+def _named(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
+    return [_row(one, one.part) for one in rows]
+
+
+def _groups(rows: Sequence[Accuracy], step: Any) -> list[dict[str, Any]]:
+    return [_row(one, f"{one.part} (to {span(int(one.part.rpartition('-')[2]), step)})") for one in rows]
+
+
+def _errors(rows: Sequence[Accuracy], unit: str) -> dict[str, Any]:
+    leads = [int(one.part) for one in rows]
+    naive = [
+        None if one.skill is None or one.skill >= 1 or one.mae_in_units is None else round(one.mae_in_units / (1 - one.skill), 6)
+        for one in rows
+    ]
+    data = [
+        _line(leads, [one.mae_in_units for one in rows], "served forecasts", "@accent", "solid"),
+        _line(leads, naive, "seasonal naive", "@soft", "dash"),
+    ]
+    return {"data": data, "layout": _axes("lead time in steps", f"mean absolute error, {unit}" if unit else "mean absolute error")}
+
+
+def _coverage(rows: Sequence[Accuracy]) -> dict[str, Any]:
+    leads = [int(one.part) for one in rows]
+    data = [
+        _line(leads, [one.coverage for one in rows], "held", "@accent", "solid", ".1%"),
+        _line(leads, [one.promised_coverage for one in rows], "promised", "@actual", "dash", ".0%"),
+    ]
+    layout = _axes("lead time in steps", "share of values inside the band")
+    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
+    return {"data": data, "layout": layout}
+
+
+def _calibration(found: Reliability) -> dict[str, Any]:
+    exact = {"x": [0, 1], "y": [0, 1], "mode": "lines", "name": "exact", "line": {"color": "@soft", "dash": "dash", "width": 1}, "hoverinfo": "skip"}
+    seen = {
+        "x": list(found.levels), "y": [round(share, 5) for share in found.below], "mode": "lines+markers", "name": "came out",
+        "line": {"color": "@accent", "width": 2}, "marker": {"size": 9, "color": "@accent"}, "hovertemplate": "%{y:.1%}",
+    }  # fmt: skip
+    layout = _axes("quantile level", "share of values at or below it")
+    layout["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
+    return {"data": [exact, seen], "layout": layout}
+
+
+def _bars(names: Sequence[str], values: Sequence[float | None], unit: str, title: str) -> dict[str, Any]:
+    bar = {
+        "type": "bar", "x": list(names), "y": [None if value is None else round(value, 6) for value in values],
+        "marker": {"color": "@accent"}, "hovertemplate": "%{y:.3~g}", "name": "mean absolute error",
+    }  # fmt: skip
+    layout = _axes(title, unit) | {"showlegend": False, "bargap": 0.25}
+    layout["xaxis"]["type"] = "category"
+    return {"data": [bar], "layout": layout}
+
+
+def _line(
+    x: Sequence[int], y: Sequence[float | None], name: str, colour: str, dash: str, form: str = ".3~g"
+) -> dict[str, Any]:
+    return {
+        "x": list(x), "y": [None if value is None else round(value, 6) for value in y], "mode": "lines", "name": name,
+        "line": {"color": colour, "dash": dash, "width": 2}, "hovertemplate": f"%{{y:{form}}}",
+    }  # fmt: skip
+
+
+def _axes(x: str, y: str) -> dict[str, Any]:
+    # plotly reads a little HTML in titles: a unit is only a unit.
+    y = y.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}, "rangemode": "tozero"}}

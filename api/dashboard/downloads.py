@@ -1,0 +1,57 @@
+"""``GET /download``: the forecast that a page shows, as a file."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Annotated, Literal
+
+import polars as pl
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from pydantic import Field
+
+from api import encoding
+from api.dashboard.browsers import ForBrowsers
+from api.dashboard.navigation import DatasetQuery, chosen
+from api.dependencies import ServiceDep
+from api.schemas import ForecastQuery
+from api.selection import instant, select
+from forecast.vocabulary import MAX_HORIZON
+
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+_MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+
+
+class DownloadQuery(DatasetQuery):
+    """Which part, and as what."""
+
+    series: list[str] = []
+    channels: list[str] = []
+    horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON)] = None
+    as_of: str | None = None
+    format: Literal["csv", "parquet"] = "csv"
+
+
+@router.get("/download")
+async def download(query: Annotated[DownloadQuery, Query()], service: ServiceDep) -> Response:
+    """Answer the rows of ``GET /v1/datasets/{dataset}/forecast`` as a file to keep."""
+    dataset = chosen(query.dataset, service)
+    issued = await service.known_at(dataset.name, instant(query.as_of))
+    wanted = ForecastQuery(series=query.series, channels=query.channels, horizon=query.horizon)
+    part = select(wanted, issued)
+    reached = await service.extensions.reach(issued, part.horizon)
+    body = await run_sync(encoding.csv, reached, part, limiter=service.long_answers)
+    if query.format == "parquet":
+        body = await run_sync(_parquet, body, limiter=service.long_answers)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset.name}-{issued.issuance.issued_at:%Y%m%dT%H%M%S}")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{query.format}"', "Cache-Control": "no-store"}
+    return Response(body, media_type=_MEDIA[query.format], headers=headers)
+
+
+def _parquet(rows: bytes) -> bytes:
+    out = io.BytesIO()
+    frame = pl.read_csv(rows, infer_schema_length=None, schema_overrides={"series": pl.String, "channel": pl.String})
+    frame.with_columns(pl.col("time").str.to_datetime("%+", time_zone="UTC")).write_parquet(out)
+    return out.getvalue()

@@ -1,0 +1,56 @@
+"""What all pages share: the pages there are, and the data set that is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ConfigDict
+
+from api.dependencies import Dataset, find_dataset
+from api.service import Service
+
+PAGES: Mapping[str, str] = {
+    "Forecasts": "/",
+    "Accuracy": "/accuracy",
+    "Models": "/models",
+    "Runs": "/runs",
+    "Data": "/data",
+}
+
+
+class DatasetQuery(BaseModel):
+    """Which data set a page is about; the first one if left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One line of a select, or one link of a row of them."""
+
+    value: str
+    label: str
+    chosen: bool
+
+
+def chosen(name: str | None, service: Service) -> Dataset:
+    """Return the data set of a query."""
+    return find_dataset(name or next(iter(service.installation.jobs.datasets)), service)
+
+
+def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
+    """Return what the frame around every page shows."""
+    jobs = service.installation.jobs.datasets
+    here = urlencode({"dataset": dataset.name}) if len(jobs) > 1 else ""
+    return {
+        "page": page,
+        "pages": [(name, f"{path}?{here}" if here else path) for name, path in PAGES.items()],
+        "here": PAGES[page],
+        "dataset": dataset,
+        "datasets": [Option(name, job.title or name, name == dataset.name) for name, job in jobs.items()],
+    }
