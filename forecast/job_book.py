@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -72,9 +73,11 @@ class JobBook:
         return self.job(name)
 
     def change(self, name: str, definition: ScheduledJob) -> KnownJob:
-        """Replace the definition of a job that is not in the job file."""
+        """Replace the definition of a job that is not in the job file; raises ``job.other_data_set``."""
         known = self._ours(name)
         self._installation.jobs.check_job(name, definition)
+        if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
+            raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
         now = self._installation.clock(known.definition.dataset).now()
         self._ledger.define_job(name, definition, now, replace=True)
         return self.job(name)
@@ -85,7 +88,8 @@ class JobBook:
         self._ledger.delete_job(name)
         for run in self._ledger.queue():
             if run.job == name:
-                self._ledger.cancel(run.run_id, SystemClock().now())
+                with contextlib.suppress(ConflictError):  # a worker may have been quicker
+                    self._ledger.cancel(run.run_id, SystemClock().now())
 
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""

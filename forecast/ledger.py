@@ -137,6 +137,13 @@ class Ledger(RunLedger, JobLedger, LeaseLedger):
             row = connection.execute(query).mappings().first()
         return None if row is None else _issuance(row)
 
+    def forecast(self, forecast_id: str) -> Issuance | None:
+        """Return the forecast of an id, of whatever data set."""
+        query = sa.select(ISSUANCES).where(ISSUANCES.c.forecast_id == forecast_id)
+        with self._transaction() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _issuance(row)
+
     # --- nights -----------------------------------------------------------------------------------------------------
 
     def keep_night(self, night: Night, promoted: Champion | None = None) -> None:
