@@ -20,7 +20,7 @@ from api.run_log import FollowedLog
 from api.security import HEAD_ASKED
 from api.service import Service
 from forecast.errors import ConfigError, ForecastError, UnavailableError
-from forecast.processes import find, machine
+from forecast.processes import works
 from forecast.run_ledger import ENDED, Event, Run
 
 MEDIA_TYPE = "text/event-stream"
@@ -126,7 +126,7 @@ class RunStream:
         """Tell the last words of the worker, then how the run ended."""
         await self._look()
         with anyio.move_on_after(_LAST_WORDS_SECONDS):
-            while self._worker_lives() and not self._feed.is_closing:
+            while works(self._run.host, self._run.pid, self._run.run_id) and not self._feed.is_closing:
                 await self._feed.turn()
         async for message in self._lines(is_over=True):
             yield message
@@ -144,10 +144,6 @@ class RunStream:
 
         while lines := await run_sync(read, limiter=self._feed.threads):
             yield ServerSentEvent(_json({"lines": lines}), event="log", id=self._id)
-
-    def _worker_lives(self) -> bool:
-        run = self._run
-        return run.host == machine() and run.pid is not None and find(run.pid, "worker", str(run.run_id)) is not None
 
     async def _look(self) -> None:
         self._run = await run_sync(self._ledger.run, self._run.run_id, limiter=self._feed.threads)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
 from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.scheduled_job import JOB_NAME, Cause, Due, ScheduledJob
 
 _MOST_DATES = 10_000
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 _MOMENT = timedelta(microseconds=1)
 
 
@@ -65,7 +67,11 @@ class JobBook:
         return _known(known.name, known.definition, known.origin, state)
 
     def add(self, name: str, definition: ScheduledJob) -> KnownJob:
-        """Keep a new job in the ledger; raises ``job.exists`` and ``job.no_data_set``."""
+        """Keep a new job in the ledger; raises ``job.name``, ``job.exists`` and ``job.no_data_set``."""
+        if not re.fullmatch(JOB_NAME, name):
+            raise ConfigError(
+                "job.name", "that is no name for a job", "write small letters, digits, - and _, at most 63"
+            )
         self._installation.jobs.check_job(name, definition)
         if name in self._installation.jobs.jobs:
             raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
@@ -117,7 +123,7 @@ class JobBook:
         cron = known.definition.cron_in(dataset.zone)
         if cron is None:
             raise ConfigError("job.no_cron", f'job "{name}" is not due by the clock', "run it with run now")
-        if not first <= last <= self._installation.clock(known.definition.dataset).now():
+        if not _EARLIEST <= first <= last <= self._installation.clock(known.definition.dataset).now():
             raise ConfigError("job.range", "a range begins before it ends, and ends before now", "give other ends")
         dates = []
         for due in cron.between(first - _MOMENT, last):

@@ -419,7 +419,7 @@ def _attempt(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _unknown(run_id: int) -> NotFoundError:
-    return NotFoundError("run.unknown", f"no run {run_id}", 'see "forecast runs"')
+    return NotFoundError("run.unknown", f"no run {run_id}", 'see "forecast runs list"')
 
 
 def _run(row: RowMapping) -> Run:

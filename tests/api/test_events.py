@@ -291,6 +291,26 @@ def test_streams_do_not_hold_up_the_end_of_the_service(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_a_client_that_does_not_read_is_let_go(
+    home: Installation, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.streams._SEND_SECONDS", 0.5)
+    queued(home)
+    home.home.run_log(1).write_bytes((b"x" * 1000 + b"\n") * 20_000)  # more than all buffers on the way take
+    one = server(home)
+    feed = one.config.app.state.service.feed
+    listener = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
+    thread.start()
+    with socket.create_connection(listener.getsockname()) as silent:
+        silent.sendall(b"GET /v1/runs/1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: feed.followers == 1)
+        wait_until(lambda: feed.followers == 0)
+    one.should_exit = True
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
