@@ -50,6 +50,43 @@ _RUN: dict[str, Any] = {
     "forecast_id": None,
 }
 
+_INFO = _JOB | {
+    "zone": "",
+    "on": [],
+    "at_most_every": "",
+    "catch_up": "latest",
+    "time_limit": "12h",
+    "memory_limit": "",
+    "cores": None,
+    "retries": 1,
+    "backoff": "30s",
+    "model": "",
+    "minutes": 60.0,
+    "origin": "ledger",
+    "paused": False,
+    "next": "2013-11-03T07:30:00Z",
+    "last_run": _RUN,
+}
+_ATTEMPT: dict[str, Any] = {
+    "number": 1,
+    "host": "forecast-1",
+    "pid": 4711,
+    "started_at": "2026-05-01T10:00:01Z",
+    "ended_at": None,
+    "outcome": None,
+    "reason": None,
+    "peak_memory_mb": 912.4,
+}
+_HOST: dict[str, Any] = {
+    "name": "forecast-1:4700:20260501T095958",
+    "machine": "forecast-1",
+    "pid": 4700,
+    "started_at": "2026-05-01T09:59:58Z",
+    "heartbeat_at": "2026-05-01T10:00:31Z",
+    "trainings": 1,
+    "others": 2,
+}
+
 
 class NewJob(ScheduledJob):
     """A job to be kept: the fields of ``[jobs.<name>]`` of the job file, and its name."""
@@ -141,7 +178,7 @@ class RunInfo(BaseModel):
 class AttemptInfo(BaseModel):
     """One worker's try at a run."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_ATTEMPT]})
 
     number: int
     host: str
@@ -162,18 +199,7 @@ class RunDetail(RunInfo):
                 _RUN
                 | {
                     "position": None,
-                    "attempts": [
-                        {
-                            "number": 1,
-                            "host": "forecast-1",
-                            "pid": 4711,
-                            "started_at": "2026-05-01T10:00:01Z",
-                            "ended_at": None,
-                            "outcome": None,
-                            "reason": None,
-                            "peak_memory_mb": 912.4,
-                        }
-                    ],
+                    "attempts": [_ATTEMPT],
                     "links": {
                         "events": "/v1/runs/17/events",
                         "log": "/v1/runs/17/log",
@@ -201,30 +227,7 @@ class RunsPage(BaseModel):
 class JobInfo(NewJob):
     """A job, where it is defined, and how it stands."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                _JOB
-                | {
-                    "zone": "",
-                    "on": [],
-                    "at_most_every": "",
-                    "catch_up": "latest",
-                    "time_limit": "12h",
-                    "memory_limit": "",
-                    "cores": None,
-                    "retries": 1,
-                    "backoff": "30s",
-                    "model": "",
-                    "minutes": 60.0,
-                    "origin": "ledger",
-                    "paused": False,
-                    "next": "2013-11-03T07:30:00Z",
-                    "last_run": _RUN,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_INFO]})
 
     origin: Literal["job_file", "ledger"] = Field(description="What stands in the job file is changed there.")
     paused: bool
@@ -235,13 +238,15 @@ class JobInfo(NewJob):
 class JobList(BaseModel):
     """All jobs: those of the job file first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [_INFO]}]})
+
     jobs: list[JobInfo]
 
 
 class HostInfo(BaseModel):
     """A process that executes runs."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_HOST]})
 
     name: str
     machine: str
@@ -254,6 +259,8 @@ class HostInfo(BaseModel):
 
 class QueuedRun(BaseModel):
     """A run that waits."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"position": 1, "run": _RUN | {"state": "queued"}}]})
 
     position: int
     run: RunInfo
@@ -268,17 +275,7 @@ class QueueInfo(BaseModel):
                 {
                     "waiting": 1,
                     "queue": [{"position": 1, "run": _RUN | {"state": "queued", "started_at": None}}],
-                    "hosts": [
-                        {
-                            "name": "forecast-1:4700:20260501T095958",
-                            "machine": "forecast-1",
-                            "pid": 4700,
-                            "started_at": "2026-05-01T09:59:58Z",
-                            "heartbeat_at": "2026-05-01T10:00:31Z",
-                            "trainings": 1,
-                            "others": 2,
-                        }
-                    ],
+                    "hosts": [_HOST],
                     "scheduler": "forecast-1:4699:20260501T095957",
                 }
             ]

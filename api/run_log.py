@@ -50,7 +50,7 @@ class FollowedLog:
             if self._log.stat().st_size <= self.place:
                 return []
             part = read_log(self._log, self.place, longest)
-        except (FileNotFoundError, NotFoundError):  # nothing yet, or it is on another machine
+        except (OSError, NotFoundError):  # nothing yet, or it is on another machine
             return []
         whole = part.text.rfind(b"\n") + 1
         is_all = len(part.text) < longest

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
+
+from api import job_schemas
 
 if TYPE_CHECKING:
     from forecast.installation import Installation
@@ -223,6 +226,16 @@ def test_a_job_that_is_removed_leaves_its_runs_and_none_that_wait(client: httpx.
     assert [run["state"] for run in client.get("/v1/runs?job=hourly").json()["runs"]] == ["cancelled"]
 
 
+def test_every_example_is_what_its_model_takes() -> None:
+    models = [kind for kind in vars(job_schemas).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    examples = [
+        (kind, one) for kind in models for one in (kind.model_config.get("json_schema_extra") or {}).get("examples", ())
+    ]
+    assert len(examples) >= 12
+    for kind, example in examples:
+        assert kind.model_validate(example)
+
+
 def test_every_reference_of_the_interfaces_description_leads_somewhere(client: httpx.Client) -> None:
     document = client.get("/openapi.json")
     described = document.json()["components"]["schemas"]
@@ -230,6 +243,18 @@ def test_every_reference_of_the_interfaces_description_leads_somewhere(client: h
     assert names
     assert names <= described.keys()
     assert "#/$defs" not in document.text
+    ours = (
+        "JobInfo",
+        "JobList",
+        "QueuedRuns",
+        "RunInfo",
+        "AttemptInfo",
+        "RunDetail",
+        "RunsPage",
+        "HostInfo",
+        "QueueInfo",
+    )
+    assert [name for name in ours if not described[name].get("examples")] == []
     body = document.json()["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["examples"][0]["cron"] == "30 2 * * *"
     assert "cron" in body["properties"]["cron"]["description"]
