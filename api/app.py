@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import dashboard, problems
-from api.routes import datasets, forecasts, health, observations
+from api import dashboard, documents, problems
+from api.routes import datasets, events, forecasts, health, jobs, observations, runs
 from api.security import Guard
 from api.service import Service
 from forecast.installation import Installation
@@ -44,12 +44,24 @@ def create_app(installation: Installation) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
+    documents.install(app)
     app.add_middleware(
         Guard,
         host_refusal=problems.answer(_FOREIGN_HOST),
         origin_refusal=problems.answer(_FOREIGN_ORIGIN),
         failure=problems.answer(problems.UNFORESEEN),
     )
-    for router in (datasets.router, observations.router, forecasts.router, health.router, dashboard.router):
+    for router in (
+        datasets.router,
+        observations.router,
+        forecasts.router,
+        jobs.router,
+        jobs.writing,
+        runs.router,
+        runs.writing,
+        events.router,
+        health.router,
+        dashboard.router,
+    ):
         app.include_router(router)
     return app

@@ -38,6 +38,10 @@ HEADERS = {
 }
 
 
+HEAD_ASKED = "forecast.head_asked"
+"""Key of a request's scope: an answer that never ends must end after its headers."""
+
+
 class Guard:
     """Refuses foreign hosts and writes from foreign pages, and sees to the headers and failures of all answers."""
 
@@ -54,7 +58,7 @@ class Guard:
             return
         is_head = scope["method"] == "HEAD"
         if is_head:  # the answer to GET, with its headers, but for the body
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", HEAD_ASKED: True}
         headers = HEADERS
         if scope["path"].startswith(_DOCUMENTATION_PATHS):
             headers = HEADERS | {"Content-Security-Policy": DOCUMENTATION}

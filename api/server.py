@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from api.app import create_app
+from api.feed import Feed
 from forecast.errors import ConfigError, ConflictError
 from forecast.installation import Installation
 
@@ -37,15 +38,28 @@ def serve(installation: Installation, host: str = "127.0.0.1", port: int = 8000)
 
 def server(installation: Installation) -> uvicorn.Server:
     """Return a server that is not running yet; it is given its socket when it is run."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(installation),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-        )
+    app = create_app(installation)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    return _Server(config, app.state.service.feed)
+
+
+class _Server(uvicorn.Server):
+    """A server whose streams end when it is asked to stop: each would otherwise be waited for."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let streams end, then what else is running."""
+        self._feed.close()
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:

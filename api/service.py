@@ -13,6 +13,7 @@ from anyio.to_thread import run_sync
 
 from api.encoding import json_rest
 from api.extension import Extensions
+from api.feed import Feed
 from api.history import Histories
 from api.issued import IssuedForecast, read_issued
 from api.latest import LatestForecasts
@@ -37,6 +38,7 @@ class Service:
         self.histories = Histories(installation)
         self.latest = LatestForecasts(installation, self._encode_whole, self.histories.look)
         self.extensions = Extensions(installation, self.histories)
+        self.feed = Feed(installation.ledger)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
         # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.
         self.long_answers = anyio.CapacityLimiter(2)
@@ -54,7 +56,10 @@ class Service:
         # Beside serving: a large lake takes a while, and what is read is verified anyway.
         threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:
-            yield
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self.feed.follow)
+                yield
+                beside.cancel_scope.cancel()
         finally:
             await run_sync(self.latest.stop)
 

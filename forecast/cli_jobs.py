@@ -1,31 +1,30 @@
-"""Commands about jobs and their runs: what is done when, what is done now, and what came of it."""
+"""Commands about jobs: what is done when, and what is to be done now."""
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from forecast.clock import SystemClock
+from forecast.cli_runs import follow_log, runs_app
 from forecast.console import OUT, print_json, runs_table
-from forecast.errors import ConfigError, NotFoundError
+from forecast.errors import ConfigError, nearest
 from forecast.installation import Installation
 from forecast.job_book import JobBook, KnownJob
 from forecast.options import HomeOption, JsonOption, opened
-from forecast.run_ledger import SHOWN, Run
 from forecast.scheduled_job import ScheduledJob, Trigger, Work
 
 jobs_app = typer.Typer(help="Say what is done when: list, add, pause, run now, back-fill.", no_args_is_help=True)
-runs_app = typer.Typer(help="See what was done: runs, their logs, the queue; cancel one.", no_args_is_help=True)
 
 JobArgument = Annotated[str, typer.Argument(help="Name of the job.")]
-RunArgument = Annotated[int, typer.Argument(help="Number of the run.")]
+_ENDS = [f"%Y-%m-%d{time}" for time in ("", "T%H:%M", " %H:%M", "T%H:%M%z", "T%H:%M:%S", " %H:%M:%S", "T%H:%M:%S%z")]
 StepsOption = Annotated[
     list[Work] | None, typer.Option("--step", help="What is done; once per step, in their order.", show_default=False)
 ]
@@ -40,7 +39,6 @@ SetOption = Annotated[
         "--set", help="Another field of the job, as in the job file: --set time_limit=2h.", show_default=False
     ),
 ]
-_WATCH_SECONDS = 0.3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -83,7 +81,8 @@ def show(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False)
         print_json(document(known, book) | {"runs": runs})
         return
     for name, value in document(known, book).items():
-        OUT.print(f"[bold]{name}[/] {escape(str(value))}", soft_wrap=True)
+        told = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+        OUT.print(f"[bold]{name}[/] {escape(told)}".rstrip(), soft_wrap=True)
     OUT.print(runs_table(runs))
 
 
@@ -126,24 +125,25 @@ def change(
 
 
 @jobs_app.command()
-def remove(job: JobArgument, home: HomeOption = None) -> None:
-    """Forget a job that is not in the job file; its runs stay."""
+def remove(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Forget a job that is not in the job file; its runs stay, those that wait are cancelled."""
     JobBook(opened(home)).remove(job)
-    OUT.print(f"{job} is no more")
+    if as_json:
+        print_json({"removed": job})
+    else:
+        OUT.print(f"{job} is no more")
 
 
 @jobs_app.command()
-def pause(job: JobArgument, home: HomeOption = None) -> None:
+def pause(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Let a job rest, one of the job file too, until it is resumed."""
-    JobBook(opened(home)).pause(job, paused=True)
-    OUT.print(f"{job} is paused")
+    _pause(job, home, paused=True, as_json=as_json)
 
 
 @jobs_app.command()
-def resume(job: JobArgument, home: HomeOption = None) -> None:
+def resume(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Let a paused job go on; what was due meanwhile is not caught up."""
-    JobBook(opened(home)).pause(job, paused=False)
-    OUT.print(f"{job} goes on")
+    _pause(job, home, paused=False, as_json=as_json)
 
 
 @jobs_app.command()
@@ -157,7 +157,7 @@ def run(
     installation = opened(home)
     run_id = JobBook(installation).run_now(job)
     if wait:
-        _follow(installation, run_id, as_json=as_json)
+        follow_log(installation, run_id, as_json=as_json)
     elif as_json:
         print_json(installation.ledger.run(run_id))
     else:
@@ -167,8 +167,8 @@ def run(
 @jobs_app.command()
 def backfill(
     job: JobArgument,
-    first: Annotated[datetime, typer.Argument(help="Begin of the range, in the job's zone.")],
-    last: Annotated[datetime, typer.Argument(help="End of the range, in the job's zone.")],
+    first: Annotated[datetime, typer.Argument(formats=_ENDS, help="Begin of the range, in the job's zone.")],
+    last: Annotated[datetime, typer.Argument(formats=_ENDS, help="End of the range, in the job's zone.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -184,88 +184,6 @@ def backfill(
         OUT.print(f"{len(queued)} runs of {job} are queued" if queued else "every date of that range had its run")
 
 
-@runs_app.command(name="list")
-def list_runs(
-    job: Annotated[str | None, typer.Option(help="Only of this job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    whole: Annotated[bool, typer.Option("--all", help="Those too that were coalesced into a later one.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the latest runs."""
-    found = opened(home).ledger.runs(job=job, limit=limit, states=() if whole else SHOWN)
-    if as_json:
-        print_json(found)
-    else:
-        OUT.print(runs_table(found))
-
-
-@runs_app.command()
-def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show the runs that wait, the next one first, and the worker hosts that take them."""
-    ledger = opened(home).ledger
-    waiting, hosts = ledger.queue(), ledger.hosts()
-    if as_json:
-        print_json({"queue": waiting, "hosts": hosts})
-        return
-    table = Table(title="queue", title_justify="left")
-    for column in ("position", "run", "job", "logical date", "not before", "why"):
-        table.add_column(column, overflow="fold")
-    for position, one in enumerate(waiting, 1):
-        not_before = f"{one.not_before:%H:%M:%S} UTC" if one.not_before else ""
-        table.add_row(
-            str(position), str(one.run_id), one.job, one.logical_date, not_before, escape(one.reason or one.cause or "")
-        )
-    OUT.print(table)
-    for host in hosts:
-        OUT.print(f"worker host {host.name}: {host.trainings} trainings, {host.others} other runs at a time")
-    if not hosts:
-        OUT.print("[yellow]no worker host is running[/]: start forecast up, or forecast work")
-
-
-@runs_app.command(name="show")
-def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show one run with its attempts."""
-    ledger = opened(home).ledger
-    found = ledger.run(run_id)
-    attempts = ledger.attempts(run_id)
-    if as_json:
-        print_json({"run": found, "attempts": attempts})
-        return
-    OUT.print(runs_table([found]))
-    for one in attempts:
-        span = f"{one.started_at:%Y-%m-%d %H:%M:%S}" + (f" to {one.ended_at:%H:%M:%S} UTC" if one.ended_at else " UTC")
-        OUT.print(
-            f"attempt {one.number} on {escape(one.host)}, process {one.pid}, {span}: "
-            f"{one.outcome or 'running'} {escape(one.reason or '')}",
-            soft_wrap=True,
-        )
-
-
-@runs_app.command()
-def cancel(run_id: RunArgument, home: HomeOption = None) -> None:
-    """Cancel a run that waits, or ask a running one to stop."""
-    found = opened(home).ledger.cancel(run_id, SystemClock().now())
-    OUT.print(f"run {run_id} is {found.state}" + ("; its worker is asked to stop" if found.state == "running" else ""))
-
-
-@runs_app.command()
-def log(
-    run_id: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-    home: HomeOption = None,
-) -> None:
-    """Show what a run wrote."""
-    installation = opened(home)
-    if follow:
-        _follow(installation, run_id, as_json=False)
-        return
-    path = _log_of(installation.ledger.run(run_id))
-    if path is None or not path.is_file():
-        raise NotFoundError("run.no_log", f"run {run_id} has written nothing on this machine", "see forecast runs show")
-    OUT.out(path.read_text(encoding="utf-8", errors="replace"), end="")
-
-
 def document(known: KnownJob, book: JobBook) -> dict[str, Any]:
     """Return a job for machines."""
     return {
@@ -277,25 +195,13 @@ def document(known: KnownJob, book: JobBook) -> dict[str, Any]:
     }
 
 
-def _follow(installation: Installation, run_id: int, *, as_json: bool) -> None:
-    ledger = installation.ledger
-    shown = 0
-    while True:
-        found = ledger.run(run_id)
-        path = _log_of(found)
-        if path is not None and path.is_file() and not as_json:
-            with path.open("rb") as stream:
-                stream.seek(shown)
-                text = stream.read()
-            shown += len(text)
-            OUT.out(text.decode("utf-8", errors="replace"), end="")
-        if found.has_ended:
-            break
-        time.sleep(_WATCH_SECONDS)
+def _pause(job: str, home: Path | None, *, paused: bool, as_json: bool) -> None:
+    book = JobBook(opened(home))
+    known = book.pause(job, paused=paused)
     if as_json:
-        print_json(found)
-    if found.state != "succeeded":
-        raise typer.Exit(1)
+        print_json(document(known, book))
+    else:
+        OUT.print(f"{job} is paused" if paused else f"{job} goes on")
 
 
 def _given(
@@ -308,11 +214,15 @@ def _given(
         if not equals:
             raise ConfigError("job.field", f'"{text}" is not a field with a value', "write it as --set retries=2")
         kind = ScheduledJob.model_fields.get(name)
-        numbers = kind is not None and kind.annotation is not str
-        found[name] = float(value) if numbers and value.replace(".", "", 1).isdecimal() else value
-        if numbers and value.isdecimal():
-            found[name] = int(value)
+        found[name] = value if kind is None or kind.annotation is str else _number(value)
     return found
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _checked(fields: dict[str, Any]) -> ScheduledJob:
@@ -321,8 +231,15 @@ def _checked(fields: dict[str, Any]) -> ScheduledJob:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "job"
-        told = "is not a field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        raise ConfigError("job.invalid", f"{place}: {told}", "see docs/operating.md, Jobs") from error
+        told = {"extra_forbidden": "is not a field", "missing": "is missing"}.get(
+            first["type"], first["msg"].removeprefix("Value error, ")
+        )
+        remedy = "see docs/operating.md, Jobs"
+        if first["type"] == "extra_forbidden":
+            remedy = nearest(place, ScheduledJob.model_fields)
+        elif place.startswith("steps"):
+            remedy = "say it with --step, such as --step ingest --step forecast"
+        raise ConfigError("job.invalid", f"{place}: {told}", remedy) from error
 
 
 def _print_job(known: KnownJob, installation: Installation, *, as_json: bool) -> None:
@@ -343,11 +260,5 @@ def _local(time_: datetime | None, known: KnownJob, installation: Installation) 
     return "" if time_ is None else f"{time_.astimezone(_zone(known, installation)):%Y-%m-%d %H:%M %Z}"
 
 
-def _zone(known: KnownJob, installation: Installation) -> Any:
-    from zoneinfo import ZoneInfo
-
+def _zone(known: KnownJob, installation: Installation) -> ZoneInfo:
     return ZoneInfo(known.definition.zone or installation.jobs.datasets[known.definition.dataset].zone)
-
-
-def _log_of(run: Run) -> Path | None:
-    return None if run.log is None else Path(run.log)

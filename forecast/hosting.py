@@ -218,7 +218,7 @@ class WorkerHost:
 
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
         """Start the process of an attempt; what it says goes to the home's ``logs``."""
-        log = self._installation.home.logs / f"run-{run.run_id}.log"
+        log = self._installation.home.run_log(run.run_id)
         command = [
             sys.executable, "-m", "forecast", "worker", "run", str(run.run_id), "--attempt", str(run.attempt),
             "--home", str(self._installation.home.path),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
@@ -14,10 +16,11 @@ from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError, NotFoundError, first_line, nearest
 from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.scheduled_job import JOB_NAME, Cause, Due, ScheduledJob
 
 _LOG = logging.getLogger(__name__)
 _MOST_DATES = 10_000
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 _MOMENT = timedelta(microseconds=1)
 
 
@@ -72,7 +75,11 @@ class JobBook:
         return _known(known.name, known.definition, known.origin, state)
 
     def add(self, name: str, definition: ScheduledJob) -> KnownJob:
-        """Keep a new job in the ledger; raises ``job.exists`` and ``job.no_data_set``."""
+        """Keep a new job in the ledger; raises ``job.name``, ``job.exists`` and ``job.no_data_set``."""
+        if not re.fullmatch(JOB_NAME, name):
+            raise ConfigError(
+                "job.name", "that is no name for a job", "write small letters, digits, - and _, at most 63"
+            )
         self._installation.jobs.check_job(name, definition)
         if name in self._installation.jobs.jobs:
             raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
@@ -80,9 +87,11 @@ class JobBook:
         return self.job(name)
 
     def change(self, name: str, definition: ScheduledJob) -> KnownJob:
-        """Replace the definition of a job that is not in the job file."""
+        """Replace the definition of a job that is not in the job file; raises ``job.other_data_set``."""
         known = self._ours(name)
         self._installation.jobs.check_job(name, definition)
+        if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
+            raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
         now = self._installation.clock(known.definition.dataset).now()
         self._ledger.define_job(name, definition, now, replace=True)
         return self.job(name)
@@ -93,7 +102,8 @@ class JobBook:
         self._ledger.delete_job(name)
         for run in self._ledger.queue():
             if run.job == name:
-                self._ledger.cancel(run.run_id, SystemClock().now())
+                with contextlib.suppress(ConflictError):  # a worker may have been quicker
+                    self._ledger.cancel(run.run_id, SystemClock().now())
 
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
@@ -121,7 +131,7 @@ class JobBook:
         cron = known.definition.cron_in(dataset.zone)
         if cron is None:
             raise ConfigError("job.no_cron", f'job "{name}" is not due by the clock', "run it with run now")
-        if not first <= last <= self._installation.clock(known.definition.dataset).now():
+        if not _EARLIEST <= first <= last <= self._installation.clock(known.definition.dataset).now():
             raise ConfigError("job.range", "a range begins before it ends, and ends before now", "give other ends")
         dates = []
         for due in cron.between(first - _MOMENT, last):

@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from forecast.job_ledger import LeaseLedger
 
+SCHEDULER = "scheduler"
+"""The lease of who schedules."""
+
 
 class Lease:
     """One process's claim to a lease, to be renewed about once a second by :meth:`hold`.

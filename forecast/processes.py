@@ -37,6 +37,11 @@ def find(pid: int, *words: str) -> psutil.Process | None:
     return process
 
 
+def works(host: str | None, pid: int | None, run_id: int) -> bool:
+    """Whether the worker of a run can be seen to live; never that of another machine."""
+    return host == machine() and pid is not None and find(pid, "worker", str(run_id)) is not None
+
+
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process still runs."""
     try:

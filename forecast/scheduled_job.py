@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from forecast.cron import Cron
 from forecast.errors import nearest
@@ -70,6 +70,8 @@ _HEAVY = frozenset({Work.RETRAIN, Work.TUNE})
 
 class ScheduledJob(Strict):
     """What is done, for which data set, when, and within which limits."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     dataset: str
     steps: Annotated[tuple[Work, ...], Field(min_length=1, max_length=6)]

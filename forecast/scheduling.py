@@ -15,7 +15,7 @@ from forecast.clock import Clock, SystemClock
 from forecast.errors import ForecastError
 from forecast.installation import Installation, replay_start
 from forecast.job_book import JobBook, KnownJob
-from forecast.lease import Lease
+from forecast.lease import SCHEDULER, Lease
 from forecast.processes import identity
 from forecast.scheduled_job import Cause, Due
 from forecast.signals import asked_to_stop
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_TICK = timedelta(seconds=5)
 """A replay moves on by at most this much real time at once: a suspended laptop does not skip a week."""
 
-LEASE = "scheduler"
+LEASE = SCHEDULER
 
 
 class Scheduler:

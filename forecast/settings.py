@@ -49,6 +49,10 @@ class Home:
         """One text file per run of a job."""
         return self.path / "logs"
 
+    def run_log(self, run_id: int) -> Path:
+        """Return what a run writes to, in all its attempts."""
+        return self.logs / f"run-{run_id}.log"
+
     @property
     def reports(self) -> Path:
         """HTML reports written for people."""

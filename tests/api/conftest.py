@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,3 +94,20 @@ class Served:
 def served(home: Installation, serve: Callable[[Installation], httpx.Client]) -> Served:
     issuance, _ = issue("tiny", home)
     return Served(home, issuance, serve(home))
+
+
+@pytest.fixture
+def working(home: Installation) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start ``forecast work`` on the home, as a user does."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "forecast", "work", "--home", str(home.home.path)]
+        with (home.home.logs / "workers.log").open("ab") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        assert process.wait(30) == 0

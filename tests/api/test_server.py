@@ -42,14 +42,26 @@ thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
 thread.start()
 with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60) as client:
     described = client.get("/openapi.json").json()["paths"]
-    calls = [(method, path.replace("{dataset}", "tiny")) for path, item in described.items() for method in item]
-    calls += [("get", path) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
-    calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z")]
+    names = {"dataset": "tiny", "job": "asked", "run": "1"}
+    job = {"name": "asked", "dataset": "tiny", "steps": ["forecast"]}
     rows = [{"time": "2024-01-01 00:00:00", "site": "east", "load": 1, "price": 2, "wind": 3}]
-    statuses = {
-        f"{method} {path}": client.request(method, path, json=rows if method == "post" else None).status_code
-        for method, path in calls
-    }
+    bodies = {"/v1/jobs": job, "/v1/jobs/{job}": {"paused": False}, "/v1/jobs/{job}/runs": {}}
+    calls = [
+        (method, path.format(**names), None if method == "get" else bodies.get(path, rows))
+        for method, path in sorted(
+            ((method, path) for path, item in described.items() for method in item),
+            key=lambda call: (["post", "get", "patch", "delete"].index(call[0]), call[1] == "/v1/jobs/{job}"),
+        )
+    ]
+    calls += [("get", path, None) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
+    calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z", None)]
+    Path(sys.argv[1], "logs", "run-1.log").write_text("a line\\n")
+    statuses = {}
+    for method, path, body in calls:
+        with client.stream(method, path, json=body) as answer:  # some go on for ever
+            statuses[f"{method} {path}"] = answer.status_code
+            if "event-stream" not in answer.headers.get("content-type", ""):
+                answer.read()
 one.should_exit = True
 thread.join()
 heavy = [name for name in ("torch", "darts", "mlflow", "pandas", "lightning", "triton") if name in sys.modules]
@@ -68,8 +80,8 @@ def test_the_serving_process_never_loads_a_training_framework(home: Installation
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert set(told["statuses"].values()) == {200}, told
-    assert len(told["statuses"]) >= 10
+    assert set(told["statuses"].values()) <= {200, 201, 202, 204}, told
+    assert len(told["statuses"]) >= 20
     assert told["heavy"] == []
 
 

@@ -1,0 +1,113 @@
+"""Server-sent events: what happens, as it happens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import streams
+from api.dependencies import ServiceDep, find_dataset
+from api.feed import Wanted
+from api.job_schemas import LARGEST_NUMBER
+from api.negotiation import preferred
+from api.problems import suggest
+from api.routes.forecasts import problems
+from forecast.errors import ConfigError
+
+router = APIRouter(prefix="/v1", tags=["events"])
+
+_KINDS = ("run", "progress", "forecast", "promotion", "alert")
+_USUAL = frozenset(_KINDS) - {"progress"}
+_LastEventId = Annotated[
+    str | None, Header(description="Id of the last event that came: the stream goes on behind it.", max_length=64)
+]
+_HAPPENED = """id: 41
+event: forecast
+data: {"at":"2026-05-01T10:00:31Z","kind":"forecast","dataset":"nyc-airports","run_id":null,\
+"details":{"forecast_id":"67ec2cbaeefd46d3a960cdace45fb39f","model_version":"linear-20131102T023000-00534b"}}
+
+"""
+_RAN = """id: 39-0
+event: run
+data: {"at":"2026-05-01T10:00:01Z","kind":"run","dataset":"nyc-airports","run_id":17,\
+"details":{"state":"running","reason":null}}
+
+id: 39-35
+event: log
+data: {"lines":["linear: started","linear: done in 5.1 s"]}
+
+id: 42-96-end
+event: run
+data: {"at":"2026-05-01T10:00:41Z","kind":"run","dataset":"nyc-airports","run_id":17,\
+"details":{"state":"succeeded","reason":"24 new and 0 changed rows"}}
+
+"""
+
+
+class EventsQuery(BaseModel):
+    """Which events are asked for; a parameter that does not exist is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: Annotated[list[str], Field(description="Data sets, repeated or comma separated; all if left out.")] = []
+    kinds: Annotated[
+        list[str],
+        Field(description=f"Of {', '.join(_KINDS)}, repeated or comma separated; all but progress if left out."),
+    ] = []
+    after: Annotated[
+        int | None,
+        Field(ge=0, le=LARGEST_NUMBER, description="Begin behind this event; with the next one if left out."),
+    ] = None
+
+
+def _streams(example: str) -> dict[int | str, dict[str, Any]]:
+    content = {streams.MEDIA_TYPE: {"schema": {"type": "string"}, "example": example}}
+    return {200: {"description": "Events, until the client goes.", "content": content}, **problems(404, 406, 422, 503)}
+
+
+@router.get("/events", summary="What happens", response_class=Response, responses=_streams(_HAPPENED))
+async def follow_events(
+    request: Request,
+    query: Annotated[EventsQuery, Query()],
+    service: ServiceDep,
+    last_event_id: _LastEventId = None,
+) -> Response:
+    """Tell of new forecasts, promotions, alerts and the states of runs, of all data sets or some."""
+    preferred(request.headers.get("accept"), (streams.MEDIA_TYPE,))
+    datasets = [find_dataset(name, service).name for name in _words(query.dataset)]
+    kinds = _words(query.kinds)
+    for word in kinds:
+        if word not in _KINDS:
+            raise ConfigError("kinds.unknown", "there is no kind of event of that name", suggest(word, _KINDS))
+    wanted = Wanted(datasets=frozenset(datasets), kinds=frozenset(kinds) or _USUAL)
+    after = streams.event_of(last_event_id, query.after)
+    return streams.Stream(streams.happenings(service.feed, wanted, after), service.feed)
+
+
+@router.get(
+    "/runs/{run}/events",
+    summary="A run as it goes on",
+    response_class=Response,
+    responses={204: {"description": "The client has all of it, and need not come again."}, **_streams(_RAN)},
+)
+async def follow_run(
+    request: Request,
+    run: Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="Number of a run.", examples=[17])],
+    service: ServiceDep,
+    last_event_id: _LastEventId = None,
+) -> Response:
+    """Tell of a run's states and progress, and the lines of its log, from the beginning until it has ended."""
+    preferred(request.headers.get("accept"), (streams.MEDIA_TYPE,))
+    position, place, has_all = streams.place_in_run(last_event_id)
+    found = await run_sync(service.installation.ledger.run, run)
+    if has_all and found.has_ended:
+        return Response(status_code=204)
+    return streams.Stream(streams.RunStream(service, found, position, place).events(), service.feed)
+
+
+def _words(given: list[str]) -> list[str]:
+    return [word for item in given for word in item.split(",") if word]
