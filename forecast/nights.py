@@ -39,6 +39,9 @@ class Night(Strict):
     champion: str | None
     """Model version that is champion now."""
     tracking_run: str
+    tracking_experiment: str = ""
+    tracking_models: dict[str, str] = Field(default_factory=dict)
+    """Runs in MLflow by model version; none of a night of an earlier release."""
     failures: dict[str, str] = Field(default_factory=dict)
     """Models that could not be trained, and why; the others were compared without them."""
 

@@ -227,6 +227,7 @@ class Night(Run):
     ) -> None:
         super().__init__(client, experiment, name, run_id)
         self._tags = dict(tags)
+        self.experiment = experiment
         self.children: list[Run] = []
 
     def open(self, name: str, tags: Mapping[str, object] | None = None) -> Run:

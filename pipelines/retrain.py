@@ -153,6 +153,8 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
             verdict=verdict,
             champion=None if setting.champion is None else setting.champion.model_version,
             tracking_run=tracked.run_id,
+            tracking_experiment=tracked.experiment,
+            tracking_models={version: run.run_id for version, (_, run, _) in candidates.items()},
             failures=failures,
         )
         log_comparison(tracked, night.leaderboard, verdict, job, job.training.baselines)

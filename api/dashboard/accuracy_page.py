@@ -11,7 +11,6 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api.dashboard.assets import PLOTLY
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.outlook import Tile
@@ -62,7 +61,6 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
         "windows": [Option(key, label, key == query.window) for key, label in _WINDOWS.items()],
         "window": _WINDOWS[query.window],
         "detail": "/accuracy/detail?" + urlencode({"dataset": name, "channel": channel, "window": query.window}),
-        "plotly": PLOTLY,
     }
     ledger, unit = service.installation.ledger, job.channels[channel].unit
     whole = ledger.accuracy(name, "all", since, channel=channel)
@@ -77,7 +75,11 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
         lede=_lede(whole[0], channel, unit, _WINDOWS[query.window]),
         promised=percent(whole[0].promised_coverage),
         parts=[
-            ("By lead time", "Steps ahead", _groups(ledger.accuracy(name, "lead_group", since, channel=channel), job.step)),
+            (
+                "By lead time",
+                "Steps ahead",
+                _groups(ledger.accuracy(name, "lead_group", since, channel=channel), job.step),
+            ),
             ("By series", "Series", _named(ledger.accuracy(name, "series", since, channel=channel))),
             ("By model", "Model", _named(ledger.accuracy(name, "model", since, channel=channel))),
         ],
@@ -87,9 +89,7 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
     )
 
 
-def _detail(
-    query: AccuracyPageQuery, dataset: Dataset, service: Service, reliabilities: Reliabilities
-) -> Response:
+def _detail(query: AccuracyPageQuery, dataset: Dataset, service: Service, reliabilities: Reliabilities) -> Response:
     channel = _channel(query, dataset)
     history = service.histories.newest(dataset.name)
     found = None
@@ -100,7 +100,9 @@ def _detail(
         unit = dataset.job.channels[channel].unit
         context |= {
             "calibration": embedded(_calibration(found)),
-            "levels": [(f"{level:g}", percent(share, 1)) for level, share in zip(found.levels, found.below, strict=True)],
+            "levels": [
+                (f"{level:g}", percent(share, 1)) for level, share in zip(found.levels, found.below, strict=True)
+            ],
             "hours": embedded(_bars([f"{hour:02d}" for hour in range(24)], found.by_hour, unit, "hour of the day")),
             "weekdays": embedded(_bars(_WEEKDAYS, found.by_weekday, unit, "")),
             "zone": dataset.job.zone,
@@ -126,7 +128,13 @@ def _lede(one: Accuracy, channel: str, unit: str, window: str) -> str:
         f", {percent(abs(one.skill))} {'less' if one.skill >= 0 else 'more'} than repeating the last season"
     )  # fmt: skip
     off = one.coverage - one.promised_coverage
-    judged = "about what it promises" if abs(off) <= 0.05 else "more than it promises" if off > 0 else "less than it promises"
+    judged = (
+        "about what it promises"
+        if abs(off) <= 0.05
+        else "more than it promises"
+        if off > 0
+        else "less than it promises"
+    )
     when = "So far" if window == "all time" else f"In forecasts of the last {window}"
     return (
         f"{when} the median of {channel} was {error}{against}; the {percent(one.promised_coverage)} band held "
@@ -167,14 +175,19 @@ def _groups(rows: Sequence[Accuracy], step: Any) -> list[dict[str, Any]]:
 def _errors(rows: Sequence[Accuracy], unit: str) -> dict[str, Any]:
     leads = [int(one.part) for one in rows]
     naive = [
-        None if one.skill is None or one.skill >= 1 or one.mae_in_units is None else round(one.mae_in_units / (1 - one.skill), 6)
+        None
+        if one.skill is None or one.skill >= 1 or one.mae_in_units is None
+        else round(one.mae_in_units / (1 - one.skill), 6)
         for one in rows
     ]
     data = [
         _line(leads, [one.mae_in_units for one in rows], "served forecasts", "@accent", "solid"),
         _line(leads, naive, "seasonal naive", "@soft", "dash"),
     ]
-    return {"data": data, "layout": _axes("lead time in steps", f"mean absolute error, {unit}" if unit else "mean absolute error")}
+    return {
+        "data": data,
+        "layout": _axes("lead time in steps", f"mean absolute error, {unit}" if unit else "mean absolute error"),
+    }
 
 
 def _coverage(rows: Sequence[Accuracy]) -> dict[str, Any]:
@@ -189,7 +202,14 @@ def _coverage(rows: Sequence[Accuracy]) -> dict[str, Any]:
 
 
 def _calibration(found: Reliability) -> dict[str, Any]:
-    exact = {"x": [0, 1], "y": [0, 1], "mode": "lines", "name": "exact", "line": {"color": "@soft", "dash": "dash", "width": 1}, "hoverinfo": "skip"}
+    exact = {
+        "x": [0, 1],
+        "y": [0, 1],
+        "mode": "lines",
+        "name": "exact",
+        "line": {"color": "@soft", "dash": "dash", "width": 1},
+        "hoverinfo": "skip",
+    }
     seen = {
         "x": list(found.levels), "y": [round(share, 5) for share in found.below], "mode": "lines+markers", "name": "came out",
         "line": {"color": "@accent", "width": 2}, "marker": {"size": 9, "color": "@accent"}, "hovertemplate": "%{y:.1%}",

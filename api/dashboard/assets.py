@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import plotly
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
+from api.dashboard import plotly_script
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.rendering import FOLDER
 from forecast.errors import NotFoundError
 
 router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
-PLOTLY = f"plotly-{plotly.__version__}.min.js"
-_PLOTLY_FILE = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _KINDS = (".js", ".css", ".svg")
 _FILES = {file.name: file for file in FOLDER.iterdir() if file.suffix in _KINDS}
 
@@ -22,10 +18,9 @@ _FILES = {file.name: file for file in FOLDER.iterdir() if file.suffix in _KINDS}
 @router.get("/static/{name}")
 async def static(name: str) -> Response:
     """Serve one file."""
-    if name == PLOTLY:  # the version is in the name, so that it never changes under it
-        return FileResponse(
-            _PLOTLY_FILE, media_type="text/javascript", headers={"Cache-Control": "public, max-age=31536000, immutable"}
-        )
+    if name == plotly_script.NAME:
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return FileResponse(plotly_script.FILE, media_type="text/javascript", headers=headers)
     if name in _FILES:
         return FileResponse(_FILES[name], headers={"Cache-Control": "no-cache"})
     raise NotFoundError("route.unknown", "there is nothing at this address", "the page is at /")

@@ -51,7 +51,10 @@ def calendar(
     """Return the days and the rows of the calendar, in the days of a zone."""
     today = now.astimezone(zone).date()
     dates = [today + timedelta(days=days) for days in range(-BEHIND, AHEAD + 1)]
-    days = [Day(f"{day.day} {day:%b}" if day.day == 1 or day == dates[0] else str(day.day), f"{day:%a}", day == today) for day in dates]
+    days = [
+        Day(f"{day.day} {day:%b}" if day.day == 1 or day == dates[0] else str(day.day), f"{day:%a}", day == today)
+        for day in dates
+    ]
     rows = []
     for job in jobs:
         behind = [run for run in runs if run.job == job.name]
@@ -72,14 +75,24 @@ def _marks(day: date, runs: Sequence[Run], due: Sequence[datetime], zone: tzinfo
     times = [time.astimezone(zone) for time in due if time.astimezone(zone).date() == day]
     if len(there) <= _MOST_MARKS:
         marks = [
-            Mark(run.state, SIGNS[run.state], f"run {run.run_id}, {(run.due_at or run.claimed_at).astimezone(zone):%H:%M}, {run.state}", run.run_id)
+            Mark(
+                run.state,
+                SIGNS[run.state],
+                f"run {run.run_id}, {(run.due_at or run.claimed_at).astimezone(zone):%H:%M}, {run.state}",
+                run.run_id,
+            )
             for run in there
         ]
     else:
         states = Counter(run.state for run in there)
         marks = [Mark(state, f"{many}{SIGNS[state]}", f"{many} runs {state}") for state, many in states.items()]
     if len(times) <= max(_MOST_MARKS - len(marks), 1):
-        marks += [Mark("due", f"{time:%H:%M}" if len(times) == 1 and not marks else f"{time:%H}", f"due at {time:%H:%M}") for time in times]
+        marks += [
+            Mark("due", f"{time:%H:%M}" if len(times) == 1 and not marks else f"{time:%H}", f"due at {time:%H:%M}")
+            for time in times
+        ]
     elif times:
-        marks.append(Mark("due", f"{len(times)}×", f"{len(times)} due times from {times[0]:%H:%M} to {times[-1]:%H:%M}"))
+        marks.append(
+            Mark("due", f"{len(times)}×", f"{len(times)} due times from {times[0]:%H:%M} to {times[-1]:%H:%M}")
+        )
     return marks

@@ -64,7 +64,11 @@ def _page(dataset: Dataset, service: Service) -> Response:
     fault = service.histories.fault(name)
     history = None if fault else service.histories.newest(name)
     now = service.latest.now(name)
-    shared = frame("Data", dataset, service) | {"title": f"Data of {job.title or name}", "fault": fault, "fault_told": told_outside(fault) if fault else ()}
+    shared = frame("Data", dataset, service) | {
+        "title": f"Data of {job.title or name}",
+        "fault": fault,
+        "fault_told": told_outside(fault) if fault else (),
+    }
     if history is None:
         return rendered("data_empty.html", **shared)
     version, panel = history
@@ -96,13 +100,9 @@ def _page(dataset: Dataset, service: Service) -> Response:
         fresh=sorted(fresh, key=lambda item: not item.is_late)[:200],
         days=days,
         gaps=gaps,
-        receipts=[
-            (short(item.recorded_at, job.tz), item) for item in ledger.receipts(name, _RECEIPTS)
-        ],
+        receipts=[(short(item.recorded_at, job.tz), item) for item in ledger.receipts(name, _RECEIPTS)],
         reasons=reasons,
-        aside=[
-            row | {"at": short(row["recorded_at"], job.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)
-        ],
+        aside=[row | {"at": short(row["recorded_at"], job.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)],
     )
 
 
@@ -134,7 +134,9 @@ def _gaps(panel: Panel, job: DatasetJob) -> tuple[list[str], list[tuple[str, lis
     last = (panel.end - job.step).astimezone(job.tz).date()
     dates = [last - timedelta(days=back) for back in reversed(range(_DAYS))]
     first = max(panel.steps - int(timedelta(days=_DAYS + 2) / job.step), 0)
-    day_of = np.array([(panel.time(row).astimezone(job.tz).date() - dates[0]).days for row in range(first, panel.steps)])
+    day_of = np.array(
+        [(panel.time(row).astimezone(job.tz).date() - dates[0]).days for row in range(first, panel.steps)]
+    )
     found = []
     for name, observed in _observed(panel, job):
         cells = []

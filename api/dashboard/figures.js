@@ -31,6 +31,8 @@ function plain(text) {
 const narrow = matchMedia("(max-width: 640px)");
 const SETTINGS = { responsive: true, displayModeBar: false, doubleClick: "reset" };
 
+const titled = (axis = {}) => (axis.title ? { ...axis, title: { ...axis.title, font: { size: 12.5 } } } : axis);
+
 function dressed(layout) {
   const axis = { gridcolor: "@grid", linecolor: "@edge", zerolinecolor: "@edge", automargin: true };
   return coloured({
@@ -44,8 +46,8 @@ function dressed(layout) {
     ...layout,
     font: { color: "@soft", family: getComputedStyle(document.body).fontFamily, size: 12.5 },
     hoverlabel: { bgcolor: "@card", bordercolor: "@edge", font: { color: "@ink" } },
-    xaxis: { showgrid: false, nticks: narrow.matches ? 5 : 12, ...axis, ...layout.xaxis },
-    yaxis: { ...axis, zeroline: false, ...layout.yaxis },
+    xaxis: { showgrid: false, nticks: narrow.matches ? 5 : 12, ...axis, ...titled(layout.xaxis) },
+    yaxis: { ...axis, zeroline: false, ...titled(layout.yaxis) },
   });
 }
 

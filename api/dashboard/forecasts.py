@@ -12,7 +12,6 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from api.dashboard import drawing
-from api.dashboard.assets import PLOTLY
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.drawing import Line
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
@@ -103,9 +102,7 @@ def _as_of(query: ForecastsQuery, issuances: list[Issuance]) -> datetime | None:
     return by_model[0]
 
 
-def _full(
-    request: Request, dataset: Dataset, service: Service, issuances: list[Issuance], line: Line
-) -> Response:
+def _full(request: Request, dataset: Dataset, service: Service, issuances: list[Issuance], line: Line) -> Response:
     name, job, forecast = dataset.name, dataset.job, line.forecast
     issuance, panel = forecast.issuance, _panel(dataset, service)
     age, stale = age_of(forecast, job, service.latest.now(name))
@@ -147,14 +144,11 @@ def _full(
         path=f"/{path}",
         download=download,
         state=f"{latest.forecast_id}/{service.histories.newest(name)[0]}",  # type: ignore[index]
-        plotly=PLOTLY,
         drawn=embedded(_drawn(dataset, shown, line, panel, service)),
     )
 
 
-def _drawn(
-    dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, service: Service
-) -> dict[str, Any]:
+def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, service: Service) -> dict[str, Any]:
     job, channel = dataset.job, line.forecast.channels[line.channel]
     revisions = service.installation.ledger.revisions(dataset.name, _REPLAYED)
     moved = {key: value.by_channel[channel].mean for key, value in revisions.items() if channel in value.by_channel}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api.dashboard.assets import PLOTLY
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import embedded, rendered
@@ -81,13 +81,18 @@ def _page(dataset: Dataset, service: Service, can_act: bool) -> Response:
         promised=percent(night.leaderboard[0].promised_coverage),
         beaten=_beaten(night),
         comparisons=[
-            (f"{item.first} to {item.last}", signed(item.gain), item.gain >= 0, _chance(item.p_better), _chance(item.p_worse))
+            (
+                f"{item.first} to {item.last}",
+                signed(item.gain),
+                item.gain >= 0,
+                _chance(item.p_better),
+                _chance(item.p_worse),
+            )
             for item in night.verdict.comparisons
         ],
         tracking=f"{ui}/#/runs/{quote(night.tracking_run)}",
         tracking_all=_compared(night, ui),
         curves=embedded(_curves(night)),
-        plotly=PLOTLY,
     )
 
 
@@ -103,8 +108,8 @@ def _compared(night: Night, ui: str) -> str:
     """Return the address of MLflow's comparison of a night's models; empty of a night that does not name them."""
     if not night.tracking_models:
         return ""
-    runs = ",".join(f'"{run}"' for run in night.tracking_models.values())
-    return f"{ui}/#/compare-runs?runs={quote(f'[{runs}]')}&experiments={quote(f'["{night.tracking_experiment}"]')}"
+    runs, experiments = (quote(json.dumps(ids)) for ids in ([*night.tracking_models.values()], [night.tracking_experiment]))
+    return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def _rows(night: Night) -> list[Row]:
@@ -160,5 +165,8 @@ def _curves(night: Night) -> dict[str, Any]:
         }
         for place, one in enumerate(shown)
     ]  # fmt: skip
-    titles = {"xaxis": {"title": {"text": "lead time in steps"}}, "yaxis": {"title": {"text": "pinball loss, deviations"}, "rangemode": "tozero"}}
+    titles = {
+        "xaxis": {"title": {"text": "lead time in steps"}},
+        "yaxis": {"title": {"text": "pinball loss, deviations"}, "rangemode": "tozero"},
+    }
     return {"data": data, "layout": titles}

@@ -65,8 +65,11 @@ def _page(dataset: Dataset, service: Service) -> Response:
         signs=SIGNS,
         jobs=[_job(known, book, runs, job.tz) for known in jobs],
         running=[_listed(run, job.tz, machine) for run in runs if run.state == "running"],
-        queue=[(place, _listed(run, job.tz, machine)) for place, run in enumerate(ledger.queue(), 1)],
-        hosts=[(host, age(machine - host.heartbeat_at), machine - host.heartbeat_at > _HOST_SILENT) for host in ledger.hosts()],
+        queue=[(place, _listed(run, job.tz, machine)) for place, run in enumerate(ledger.queue(), 1) if run.dataset == name],
+        hosts=[
+            (host, age(machine - host.heartbeat_at), machine - host.heartbeat_at > _HOST_SILENT)
+            for host in ledger.hosts()
+        ],
         scheduler=None if lease is None else lease[0],
         listed=[_listed(run, job.tz, machine) for run in runs if run.state not in {"running", "queued"}][:_LISTED],
         now=told(now, job.tz),
