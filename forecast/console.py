@@ -19,11 +19,12 @@ from rich.table import Table
 from forecast.errors import ForecastError
 from forecast.evaluation import Evidence
 from forecast.jobs import DatasetJob
-from forecast.ledger import Champion, Issuance, Run
+from forecast.ledger import Champion, Issuance
 from forecast.metrics import skill
 from forecast.nights import Night
 from forecast.promotion import Verdict
 from forecast.receipts import Finding, Receipt
+from forecast.run_ledger import Run
 from forecast.vocabulary import Action
 
 OUT = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)

@@ -12,6 +12,7 @@ import polars as pl
 from filelock import FileLock
 
 from forecast.clock import SystemClock
+from forecast.correction import Correction
 from forecast.errors import DataError, UnavailableError
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
@@ -21,8 +22,10 @@ from forecast.panel import Array, Panel
 from forecast.runtime import Manifest, Prediction, ServedModel, load
 from forecast.vocabulary import Fill
 from pipelines.clean import clean
+from pipelines.correct import applicable, moved
 from pipelines.features import future_covariates, future_names
 from pipelines.freshness import imputed_fraction, newest_rows, observed_until
+from pipelines.revise import revise
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +60,9 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
             f'run "forecast train {name}"',
         )
     panel = forecastable(panel, model.manifest, job)
-    prediction = extend(model, panel, job, model.manifest.horizon)
+    base = extend(model, panel, job, model.manifest.horizon)
+    number, correction = applicable(name, installation, model.manifest, panel.end) or (None, None)
+    prediction = moved(base, correction, model.manifest, panel.series)
     issued_at = installation.clock(name).now()
     issuance = Issuance(
         forecast_id=uuid.uuid4().hex,
@@ -72,13 +77,18 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
         model_folder=champion.folder,
         imputed_fraction=imputed_fraction(panel, job),
         newest_observed=observed_until(panel),
+        correction=number,
         recorded_at=SystemClock().now(),
     )
     rows = to_rows(prediction, panel, model).with_columns(
-        forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(issued_at.astimezone(UTC).strftime("%Y-%m"))
+        forecast_id=pl.lit(issuance.forecast_id),
+        issued_month=pl.lit(issued_at.astimezone(UTC).strftime("%Y-%m")),
+        naive=pl.Series(_in_rows(seasonal_naive(panel, job, issuance.horizon))),
+        base=_told_before(correction, base),
     )
-    installation.forecasts(name).append(rows.select(list(FORECASTS)))
-    installation.ledger.issue(issuance)  # the forecast becomes visible here, whole
+    revision = revise(latest, installation, panel, model, prediction, extend) if latest else None
+    installation.forecasts(name).append(rows)
+    installation.ledger.issue(issuance, revision)  # the forecast becomes visible here, whole
     return issuance, True
 
 
@@ -136,6 +146,25 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
         np.concatenate([part.mean for part in parts], axis=1)[:, :horizon],
         np.concatenate([part.quantiles for part in parts], axis=1)[:, :horizon],
     )
+
+
+def seasonal_naive(panel: Panel, job: DatasetJob, horizon: int) -> Array:
+    """Repeat the last season of a panel's targets: [S, horizon, C]; NaN where it has a gap or is too short."""
+    season = panel.targets[:, -job.season :]
+    if season.shape[1] < job.season:
+        return np.full((len(panel.series), horizon, len(job.targets)), np.nan)
+    return np.asarray(season[:, np.arange(horizon) % job.season])
+
+
+def _told_before(correction: Correction | None, base: Prediction) -> pl.Series | pl.Expr:
+    if correction is None:
+        return pl.lit(None, pl.List(pl.Float64))
+    return pl.Series(_in_rows(base.quantiles).tolist(), dtype=pl.List(pl.Float64))
+
+
+def _in_rows(values: Array) -> Array:
+    """Return [S, H, C, ...] in the order of :func:`to_rows`: [S * C * H, ...]."""
+    return np.moveaxis(values, 2, 1).reshape(-1, *values.shape[3:])
 
 
 def to_rows(prediction: Prediction, panel: Panel, model: ServedModel) -> pl.DataFrame:
