@@ -1,4 +1,4 @@
-"""Alerts: when a data set's forecasts, data or jobs are not as they should be. Pure evaluation of the job file's rules."""
+"""Alerts: what is wrong with a data set's forecasts, data or jobs by the job file's rules; nothing here looks it up."""
 
 from __future__ import annotations
 

@@ -278,9 +278,8 @@ class Forecasts(Table):
     def append(self, rows: pl.DataFrame) -> None:
         """Write the rows of forecasts; they are seen only once the ledger names their ids."""
         with self._writing() as at:
-            if at is not None:
-                at = self._extend(at, ISSUED)
-            self._append(at, rows.match_to_schema(ISSUED, missing_columns="insert").select(list(ISSUED)))
+            latest = None if at is None else self._extend(at, ISSUED)
+            self._append(latest, rows.match_to_schema(ISSUED, missing_columns="insert").select(list(ISSUED)))
 
     def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
         """Return the rows of one forecast, sorted by series, channel, lead."""

@@ -30,7 +30,8 @@ from pipelines.served import Actuals, Served, read_served
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
 """Counted up with every change of what is summed, so that everything is scored again."""
-_STORED = ("absolute", "squared", "pinball", "inside", "width", "compared", "naive")
+_LOSSES = ("absolute", "squared", "pinball", "inside", "width", "compared", "naive")
+_STORED = [MEASURES.index(name) for name in ("count", *_LOSSES)]
 
 Day = tuple[str, str]
 """A UTC day of origins, and a model version."""
@@ -174,12 +175,13 @@ def _by_origin(
         if begin >= sums.shape[3]:
             return
         part = sums[..., begin:end].sum(axis=3)  # [K, F, C]
-        for f, c in np.argwhere(part[0] > 0).tolist():
-            told = {name: float(part[MEASURES.index(name), f, c]) for name in _STORED}
+        found = np.argwhere(part[0] > 0)
+        told = part[_STORED][:, found[:, 0], found[:, 1]].T.tolist()
+        for (f, c), (count, *losses) in zip(found.tolist(), told, strict=True):
             one = issued[f]
             yield OriginScore(
-                forecast_id=one.forecast_id, origin=one.origin, channel=channels[c], first=begin + 1, last=end,
-                count=round(float(part[0, f, c])), **told,
+                one.forecast_id, one.origin, channels[c], begin + 1, end, round(count),
+                **dict(zip(_LOSSES, losses, strict=True)),
             )  # fmt: skip
 
 

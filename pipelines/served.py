@@ -102,18 +102,17 @@ def _read(
 ) -> Iterator[tuple[Sequence[Issued], Served]]:
     wanted = {one.forecast_id: one.issued_at for group in groups for one in group}
     rows = installation.forecasts(name).read_many(wanted)
-    places = pl.DataFrame(
-        [(one.forecast_id, number, place) for number, group in enumerate(groups) for place, one in enumerate(group)],
-        schema={"forecast_id": pl.String, "group": pl.Int64, "place": pl.Int64},
-        orient="row",
-    )
+    told = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
+    of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*told, strict=True))
     since = (pl.col("time") - actuals.start).dt.total_microseconds()
     step = actuals.step // _MICROSECOND
-    known = rows.join(places, on="forecast_id").with_columns(
+    known = rows.with_columns(
+        pl.col("forecast_id").cast(pl.Enum(list(wanted))).to_physical().alias("forecast"),
         series=pl.col("series").cast(pl.Enum(actuals.series), strict=False).to_physical().cast(pl.Int64),
         channel=pl.col("channel").cast(pl.Enum(actuals.channels), strict=False).to_physical().cast(pl.Int64),
         row=since // step,
     )
+    known = known.with_columns(group=of_group.gather(known["forecast"]), place=of_place.gather(known["forecast"]))
     # Forecasts of a channel, a series or a frequency that the job file no longer has can be held against nothing.
     known = known.filter(pl.col("series").is_not_null(), pl.col("channel").is_not_null(), since % step == 0)
     parts = known.partition_by("group", as_dict=True)
