@@ -259,7 +259,8 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
 
     def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
         weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
-        targets, past, features = len(job.targets), len(job.past_covariates), len(FUTURE_FEATURES)
+        targets, past = len(job.targets), len(job.past_covariates)
+        features = len(changes.get("future", FUTURE_FEATURES))
         file = _write_network(
             tmp_path / "networks" / f"{folder.name}.onnx",
             lookback=job.lookback,
