@@ -113,6 +113,8 @@ def _literal(value: object) -> str:
         return repr(value)  # nan and inf are TOML's words too
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_literal(item) for item in value)}]"
+    if isinstance(value, Mapping):  # within a list
+        return f"{{{', '.join(f'{json.dumps(key)} = {_literal(item)}' for key, item in value.items())}}}"
     return json.dumps(value)
 
 
