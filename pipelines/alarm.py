@@ -79,7 +79,7 @@ def _part(scores: Sequence[OriginScore], step: timedelta) -> LivePart:
     of = np.asarray([place[one.forecast_id] for one in scores])
 
     def summed(values: Iterable[float]) -> Array:
-        return np.bincount(of, np.asarray(list(values), dtype=float), len(place))
+        return np.asarray(np.bincount(of, np.asarray(list(values), dtype=float), len(place)), dtype=float)
 
     origins = sorted({one.origin for one in scores})
     first, last = min(one.first for one in scores), max(one.last for one in scores)

@@ -260,3 +260,37 @@ def test_a_channel_that_was_retired_since_is_not_scored(
     home = make_home(None, tiny_document, served.home.path)
     score("tiny", home)
     assert [row.part for row in home.ledger.accuracy("tiny", "channel")] == ["load"]
+
+
+# --- MLflow -----------------------------------------------------------------------------------------------------------
+
+
+def test_mlflow_shows_how_good_the_champion_was_once_per_scoring_that_found_something(
+    served: Installation, rows: pl.DataFrame, tracking_database: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    shutil.copyfile(tracking_database, served.home.path / "mlflow.db")
+    client = MlflowClient(served.home.tracking_uri, served.home.tracking_uri)
+    run = client.create_run(client.create_experiment("tiny"))
+    client.create_registered_model("tiny")
+    client.create_model_version("tiny", "runs:/x", run.info.run_id, tags={"model_version": "repeat_last-1"})
+    for _ in range(2):  # the second time nothing is new
+        score("tiny", served)
+    (version,) = client.search_model_versions("name = 'tiny'")
+    (group, _) = served.ledger.accuracy("tiny", "lead_group")
+    assert float(version.tags["live/pinball/1-6"]) == pytest.approx(group.pinball, rel=1e-3)
+    told = client.get_metric_history(run.info.run_id, "live/coverage/1-6")
+    assert [metric.value for metric in told] == [group.coverage]
+    bring(served, until(rows, 440))
+    score("tiny", served)
+    assert len(client.get_metric_history(run.info.run_id, "live/coverage/1-6")) == 2
+
+
+def test_that_mlflow_is_down_is_a_warning(
+    served: Installation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert score("tiny", served).forecasts == 3
+    assert "MLflow does not show how good repeat_last-1 was" in caplog.text
