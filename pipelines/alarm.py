@@ -58,7 +58,7 @@ def look(name: str, installation: Installation, champion: Champion | None, actua
             groups=groups,
             channels=channels,
             holdout=holdout,
-            shifts=_shifts(name, installation, champion) if champion and AlertKind.DRIFT in kinds else {},
+            shifts=_shifts(name, installation, champion, actuals) if AlertKind.DRIFT in kinds else {},
             issued_at=None if issuance is None else issuance.issued_at,
             observed_until=_observed_until(actuals),
             failed_jobs=ledger.failed_jobs(name),
@@ -103,14 +103,17 @@ def _overlap(origins: Sequence[datetime], reach: timedelta) -> int:
     return max(-(-reach // apart), 1)
 
 
-def _shifts(name: str, installation: Installation, champion: Champion) -> dict[str, tuple[float, float]]:
+def _shifts(
+    name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
+) -> dict[str, tuple[float, float]]:
     """Return how far the newest inputs are spread otherwise than what the champion was fitted on."""
     job = installation.jobs.datasets[name]
-    fitted = installation.ledger.fitted_on(name, champion.model_version)
-    if fitted is None:
+    fitted = None if champion is None else installation.ledger.fitted_on(name, champion.model_version)
+    if fitted is None or actuals is None:
         return {}
     try:
-        panel = clean(installation.observations(name).read(), job)
+        rows = installation.observations(name).read(since=actuals.end - job.step * (window(job) + 1))
+        panel = clean(rows, job)
     except ForecastError as error:
         _LOG.warning("%s cannot be looked at for drift: %s", name, error)
         return {}

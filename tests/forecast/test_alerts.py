@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from forecast.alert_rules import AlertKind, AlertRule
 from forecast.alerts import LivePart, Seen, evaluate
 from forecast.fitted_on import Holdout, Spread
+from forecast.jobs import JobFile, _told
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -126,6 +127,14 @@ def test_two_rules_of_one_kind_find_a_subject_once() -> None:
 def test_a_rule_that_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         AlertRule(**fields)
+
+
+def test_a_typo_in_the_job_file_names_the_nearest_field(tiny_document: dict[str, Any]) -> None:
+    tiny_document["datasets"]["tiny"]["alerts"] = [{"kind": "stale", "afer": "6h"}]
+    with pytest.raises(ValidationError) as caught:
+        JobFile.model_validate(tiny_document)
+    (mistake,) = caught.value.errors()
+    assert _told(mistake) == '"datasets.tiny.alerts.0.afer" is not a field; did you mean "after"?'
 
 
 # --- how inputs are spread --------------------------------------------------------------------------------------------
