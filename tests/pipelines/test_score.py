@@ -295,3 +295,22 @@ def test_that_mlflow_is_down_is_a_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert score("tiny", served).forecasts == 3
     assert "MLflow does not show how good repeat_last-1 was" in caplog.text
+
+
+def test_a_ledger_in_postgresql_says_the_same(
+    serve: Callable[[pl.DataFrame], Installation], rows: pl.DataFrame, postgresql: sa.URL,
+    monkeypatch: pytest.MonkeyPatch, tiny_document: dict[str, Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    tiny_document["datasets"]["tiny"]["alerts"] = [{"kind": "stale", "after": "6h"}]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("FORECAST_LEDGER_URL", postgresql.render_as_string(hide_password=False))
+        there = serve(rows)
+        assert len(score("tiny", there).raised) == 1
+        assert score("tiny", there).raised == ()
+    shutil.rmtree(tmp_path / "home")
+    here = serve(rows)
+    score("tiny", here)
+    for by in PARTS:
+        assert there.ledger.accuracy("tiny", by) == here.ledger.accuracy("tiny", by)  # type: ignore[arg-type]
+    assert [alert.subject for alert in there.ledger.alerts("tiny", open_only=True)] == ["data"]
+    assert next(iter(there.ledger.revisions("tiny").values())).steps == 18
