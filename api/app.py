@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import dashboard, documents, problems
-from api.routes import datasets, events, forecasts, health, jobs, observations, runs
+from api.routes import accuracy, datasets, events, forecasts, health, jobs, observations, runs
 from api.security import Guard
 from api.service import Service
 from forecast.installation import Installation
@@ -55,6 +55,7 @@ def create_app(installation: Installation) -> FastAPI:
         datasets.router,
         observations.router,
         forecasts.router,
+        accuracy.router,
         jobs.router,
         jobs.writing,
         runs.router,

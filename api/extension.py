@@ -16,6 +16,7 @@ from forecast.errors import ConfigError, DataError, NotFoundError, StorageError,
 from forecast.installation import Installation
 from forecast.runtime import load
 from forecast.vocabulary import MAX_HORIZON
+from pipelines.correct import moved
 from pipelines.predict import extend, fits
 
 _CAPACITY = 64 * 2**20
@@ -66,7 +67,8 @@ class Extensions:
         whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
         try:
             panel = panel.only(issued.series)
-            prediction = extend(model, panel, job, whole)
+            correction = self._installation.ledger.correction(issuance.correction)
+            prediction = moved(extend(model, panel, job, whole), correction, model.manifest, panel.series)
         except (ConfigError, DataError) as error:
             raise hidden(error) from error
         rows = [panel.series.index(name) for name in issued.series]

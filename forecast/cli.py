@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data, cli_forecasts, cli_jobs, cli_models, cli_search
+from forecast import cli_data, cli_forecasts, cli_jobs, cli_live, cli_models, cli_search
 from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
@@ -52,6 +52,7 @@ cli_forecasts.add_to(app)
 cli_models.add_to(app)
 cli_search.add_to(app)
 cli_jobs.add_to(app)
+cli_live.add_to(app)
 
 
 @app.command()
@@ -165,6 +166,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             "champion": ledger.champion(name),
             "forecast": ledger.issuance(name),
             "now": installation.clock(name).now(),
+            "revision": next(iter(ledger.revisions(name, 1).values()), None),
+            "alerts": ledger.alerts(name, open_only=True),
         }
         for name in installation.jobs.datasets
     }

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from forecast.alert_rules import AlertRule
 from forecast.benchmarks import with_known_channels
 from forecast.channels import Channel
 from forecast.checks import mistakes
@@ -66,6 +68,11 @@ class DatasetJob(Strict):
     splits: Splits = Splits()
     training: Training = Training()
     promotion: Promotion = Promotion()
+    live_correction: bool = True
+    """Whether quantiles are moved by what came true since the training (:mod:`forecast.correction`)."""
+    alerts: tuple[AlertRule, ...] = ()
+    webhook: str = ""
+    """The address that alerts are posted to."""
     stale_after: str = "24h"
     """Age from which a forecast is called stale."""
     retention: str = "30d"
@@ -81,6 +88,20 @@ class DatasetJob(Strict):
     def _is_duration(cls, text: str) -> str:
         parse_duration(text)
         return text
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_web_address(cls, url: str) -> str:
+        if url:
+            try:
+                parts = urlsplit(url)
+                is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                is_one = False
+            if not is_one or not url.isascii() or any(sign.isspace() for sign in url):
+                message = "it is not the address of a web server; write it as https://host/path"
+                raise ValueError(message)
+        return url
 
     @field_validator("zone")
     @classmethod
@@ -294,6 +315,7 @@ def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
     tables: dict[str, type[BaseModel]] = {
         "channels": Channel, "splits": Splits, "training": Training, "promotion": Promotion,
+        "alerts": AlertRule,
     }  # fmt: skip
     match location:
         case ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,10 @@ FORECASTS = pl.Schema(
     }
 )
 """Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
+
+ISSUED = pl.Schema({**FORECASTS, "naive": pl.Float64(), "base": pl.List(pl.Float64())})
+"""The same with what scoring needs: ``naive``, the seasonal naive forecast from what was known at the origin, and
+``base``, the quantiles as they were before a correction; null where there was none."""
 
 QUARANTINE = pl.Schema(
     {
@@ -293,9 +297,11 @@ class Forecasts(Table):
         super().__init__(beside(lake, dataset, "forecasts"), locks / f"{dataset}.forecasts.lock", "issued_month", clock)
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Write the rows of one forecast; they are seen only once the ledger names its id."""
+        """Write the rows of forecasts; they are seen only once the ledger names their ids."""
         with self._writing() as at:
-            self._append(at, rows.match_to_schema(FORECASTS))
+            latest = None if at is None else self._extend(at, ISSUED)
+            rows = rows.match_to_schema(ISSUED, missing_columns={"naive": "insert", "base": "insert"})
+            self._append(latest, rows.select(list(ISSUED)))
 
     def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
         """Return the rows of one forecast, sorted by series, channel, lead."""
@@ -333,6 +339,20 @@ class Forecasts(Table):
                 (str(key[0]), self._rows(at, files).filter(~theirs).drop(FILE).collect()) for key, files in by_month
             )
             self._commit(at, ((month, rows) for month, rows in rest if len(rows)), held)
+
+    def read_many(self, forecast_ids: Mapping[str, datetime]) -> pl.DataFrame:
+        """Return the rows of forecasts, by whose identifiers stands when they were issued, in no order.
+
+        The columns are those of :data:`ISSUED` but the month.
+        """
+        months = sorted({issued_at.astimezone(UTC).strftime("%Y-%m") for issued_at in forecast_ids.values()})
+        columns = [pl.col(name) for name in ISSUED if name != self._partition]
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            absent = [pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in at.schema]
+            rows = self._rows(at, at.files.filter(pl.col("part").is_in(months)))
+            kept = rows.filter(pl.col("forecast_id").is_in(list(forecast_ids)))
+            return kept.with_columns(absent).select(columns).collect()
 
 
 class Quarantine(Table):

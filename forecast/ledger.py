@@ -14,9 +14,11 @@ from sqlalchemy.engine import RowMapping
 
 from forecast.job_ledger import JobLedger, LeaseLedger
 from forecast.ledger_tables import CHAMPIONS, CLOCKS, ISSUANCES, NIGHTS, RECEIPTS, UtcTime
+from forecast.live_ledger import LiveLedger, keep_revision
 from forecast.nights import Night
 from forecast.provenance import Provenance
 from forecast.receipts import Receipt
+from forecast.revision import Revision
 from forecast.run_ledger import RunLedger, tell
 
 _LAST_ROWS = timedelta(hours=6)  # rows of a replay come up to three hours late
@@ -62,10 +64,12 @@ class Issuance:
     """What else made it; ``None`` of one that an earlier release issued."""
     backfilled: bool = False
     """Whether it was made afterwards, as it would have been issued at ``issued_at``; such a one is never served."""
+    correction: int | None = None
+    """The correction that its quantiles were moved by (:meth:`Ledger.correction`), if one was."""
     sequence: int = 0
 
 
-class Ledger(RunLedger, JobLedger, LeaseLedger):
+class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger):
     """Operational state in one SQL database; every method is one transaction."""
 
     # --- champions --------------------------------------------------------------------------------------------------
@@ -99,14 +103,16 @@ class Ledger(RunLedger, JobLedger, LeaseLedger):
 
     # --- issuances --------------------------------------------------------------------------------------------------
 
-    def issue(self, issuance: Issuance) -> None:
-        """Make a forecast visible; its rows must be in the lake already."""
+    def issue(self, issuance: Issuance, revision: Revision | None = None) -> None:
+        """Make a forecast visible, with how it differs from the one before; its rows must be in the lake already."""
         values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
         values["provenance"] = issuance.provenance and issuance.provenance.model_dump_json()
         told = {"forecast_id": issuance.forecast_id, "model_version": issuance.model_version}
         with self._as_owner() as connection:
             connection.execute(sa.insert(ISSUANCES).values(values))
+            if revision is not None:
+                keep_revision(connection, issuance.forecast_id, issuance.dataset, issuance.recorded_at, revision)
             if not issuance.backfilled:
                 tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
 

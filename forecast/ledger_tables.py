@@ -169,6 +169,7 @@ ISSUANCES = sa.Table(
     sa.Column("newest_observed", UtcTime),
     sa.Column("provenance", sa.Text),
     sa.Column("backfilled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("correction", sa.BigInteger),
 )
 """One row per issued forecast; ``provenance`` is a :class:`forecast.provenance.Provenance` as JSON, null where an
 earlier release issued it. What is ``backfilled`` was made afterwards for a past instant, and is never served."""
@@ -193,6 +194,124 @@ NIGHTS = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
 )
 """One row per night that compared models; the document is a :class:`forecast.nights.Night` as JSON."""
+
+SCORED_DAYS = sa.Table(
+    "scored_days",
+    METADATA,
+    sa.Column("dataset", sa.String(64), primary_key=True),
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("model_version", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("levels", sa.Text, nullable=False),
+    sa.Column("ends", sa.Text, nullable=False),
+)
+"""What one model's forecasts of one UTC day of origins were scored against: scored again once the digest differs."""
+
+LEAD_SCORES = sa.Table(
+    "lead_scores",
+    METADATA,
+    sa.Column("dataset", sa.String(64), primary_key=True),
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("model_version", sa.String(64), primary_key=True),
+    sa.Column("channel", sa.String(64), primary_key=True),
+    sa.Column("sums", sa.LargeBinary, nullable=False),
+)
+"""Sums over all series of one day's origins, per lead time: see :mod:`forecast.live_scores`."""
+
+SERIES_SCORES = sa.Table(
+    "series_scores",
+    METADATA,
+    sa.Column("dataset", sa.String(64), primary_key=True),
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("model_version", sa.String(64), primary_key=True),
+    sa.Column("series", sa.String(255), primary_key=True),
+    sa.Column("channel", sa.String(64), primary_key=True),
+    sa.Column("sums", sa.LargeBinary, nullable=False),
+)
+"""The same per series, over all lead times."""
+
+FORECAST_SCORES = sa.Table(
+    "forecast_scores",
+    METADATA,
+    sa.Column("forecast_id", sa.String(40), primary_key=True),
+    sa.Column("channel", sa.String(64), primary_key=True),
+    sa.Column("last", sa.Integer, primary_key=True),
+    sa.Column("first", sa.Integer, nullable=False),
+    sa.Column("dataset", sa.String(64), nullable=False),
+    sa.Column("day", sa.String(10), nullable=False),
+    sa.Column("model_version", sa.String(64), nullable=False),
+    sa.Column("origin", UtcTime, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("absolute", sa.Float, nullable=False),
+    sa.Column("squared", sa.Float, nullable=False),
+    sa.Column("pinball", sa.Float, nullable=False),
+    sa.Column("inside", sa.Float, nullable=False),
+    sa.Column("width", sa.Float, nullable=False),
+    sa.Column("compared", sa.Float, nullable=False),
+    sa.Column("naive", sa.Float, nullable=False),
+    sa.Index("forecast_scores_day", "dataset", "day", "model_version"),
+    sa.Index("forecast_scores_origin", "dataset", "model_version", "origin"),
+)
+"""Sums over all series of one forecast, per channel and group of lead times ``first`` to ``last``."""
+
+YARDSTICKS = sa.Table(
+    "yardsticks",
+    METADATA,
+    sa.Column("dataset", sa.String(64), primary_key=True),
+    sa.Column("model_version", sa.String(64), primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+)
+"""What a model was fitted on, as live scores and drift are told in it; a :class:`forecast.fitted_on.FittedOn`."""
+
+CORRECTIONS = sa.Table(
+    "corrections",
+    METADATA,
+    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("dataset", sa.String(64), nullable=False),
+    sa.Column("model_version", sa.String(64), nullable=False),
+    sa.Column("made_at", UtcTime, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Index("corrections_model", "dataset", "model_version"),
+)
+"""What moves the quantiles of forecasts between two trainings; a :class:`forecast.correction.Correction` as JSON."""
+
+REVISIONS = sa.Table(
+    "revisions",
+    METADATA,
+    sa.Column("forecast_id", sa.String(40), primary_key=True),
+    sa.Column("dataset", sa.String(64), nullable=False, index=True),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+"""How a forecast differs from the one before it; a :class:`forecast.revision.Revision` as JSON."""
+
+ALERTS = sa.Table(
+    "alerts",
+    METADATA,
+    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("dataset", sa.String(64), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("subject", sa.String(160), nullable=False),
+    sa.Column("raised_at", UtcTime, nullable=False),
+    sa.Column("resolved_at", UtcTime),
+    sa.Column("told", sa.Text, nullable=False),
+    sa.Column("value", sa.Float),
+    sa.Column("limit", sa.Float),
+    sa.Column("raise_sent_at", UtcTime),
+    sa.Column("resolve_sent_at", UtcTime),
+)
+"""What was wrong from when to when; ``*_sent_at`` is when the webhook was told."""
+
+ONE_OPEN = sa.Index(
+    "alerts_one_open",
+    ALERTS.c.dataset,
+    ALERTS.c.kind,
+    ALERTS.c.subject,
+    unique=True,
+    sqlite_where=sa.text("resolved_at IS NULL"),
+    postgresql_where=sa.text("resolved_at IS NULL"),
+)
+"""Of one subject at most one alert of a kind is open."""
 
 SCHEMA = sa.Table("ledger_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
 SCHEMA_VERSION = 4
@@ -233,6 +352,7 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
                     "log TEXT",
                 )
             ),
+            "ALTER TABLE issuances ADD COLUMN correction BIGINT",
             "UPDATE runs SET state = 'failed', reason = 'it ran under an earlier release' WHERE state = 'running'",
             "UPDATE runs SET state = 'failed' WHERE state = 'abandoned'",
             "CREATE UNIQUE INDEX runs_one_running ON runs (job) WHERE state = 'running'",

@@ -53,11 +53,40 @@ def paired_test(first: ArrayLike, second: ArrayLike, overlap: int) -> PairedTest
         return None
     bandwidth = min(2 * max(overlap, 1), count) if overlap > 1 else 1
     mean = float(difference.mean())
-    (variance,) = _long_run_variance(difference[None], bandwidth)
+    (variance,) = long_run_variance(difference[None], bandwidth)
     if variance <= (1e-12 * np.abs(difference).max()) ** 2:  # the same difference everywhere
         statistic = 0.0 if mean == 0 else float(np.copysign(np.inf, mean))
     else:
         statistic = mean / float(np.sqrt(variance / count))
+    return _told(mean, statistic, count, bandwidth)
+
+
+def unpaired_test(first: ArrayLike, second: ArrayLike, overlap: tuple[int, int]) -> PairedTest | None:
+    """Test losses of one model at two sets of origins that have nothing in common, each in time order.
+
+    The difference of the means over its standard error, whose variance is the sum of both long-run ones; told against
+    the distribution of the sample whose bandwidth is the larger share of it. ``overlap`` is that of either; ``None``
+    where :func:`paired_test` would say so of either.
+    """
+    samples = [np.asarray(values, dtype=float) for values in (first, second)]
+    if any(len(values) < max(LEAST, 2 * shared) for values, shared in zip(samples, overlap, strict=True)):
+        return None
+    bandwidths = [
+        min(2 * max(shared, 1), len(values)) if shared > 1 else 1
+        for values, shared in zip(samples, overlap, strict=True)
+    ]
+    pairs = list(zip(samples, bandwidths, strict=True))
+    variance = sum(float(long_run_variance(values[None], width)[0]) / len(values) for values, width in pairs)
+    mean = float(samples[0].mean() - samples[1].mean())
+    if variance <= (1e-12 * max(np.abs(values).max() for values in samples)) ** 2:
+        statistic = 0.0 if mean == 0 else float(np.copysign(np.inf, mean))
+    else:
+        statistic = mean / variance**0.5
+    values, width = max(pairs, key=lambda pair: pair[1] / len(pair[0]))
+    return _told(mean, statistic, len(values), width)
+
+
+def _told(mean: float, statistic: float, count: int, bandwidth: int) -> PairedTest:
     size = min(count, _LONGEST)
     null = _null(size, max(round(bandwidth * size / count), 1))
     # Counted with what was seen itself: a simulation cannot say that something never happens.
@@ -66,7 +95,7 @@ def paired_test(first: ArrayLike, second: ArrayLike, overlap: int) -> PairedTest
     return PairedTest(mean, statistic, float(min(lower, 1.0)), float(min(higher, 1.0)))
 
 
-def _long_run_variance(values: Array, bandwidth: int) -> Array:
+def long_run_variance(values: Array, bandwidth: int) -> Array:
     """[R, O] -> [R], with Bartlett's weights: never negative."""
     count = values.shape[1]
     centred = values - values.mean(axis=1, keepdims=True)
@@ -84,7 +113,7 @@ def _null(count: int, bandwidth: int) -> Array:
     statistics = []
     for _ in range(_SIMULATED // 1000):
         sample = random.standard_normal((1000, count))
-        variance = np.maximum(_long_run_variance(sample, bandwidth), np.finfo(float).tiny)
+        variance = np.maximum(long_run_variance(sample, bandwidth), np.finfo(float).tiny)
         statistics.append(sample.mean(axis=1) / np.sqrt(variance / count))
     one_side = np.concatenate(statistics)
     return np.sort(np.concatenate([one_side, -one_side]))  # it is symmetric

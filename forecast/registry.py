@@ -331,6 +331,23 @@ class Registry:
             if known.get(CHALLENGER) in {self._aliases(dataset).get(alias) for alias in (CHAMPION, PREVIOUS)}:
                 self._unset(dataset, CHALLENGER, known)
 
+    def live(self, dataset: str, model_version: str, metrics: Mapping[str, float], tags: Mapping[str, object]) -> bool:
+        """Show how good a model's served forecasts were: on its version as tags, on its run as metrics over time.
+
+        Returns whether the version is registered here.
+        """
+        with _told_errors(self._uri):
+            known = self._version(dataset, model_version)
+            if known is None:
+                return False
+            for key, value in {**{key: f"{value:.5g}" for key, value in metrics.items()}, **tags}.items():
+                self._client.set_model_version_tag(dataset, known.version, key, str(value))
+            if known.run_id:
+                now = int(SystemClock().now().timestamp() * 1000)
+                told = [Metric(key, float(value), now, now // 1000) for key, value in metrics.items()]
+                self._client.log_batch(known.run_id, told)
+        return True
+
     def aliases(self, dataset: str) -> dict[str, str]:
         """Return the model version that each alias points at; empty if nothing is registered."""
         with _told_errors(self._uri):

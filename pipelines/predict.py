@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,18 +14,22 @@ import polars as pl
 from filelock import FileLock
 
 from forecast.clock import SystemClock
+from forecast.correction import Correction
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
 from forecast.lake import FORECASTS, Observations
 from forecast.ledger import Champion, Issuance
 from forecast.panel import Array, Panel
+from forecast.revision import Revision
 from forecast.runtime import Manifest, Prediction, ServedModel, load
 from forecast.vocabulary import Fill
 from pipelines.clean import clean
+from pipelines.correct import applicable, moved
 from pipelines.features import future_covariates, future_names
 from pipelines.freshness import imputed_fraction, newest_rows, observed_until
 from pipelines.provenance import provenance_of
+from pipelines.revise import revise
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,8 +60,10 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     if latest and (latest.data_version, latest.model_version) == (version, champion.model_version):
         return latest, False
     model = _usable(champion, name, installation)
-    made, rows = _made(name, installation, champion, model, version)
-    return _kept(replace(made, issued_at=installation.clock(name).now()), rows, installation), True
+    made = _made(name, installation, champion, model, version)
+    revision = revise(latest, installation, made.panel, model, made.prediction, extend) if latest else None
+    issuance = replace(made.issuance, issued_at=installation.clock(name).now())
+    return _kept(issuance, made.rows, installation, revision), True
 
 
 def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[Issuance, bool]:
@@ -67,13 +73,13 @@ def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[
     present = _champion(name, installation)
     version = _history(name, installation).version_at(as_of)
     champion, model = _champion_at(as_of, present, installation)
-    made, rows = _made(name, installation, champion, model, version, hindsight=champion.promoted_at > as_of)
+    made = _made(name, installation, champion, model, version, hindsight=champion.promoted_at > as_of)
     # The machine's clock says nothing of a replay's: there the end of the rows that were out tells the time.
-    issued_at = as_of if installation.jobs.datasets[name].replay is None else made.origin
+    issued_at = as_of if installation.jobs.datasets[name].replay is None else made.issuance.origin
     known = installation.ledger.backfilled(name, issued_at, version, champion.model_version)
     if known is not None:
         return known, False
-    return _kept(replace(made, issued_at=issued_at, backfilled=True), rows, installation), True
+    return _kept(replace(made.issuance, issued_at=issued_at, backfilled=True), made.rows, installation), True
 
 
 def _champion(name: str, installation: Installation) -> Champion:
@@ -114,6 +120,17 @@ def _usable(champion: Champion, name: str, installation: Installation) -> Served
     return model
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A forecast of which nothing is written yet."""
+
+    issuance: Issuance
+    rows: pl.DataFrame
+    prediction: Prediction
+    panel: Panel
+    model: ServedModel
+
+
 def _made(
     name: str,
     installation: Installation,
@@ -121,12 +138,14 @@ def _made(
     model: ServedModel,
     version: int,
     *,
-    hindsight: bool = False,
-) -> tuple[Issuance, pl.DataFrame]:
-    """Make a forecast from one version of the data: what is told of it, and its rows; nothing is written."""
+    hindsight: bool | None = None,
+) -> _Made:
+    """Make a forecast from one version of the data; with ``hindsight`` told, one of the past, that nothing corrects."""
     job, table = installation.jobs.datasets[name], installation.observations(name)
     panel = forecastable(clean(table.read(version=version), job), model.manifest, job)
-    rows = forecast_rows(model, panel, job)
+    found = applicable(name, installation, model.manifest, panel.end) if hindsight is None else None
+    number, correction = found or (None, None)
+    prediction, rows = forecast_rows(model, panel, job, correction)
     now = SystemClock().now()
     made = Issuance(
         forecast_id=uuid.uuid4().hex,
@@ -142,30 +161,34 @@ def _made(
         imputed_fraction=imputed_fraction(panel, job),
         newest_observed=observed_until(panel),
         recorded_at=now,
-        provenance=provenance_of(champion.digest, model, table, version, panel, job, hindsight=hindsight),
+        provenance=provenance_of(champion.digest, model, table, version, panel, job, hindsight=bool(hindsight)),
+        correction=number,
     )
-    return made, rows
+    return _Made(made, rows, prediction, panel, model)
 
 
-def _kept(issuance: Issuance, rows: pl.DataFrame, installation: Installation) -> Issuance:
+def _kept(
+    issuance: Issuance, rows: pl.DataFrame, installation: Installation, revision: Revision | None = None
+) -> Issuance:
     """Keep a forecast: its rows, then the issuance that names them, without which nobody reads them."""
     month = issuance.issued_at.astimezone(UTC).strftime("%Y-%m")
     rows = rows.with_columns(forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(month))
-    installation.forecasts(issuance.dataset).append(rows.select(list(FORECASTS)))
-    installation.ledger.issue(issuance)  # the forecast becomes visible here, whole
+    installation.forecasts(issuance.dataset).append(rows)
+    installation.ledger.issue(issuance, revision)  # the forecast becomes visible here, whole
     return issuance
-
-
-Correction = Callable[[Prediction, Panel], Prediction]
-"""What may be done to a model's forecast of a panel before it is issued."""
 
 
 def forecast_rows(
     model: ServedModel, panel: Panel, job: DatasetJob, correction: Correction | None = None
-) -> pl.DataFrame:
-    """Make the rows of a forecast: of one that is issued, and of one that is recomputed. Raises as :func:`extend`."""
-    prediction = extend(model, panel, job, model.manifest.horizon)
-    return to_rows(prediction if correction is None else correction(prediction, panel), panel, model)
+) -> tuple[Prediction, pl.DataFrame]:
+    """Make a forecast and its rows: of one that is issued, and of one that is recomputed. Raises as :func:`extend`."""
+    base = extend(model, panel, job, model.manifest.horizon)
+    prediction = moved(base, correction, model.manifest, panel.series)
+    rows = to_rows(prediction, panel, model).with_columns(
+        naive=pl.Series(_in_rows(seasonal_naive(panel, job, model.manifest.horizon))),
+        base=_told_before(correction, base),
+    )
+    return prediction, rows
 
 
 def forecastable(panel: Panel, manifest: Manifest, job: DatasetJob) -> Panel:
@@ -222,6 +245,25 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
         np.concatenate([part.mean for part in parts], axis=1)[:, :horizon],
         np.concatenate([part.quantiles for part in parts], axis=1)[:, :horizon],
     )
+
+
+def seasonal_naive(panel: Panel, job: DatasetJob, horizon: int) -> Array:
+    """Repeat the last season of a panel's targets: [S, horizon, C]; NaN where it has a gap or is too short."""
+    season = panel.targets[:, -job.season :]
+    if season.shape[1] < job.season:
+        return np.full((len(panel.series), horizon, len(job.targets)), np.nan)
+    return np.asarray(season[:, np.arange(horizon) % job.season])
+
+
+def _told_before(correction: Correction | None, base: Prediction) -> pl.Series | pl.Expr:
+    if correction is None:
+        return pl.lit(None, pl.List(pl.Float64))
+    return pl.Series(_in_rows(base.quantiles).tolist(), dtype=pl.List(pl.Float64))
+
+
+def _in_rows(values: Array) -> Array:
+    """Return [S, H, C, ...] in the order of :func:`to_rows`: [S * C * H, ...]."""
+    return np.moveaxis(values, 2, 1).reshape(-1, *values.shape[3:])
 
 
 def to_rows(prediction: Prediction, panel: Panel, model: ServedModel) -> pl.DataFrame:

@@ -66,7 +66,8 @@ def recompute(forecast_id: str, installation: Installation) -> Recomputed:
         raise _job_changed(issuance, "other channels or another frequency")
     table = installation.observations(issuance.dataset)
     panel = forecastable(clean(_observations(issuance, installation), job), model.manifest, job)
-    again = forecast_rows(model, panel, job).sort(*_KEY[:3])
+    correction = installation.ledger.correction(issuance.correction)
+    again = forecast_rows(model, panel, job, correction)[1].sort(*_KEY[:3])
     issued = installation.forecasts(issuance.dataset).read(forecast_id, issuance.issued_at)
     if issued.is_empty():
         raise StorageError(

@@ -14,6 +14,7 @@ from forecast.ledger import Issuance
 from forecast.panel import Array, Panel
 from forecast.runtime import Prediction, load
 from pipelines.clean import clean
+from pipelines.correct import moved
 from pipelines.predict import extend, forecastable
 
 
@@ -29,7 +30,8 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     whole = clean(installation.observations(name).read(version=issuance.data_version), job)
     panel = forecastable(whole, model.manifest, job)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon
-    prediction = extend(model, panel, job, asked)
+    correction = installation.ledger.correction(issuance.correction)
+    prediction = moved(extend(model, panel, job, asked), correction, model.manifest, panel.series)
     figures = []
     for s, series in enumerate(panel.series):
         for c, channel in enumerate(job.targets):

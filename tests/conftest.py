@@ -113,6 +113,8 @@ def _literal(value: object) -> str:
         return repr(value)  # nan and inf are TOML's words too
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_literal(item) for item in value)}]"
+    if isinstance(value, Mapping):  # within a list
+        return f"{{{', '.join(f'{json.dumps(key)} = {_literal(item)}' for key, item in value.items())}}}"
     return json.dumps(value)
 
 
@@ -259,7 +261,8 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
 
     def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
         weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
-        targets, past, features = len(job.targets), len(job.past_covariates), len(FUTURE_FEATURES)
+        targets, past = len(job.targets), len(job.past_covariates)
+        features = len(changes.get("future", FUTURE_FEATURES))
         file = _write_network(
             tmp_path / "networks" / f"{folder.name}.onnx",
             lookback=job.lookback,

@@ -240,7 +240,8 @@ def test_a_ledger_of_the_first_release_goes_on_with_what_it_holds(url: str) -> N
         connection.executescript(
             "DROP TABLE jobs; DROP TABLE events; DROP TABLE attempts; DROP TABLE leases; DROP TABLE hosts;"
             "ALTER TABLE issuances DROP COLUMN newest_observed; ALTER TABLE issuances DROP COLUMN provenance;"
-            "ALTER TABLE issuances DROP COLUMN backfilled; DROP TABLE receipts;"
+            "ALTER TABLE issuances DROP COLUMN backfilled; ALTER TABLE issuances DROP COLUMN correction;"
+            "DROP TABLE receipts;"
             "INSERT INTO runs (job, dataset, kind, logical_date, state, claimed_at)"
             " VALUES ('tiny/refresh', 'tiny', 'refresh', '2024-05-01T00:00', 'running', '2024-05-01 00:00:00');"
             "UPDATE ledger_schema SET version = 1"

@@ -256,3 +256,17 @@ def test_limits_of_patience_may_be_set_by_the_user(local: Home, monkeypatch: pyt
     Registry(local)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
     assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 30
+
+
+def test_how_good_served_forecasts_were_stands_on_the_version_and_its_run(tracking_home: Home, dataset: str) -> None:
+    registry = Registry(tracking_home)
+    assert not registry.live(dataset, "linear-1", {"live/mae/1-24": 0.5}, {})
+    registered(registry, dataset, "linear-1")
+    for mae in (0.5, 0.25):
+        assert registry.live(dataset, "linear-1", {"live/mae/1-24": mae}, {"live/values": 10})
+    client = MlflowClient(tracking_home.tracking_uri, tracking_home.tracking_uri)
+    (version,) = client.search_model_versions(f"name = '{dataset}'")
+    assert (version.tags["live/mae/1-24"], version.tags["live/values"]) == ("0.25", "10")
+    told = client.get_run(version.run_id)
+    assert told.data.metrics["live/mae/1-24"] == 0.25
+    assert told.info.status == "FINISHED"

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from forecast.alert_rules import AlertKind
+from forecast.alerts import Finding
+from forecast.ledger import Ledger
+from forecast.scheduled_job import Cause, Due, ScheduledJob
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+OLD = Finding(AlertKind.STALE, "data", "nothing was observed for 7.0 h", 25200.0, 21600.0)
+DRIFT = Finding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0.25)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        yield opened
+
+
+def test_an_alert_is_raised_once_and_resolved_once(ledger: Ledger) -> None:
+    (raised,), resolved = ledger.settle_alerts("tiny", [OLD], NOW)
+    assert (raised.kind, raised.subject, raised.told, raised.value, raised.limit) == (
+        "stale", "data", OLD.told, 25200.0, 21600.0,
+    )  # fmt: skip
+    assert (raised.raised_at, raised.is_open, resolved) == (NOW, True, [])
+    again = Finding(AlertKind.STALE, "data", "nothing was observed for 8.0 h", 28800.0, 21600.0)
+    assert ledger.settle_alerts("tiny", [again], NOW + HOUR) == ([], [])
+    assert ledger.alerts("tiny", open_only=True) == [raised]
+    fresh, (over,) = ledger.settle_alerts("tiny", [], NOW + 2 * HOUR)
+    assert (fresh, over.sequence, over.resolved_at) == ([], raised.sequence, NOW + 2 * HOUR)
+    assert ledger.settle_alerts("tiny", [], NOW + 3 * HOUR) == ([], [])
+    assert ledger.alerts("tiny", open_only=True) == []
+
+
+def test_what_comes_back_is_a_new_alert(ledger: Ledger) -> None:
+    (first,), _ = ledger.settle_alerts("tiny", [DRIFT], NOW)
+    ledger.settle_alerts("tiny", [], NOW + HOUR)
+    (second,), _ = ledger.settle_alerts("tiny", [DRIFT], NOW + 2 * HOUR)
+    assert second.sequence > first.sequence
+    assert [alert.sequence for alert in ledger.alerts("tiny")] == [second.sequence, first.sequence]
+
+
+def test_each_change_is_an_event(ledger: Ledger) -> None:
+    ledger.settle_alerts("tiny", [OLD, DRIFT], NOW)
+    ledger.settle_alerts("tiny", [DRIFT], NOW + HOUR)
+    told = [(event.document["state"], event.document["kind"]) for event in ledger.events(kinds=["alert"])]
+    assert told == [("raised", "stale"), ("raised", "drift"), ("resolved", "stale")]
+
+
+def test_data_sets_do_not_know_of_each_other(ledger: Ledger) -> None:
+    ledger.settle_alerts("tiny", [OLD], NOW)
+    ledger.settle_alerts("other", [], NOW)
+    assert len(ledger.alerts("tiny", open_only=True)) == 1
+    assert ledger.alerts("other") == []
+    assert len(ledger.alerts()) == 1
+
+
+def test_several_that_find_the_same_at_once_raise_it_once(ledger: Ledger) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: ledger.settle_alerts("tiny", [OLD, DRIFT], NOW)[0], range(8)))
+    assert sorted(alert.kind for raised in results for alert in raised) == ["drift", "stale"]
+    assert len(ledger.alerts("tiny")) == 2
+
+
+def test_a_webhook_is_owed_what_it_was_not_told(ledger: Ledger) -> None:
+    ledger.settle_alerts("tiny", [OLD, DRIFT], NOW)
+    first, second = ledger.untold_alerts("tiny", NOW)
+    ledger.told_alert(first, NOW)
+    assert ledger.untold_alerts("tiny", NOW) == [second]
+    ledger.settle_alerts("tiny", [], NOW + HOUR)
+    owed = ledger.untold_alerts("tiny", NOW + HOUR)
+    assert [(alert.sequence, alert.is_open) for alert in owed] == [(first.sequence, False), (second.sequence, False)]
+    for alert in owed:
+        ledger.told_alert(alert, NOW + HOUR)
+    assert ledger.untold_alerts("tiny", NOW + HOUR) == []
+
+
+def test_what_happened_long_ago_is_no_news(ledger: Ledger) -> None:
+    ledger.settle_alerts("tiny", [OLD], NOW)
+    assert ledger.untold_alerts("tiny", NOW + timedelta(days=8)) == []
+
+
+def test_a_job_that_failed_for_good_is_told_until_it_succeeds(ledger: Ledger) -> None:
+    job = ScheduledJob(dataset="tiny", steps=("ingest",), retries=0)  # type: ignore[arg-type]
+
+    def run(date: str, outcome: str) -> None:
+        ledger.claim("nightly", job, [Due(logical_date=date, at=NOW, cause=Cause.HAND)], NOW)
+        taken = ledger.take("here", NOW, trainings=1, others=1)
+        assert taken is not None
+        ledger.finish(taken, outcome, NOW, "no space")  # type: ignore[arg-type]
+
+    assert ledger.failed_jobs("tiny") == {}
+    run("1", "failed")
+    assert ledger.failed_jobs("tiny") == {"nightly": "no space"}
+    assert ledger.failed_jobs("other") == {}
+    run("2", "succeeded")
+    assert ledger.failed_jobs("tiny") == {}

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecast.installation import Installation
+from forecast.revision import Revision, revision
+from forecast.runtime import Manifest
+from pipelines.features import FUTURE_FEATURES
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+
+EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+Crown = Callable[..., Manifest]
+
+
+def bring(home: Installation, rows: pl.DataFrame) -> None:
+    rows.write_csv(home.home.path / "rows.csv")
+    ingest("tiny", home)
+
+
+def until(rows: pl.DataFrame, hours: int) -> pl.DataFrame:
+    return rows.filter(pl.col("time") < EPOCH.replace(tzinfo=None) + hours * HOUR)
+
+
+def latest(home: Installation) -> Revision:
+    issuance, is_new = issue("tiny", home)
+    assert is_new
+    return home.ledger.revisions("tiny", 1)[issuance.forecast_id]
+
+
+@pytest.fixture
+def rows(tiny_rows: Callable[..., pl.DataFrame]) -> pl.DataFrame:
+    return tiny_rows(450)
+
+
+@pytest.fixture
+def home(make_home: Callable[..., Installation], rows: pl.DataFrame, crown: Crown) -> Installation:
+    """A home that issued its first forecast, of hours 400 to 423."""
+    made = make_home(until(rows, 400))
+    ingest("tiny", made)
+    crown(made)
+    issue("tiny", made)
+    return made
+
+
+def test_the_first_forecast_moved_from_nothing(home: Installation) -> None:
+    assert home.ledger.revisions("tiny") == {}
+
+
+def test_with_the_same_model_new_rows_explain_all_of_it(home: Installation, rows: pl.DataFrame) -> None:
+    first = home.ledger.issuance("tiny")
+    bring(home, until(rows, 406))
+    told = latest(home)
+    assert first is not None
+    assert (told.previous, told.steps) == (first.forecast_id, 18)
+    known = {(row["site"], row["time"].hour, row["time"].day): row for row in rows.iter_rows(named=True)}
+    before, after = ([known[site, (h - 1) % 24, 1 + (h - 1) // 24] for site in ("east", "west")] for h in (400, 406))
+    for channel in ("load", "price"):
+        moves = [abs(new[channel] - old[channel]) for old, new in zip(before, after, strict=True)]
+        assert told.by_channel[channel].mean == pytest.approx(np.mean(moves), abs=1e-3)
+        assert told.by_channel[channel].largest == pytest.approx(max(moves), abs=1e-3)
+    assert told.change.mean == pytest.approx(np.mean([one.mean for one in told.by_channel.values()]) / 10)
+    assert told.causes == {"data": told.change.mean}
+
+
+def test_a_new_model_is_told_apart_from_new_rows(home: Installation, rows: pl.DataFrame, crown: Crown) -> None:
+    bring(home, until(rows, 406))
+    crown(home, "repeat_last-2", bias=0.5)  # half a deviation of 10 above the last value
+    told = latest(home)
+    assert set(told.causes) == {"data", "model"}
+    assert told.causes["model"] == pytest.approx(0.5, abs=1e-3)
+    assert told.causes["data"] > 0
+
+
+def test_a_new_model_on_the_same_rows_is_all_that_changed(home: Installation, crown: Crown) -> None:
+    crown(home, "repeat_last-2", bias=0.5)
+    told = latest(home)
+    assert told.causes == pytest.approx({"data": 0.0, "model": 0.5}, abs=1e-3)
+    assert told.steps == 24
+
+
+def test_where_the_earlier_model_is_gone_the_whole_is_told(
+    home: Installation, crown: Crown, caplog: pytest.LogCaptureFixture
+) -> None:
+    crown(home, "repeat_last-2", bias=0.5)
+    shutil.rmtree(home.home.models / "repeat_last-1")
+    told = latest(home)
+    assert told.causes == pytest.approx({"unexplained": 0.5}, abs=1e-3)
+    assert "what a new model changed is not known" in caplog.text
+
+
+def test_forecasts_without_a_step_in_common_are_not_compared(home: Installation, rows: pl.DataFrame) -> None:
+    bring(home, until(rows, 424))
+    issue("tiny", home)
+    assert home.ledger.revisions("tiny") == {}
+
+
+def test_a_covariate_that_was_told_otherwise_before_is_a_cause_of_its_own(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], rows: pl.DataFrame, crown: Crown
+) -> None:
+    channels = tiny_document["datasets"]["tiny"]["channels"]
+    channels["plan"] = {"role": "future"}
+    planned = rows.with_columns(plan=pl.lit(1.0))
+    known = pl.col("time") < EPOCH.replace(tzinfo=None) + 400 * HOUR
+    ahead = [pl.when(known).then(name).alias(name) for name in ("load", "price", "wind")]
+    home = make_home(planned.with_columns(ahead), tiny_document)
+    ingest("tiny", home)
+    scaler = {
+        "targets": dict.fromkeys(("east", "west"), ((40.0, 40.0), (10.0, 10.0))),
+        "past": dict.fromkeys(("east", "west"), ((5.0,), (2.0,))),
+        "future": dict.fromkeys(("east", "west"), ((0.0,), (1.0,))),
+    }
+    crown(home, future=(*FUTURE_FEATURES, "plan"), scaler=scaler, weight=0.5)
+    issue("tiny", home)
+    later = pl.when(pl.col("time") >= EPOCH.replace(tzinfo=None) + 402 * HOUR).then(5.0).otherwise(1.0)
+    bring(home, planned.with_columns(ahead).with_columns(plan=later))
+    told = latest(home)
+    assert set(told.causes) == {"data", "covariates"}
+    assert told.causes["data"] == pytest.approx(0.0, abs=1e-6)
+    assert told.causes["covariates"] > 0.01
+
+
+def test_medians_that_are_equal_have_not_moved() -> None:
+    same = np.ones((1, 5, 1))
+    told = revision("before", {"before": same, "data": same}, ("load",), np.ones((1, 1)))
+    assert (told.change.mean, told.change.largest, told.causes) == (0.0, 0.0, {"data": 0.0})
