@@ -182,8 +182,9 @@ def _errors(rows: Sequence[Accuracy], unit: str) -> dict[str, Any]:
     ]
     data = [
         _line(leads, [one.mae_in_units for one in rows], "served forecasts", "@accent", "solid"),
-        _line(leads, naive, "seasonal naive", "@soft", "dash"),
     ]
+    if any(value is not None for value in naive):
+        data.append(_line(leads, naive, "seasonal naive", "@soft", "dash"))
     return {
         "data": data,
         "layout": _axes("lead time in steps", f"mean absolute error, {unit}" if unit else "mean absolute error"),
@@ -214,7 +215,7 @@ def _calibration(found: Reliability) -> dict[str, Any]:
         "x": list(found.levels), "y": [round(share, 5) for share in found.below], "mode": "lines+markers", "name": "came out",
         "line": {"color": "@accent", "width": 2}, "marker": {"size": 9, "color": "@accent"}, "hovertemplate": "%{y:.1%}",
     }  # fmt: skip
-    layout = _axes("quantile level", "share of values at or below it")
+    layout = _axes("quantile level", "share of values below it")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
     return {"data": [exact, seen], "layout": layout}

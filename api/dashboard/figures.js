@@ -31,7 +31,7 @@ function plain(text) {
 const narrow = matchMedia("(max-width: 640px)");
 const SETTINGS = { responsive: true, displayModeBar: false, doubleClick: "reset" };
 
-const titled = (axis = {}) => (axis.title ? { ...axis, title: { ...axis.title, font: { size: 12.5 } } } : axis);
+const titled = (axis = {}) => (axis.title ? { ...axis, title: { standoff: 12, ...axis.title, font: { size: 12.5 } } } : axis);
 
 function dressed(layout) {
   const axis = { gridcolor: "@grid", linecolor: "@edge", zerolinecolor: "@edge", automargin: true };

@@ -211,11 +211,13 @@ function drawStrip() {
   const strip = document.getElementById("strip");
   const count = page.issues.length;
   const most = Math.max(...page.issues.map((issue) => issue.moved || 0)) || 1;
-  strip.setAttribute("viewBox", `0 0 ${count * 10} 40`);
+  strip.setAttribute("viewBox", "0 0 1000 40");
+  const width = Math.min(18, 700 / count);
+  const reach = 984 - width; // the middle of a bar lies where the slider's knob is
   for (const [place, issue] of page.issues.entries()) {
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const height = 3 + 36 * ((issue.moved || 0) / most);
-    for (const [name, value] of Object.entries({ x: place * 10 + 1.5, y: 40 - height, width: 7, height, rx: 1 })) bar.setAttribute(name, value);
+    for (const [name, value] of Object.entries({ x: 8 + (place / (count - 1)) * reach, y: 40 - height, width, height })) bar.setAttribute(name, value);
     strip.append(bar);
   }
 }

@@ -220,10 +220,10 @@ def _with(issuances: list[Issuance], issuance: Issuance) -> list[Issuance]:
 
 
 def _models(shown: list[Issuance], issuance: Issuance) -> list[Option]:
-    versions = dict.fromkeys([*(item.model_version for item in shown)])
+    versions = dict.fromkeys(item.model_version for item in shown)
     newest = next(iter(versions))
     return [
-        Option("" if key == newest else key, f"{key} (latest)" if key == newest else key, key == issuance.model_version)
+        Option("" if key == newest else key, key, key == issuance.model_version)
         for key in versions
     ]
 

@@ -29,7 +29,7 @@ class Reliability:
     """Values that were really observed."""
     levels: tuple[float, ...]
     below: tuple[float, ...]
-    """[Q], share of values at or below each quantile: a level of 0.1 should be 0.1."""
+    """[Q], share of values below each quantile: a level of 0.1 should be 0.1."""
     by_hour: tuple[float | None, ...]
     """[24], mean absolute error of the median by hour of the day, in the channel's unit."""
     by_weekday: tuple[float | None, ...]
@@ -63,7 +63,7 @@ class Reliabilities:
     def _compared(self, issuances: Sequence[Issuance], channel: str, panel: Panel) -> Reliability | None:
         job = self._installation.jobs.datasets[issuances[0].dataset]
         levels = issuances[0].quantiles
-        below, errors, hours, weekdays, forecasts = [], [], [], [], 0
+        below, within, errors, hours, weekdays, forecasts = [], [], [], [], [], 0
         for issuance in issuances:
             if issuance.quantiles != levels:
                 continue
@@ -79,7 +79,8 @@ class Reliabilities:
                 continue
             forecasts += 1
             quantiles = forecast.quantiles[:, forecast.channels.index(channel), : truth.shape[1]]
-            below.append((truth[..., None] <= quantiles)[seen])
+            below.append((truth[..., None] < quantiles)[seen])
+            within.append((truth[..., None] <= quantiles)[seen])
             errors.append(np.abs(truth - quantiles[..., levels.index(0.5)])[seen])
             times = [time.astimezone(job.tz) for time in forecast.times(truth.shape[1])]
             hours.append(np.broadcast_to([time.hour for time in times], truth.shape)[seen])
@@ -91,7 +92,7 @@ class Reliabilities:
             forecasts,
             len(error),
             levels,
-            tuple(np.concatenate(below).mean(axis=0).tolist()),
+            _shares(np.concatenate(below), np.concatenate(within), levels),
             _means(error, np.concatenate(hours), 24),
             _means(error, np.concatenate(weekdays), 7),
         )
@@ -104,6 +105,15 @@ def _truth(forecast: IssuedForecast, channel: str, panel: Panel, job: DatasetJob
     rows = [panel.series.index(name) for name in forecast.series]
     part = slice(first, min(first + forecast.issuance.horizon, panel.steps))
     return np.where(panel.observed[rows, part, column], panel.targets[rows, part, column], np.nan)
+
+
+def _shares(below: np.ndarray, within: np.ndarray, levels: Sequence[float]) -> tuple[float, ...]:
+    """Return the share of values below each quantile.
+
+    Where many values are equal to it, such as zeros at a lower bound, any share between those below and those not above
+    is right: the one that is nearest to the level.
+    """
+    return tuple(np.clip(levels, below.mean(axis=0), within.mean(axis=0)).tolist())
 
 
 def _means(errors: Array, groups: np.ndarray, count: int) -> tuple[float | None, ...]:

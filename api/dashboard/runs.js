@@ -56,6 +56,7 @@ document.addEventListener("submit", async (event) => {
 
 // --- one run ------------------------------------------------------------------------------------------------------------
 
+const WORDS = { queued: "waits again", running: "has begun", succeeded: "has succeeded", failed: "has failed", cancelled: "was cancelled" };
 const one = document.getElementById("follow-run");
 if (one) {
   const log = document.getElementById("log");
@@ -88,7 +89,7 @@ if (one) {
       begin();
       if (!log.textContent) log.textContent = "It wrote nothing.";
     }
-    if (state !== null && details.state !== state) say(`The run is ${details.state}.`);
+    if (state !== null && details.state !== state && one.dataset.goesOn) say(`Run ${one.dataset.run} ${WORDS[details.state] || details.state}.`);
     state = details.state;
     refreshSoon();
   });
