@@ -13,6 +13,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from api.bodies import SlowBodyError, TooLargeError, UnsupportedError
+from api.exchange import PRESENT, ForbiddenError, UnauthenticatedError
+from api.inbound import RefusedBody
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -44,6 +46,21 @@ class ForeignOriginError(ForecastError):
     """A page of another site sent a browser to write here."""
 
 
+class TooManyError(ForecastError):
+    """One sender asks for more than its share."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("rate.exceeded", "too many requests came from this sender", f"wait {seconds} s")
+        self.seconds = seconds
+
+
+class BusyError(ForecastError):
+    """The service has more to do than it can."""
+
+    def __init__(self) -> None:
+        super().__init__("service.busy", "the service has too much to do", "come again in a second")
+
+
 class UnforeseenError(ForecastError):
     """Something failed that no code expected."""
 
@@ -57,7 +74,11 @@ STATUS: Mapping[type[ForecastError], HTTPStatus] = {
     ConflictError: HTTPStatus.CONFLICT,
     NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
     UnknownHostError: HTTPStatus.BAD_REQUEST,
+    UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
     ForeignOriginError: HTTPStatus.FORBIDDEN,
+    TooManyError: HTTPStatus.TOO_MANY_REQUESTS,
+    BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -102,9 +123,17 @@ def status_of(error: ForecastError) -> HTTPStatus:
 
 def answer(error: ForecastError) -> Response:
     """Return the problem document of a failure."""
-    # What is left of a body that is refused would be read to its end before the next request.
-    headers = {"Connection": "close"} if isinstance(error, _CUT_OFF) else None
-    return document(status_of(error), error.code, *told_outside(error), headers=headers)
+    return document(status_of(error), error.code, *told_outside(error), headers=_headers(error))
+
+
+def _headers(error: ForecastError) -> dict[str, str]:
+    if isinstance(error, _CUT_OFF):  # what is left of the body would be read to its end before the next request
+        return {"Connection": "close"}
+    if isinstance(error, UnauthenticatedError):
+        return {"WWW-Authenticate": 'Bearer realm="forecast"'}
+    if isinstance(error, TooManyError):
+        return {"Retry-After": str(error.seconds)}
+    return {"Retry-After": "1"} if isinstance(error, BusyError) else {}
 
 
 def told_outside(error: ForecastError) -> tuple[str, str]:
@@ -128,6 +157,9 @@ def document(
         "remedy": remedy,
         **more,
     }
+    exchange = PRESENT.get()
+    if exchange is not None:
+        content["request_id"] = exchange.request_id
     return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
 
 
@@ -181,6 +213,8 @@ def _mistake(item: Mapping[str, Any], known: Iterable[str]) -> dict[str, str]:
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error, RefusedBody):
+        return answer(error.error)
     status = HTTPStatus(error.status_code)
     code, told, remedy = {
         HTTPStatus.NOT_FOUND: ("route.unknown", "there is nothing at this address", "the routes are listed at /docs"),

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data, cli_models, cli_search
+from forecast import cli_data, cli_keys, cli_models, cli_search
 from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 cli_data.add_to(app)
 cli_models.add_to(app)
+cli_keys.add_to(app)
 cli_search.add_to(app)
 
 

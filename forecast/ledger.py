@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
+from forecast.count_ledger import CountLedger
 from forecast.job_ledger import JobLedger, LeaseLedger
+from forecast.key_ledger import KeyLedger
 from forecast.ledger_tables import CHAMPIONS, CLOCKS, ISSUANCES, NIGHTS, RECEIPTS, UtcTime
 from forecast.nights import Night
 from forecast.receipts import Receipt
@@ -60,7 +62,7 @@ class Issuance:
     sequence: int = 0
 
 
-class Ledger(RunLedger, JobLedger, LeaseLedger):
+class Ledger(RunLedger, JobLedger, LeaseLedger, KeyLedger, CountLedger):
     """Operational state in one SQL database; every method is one transaction."""
 
     # --- champions --------------------------------------------------------------------------------------------------
