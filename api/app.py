@@ -57,11 +57,13 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
         app.include_router(router)
     for router in (dashboard.router, dashboard.login_router):
         app.include_router(router)
-    app.state.rules = Rules(app.routes, _OF_THE_FRAMEWORK)
+    rules = app.state.rules = Rules(app, _OF_THE_FRAMEWORK)
+    described = app.openapi
+    app.openapi = lambda: rules.describe(described())  # type: ignore[method-assign]
     # The last one added is the outermost.
     app.add_middleware(
         Entrance,
-        rules=app.state.rules,
+        rules=rules,
         keyring=service.keyring,
         sessions=service.sessions,
         limits=service.limits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
@@ -63,7 +64,9 @@ class Entrance:
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
             receive = Inbound(receive, self._limits.max_body, self._limits.body_seconds)
-        if rule is None or rule.template in _AT_ONCE:
+        if rule is None and not self._keyring.is_open:  # what no rule is known of is not even looked for
+            await self._nothing(scope["path"])(scope, receive, send)
+        elif rule is None or rule.template in _AT_ONCE:
             await self._app(scope, receive, send)
         elif self._admission.try_enter(rule.template) or await self._admission.enter(rule.template):
             await self._work(rule.template, scope, receive, send)
@@ -123,6 +126,12 @@ class Entrance:
                 self._admission.leave(route)
             else:
                 self._admission.answering -= 1
+
+    def _nothing(self, path: str) -> Response:
+        methods = self._rules.methods(path)
+        if methods:
+            return problems.without_route(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(methods)})
+        return problems.without_route(HTTPStatus.NOT_FOUND, {})
 
     def _refused(self, error: ForecastError, rule: Rule | None, headers: dict[bytes, bytes]) -> Response:
         self._metrics.refused(error.code)

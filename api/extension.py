@@ -13,8 +13,9 @@ from api.history import Histories, hidden
 from api.issued import IssuedForecast
 from api.recent import Recent
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
+from forecast.first_load import load_guarded
 from forecast.installation import Installation
-from forecast.runtime import load
+from forecast.ledger import Issuance
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.predict import extend, fits
 
@@ -53,7 +54,7 @@ class Extensions:
         job = self._installation.jobs.datasets[issuance.dataset]
         try:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
-            model = load(self._installation.home.models / issuance.model_folder)
+            model = load_guarded(self._installation.home.models / issuance.model_folder, self._digest(issuance))
         except (NotFoundError, StorageError) as error:
             _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
             raise UnavailableError(
@@ -82,6 +83,11 @@ class Extensions:
         )
         self._recent.keep(issuance.forecast_id, prolonged, prolonged.weight)
         return prolonged
+
+    def _digest(self, issuance: Issuance) -> str | None:
+        """Return what the ledger knows of the model: whoever can write its folder cannot write there."""
+        champions = self._installation.ledger.champions(issuance.dataset, limit=1000)
+        return next((one.digest for one in champions if one.folder == issuance.model_folder and one.digest), None)
 
 
 def _not_reproducible() -> UnavailableError:

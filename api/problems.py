@@ -215,7 +215,11 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     if isinstance(error, RefusedBody):
         return answer(error.error)
-    status = HTTPStatus(error.status_code)
+    return without_route(HTTPStatus(error.status_code), error.headers or {})
+
+
+def without_route(status: HTTPStatus, given: Mapping[str, str]) -> Response:
+    """Answer what no route answers."""
     code, told, remedy = {
         HTTPStatus.NOT_FOUND: ("route.unknown", "there is nothing at this address", "the routes are listed at /docs"),
         HTTPStatus.METHOD_NOT_ALLOWED: (
@@ -224,7 +228,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
             "see the header Allow",
         ),
     }.get(status, (f"http.{int(status)}", status.phrase, "see /docs"))
-    headers = dict(error.headers or {})
+    headers = dict(given)
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"  # the guard answers HEAD wherever a route answers GET
     return document(status, code, told, remedy, headers)

@@ -11,56 +11,46 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Depends, Request, Security
-from fastapi.openapi.models import HTTPBearer
+from fastapi import Depends, FastAPI, Request
 from fastapi.routing import iter_route_contexts
-from fastapi.security.base import SecurityBase
-from starlette.routing import BaseRoute, Mount, compile_path
+from starlette.routing import Mount, compile_path
 
 from api.exchange import Access, ForbiddenError, UnauthenticatedError
 from forecast.keys import Scope
 
 _REMEMBERED = 4096
-_BEARER = "key"
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, as Authorization: Bearer KEY."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+}
 
 
-class Needs(SecurityBase):
-    """A mark on a route: the scope that it needs. FastAPI calls it too, so that no way leads around it."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a route or a router declares."""
 
-    def __init__(self, scope: Scope, *, own: bool = False) -> None:
-        self.scope = scope
-        self.own = own
-        self.model = HTTPBearer(description=f'A key with the scope "{scope}", also as the header X-API-Key.')
-        self.scheme_name = f"{_BEARER}: {scope}"
+    scope: Scope | None
+    own: bool = False
 
     async def __call__(self, request: Request) -> None:
-        """Refuse what the layer in front of the routes should have refused already."""
-        require(request.scope["exchange"].access, self.scope)
+        """Refuse again what the layer in front of the routes has refused, where FastAPI still knows of the mark."""
+        if self.scope is not None:
+            require(request.scope["exchange"].access, self.scope)
 
 
-class Public:
-    """A mark on a route that anybody may call; it must tell nothing that is worth a key."""
-
-    scope = None
-    own = True
-
-    async def __call__(self) -> None:
-        """Refuse nobody."""
-
-
-reads = Security(Needs(Scope.READ))
+reads = Depends(Mark(Scope.READ))
 """The route tells; a key that is limited to data sets is let in where ``{dataset}`` of the path is one of them."""
-writes = Security(Needs(Scope.WRITE))
+writes = Depends(Mark(Scope.WRITE))
 """The route changes what any user may change."""
-administers = Security(Needs(Scope.ADMIN))
+administers = Depends(Mark(Scope.ADMIN))
 """The route decides for all."""
-reads_own = Security(Needs(Scope.READ, own=True))
+reads_own = Depends(Mark(Scope.READ, own=True))
 """As ``reads``, for a path without ``{dataset}``: the route itself keeps to ``api.exchange.access()``."""
-writes_own = Security(Needs(Scope.WRITE, own=True))
+writes_own = Depends(Mark(Scope.WRITE, own=True))
 """As ``writes``, likewise."""
-public = Depends(Public())
-"""The route is for everybody."""
-_UNDECLARED = Needs(Scope.ADMIN)
+public = Depends(Mark(None, own=True))
+"""The route is for everybody; it must tell nothing that is worth a key."""
+_UNDECLARED = Mark(Scope.ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +86,9 @@ class Rule:
 class Rules:
     """The rules of an application's routes, found by method and path as the application finds the routes."""
 
-    def __init__(self, routes: Iterable[BaseRoute], framework: Mapping[str, Any]) -> None:
+    def __init__(self, app: FastAPI, framework: Mapping[str, Any]) -> None:
         """``framework`` declares for the paths that the framework adds by itself."""
-        self.all = tuple(_rules(routes, framework))
+        self.all = tuple(_rules(app, framework))
         self._known: dict[tuple[str, str], tuple[Rule, str | None] | None] = {}
 
     def find(self, method: str, path: str) -> tuple[Rule, str | None] | None:
@@ -112,6 +102,21 @@ class Rules:
         if found is not None:  # or unknown addresses would push out the known ones
             self._known[asked] = found
         return found
+
+    def methods(self, path: str) -> list[str]:
+        """Return the methods that an address takes."""
+        return sorted({method for rule in self.all if rule.pattern.match(path) for method in rule.methods})
+
+    def describe(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Tell in an OpenAPI document which scope each route needs."""
+        document.setdefault("components", {})["securitySchemes"] = _SCHEMES
+        for rule in self.all:
+            for method in rule.methods:
+                operation = document["paths"].get(rule.template, {}).get(method.lower())
+                if operation is not None and rule.scope is not None:
+                    operation["security"] = [{name: []} for name in _SCHEMES]
+                    operation["x-scope"] = str(rule.scope)
+        return document
 
     def _search(self, method: str, path: str) -> tuple[Rule, str | None] | None:
         for rule in self.all:
@@ -131,13 +136,16 @@ def require(access: Access, scope: Scope) -> None:
         raise ForbiddenError("key.scope", f"this needs a key with the scope {scope}", "ask for one")
 
 
-def _rules(routes: Iterable[BaseRoute], framework: Mapping[str, Any]) -> Iterable[Rule]:
-    for context in iter_route_contexts(list(routes)):
+def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[Rule]:
+    for context in iter_route_contexts(list(app.routes)):
         is_mount = isinstance(context.route, Mount)
         template = str(context.path if is_mount else context.path_format)
         marks = [depends.dependency for depends in getattr(context, "dependencies", None) or ()]
         marks += [declared.dependency for path, declared in framework.items() if path == template]
-        declared = [mark for mark in marks if isinstance(mark, Needs | Public)]
+        declared = [mark for mark in marks if isinstance(mark, Mark)]
+        dependant = getattr(context, "dependant", None)
+        if dependant is not None:  # what was read here is not solved again with every request
+            dependant.dependencies[:] = [one for one in dependant.dependencies if not isinstance(one.call, Mark)]
         strictest = max(declared, key=_rank, default=_UNDECLARED)
         pattern = compile_path(f"{template}/{{path:path}}" if is_mount else str(context.path))[0]
         yield Rule(
@@ -151,5 +159,5 @@ def _rules(routes: Iterable[BaseRoute], framework: Mapping[str, Any]) -> Iterabl
         )
 
 
-def _rank(mark: Needs | Public) -> tuple[int, bool]:
+def _rank(mark: Mark) -> tuple[int, bool]:
     return (-1 if mark.scope is None else mark.scope.rank, not mark.own)
