@@ -71,7 +71,7 @@ class Entrance:
         elif self._admission.try_enter(rule.template) or await self._admission.enter(rule.template):
             await self._work(rule.template, scope, receive, send)
         else:
-            await self._refused(problems.BusyError(), rule, headers)(scope, receive, send)
+            await self._refused(problems.BUSY, rule, headers)(scope, receive, send)
 
     def _check(
         self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange, rule: Rule | None, dataset: str | None
@@ -80,7 +80,7 @@ class Entrance:
         exchange.access = access
         wait = self._rates.wait(access.key_id or _address(scope))
         if wait:
-            raise problems.TooManyError(wait)
+            raise problems.too_many(wait)
         if rule is not None:
             rule.check(access, dataset)
         length = headers.get(b"content-length")

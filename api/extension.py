@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 
 from api.history import Histories, hidden
 from api.issued import IssuedForecast
+from api.problems import BUSY
 from api.recent import Recent
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.first_load import load_guarded
@@ -19,6 +20,8 @@ from forecast.ledger import Issuance
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.predict import extend, fits
 
+MOST_WAITING = 64
+"""Requests that wait for their turn at long work; fewer than may be at work on one route, so that the others go on."""
 _CAPACITY = 64 * 2**20
 _log = logging.getLogger("api")
 
@@ -40,6 +43,8 @@ class Extensions:
         known = self._known(issued, horizon)
         if known is not None:
             return known
+        if self._turn.statistics().tasks_waiting >= MOST_WAITING:
+            raise BUSY.with_traceback(None)  # or it would grow with every raise
         return await run_sync(self._prolong, issued, horizon, limiter=self._turn)
 
     def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:

@@ -23,9 +23,9 @@ class Limits:
     write_seconds: int = 60
     """Time after which a client that takes nothing of its answer is given up."""
     max_connections: int = 2000
-    max_requests: int = 64
+    max_requests: int = 256
     """Requests at work at once; others wait."""
-    max_requests_per_route: int = 32
+    max_requests_per_route: int = 128
     max_waiting: int = 128
     """Requests that wait for their turn; more are refused at once."""
     wait_milliseconds: int = 250

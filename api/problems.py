@@ -49,16 +49,15 @@ class ForeignOriginError(ForecastError):
 class TooManyError(ForecastError):
     """One sender asks for more than its share."""
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__("rate.exceeded", "too many requests came from this sender", f"wait {seconds} s")
-        self.seconds = seconds
+    seconds = 1
+    """After which it may ask again."""
 
 
 class BusyError(ForecastError):
     """The service has more to do than it can."""
 
-    def __init__(self) -> None:
-        super().__init__("service.busy", "the service has too much to do", "come again in a second")
+
+BUSY = BusyError("service.busy", "the service has too much to do", "come again in a second")
 
 
 class UnforeseenError(ForecastError):
@@ -114,6 +113,13 @@ def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     if told.startswith("did you mean") or len(names) <= _MOST_NAMES:
         return told
     return otherwise or f"there are {len(names)}; they are listed at /v1/datasets"
+
+
+def too_many(seconds: int) -> TooManyError:
+    """Return the refusal of a sender that must wait so long."""
+    error = TooManyError("rate.exceeded", "too many requests came from this sender", f"wait {seconds} s")
+    error.seconds = seconds
+    return error
 
 
 def status_of(error: ForecastError) -> HTTPStatus:

@@ -59,7 +59,7 @@ def server(
 
     async def busy(scope: Scope, receive: Receive, send: Send) -> None:
         service.metrics.refused("service.busy")
-        await problems.answer(problems.BusyError())(scope, receive, send)
+        await problems.answer(problems.BUSY)(scope, receive, send)
 
     return uvicorn.Server(
         uvicorn.Config(

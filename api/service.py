@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 
 from api.admission import Admission
 from api.encoding import json_rest
-from api.extension import Extensions
+from api.extension import MOST_WAITING, Extensions
 from api.follower import Follower
 from api.history import Histories
 from api.issued import IssuedForecast, read_issued
@@ -23,6 +23,7 @@ from api.limits import Exposure, Limits
 from api.metrics import Metrics
 from api.negotiation import JSON
 from api.operations import Operations
+from api.problems import BUSY
 from api.recent import Recent
 from api.schemas import ForecastQuery
 from api.selection import select
@@ -67,6 +68,12 @@ class Service:
     def faults_of_tables(self, dataset: str) -> tuple[str, ...]:
         """Return codes of what was found damaged when the service started; none before that is known."""
         return self._damages.get(dataset, ())
+
+    def long_turn(self) -> anyio.CapacityLimiter:
+        """Return whose turn a long answer waits for; raises ``service.busy`` if too many wait already."""
+        if self.long_answers.statistics().tasks_waiting >= MOST_WAITING:
+            raise BUSY.with_traceback(None)  # or it would grow with every raise
+        return self.long_answers
 
     def reasons(self) -> list[str]:
         """Return codes of what is wrong with the installation as a whole."""

@@ -89,7 +89,7 @@ async def page(request: Request, query: Annotated[PageQuery, Query()], service: 
         channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
         horizon = query.horizon or issued.issuance.horizon
         reached = await service.extensions.reach(issued, horizon)
-        limiter = service.long_answers if horizon > issued.issuance.horizon else None
+        limiter = service.long_turn() if horizon > issued.issuance.horizon else None
         return await run_sync(
             _full, request, dataset, service, query, reached, series, channel, horizon, limiter=limiter
         )

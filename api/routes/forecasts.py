@@ -64,7 +64,7 @@ async def read_forecast(
     if body is None:
         reached = await service.extensions.reach(issued, part.horizon)
         is_long = part.points > _LONG_POINTS or part.horizon > issued.issuance.horizon
-        limiter = service.long_answers if is_long else None
+        limiter = service.long_turn() if is_long else None
         body = await run_sync(_encoded, reached, part, media, dataset.job, limiter=limiter)
         if len(body) <= _KEPT_BYTES:  # or a few long answers would push out everybody's short ones
             service.answers.keep(key, body, len(body))
