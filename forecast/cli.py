@@ -22,6 +22,7 @@ from forecast.errors import ConfigError, ConflictError, ForecastError, StorageEr
 from forecast.installation import Installation
 from forecast.options import (
     AT_END,
+    AllowedHostOption,
     DatasetArgument,
     HomeOption,
     HostOption,
@@ -91,12 +92,13 @@ def forecast_(
 def serve(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
+    allowed_host: AllowedHostOption = None,
     home: HomeOption = None,
 ) -> None:
     """Serve forecasts over REST, with a page at / and the interface's documentation at /docs."""
     from api.server import serve as run_service
 
-    run_service(opened(home), host, port)
+    run_service(opened(home), host, port, allowed_host or ())
 
 
 @app.command()
@@ -256,10 +258,11 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
         raise ConfigError(
             "port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port"
         )
-    from api.server import listen
+    from api.server import exposure_of, listen
     from forecast.scheduling import only_one
 
     # What would stop a member is refused here, in words, and not in a log.
+    exposure_of(host, [os.environ.get("FORECAST_ALLOWED_HOSTS", "")], installation.ledger)
     listen(host, port).close()
     require_free_port(ui_port, "--ui-port")
     with only_one(installation.home.locks / "scheduler.lock"):
@@ -298,6 +301,7 @@ def _mlflow_address(home: Home, port: int) -> str:
 
 
 def _address(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - every address has this one among it
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
