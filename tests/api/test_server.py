@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 import pytest
 
 from api.limits import Exposure
@@ -112,6 +113,8 @@ def test_a_server_answers_until_it_is_asked_to_stop(
                 return False
 
         wait_until(ready)
+        spent = psutil.Process(process.pid).cpu_times()
+        assert spent.user + spent.system < 5, "seconds of CPU from the start to readiness"
         process.send_signal(stop)
         log = process.communicate(timeout=20)[1]
     assert process.returncode == 0, log
