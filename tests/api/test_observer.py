@@ -36,6 +36,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[st
     """What the service logs while a test runs, as machines read it."""
     stream, root = io.StringIO(), logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(journal, "_lines", None)
     level = root.level
     journal.configure(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
