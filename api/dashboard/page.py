@@ -14,17 +14,18 @@ import plotly
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, Response
 from fastapi.routing import APIRoute
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dashboard.chart import Chart, ago, draw, span, told
-from api.dependencies import Dataset, ServiceDep, find_dataset
+from api.dashboard.rendering import FOLDER, rendered
+from api.dependencies import Dataset, ServiceDep, find_dataset, seen_datasets
 from api.issued import IssuedForecast
 from api.problems import mistakes_of, status_of, told_outside
 from api.routes.forecasts import age_of
+from api.rules import public, reads_own
 from api.selection import instant, places
 from api.service import Service
 from forecast.errors import ForecastError, NotFoundError, UnavailableError
@@ -48,15 +49,11 @@ class _ForBrowsers(APIRoute):
 
 
 router = APIRouter(include_in_schema=False, route_class=_ForBrowsers)
-_FOLDER = Path(__file__).parent
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_NAME = f"plotly-{plotly.__version__}.min.js"
-_FILES = {name: _FOLDER / name for name in ("page.js", "style.css", "icon.svg")}
+_FILES = {name: FOLDER / name for name in ("page.js", "style.css", "icon.svg")}
 _TABLE_STEPS = 48
 _PAST_SHOWN = 20
-_pages = Environment(
-    loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
 
 
 class PageQuery(BaseModel):
@@ -80,11 +77,11 @@ class Option:
     chosen: bool
 
 
-@router.get("/")
+@router.get("/", dependencies=[reads_own])
 async def page(request: Request, query: Annotated[PageQuery, Query()], service: ServiceDep) -> Response:
     """Render the page, or the page that says what is missing."""
     try:
-        dataset = find_dataset(query.dataset or next(iter(service.installation.jobs.datasets)), service)
+        dataset = find_dataset(query.dataset or _first(service), service)
         if service.latest.find(dataset.name) is None:
             return await run_sync(_empty, dataset, service)
         issued = await service.known_at(dataset.name, instant(query.as_of or None))
@@ -92,7 +89,7 @@ async def page(request: Request, query: Annotated[PageQuery, Query()], service: 
         channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
         horizon = query.horizon or issued.issuance.horizon
         reached = await service.extensions.reach(issued, horizon)
-        limiter = service.long_answers if horizon > issued.issuance.horizon else None
+        limiter = service.long_turn() if horizon > issued.issuance.horizon else None
         return await run_sync(
             _full, request, dataset, service, query, reached, series, channel, horizon, limiter=limiter
         )
@@ -100,7 +97,7 @@ async def page(request: Request, query: Annotated[PageQuery, Query()], service: 
         return _problem(status_of(error), error.code, *told_outside(error))
 
 
-@router.get("/static/{name}")
+@router.get("/static/{name}", dependencies=[public])
 async def static(name: str) -> Response:
     """Serve the page's script and style, and plotly's script out of its Python package."""
     if name == _PLOTLY_NAME:  # the version is in the name, so that it never changes under it
@@ -126,7 +123,7 @@ def _full(
     latest = service.latest.of(name).issuance
     is_latest = latest.forecast_id == issuance.forecast_id
     address = _address(request, dataset, forecast, series, channel, horizon, query, is_latest=is_latest)
-    return _rendered(
+    return rendered(
         "page.html",
         title=f"{forecast.channels[channel]} at {forecast.series[series]}",
         dataset=dataset,
@@ -160,7 +157,7 @@ def _empty(dataset: Dataset, service: Service) -> Response:
     fault = service.latest.fault(name)
     has_rows = service.histories.has_rows(name)
     has_champion = service.installation.ledger.champion(name) is not None
-    return _rendered(
+    return rendered(
         "empty.html",
         title="No forecast yet",
         dataset=dataset,
@@ -176,12 +173,7 @@ def _empty(dataset: Dataset, service: Service) -> Response:
 
 
 def _problem(status: int, code: str, told: str, remedy: str) -> Response:
-    return _rendered("problem.html", status, title="This cannot be shown", code=code, told=told, remedy=remedy)
-
-
-def _rendered(template: str, status: int = 200, **context: object) -> Response:
-    text = _pages.get_template(template).render(context)
-    return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+    return rendered("problem.html", status, title="This cannot be shown", code=code, told=told, remedy=remedy)
 
 
 def _embedded(chart: Chart) -> Markup:
@@ -200,9 +192,13 @@ def _address(
     return f"{request.base_url}v1/datasets/{quote(dataset.name)}/forecast?{urlencode(wanted)}"
 
 
+def _first(service: Service) -> str:
+    seen = seen_datasets(service) or [Dataset(name, job) for name, job in service.installation.jobs.datasets.items()]
+    return seen[0].name
+
+
 def _datasets(dataset: Dataset, service: Service) -> list[Option]:
-    jobs = service.installation.jobs.datasets
-    return [Option(name, job.title or name, name == dataset.name) for name, job in jobs.items()]
+    return [Option(one.name, one.job.title or one.name, one.name == dataset.name) for one in seen_datasets(service)]
 
 
 def _horizons(dataset: Dataset, forecast: IssuedForecast, chosen: int) -> list[Option]:
