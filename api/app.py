@@ -10,24 +10,31 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import dashboard, documents, problems
+from api.entrance import Entrance
+from api.gauges import gauges
+from api.limits import Exposure, Limits
+from api.observer import Observer
 from api.routes import accuracy, datasets, events, forecasts, health, jobs, observations, runs
+from api.rules import Rules, public, reads_own
 from api.security import Guard
 from api.service import Service
 from forecast.installation import Installation
 
 _DESCRIPTION = """Forecasts that were issued, with where they come from. Errors are RFC 9457 problem documents with a
 stable `code` and a `remedy`; times are RFC 3339 with offset; answers under `/v1/datasets` have an `ETag`."""
-_FOREIGN_HOST = problems.UnknownHostError(
-    "host.unknown", "this service does not answer to that host name", "use localhost"
-)
-_FOREIGN_ORIGIN = problems.ForeignOriginError(
-    "origin.foreign", "a page of another site may not write here", "send the request from a program"
-)
+_OF_THE_FRAMEWORK = {
+    "/openapi.json": reads_own,
+    "/docs": reads_own,
+    "/docs/oauth2-redirect": reads_own,
+    "/redoc": reads_own,
+    "/static-offline-docs": public,
+}
+"""What the routes need that the framework adds."""
 
 
-def create_app(installation: Installation) -> FastAPI:
+def create_app(installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None) -> FastAPI:
     """Return the service of one installation; it follows the ledger while it runs."""
-    service = Service(installation)
+    service = Service(installation, limits, exposure)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -43,14 +50,10 @@ def create_app(installation: Installation) -> FastAPI:
         favicon_url="/static/icon.svg",
     )
     app.state.service = service
+    app.state.limits = service.limits
+    service.metrics.add(lambda: gauges(service))
     problems.install(app)
     documents.install(app)
-    app.add_middleware(
-        Guard,
-        host_refusal=problems.answer(_FOREIGN_HOST),
-        origin_refusal=problems.answer(_FOREIGN_ORIGIN),
-        failure=problems.answer(problems.UNFORESEEN),
-    )
     for router in (
         datasets.router,
         observations.router,
@@ -62,7 +65,23 @@ def create_app(installation: Installation) -> FastAPI:
         runs.writing,
         events.router,
         health.router,
-        dashboard.router,
     ):
         app.include_router(router)
+    for router in (dashboard.router, dashboard.login_router):
+        app.include_router(router)
+    rules = app.state.rules = Rules(app, _OF_THE_FRAMEWORK)
+    described = app.openapi
+    app.openapi = lambda: rules.describe(described())  # type: ignore[method-assign]
+    # The last one added is the outermost.
+    app.add_middleware(
+        Entrance,
+        rules=rules,
+        keyring=service.keyring,
+        sessions=service.sessions,
+        limits=service.limits,
+        admission=service.admission,
+        metrics=service.metrics,
+    )
+    app.add_middleware(Guard, hosts=service.exposure.hosts)
+    app.add_middleware(Observer, metrics=service.metrics, tracer=service.tracer)
     return app

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.exchange import access
 from api.problems import suggest
 from api.service import Service
 from forecast.errors import NotFoundError
@@ -30,11 +31,21 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 
 def find_dataset(name: str, service: Service) -> Dataset:
-    """Return a data set of the job file, or raise ``dataset.unknown`` with the nearest name."""
+    """Return a data set of the job file, or raise ``dataset.unknown`` with the nearest name.
+
+    Raises ``key.other_dataset`` for one that the key of the request is not for.
+    """
+    access().require(name)
     datasets = service.installation.jobs.datasets
     if name not in datasets:
         raise NotFoundError("dataset.unknown", "there is no data set of that name", suggest(name, datasets))
     return Dataset(name, datasets[name])
+
+
+def seen_datasets(service: Service) -> list[Dataset]:
+    """Return the data sets that the key of the request is for, in the order of the job file."""
+    seen = access()
+    return [Dataset(name, job) for name, job in service.installation.jobs.datasets.items() if seen.sees(name)]
 
 
 async def _dataset(

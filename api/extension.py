@@ -11,14 +11,18 @@ from anyio.to_thread import run_sync
 
 from api.history import Histories, hidden
 from api.issued import IssuedForecast
+from api.problems import BUSY
 from api.recent import Recent
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
+from forecast.first_load import load_guarded
 from forecast.installation import Installation
-from forecast.runtime import load
+from forecast.ledger import Issuance
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.correct import moved
 from pipelines.predict import extend, fits
 
+MOST_WAITING = 64
+"""Requests that wait for their turn at long work; fewer than may be at work on one route, so that the others go on."""
 _CAPACITY = 64 * 2**20
 _log = logging.getLogger("api")
 
@@ -40,6 +44,8 @@ class Extensions:
         known = self._known(issued, horizon)
         if known is not None:
             return known
+        if self._turn.statistics().tasks_waiting >= MOST_WAITING:
+            raise BUSY.with_traceback(None)  # or it would grow with every raise
         return await run_sync(self._prolong, issued, horizon, limiter=self._turn)
 
     def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
@@ -54,7 +60,7 @@ class Extensions:
         job = self._installation.jobs.datasets[issuance.dataset]
         try:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
-            model = load(self._installation.home.models / issuance.model_folder)
+            model = load_guarded(self._installation.home.models / issuance.model_folder, self._digest(issuance))
         except (NotFoundError, StorageError) as error:
             _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
             raise UnavailableError(
@@ -84,6 +90,11 @@ class Extensions:
         )
         self._recent.keep(issuance.forecast_id, prolonged, prolonged.weight)
         return prolonged
+
+    def _digest(self, issuance: Issuance) -> str | None:
+        """Return what the ledger knows of the model: whoever can write its folder cannot write there."""
+        champions = self._installation.ledger.champions(issuance.dataset, limit=1000)
+        return next((one.digest for one in champions if one.folder == issuance.model_folder and one.digest), None)
 
 
 def _not_reproducible() -> UnavailableError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import datetime
 
 from api.problems import UNFORESEEN
 from forecast.errors import ConfigError, DataError, ForecastError, StorageError
@@ -40,6 +41,11 @@ class Histories:
     def has_rows(self, dataset: str) -> bool:
         """Whether anything was ever ingested."""
         return self._table(dataset).exists
+
+    def newest_row(self, dataset: str) -> datetime | None:
+        """Return the time of the newest row that was read; answers from memory."""
+        found = self._newest.get(dataset)
+        return found[1].end - self._installation.jobs.datasets[dataset].step if found else None
 
     def at(self, dataset: str, version: int) -> Panel:
         """Return the history as a data version has it."""

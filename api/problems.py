@@ -13,6 +13,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from api.bodies import SlowBodyError, TooLargeError, UnsupportedError
+from api.exchange import PRESENT, ForbiddenError, UnauthenticatedError
+from api.inbound import RefusedBody
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -44,6 +46,20 @@ class ForeignOriginError(ForecastError):
     """A page of another site sent a browser to write here."""
 
 
+class TooManyError(ForecastError):
+    """One sender asks for more than its share."""
+
+    seconds = 1
+    """After which it may ask again."""
+
+
+class BusyError(ForecastError):
+    """The service has more to do than it can."""
+
+
+BUSY = BusyError("service.busy", "the service has too much to do", "come again in a second")
+
+
 class UnforeseenError(ForecastError):
     """Something failed that no code expected."""
 
@@ -57,7 +73,11 @@ STATUS: Mapping[type[ForecastError], HTTPStatus] = {
     ConflictError: HTTPStatus.CONFLICT,
     NotAcceptableError: HTTPStatus.NOT_ACCEPTABLE,
     UnknownHostError: HTTPStatus.BAD_REQUEST,
+    UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
     ForeignOriginError: HTTPStatus.FORBIDDEN,
+    TooManyError: HTTPStatus.TOO_MANY_REQUESTS,
+    BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
     TooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -95,6 +115,13 @@ def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     return otherwise or f"there are {len(names)}; they are listed at /v1/datasets"
 
 
+def too_many(seconds: int) -> TooManyError:
+    """Return the refusal of a sender that must wait so long."""
+    error = TooManyError("rate.exceeded", "too many requests came from this sender", f"wait {seconds} s")
+    error.seconds = seconds
+    return error
+
+
 def status_of(error: ForecastError) -> HTTPStatus:
     """Return the status of a failure: that of its class, or of the nearest class it derives from."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
@@ -102,9 +129,17 @@ def status_of(error: ForecastError) -> HTTPStatus:
 
 def answer(error: ForecastError) -> Response:
     """Return the problem document of a failure."""
-    # What is left of a body that is refused would be read to its end before the next request.
-    headers = {"Connection": "close"} if isinstance(error, _CUT_OFF) else None
-    return document(status_of(error), error.code, *told_outside(error), headers=headers)
+    return document(status_of(error), error.code, *told_outside(error), headers=_headers(error))
+
+
+def _headers(error: ForecastError) -> dict[str, str]:
+    if isinstance(error, _CUT_OFF):  # what is left of the body would be read to its end before the next request
+        return {"Connection": "close"}
+    if isinstance(error, UnauthenticatedError):
+        return {"WWW-Authenticate": 'Bearer realm="forecast"'}
+    if isinstance(error, TooManyError):
+        return {"Retry-After": str(error.seconds)}
+    return {"Retry-After": "1"} if isinstance(error, BusyError) else {}
 
 
 def told_outside(error: ForecastError) -> tuple[str, str]:
@@ -128,6 +163,9 @@ def document(
         "remedy": remedy,
         **more,
     }
+    exchange = PRESENT.get()
+    if exchange is not None:
+        content["request_id"] = exchange.request_id
     return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
 
 
@@ -181,7 +219,13 @@ def _mistake(item: Mapping[str, Any], known: Iterable[str]) -> dict[str, str]:
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    status = HTTPStatus(error.status_code)
+    if isinstance(error, RefusedBody):
+        return answer(error.error)
+    return without_route(HTTPStatus(error.status_code), error.headers or {})
+
+
+def without_route(status: HTTPStatus, given: Mapping[str, str]) -> Response:
+    """Answer what no route answers."""
     code, told, remedy = {
         HTTPStatus.NOT_FOUND: ("route.unknown", "there is nothing at this address", "the routes are listed at /docs"),
         HTTPStatus.METHOD_NOT_ALLOWED: (
@@ -190,7 +234,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
             "see the header Allow",
         ),
     }.get(status, (f"http.{int(status)}", status.phrase, "see /docs"))
-    headers = dict(error.headers or {})
+    headers = dict(given)
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"  # the guard answers HEAD wherever a route answers GET
     return document(status, code, told, remedy, headers)

@@ -215,7 +215,8 @@ class Readiness(BaseModel):
     """``ready``; ``degraded``: all is served but something is stale or cannot be reached; or ``not ready``."""
 
     status: str
-    datasets: list[DatasetReadiness]
+    reasons: list[str] = Field(default=[], description="What of the whole installation is not as it should be: codes.")
+    datasets: list[DatasetReadiness] = Field(description="Empty for whoever needs a key and sent none.")
 
 
 class Problem(BaseModel):

@@ -3,50 +3,78 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
+from api import journal, problems
 from api.app import create_app
 from api.feed import Feed
+from api.limits import Exposure, Limits
+from api.protocol import protocol_of
+from api.service import Service
+from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError
 from forecast.installation import Installation
+from forecast.ledger import Ledger
 
-_ADDRESSES = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "::1": "::1"}
 _STOP_SECONDS = 5
+_OPEN_FILES = 4096
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 _log = logging.getLogger("api")
 
 
-def serve(installation: Installation, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(
+    installation: Installation, host: str = "127.0.0.1", port: int = 8000, allowed_hosts: Sequence[str] = ()
+) -> None:
     """Serve until SIGINT or SIGTERM, then let running requests end.
 
-    Raises ``serve.not_loopback`` for an address that others could reach, ``port.taken`` if somebody listens there.
+    Raises what :func:`exposure_of` raises, and ``port.taken`` if somebody listens there.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    journal.configure()
+    _open_more_files()
+    exposure = exposure_of(host, allowed_hosts, installation.ledger)
     with listen(host, port) as listener, _quiet_signals():
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         _log.info("serving %s at %s", installation.home.path, address)
-        server(installation).run(sockets=[listener])
+        server(installation, exposure=exposure).run(sockets=[listener])
         _log.info("stopped")
 
 
-def server(installation: Installation) -> uvicorn.Server:
+def server(
+    installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None
+) -> uvicorn.Server:
     """Return a server that is not running yet; it is given its socket when it is run."""
-    app = create_app(installation)
+    app = create_app(installation, limits, exposure)
+    service: Service = app.state.service
+    proxies = os.environ.get("FORECAST_TRUSTED_PROXIES", "")
+
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        service.metrics.refused("service.busy")
+        await problems.answer(problems.BUSY)(scope, receive, send)
+
     config = uvicorn.Config(
         app,
+        http=protocol_of(service.limits, service.admission, busy),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
+        # Who stands in front is believed about scheme and sender; everybody else would choose a sender to be.
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies or None,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    return _Server(config, app.state.service.feed)
+    return _Server(config, service.feed)
 
 
 class _Server(uvicorn.Server):
@@ -62,9 +90,40 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def exposure_of(host: str, allowed_hosts: Sequence[str], ledger: Ledger) -> Exposure:
+    """Return who can reach an address, and by which names.
+
+    Beyond this machine only with keys and by exact names: raises ``serve.no_keys``, ``serve.no_hosts``,
+    ``serve.not_an_address`` and ``serve.malformed_host``.
+    """
+    names = [name for given in allowed_hosts for name in given.lower().split(",") if name]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                "serve.malformed_host", "an allowed host is not an exact name", "write it like forecast.example.org"
+            )
+    address = _address(host)
+    if address.is_loopback:
+        return Exposure(beyond_loopback=False, hosts=frozenset({*names, _in_header(address)}))
+    now = SystemClock().now()
+    if not any(key.is_valid(now) for key in ledger.api_keys()):
+        raise ConfigError(
+            "serve.no_keys",
+            f'"{host}" can be reached from other machines, and there is no key to tell users apart',
+            'make one with "forecast keys create NAME --scope admin", or serve on 127.0.0.1',
+        )
+    if address.is_unspecified and not names:
+        raise ConfigError(
+            "serve.no_hosts",
+            f'"{host}" stands for every address, and no name is known by which the service is asked',
+            "name it with --allowed-host or FORECAST_ALLOWED_HOSTS",
+        )
+    return Exposure(beyond_loopback=True, hosts=frozenset(names or {_in_header(address)}))
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Take a port of this machine; 0 takes any free one. It is held from here on."""
-    address = _loopback(host)
+    address = str(_address(host))
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -89,14 +148,29 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _loopback(host: str) -> str:
-    if host not in _ADDRESSES:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
         raise ConfigError(
-            "serve.not_loopback",
-            f'"{host}" is not this machine alone, and the service has no keys to tell users apart yet',
-            "serve on 127.0.0.1, and put a proxy that authenticates in front",
-        )
-    return _ADDRESSES[host]
+            "serve.not_an_address", f'"{host}" is not an address of this machine', "serve on 127.0.0.1 or 0.0.0.0"
+        ) from None
+
+
+def _in_header(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _open_more_files() -> None:
+    """Let as many connections be open as may be: the usual 1024 are fewer than a flood of idle ones."""
+    if os.name == "nt":
+        return
+    import resource  # not there on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

@@ -11,16 +11,25 @@ from datetime import datetime
 import anyio
 from anyio.to_thread import run_sync
 
+from api.admission import Admission
 from api.encoding import json_rest
-from api.extension import Extensions
+from api.extension import MOST_WAITING, Extensions
 from api.feed import Feed
+from api.follower import Follower
 from api.history import Histories
 from api.issued import IssuedForecast, read_issued
+from api.keyring import Keyring
 from api.latest import LatestForecasts
+from api.limits import Exposure, Limits
+from api.metrics import Metrics
 from api.negotiation import JSON
+from api.operations import Operations
+from api.problems import BUSY
 from api.recent import Recent
 from api.schemas import ForecastQuery
 from api.selection import select
+from api.session import Sessions
+from api.tracing import Tracer
 from forecast.errors import ForecastError, NotFoundError
 from forecast.installation import Installation
 from pipelines.maintain import check_tables
@@ -33,8 +42,21 @@ _ANSWER_BYTES = 64 * 2**20
 class Service:
     """One serving process's state; everything in it can be lost and is read again."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(
+        self, installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None
+    ) -> None:
         self.installation = installation
+        self.limits = limits or Limits.from_environment()
+        self.exposure = exposure or Exposure()
+        self.keyring = Keyring(installation.ledger, beyond_loopback=self.exposure.beyond_loopback)
+        self.sessions = Sessions.of(self.keyring, self.limits.session_hours)
+        self.admission = Admission(self.limits)
+        self.operations = Operations(installation)
+        self.metrics = Metrics()
+        self.metrics.add(self.operations.gauges)
+        self.tracer = Tracer.if_configured()
+        # Not with the forecasts: reading a large one must not delay that a revoked key is refused.
+        self._follower = Follower(((self.keyring.refresh, 1), (self.operations.refresh, 5)))
         self.histories = Histories(installation)
         self.latest = LatestForecasts(installation, self._encode_whole, self.histories.look)
         self.extensions = Extensions(installation, self.histories)
@@ -49,9 +71,21 @@ class Service:
         """Return codes of what was found damaged when the service started; none before that is known."""
         return self._damages.get(dataset, ())
 
+    def long_turn(self) -> anyio.CapacityLimiter:
+        """Return whose turn a long answer waits for; raises ``service.busy`` if too many wait already."""
+        if self.long_answers.statistics().tasks_waiting >= MOST_WAITING:
+            raise BUSY.with_traceback(None)  # or it would grow with every raise
+        return self.long_answers
+
+    def reasons(self) -> list[str]:
+        """Return codes of what is wrong with the installation as a whole."""
+        own = {"keys.missing": self.keyring.lacks_keys, "keys.not_followed": self.keyring.is_late}
+        return [*(code for code, holds in own.items() if holds), *self.operations.reasons()]
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the ledger while the body runs."""
+        await run_sync(self._follower.start)
         await run_sync(self.latest.start)
         # Beside serving: a large lake takes a while, and what is read is verified anyway.
         threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
@@ -62,6 +96,9 @@ class Service:
                 beside.cancel_scope.cancel()
         finally:
             await run_sync(self.latest.stop)
+            await run_sync(self._follower.stop)
+            if self.tracer is not None:
+                await run_sync(self.tracer.close)
 
     async def known_at(self, dataset: str, as_of: datetime | None) -> IssuedForecast:
         """Return the latest forecast, or the one that was the latest at ``as_of``."""

@@ -16,12 +16,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data, cli_forecasts, cli_jobs, cli_live, cli_models, cli_search
+from forecast import cli_data, cli_forecasts, cli_jobs, cli_keys, cli_live, cli_models, cli_search
 from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.options import (
     AT_END,
+    AllowedHostOption,
     DatasetArgument,
     HomeOption,
     HostOption,
@@ -50,6 +51,7 @@ app.add_typer(worker_app, name="worker", hidden=True)
 cli_data.add_to(app)
 cli_forecasts.add_to(app)
 cli_models.add_to(app)
+cli_keys.add_to(app)
 cli_search.add_to(app)
 cli_jobs.add_to(app)
 cli_live.add_to(app)
@@ -97,12 +99,13 @@ def forecast_(
 def serve(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
+    allowed_host: AllowedHostOption = None,
     home: HomeOption = None,
 ) -> None:
     """Serve forecasts over REST, with a page at / and the interface's documentation at /docs."""
     from api.server import serve as run_service
 
-    run_service(opened(home), host, port)
+    run_service(opened(home), host, port, allowed_host or ())
 
 
 @app.command()
@@ -281,9 +284,10 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
         raise ConfigError(
             "port.twice", f"service and MLflow UI cannot both have port {port}", "choose another with --ui-port"
         )
-    from api.server import listen
+    from api.server import exposure_of, listen
 
     # What would stop a member is refused here, in words, and not in a log.
+    exposure_of(host, [os.environ.get("FORECAST_ALLOWED_HOSTS", "")], installation.ledger)
     listen(host, port).close()
     require_free_port(ui_port, "--ui-port")
     ours = [sys.executable, "-m", "forecast"]
@@ -321,6 +325,7 @@ def _mlflow_address(home: Home, port: int) -> str:
 
 
 def _address(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - every address has this one among it
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

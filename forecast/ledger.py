@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
+from forecast.count_ledger import CountLedger
 from forecast.job_ledger import JobLedger, LeaseLedger
+from forecast.key_ledger import KeyLedger
 from forecast.ledger_tables import CHAMPIONS, CLOCKS, ISSUANCES, NIGHTS, RECEIPTS, UtcTime
 from forecast.live_ledger import LiveLedger, keep_revision
 from forecast.nights import Night
@@ -69,7 +71,7 @@ class Issuance:
     sequence: int = 0
 
 
-class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger):
+class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger, CountLedger):
     """Operational state in one SQL database; every method is one transaction."""
 
     # --- champions --------------------------------------------------------------------------------------------------

@@ -313,6 +313,21 @@ ONE_OPEN = sa.Index(
 )
 """Of one subject at most one alert of a kind is open."""
 
+KEYS = sa.Table(
+    "keys",
+    METADATA,
+    sa.Column("key_id", sa.String(12), primary_key=True),
+    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("scope", sa.String(16), nullable=False),
+    sa.Column("datasets", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime),
+    sa.Column("revoked_at", UtcTime),
+)
+"""Keys of the REST interface; ``datasets`` is a JSON list, empty for all. Revoked ones stay: once there was a key, the
+service never is open to everybody again."""
+
 SCHEMA = sa.Table("ledger_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
 SCHEMA_VERSION = 4
 """Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""

@@ -31,7 +31,18 @@ DatasetOption = Annotated[str | None, typer.Option(help="Data set; may be left o
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; only loopback addresses are allowed.")]
+HostOption = Annotated[
+    str, typer.Option("--host", help="Address to listen on; beyond this machine only if there are keys.")
+]
+AllowedHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        envvar="FORECAST_ALLOWED_HOSTS",
+        help="Exact name by which the service is asked, beside those of this machine; may be repeated.",
+        show_default=False,
+    ),
+]
 
 
 def end_on_sigterm() -> None:

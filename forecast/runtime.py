@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -204,13 +205,15 @@ def load(folder: Path, digest: str | None = None) -> ServedModel:
             "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
         ) from error
     known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
+    # The very bytes that are checked are used: a file may be another one by the time it is opened again.
+    files = {MANIFEST: content, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
     for name, expected in known:
-        if expected is not None and sha256(folder / name) != expected:
+        if expected is not None and hashlib.sha256(files[name]).hexdigest() != expected:
             raise StorageError(
                 "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
             )
-    model = ServedModel(manifest, session(folder / NETWORK))
-    with np.load(folder / GOLDEN, allow_pickle=False) as golden:
+    model = ServedModel(manifest, session(files[NETWORK]))
+    with np.load(io.BytesIO(files[GOLDEN]), allow_pickle=False) as golden:
         names = [str(name) for name in golden["series"]]
         again = model.scaled_quantiles(golden["targets"], golden["past"], golden["future"], names)
         if not np.allclose(again, golden["expected"], atol=_TOLERANCE):
@@ -283,12 +286,25 @@ def manifest_digest(folder: Path) -> str:
     return sha256(folder / MANIFEST)
 
 
-def session(network: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on the CPU; ``threads`` 0 lets ONNX Runtime choose."""
+def session(network: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Open an ONNX file, or its content, on the CPU; ``threads`` 0 lets ONNX Runtime choose.
+
+    Given as content, weights outside of it cannot be reached.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
+    source = network if isinstance(network, bytes) else str(network)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
+        ) from error
 
 
 def sha256(path: Path) -> str:

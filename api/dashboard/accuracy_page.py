@@ -19,11 +19,12 @@ from api.dashboard.rendering import embedded, rendered
 from api.dashboard.wording import count, number, percent, signed, span
 from api.dependencies import Dataset, ServiceDep
 from api.selection import places
+from api.rules import reads_own
 from api.service import Service
 from forecast.live_scores import Accuracy
 from forecast.vocabulary import parse_duration
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _WINDOWS = {"7d": "7 days", "30d": "30 days", "90d": "90 days", "all": "all time"}
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -48,7 +49,7 @@ async def detail(request: Request, query: Annotated[AccuracyPageQuery, Query()],
     if not hasattr(state, "reliabilities"):
         state.reliabilities = Reliabilities(service.installation)
     dataset = chosen(query.dataset, service)
-    return await run_sync(_detail, query, dataset, service, state.reliabilities, limiter=service.long_answers)
+    return await run_sync(_detail, query, dataset, service, state.reliabilities, limiter=service.long_turn())
 
 
 def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Response:

@@ -20,13 +20,14 @@ from api.dashboard.rendering import rendered
 from api.dashboard.wording import age, count, percent, short, told
 from api.dependencies import Dataset, ServiceDep
 from api.problems import told_outside
+from api.rules import reads_own
 from api.service import Service
 from forecast.jobs import DatasetJob
 from forecast.panel import Mask, Panel
 from forecast.vocabulary import parse_duration
 from pipelines.freshness import newest_observed
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _DAYS = 30
 _RECEIPTS = 12
 _PUT_ASIDE = 50

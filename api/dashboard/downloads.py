@@ -16,11 +16,12 @@ from api import encoding
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.navigation import DatasetQuery, chosen
 from api.dependencies import ServiceDep
+from api.rules import reads_own
 from api.schemas import ForecastQuery
 from api.selection import instant, select
 from forecast.vocabulary import MAX_HORIZON
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
 
@@ -42,9 +43,9 @@ async def download(query: Annotated[DownloadQuery, Query()], service: ServiceDep
     wanted = ForecastQuery(series=query.series, channels=query.channels, horizon=query.horizon)
     part = select(wanted, issued)
     reached = await service.extensions.reach(issued, part.horizon)
-    body = await run_sync(encoding.csv, reached, part, limiter=service.long_answers)
+    body = await run_sync(encoding.csv, reached, part, limiter=service.long_turn())
     if query.format == "parquet":
-        body = await run_sync(_parquet, body, limiter=service.long_answers)
+        body = await run_sync(_parquet, body, limiter=service.long_turn())
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset.name}-{issued.issuance.issued_at:%Y%m%dT%H%M%S}")
     headers = {"Content-Disposition": f'attachment; filename="{name}.{query.format}"', "Cache-Control": "no-store"}
     return Response(body, media_type=_MEDIA[query.format], headers=headers)

@@ -23,13 +23,14 @@ from api.dependencies import Dataset, ServiceDep
 from api.issued import IssuedForecast
 from api.routes.forecasts import age_of
 from api.selection import instant, places
+from api.rules import reads_own
 from api.service import Service
 from forecast.errors import NotFoundError, UnavailableError
 from forecast.ledger import Issuance
 from forecast.panel import Panel
 from forecast.vocabulary import MAX_HORIZON
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _TABLE_STEPS = 48
 _REPLAYED = 60
 
@@ -56,7 +57,7 @@ async def page(request: Request, query: Annotated[ForecastsQuery, Query()], serv
     channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
     horizon = query.horizon or issued.issuance.horizon
     reached = await service.extensions.reach(issued, horizon)
-    limiter = service.long_answers if horizon > issued.issuance.horizon else None
+    limiter = service.long_turn() if horizon > issued.issuance.horizon else None
     line = Line(reached, series, channel, horizon)
     return await run_sync(_full, request, dataset, service, issuances, line, limiter=limiter)
 

@@ -18,13 +18,14 @@ from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import embedded, rendered
 from api.dashboard.wording import number, percent, short, signed, told
 from api.dependencies import Dataset, ServiceDep
+from api.rules import reads_own
 from api.service import Service
 from forecast.evaluation import Evidence
 from forecast.metrics import skill
 from forecast.nights import Night
 from forecast.settings import Home
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _NAIVE, _LINEAR = "seasonal_naive", "linear"
 _CURVES = 6
 _COLOURS = ("@actual", "@accent", "@other", "@good", "@history", "@soft")

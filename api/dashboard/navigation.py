@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict
 
-from api.dependencies import Dataset, find_dataset
+from api.dependencies import Dataset, find_dataset, seen_datasets
 from api.service import Service
 
 PAGES: Mapping[str, str] = {
@@ -39,18 +39,21 @@ class Option:
 
 
 def chosen(name: str | None, service: Service) -> Dataset:
-    """Return the data set of a query."""
-    return find_dataset(name or next(iter(service.installation.jobs.datasets)), service)
+    """Return the data set of a query, or the first one that the key of the request is for."""
+    if name:
+        return find_dataset(name, service)
+    seen = seen_datasets(service)
+    return seen[0] if seen else find_dataset(next(iter(service.installation.jobs.datasets)), service)
 
 
 def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
     """Return what the frame around every page shows."""
-    jobs = service.installation.jobs.datasets
-    here = urlencode({"dataset": dataset.name}) if len(jobs) > 1 else ""
+    seen = seen_datasets(service)
+    here = urlencode({"dataset": dataset.name}) if len(seen) > 1 else ""
     return {
         "page": page,
         "pages": [(name, f"{path}?{here}" if here else path) for name, path in PAGES.items()],
         "here": PAGES[page],
         "dataset": dataset,
-        "datasets": [Option(name, job.title or name, name == dataset.name) for name, job in jobs.items()],
+        "datasets": [Option(one.name, one.job.title or one.name, one.name == dataset.name) for one in seen],
     }

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from api.dashboard import plotly_script
 from api.dashboard.wording import age, count, percent, signed
+from api.exchange import access
+from forecast.keys import Scope
 
 FOLDER = Path(__file__).parent
 _pages = Environment(
@@ -22,7 +24,9 @@ _pages.filters.update(age=age, count=count, percent=percent, signed=signed)
 
 def rendered(template: str, status: int = 200, **context: object) -> Response:
     """Return a page; ``csrf`` is the token of the browser's session, if it has one."""
-    text = _pages.get_template(template).render({"csrf": None, "may_write": True} | context)
+    present = access()
+    own = {"csrf": present.csrf, "may_decide": present.may(Scope.ADMIN) and not present.is_limited}
+    text = _pages.get_template(template).render(context | own)
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 
 

@@ -17,7 +17,9 @@ from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import rendered
 from api.dashboard.wording import age, count, short, told
 from api.dependencies import Dataset, ServiceDep
+from api.rules import reads_own
 from api.service import Service
+from api.exchange import access
 from forecast.clock import SystemClock
 from forecast.errors import NotFoundError
 from forecast.job_book import JobBook, KnownJob
@@ -25,7 +27,7 @@ from forecast.lease import SCHEDULER
 from forecast.run_ledger import Run
 from forecast.scheduled_job import Work
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _CALENDAR_RUNS = 1000
 _LISTED = 25
 _LARGEST = 2**63 - 1
@@ -78,6 +80,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
 
 def _run_page(number: int, service: Service) -> Response:
     run = service.installation.ledger.run(number)
+    access().require(run.dataset)
     jobs = service.installation.jobs.datasets
     if run.dataset not in jobs:
         raise NotFoundError("run.unknown", f"run {number} is of a data set that is not there any more", "")

@@ -15,11 +15,12 @@ from api.dependencies import Dataset, DatasetDep, ServiceDep
 from api.negotiation import JSON, conditional, preferred
 from api.problems import suggest
 from api.routes.forecasts import problems
+from api.rules import reads
 from api.service import Service
 from forecast.errors import NotFoundError
 from forecast.vocabulary import parse_duration
 
-router = APIRouter(prefix="/v1/datasets", tags=["accuracy"])
+router = APIRouter(prefix="/v1/datasets", tags=["accuracy"], dependencies=[reads])
 
 
 class AccuracyQuery(BaseModel):

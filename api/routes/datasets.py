@@ -9,20 +9,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
 from api.negotiation import JSON, conditional, preferred
 from api.routes.forecasts import age_of, problems
+from api.rules import reads_own
 from api.schemas import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
 from api.service import Service
 
-router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
+router = APIRouter(prefix="/v1/datasets", tags=["data sets"], dependencies=[reads_own])
 
 
 @router.get("", response_model=DatasetList, summary="All data sets", responses=problems(406, 503))
 async def list_datasets(request: Request, service: ServiceDep) -> Response:
-    """Describe every data set of the job file."""
-    jobs = service.installation.jobs.datasets
-    described = [await run_sync(describe, Dataset(name, job), service) for name, job in jobs.items()]
+    """Describe every data set of the job file that the key is for."""
+    described = [await run_sync(describe, dataset, service) for dataset in seen_datasets(service)]
     return _answer(request, DatasetList(datasets=described))
 
 

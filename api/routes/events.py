@@ -16,9 +16,10 @@ from api.job_schemas import LARGEST_NUMBER
 from api.negotiation import preferred
 from api.problems import suggest
 from api.routes.forecasts import problems
+from api.rules import reads
 from forecast.errors import ConfigError
 
-router = APIRouter(prefix="/v1", tags=["events"])
+router = APIRouter(prefix="/v1", tags=["events"], dependencies=[reads])
 
 _KINDS = ("run", "progress", "forecast", "promotion", "alert")
 _USUAL = frozenset(_KINDS) - {"progress"}

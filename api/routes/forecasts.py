@@ -16,6 +16,7 @@ from api.dependencies import DatasetDep, ServiceDep
 from api.issued import IssuedForecast
 from api.negotiation import CSV, JSON, conditional, matches, preferred
 from api.problems import MEDIA_TYPE
+from api.rules import reads
 from api.schemas import ForecastAnswer, ForecastQuery, Problem
 from api.selection import Selection, instant, select
 from forecast.jobs import DatasetJob
@@ -24,7 +25,7 @@ from forecast.vocabulary import parse_duration
 _KEPT_BYTES = 2 * 2**20
 _LONG_POINTS = 5_000
 
-router = APIRouter(prefix="/v1/datasets", tags=["forecasts"])
+router = APIRouter(prefix="/v1/datasets", tags=["forecasts"], dependencies=[reads])
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -55,13 +56,15 @@ async def read_forecast(
     age, stale = age_of(issued, dataset.job, now if as_of is None else min(as_of, now))
     etag = _etag(issued, part, media, stale=stale)
     if matches(request, etag):
+        service.metrics.answered("not_modified")
         return conditional(request, b"", media, etag)
     key = (issued.issuance.forecast_id, part, media)
     body = service.answers.get(key)
+    service.metrics.answered("memory" if body is not None else "computed")
     if body is None:
         reached = await service.extensions.reach(issued, part.horizon)
         is_long = part.points > _LONG_POINTS or part.horizon > issued.issuance.horizon
-        limiter = service.long_answers if is_long else None
+        limiter = service.long_turn() if is_long else None
         body = await run_sync(_encoded, reached, part, media, dataset.job, limiter=limiter)
         if len(body) <= _KEPT_BYTES:  # or a few long answers would push out everybody's short ones
             service.answers.keep(key, body, len(body))

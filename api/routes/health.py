@@ -1,18 +1,23 @@
-"""``/healthz`` and ``/readyz``: for whoever restarts the process or sends it requests."""
+"""``/healthz``, ``/readyz`` and ``/metrics``: for whoever restarts the process, sends it requests or watches it."""
 
 from __future__ import annotations
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from api.dependencies import Dataset, ServiceDep
+from api.dependencies import Dataset, ServiceDep, seen_datasets
+from api.exchange import access
 from api.routes.forecasts import age_of
+from api.rules import public, reads
 from api.schemas import DatasetReadiness, Liveness, Readiness
 from api.service import Service
+from forecast.keys import Scope
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Liveness")
+@router.get("/healthz", summary="Liveness", dependencies=[public])
 async def liveness() -> Liveness:
     """Answer as long as the process can."""
     return Liveness()
@@ -22,16 +27,38 @@ async def liveness() -> Liveness:
     "/readyz",
     summary="Readiness, with reasons",
     responses={503: {"model": Readiness, "description": "A data set has no forecast."}},
+    dependencies=[public],
 )
 async def readiness(response: Response, service: ServiceDep) -> Readiness:
-    """Tell of each data set whether it can be served; a stale forecast is served, so it only degrades."""
-    jobs = service.installation.jobs.datasets
-    told = [_readiness(Dataset(name, job), service) for name, job in jobs.items()]
+    """Tell of each data set whether it can be served; a stale forecast is served, so it only degrades.
+
+    Where there are keys, only who has the scope ``read`` learns the reasons.
+    """
+    datasets = service.installation.jobs.datasets
+    told = {name: _readiness(Dataset(name, job), service) for name, job in datasets.items()}
+    reasons = service.reasons()
     response.headers["Cache-Control"] = "no-store"
-    if not all(item.ready for item in told):
-        response.status_code = 503
-        return Readiness(status="not ready", datasets=told)
-    return Readiness(status="degraded" if any(item.reasons for item in told) else "ready", datasets=told)
+    if not all(item.ready for item in told.values()):
+        response.status_code, status = 503, "not ready"
+    else:
+        status = "degraded" if reasons or any(item.reasons for item in told.values()) else "ready"
+    if not access().may(Scope.READ):
+        return Readiness(status=status, reasons=[], datasets=[])
+    return Readiness(
+        status=status, reasons=reasons, datasets=[told[dataset.name] for dataset in seen_datasets(service)]
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    dependencies=[reads],
+)
+async def metrics(service: ServiceDep) -> Response:
+    """Answer from memory, in Prometheus' text format."""
+    return Response(await run_sync(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
 def _readiness(dataset: Dataset, service: Service) -> DatasetReadiness:

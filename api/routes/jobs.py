@@ -11,13 +11,14 @@ from api.documents import checked, described, sent
 from api.job_schemas import JobInfo, JobList, JobPatch, NewJob, QueuedRuns, RunInfo, RunRequest
 from api.problems import suggest
 from api.routes.forecasts import problems
+from api.rules import administers, reads
 from api.service import Service
 from forecast.errors import ConfigError, NotFoundError
 from forecast.job_book import JobBook, KnownJob
 from forecast.scheduled_job import ScheduledJob
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-writing = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[reads])
+writing = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[administers])
 """The routes that change something."""
 
 _LONGEST_NAME = 80

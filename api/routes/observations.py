@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from api.bodies import read_body
 from api.dependencies import Dataset, DatasetDep, ServiceDep
 from api.routes.forecasts import problems
+from api.rules import reads, writes
 from api.service import Service
 from forecast.receipts import Receipt
 from pipelines.ingest import ingest, validate
@@ -25,7 +26,7 @@ class _NoParameters(BaseModel):
 
 
 _Nothing = Annotated[_NoParameters, Query()]
-router = APIRouter(prefix="/v1/datasets", tags=["observations"])
+router = APIRouter(prefix="/v1/datasets", tags=["observations"], dependencies=[reads])
 _BODY = {"requestBody": {"required": True, "content": {media: {} for media in CONTENT_TYPES}}}
 
 
@@ -34,6 +35,7 @@ _BODY = {"requestBody": {"required": True, "content": {media: {} for media in CO
     summary="Push rows",
     responses=problems(404, 408, 409, 413, 415, 422, 503),
     openapi_extra=_BODY,
+    dependencies=[writes],
 )
 async def push(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
     """Check rows and merge what is new: pushing the same rows again changes nothing."""
@@ -46,6 +48,7 @@ async def push(request: Request, dataset: DatasetDep, service: ServiceDep, _none
     summary="Check rows without writing them",
     responses=problems(404, 408, 413, 415, 422, 503),
     openapi_extra=_BODY,
+    dependencies=[writes],
 )
 async def check(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
     """Answer the receipt that pushing these rows would give; nothing is written."""

@@ -22,6 +22,7 @@ from api.job_schemas import (
 )
 from api.problems import suggest
 from api.routes.forecasts import problems
+from api.rules import administers, reads
 from api.run_log import LONGEST, read_log
 from api.service import Service
 from forecast.clock import SystemClock
@@ -29,8 +30,8 @@ from forecast.errors import ConfigError
 from forecast.lease import SCHEDULER
 from forecast.run_ledger import SHOWN, Run, State
 
-router = APIRouter(prefix="/v1", tags=["runs"])
-writing = APIRouter(prefix="/v1", tags=["runs"])
+router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[reads])
+writing = APIRouter(prefix="/v1", tags=["runs"], dependencies=[administers])
 """The routes that change something."""
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,12 +15,15 @@ import pytest
 
 from api.server import listen, server
 from forecast.calibration import Calibration
+from forecast.clock import SystemClock
+from forecast.keys import Key, Scope, mint
 from pipelines.ingest import ingest
 from pipelines.predict import issue
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from api.limits import Exposure, Limits
     from forecast.installation import Installation
     from forecast.ledger import Issuance
     from forecast.runtime import Manifest
@@ -52,14 +56,16 @@ def home(
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Installation], httpx.Client]]:
+def serve() -> Iterator[Callable[..., httpx.Client]]:
     """Serve a home on a free port, and return a client of it."""
     running = []
 
-    def start(installation: Installation) -> httpx.Client:
+    def start(
+        installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None
+    ) -> httpx.Client:
         listener = listen("127.0.0.1", 0)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        one = server(installation)
+        one = server(installation, limits, exposure)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
         thread.start()
         client = httpx.Client(base_url=address, timeout=30, trust_env=False)
@@ -76,6 +82,20 @@ def serve() -> Iterator[Callable[[Installation], httpx.Client]]:
         one.should_exit = True
         thread.join(timeout=20)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def make_key() -> Callable[..., str]:
+    """Make a key in a home's ledger, and return its text."""
+
+    def make(installation: Installation, scope: Scope, *datasets: str, expires: timedelta | None = None) -> str:
+        now = SystemClock().now()
+        key_id, text, digest = mint()
+        ends = now + expires if expires is not None else None
+        installation.ledger.keep_key(Key(key_id, "a test", digest, scope, datasets, now, ends))
+        return text
+
+    return make
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 import pytest
 
-from api.server import listen, serve
+from api.limits import Exposure
+from api.server import exposure_of, listen, serve
+from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError
+from forecast.keys import Scope, id_in
+from pipelines.ingest import ingest
 from pipelines.predict import issue
 
 if TYPE_CHECKING:
@@ -64,13 +70,24 @@ with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trus
                 answer.read()
 one.should_exit = True
 thread.join()
+rss = next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if line.startswith("VmRSS:"))
+mapped = [word for word in ("libtorch", "libmlflow", "libtriton") if word in open("/proc/self/maps").read()]
 heavy = [name for name in ("torch", "darts", "mlflow", "pandas", "lightning", "triton") if name in sys.modules]
-print(json.dumps({"statuses": statuses, "heavy": heavy}))
+print(json.dumps({"statuses": statuses, "heavy": heavy + mapped, "rss": rss}))
 """
 
 
-def test_the_serving_process_never_loads_a_training_framework(home: Installation) -> None:
-    issue("tiny", home)
+def test_the_serving_process_never_loads_a_training_framework(
+    make_home: Callable[..., Installation], tiny_document: dict[str, Any], tiny_rows: Callable[..., Any],
+    crowned: Callable[..., Any],
+) -> None:  # fmt: skip
+    names = ("tiny", "second", "third")
+    tiny_document["datasets"] |= {name: copy.deepcopy(tiny_document["datasets"]["tiny"]) for name in names}
+    home = make_home(tiny_rows(), tiny_document)
+    for name in names:
+        ingest(name, home)
+        crowned(home, f"repeat_last-{name}", dataset=name)
+        issue(name, home)
     done = subprocess.run(
         [sys.executable, "-c", CALL_EVERYTHING, home.home.path],
         capture_output=True,
@@ -83,6 +100,7 @@ def test_the_serving_process_never_loads_a_training_framework(home: Installation
     assert set(told["statuses"].values()) <= {200, 201, 202, 204}, told
     assert len(told["statuses"]) >= 20
     assert told["heavy"] == []
+    assert told["rss"] < 400, "MiB with three data sets"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -107,6 +125,8 @@ def test_a_server_answers_until_it_is_asked_to_stop(
                 return False
 
         wait_until(ready)
+        spent = psutil.Process(process.pid).cpu_times()
+        assert spent.user + spent.system < 5, "seconds of CPU from the start to readiness"
         process.send_signal(stop)
         log = process.communicate(timeout=20)[1]
     assert process.returncode == 0, log
@@ -124,12 +144,42 @@ def test_a_port_that_is_taken_is_refused_before_anything_starts(home: Installati
     assert refused.value.code == "port.taken"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104 - that is the point
-def test_an_address_that_others_can_reach_is_refused(home: Installation, host: str) -> None:
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104 - that is the point
+def test_an_address_that_others_can_reach_needs_a_key(home: Installation, host: str) -> None:
+    with pytest.raises(ConfigError, match="forecast keys create") as refused:
+        serve(home, host, 0)
+    assert refused.value.code == "serve.no_keys"
+
+
+@pytest.mark.parametrize("host", ["example.org", "", "0.0.0.0.0"])
+def test_what_is_no_address_is_refused(home: Installation, host: str) -> None:
     with pytest.raises(ConfigError) as refused:
         serve(home, host, 0)
-    assert refused.value.code == "serve.not_loopback"
+    assert refused.value.code == "serve.not_an_address"
     assert refused.value.remedy
+
+
+def test_an_address_that_others_can_reach_is_asked_by_exact_names(
+    home: Installation, make_key: Callable[..., str]
+) -> None:
+    make_key(home, Scope.READ)
+    with pytest.raises(ConfigError) as refused:
+        exposure_of("0.0.0.0", (), home.ledger)  # noqa: S104
+    assert refused.value.code == "serve.no_hosts"
+    with pytest.raises(ConfigError) as refused:
+        exposure_of("0.0.0.0", ["*.example.org"], home.ledger)  # noqa: S104
+    assert refused.value.code == "serve.malformed_host"
+    assert exposure_of("192.0.2.1", (), home.ledger) == Exposure(beyond_loopback=True, hosts=frozenset({"192.0.2.1"}))
+    named = exposure_of("::", ["One.example.org,two.example.org"], home.ledger)
+    assert named.hosts == {"one.example.org", "two.example.org"}
+
+
+def test_a_revoked_key_is_no_key(home: Installation, make_key: Callable[..., str]) -> None:
+    key = make_key(home, Scope.ADMIN)
+    home.ledger.revoke_key(id_in(key) or "", SystemClock().now())
+    with pytest.raises(ConfigError) as refused:
+        exposure_of("192.0.2.1", (), home.ledger)
+    assert refused.value.code == "serve.no_keys"
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**9])

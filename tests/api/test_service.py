@@ -172,7 +172,9 @@ def test_many_clients_read_at_once(served: Served) -> None:
     url = served.client.base_url.join("/v1/datasets/tiny/forecast")
     with ThreadPoolExecutor(8) as pool:
         answers = list(
-            pool.map(lambda horizon: httpx.get(url, params={"horizon": horizon}, trust_env=False), range(20, 60))
+            pool.map(
+                lambda horizon: httpx.get(url, params={"horizon": horizon}, timeout=60, trust_env=False), range(20, 60)
+            )
         )
     assert {item.status_code for item in answers} == {200}
     assert [item.json()["horizon"] for item in answers] == list(range(20, 60))

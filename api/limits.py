@@ -1,0 +1,70 @@
+"""What one client may ask of the service, and how long it may take: process settings from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+from forecast.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one serving process; each field is set by ``FORECAST_`` and its name in capitals."""
+
+    max_body_mib: int = 64
+    """Size of a body, compressed or not."""
+    body_seconds: int = 60
+    """Time in which a body must have arrived."""
+    header_seconds: int = 10
+    """Time in which the headers of a request must have arrived."""
+    write_seconds: int = 60
+    """Time after which a client that takes nothing of its answer is given up."""
+    max_connections: int = 2000
+    max_requests: int = 256
+    """Requests at work at once; others wait."""
+    max_requests_per_route: int = 128
+    max_waiting: int = 128
+    """Requests that wait for their turn; more are refused at once."""
+    wait_milliseconds: int = 250
+    """Time that a request waits before it is refused."""
+    rate_per_second: int = 500
+    """Requests that one key (without a key: one address) may send on the average; 0: any number."""
+    rate_burst: int = 1000
+    """Requests that it may send at once."""
+    session_hours: int = 12
+    """Time after which a browser must log in again."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of a body, compressed or not."""
+        return self.max_body_mib * 2**20
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read what is set; raises ``limits.malformed``."""
+        given = {}
+        for field in fields(cls):
+            name = f"FORECAST_{field.name.upper()}"
+            text = environment.get(name, "")
+            least = 0 if field.name in {"rate_per_second", "max_waiting"} else 1
+            if text and not (text.isascii() and text.isdecimal() and least <= int(text[:10]) <= 10**6):
+                raise ConfigError(
+                    "limits.malformed",
+                    f"{name} is not a whole number from {least} to 1,000,000",
+                    f"unset it, or set it to {field.default}",
+                )
+            if text:
+                given[field.name] = int(text)
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Where the service can be reached, and by which names."""
+
+    beyond_loopback: bool = False
+    hosts: frozenset[str] = frozenset()
+    """Names beside those of the loopback addresses, in lower case, without a port."""

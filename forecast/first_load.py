@@ -1,0 +1,93 @@
+"""The first load of a model, in a process of its own with limits: ``python -m forecast.first_load FOLDER DIGEST``.
+
+A network is a program: one that never ends, or takes all memory, must not do so in the service. What the child has run
+once under its digest is loaded by the service itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from forecast.errors import ForecastError, NotFoundError, StorageError
+from forecast.runtime import ServedModel, load, manifest_digest
+
+_CPU_SECONDS = 20
+_WALL_SECONDS = 30
+_MEMORY = 4 * 2**30
+_PASSED: dict[tuple[Path, str], None] = {}
+_MOST_PASSED = 1000
+_turn = threading.Lock()
+_SEPARATOR = "\t"
+_KINDS: Mapping[str, type[ForecastError]] = {"NotFoundError": NotFoundError, "StorageError": StorageError}
+
+
+def load_guarded(folder: Path, digest: str | None = None) -> ServedModel:
+    """Load an exported model as :func:`forecast.runtime.load` does, after a child process has done it within limits.
+
+    Raises ``model.not_found``, ``model.corrupt`` and ``model.golden_differs``, and ``model.hostile`` if the child had
+    to be stopped. Blocks: a second the first time, milliseconds from then on.
+    """
+    try:
+        known = digest or manifest_digest(folder)
+    except StorageError as error:
+        raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
+    with _turn:  # one child at a time: the others find its result
+        if (folder, known) not in _PASSED:
+            _try(folder, known)
+            if len(_PASSED) >= _MOST_PASSED:
+                _PASSED.clear()
+            _PASSED[folder, known] = None
+    return load(folder, known)
+
+
+def _try(folder: Path, digest: str) -> None:
+    command = [sys.executable, "-m", "forecast.first_load", str(folder), digest]
+    # Nothing of the service's secrets goes to the child, and it finds the same code.
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV"}}
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
+            env=kept | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise _hostile(folder, f"it did not end within {_WALL_SECONDS} s") from error
+    if done.returncode == 0:
+        return
+    kind, _, rest = done.stdout.strip().partition(_SEPARATOR)
+    told = rest.split(_SEPARATOR)
+    if kind in _KINDS and len(told) == 3:
+        raise _KINDS[kind](*told)
+    raise _hostile(folder, f"its process ended with code {done.returncode}")
+
+
+def _hostile(folder: Path, reason: str) -> StorageError:
+    return StorageError(
+        "model.hostile",
+        f'the model in "{folder}" could not be tried within {_CPU_SECONDS} s and {_MEMORY // 2**30} GiB ({reason})',
+        "roll back or retrain",
+    )
+
+
+def main() -> None:
+    """Load the model within limits; what is wrong with it is told on standard output."""
+    if os.name != "nt":
+        import resource  # not there on Windows
+
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    try:
+        load(Path(sys.argv[1]), sys.argv[2])
+    except ForecastError as error:
+        sys.stdout.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
