@@ -35,7 +35,8 @@ HEADERS = {
     "Content-Security-Policy": STRICT,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # With "no-referrer" a browser says of no form where it comes from ("Origin: null"), and our own would be refused.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }

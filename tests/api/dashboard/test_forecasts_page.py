@@ -50,49 +50,63 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
-    def figure(self) -> dict[str, Any]:
+    def drawn(self) -> dict[str, Any]:
+        """What the page's script draws."""
         return json.loads(next(text for text in self.scripts if text.strip()))
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The forecast among it."""
+        return self.drawn["shown"]
+
+    @property
+    def median(self) -> list[float]:
+        return self.shown["quantiles"][self.shown["levels"].index(0.5)]
+
+    @property
+    def came_true(self) -> list[float]:
+        history = self.shown["history"]
+        pairs = zip(history["times"], history["values"], strict=True)
+        return [value for time, value in pairs if time >= self.shown["times"][0] and value is not None]
 
 
 def test_the_page_shows_history_median_and_band(served: Served) -> None:
     answer = served.client.get("/")
     assert answer.status_code == 200
     page = Page(answer.text)
-    traces = {trace.get("name"): trace for trace in page.figure["data"]}
-    assert {"observed", "80% band", "median"} <= set(traces)
-    assert len(traces["observed"]["y"]) == 14 * 24
-    assert len(traces["median"]["y"]) == 24
-    for told in ("load at east", "repeat_last-1", served.issuance.forecast_id, "fresh", "The same over REST"):
+    assert page.shown["levels"] == [0.1, 0.5, 0.9]
+    assert len(page.shown["history"]["values"]) == 14 * 24
+    assert [len(values) for values in page.shown["quantiles"]] == [24] * 3
+    for told in ("load at east", "80% band", "repeat_last-1", served.issuance.forecast_id, "fresh", "Take it along"):
         assert told in page.words
-    assert "came true" not in traces
+    assert not page.came_true
 
 
 def test_every_control_of_the_form_has_a_label_and_the_form_works_without_scripts(served: Served) -> None:
     text = served.client.get("/").text
     page = Page(text)
-    assert [select["name"] for select in page.all("select")] == ["series", "channel", "horizon", "as_of"]
-    assert text.count("<label>") == 4
+    assert [select["name"] for select in page.all("select")] == ["series", "channel", "horizon", "model", "as_of"]
+    assert text.count("<label>") == 5
     assert {"method": "get", "action": "/"}.items() <= page.all("form")[0].items()
     assert page.all("button")
     chosen = served.client.get(
         "/", params={"dataset": "tiny", "series": "west", "channel": "price", "horizon": 6, "as_of": ""}
     )
     assert "price at west" in Page(chosen.text).words
-    assert len(next(trace for trace in Page(chosen.text).figure["data"] if trace.get("name") == "median")["y"]) == 6
+    assert len(Page(chosen.text).median) == 6
 
 
 def test_the_curl_of_the_page_answers_what_the_page_shows(served: Served) -> None:
     page = Page(served.client.get("/", params={"series": "west", "channel": "price", "horizon": 30}).text)
     address = re.search(r"curl '([^']+)'", page.words)[1]
     line = served.client.get(address).json()["forecasts"][0]
-    median = next(trace for trace in page.figure["data"] if trace.get("name") == "median")
     assert (line["series"], line["channel"]) == ("west", "price")
-    assert median["y"] == [point["quantiles"]["0.5"] for point in line["points"]]
+    assert page.median == pytest.approx([point["quantiles"]["0.5"] for point in line["points"]], rel=1e-5)
 
 
 def test_a_recursive_part_is_marked(served: Served) -> None:
     page = Page(served.client.get("/", params={"horizon": 48}).text)
-    assert any(shape["type"] == "rect" for shape in page.figure["layout"]["shapes"])
+    assert page.shown["trained"] < len(page.shown["times"])
     assert "beyond the 24 steps" in page.words
 
 
@@ -113,8 +127,7 @@ def test_gaps_stay_gaps(
     ingest("tiny", installation)
     crowned(installation)
     issue("tiny", installation)
-    observed = Page(serve(installation).get("/").text).figure["data"][0]
-    assert observed["y"].count(None) == 6
+    assert Page(serve(installation).get("/").text).shown["history"]["values"].count(None) == 6
 
 
 def test_an_earlier_forecast_is_shown_with_what_came_true(
@@ -127,9 +140,8 @@ def test_an_earlier_forecast_is_shown_with_what_came_true(
     offered = re.findall(r'<option value="([^"]*\d{2}:\d{2}[^"]*)"', served.client.get("/").text)
     assert len(offered) == 1
     page = Page(served.client.get("/", params={"as_of": html.unescape(offered[0])}).text)
-    truth = next(trace for trace in page.figure["data"] if trace.get("name") == "came true")
-    assert len([value for value in truth["y"] if value is not None]) == 10
-    assert "10 of its steps have come true" in page.words
+    assert len(page.came_true) == 10
+    assert "10 of its first 24 steps have come true" in page.words
     assert served.issuance.forecast_id in page.words
 
 
@@ -177,10 +189,10 @@ def test_hostile_names_are_shown_but_never_run(
         page = Page(answer.text)
         assert name in page.words
         assert not page.all("img") or all(image["src"].startswith("/static/") for image in page.all("img"))
-        assert [script.get("src", script.get("type")) for script in page.all("script")][1:] == [
-            "/static/page.js", "application/json",
+        assert [script.get("src", script.get("type")) for script in page.all("script")][3:] == [
+            "/static/figures.js", "/static/forecasts.js", "/static/arrivals.js", "application/json",
         ]  # fmt: skip
-        assert page.figure["layout"]["yaxis"]["title"]["text"] == SCRIPT
+        assert page.drawn["unit"] == SCRIPT
         assert not any("onerror" in attributes for _, attributes in page.elements)
     forecast = client.get("/v1/datasets/tiny/forecast")
     assert forecast.headers["content-type"] == "application/json"

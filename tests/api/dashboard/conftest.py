@@ -1,0 +1,149 @@
+"""A real browser on a home in which everything has happened: forecasts, scores, a night, runs, rows that were put aside."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forecast.nights import Night, judged
+from forecast.policies import Promotion
+from forecast.scheduled_job import Cause, Due
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+from pipelines.score import score
+
+if TYPE_CHECKING:
+    import polars as pl
+    from playwright.sync_api import Browser, Page
+
+    from forecast.evaluation import Evidence
+    from forecast.installation import Installation
+    from forecast.runtime import Manifest
+
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+JOB = {"dataset": "tiny", "steps": ["ingest", "score", "forecast"], "cron": "0 */6 * * *"}
+NIGHTLY = {"dataset": "tiny", "steps": ["ingest", "retrain", "forecast"], "cron": "30 2 * * *"}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; it fetches nothing from elsewhere."""
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    if program is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        opened = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield opened
+        opened.close()
+
+
+@dataclass
+class Window:
+    """A page of the browser, and what its console complained of."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def look(browser: Browser) -> Callable[..., Any]:
+    """Open a window on an address; a complaint of its console fails the test."""
+
+    @contextmanager
+    def opened(base: str, path: str = "/", **context: Any) -> Iterator[Page]:
+        given = {"viewport": {"width": 1440, "height": 900}, "base_url": base, "accept_downloads": True} | context
+        session = browser.new_context(**given)
+        page = session.new_page()
+        page.set_default_timeout(15_000)
+        window = Window(page)
+        page.on("console", lambda message: message.type == "error" and window.complaints.append(message.text))
+        page.on("pageerror", lambda error: window.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: dialog.accept())
+        try:
+            page.goto(path)
+            yield page
+            assert not window.complaints
+        finally:
+            session.close()
+
+    return opened
+
+
+@pytest.fixture
+def busy_document(tiny_document: dict[str, Any]) -> dict[str, Any]:
+    tiny_document["jobs"] = {"refresh": JOB, "nightly": NIGHTLY}
+    return tiny_document
+
+
+@pytest.fixture
+def fill(
+    tiny_rows: Callable[..., pl.DataFrame], crowned: Callable[..., Manifest], make_evidence: Callable[..., Evidence]
+) -> Callable[..., None]:
+    """Let everything happen once in a home."""
+
+    def make(home: Installation, series: tuple[str, ...] = ("east", "west")) -> None:
+        file = home.home.path / "rows.csv"
+        whole = tiny_rows(412, series=series)
+        early = whole.filter(whole["time"] < whole["time"].max() - timedelta(hours=11))  # type: ignore[operator]
+        early.write_csv(file)
+        ingest("tiny", home)
+        crowned(home, series=series)
+        issue("tiny", home)
+        whole.write_csv(file)
+        name = series[0].replace('"', '""')
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(f'no time at all,"{name}",1,2,3\n')
+        ingest("tiny", home)
+        crowned(home, "repeat_last-2", series=series)
+        issue("tiny", home)
+        score("tiny", home)
+        _keep_night(home, make_evidence)
+        _keep_runs(home)
+
+    return make
+
+
+def _keep_night(home: Installation, make_evidence: Callable[..., Evidence]) -> None:
+    scored = (make_evidence("linear-1", 1.0), make_evidence("seasonal_naive-1", 1.5), make_evidence("itransformer-1", 1.2))
+    policy, now = Promotion(max_coverage_error=1.0), datetime.now(UTC)
+    verdict = judged(scored, make_evidence("repeat_last-2", 1.1), policy, "")
+    home.ledger.keep_night(
+        Night(
+            dataset="tiny", recorded_at=now, data_version=1, data_digest="d", holdout_from=now, holdout_until=now,
+            origins=200, candidates=scored, incumbent=make_evidence("repeat_last-2", 1.1),
+            baselines=("seasonal_naive", "linear"), policy=policy, unfit="", verdict=verdict, champion="repeat_last-2",
+            tracking_run="0123", tracking_experiment="7", tracking_models={"linear-1": "45", "itransformer-1": "67"},
+            failures={"s_mamba": "out of memory"},
+        )
+    )  # fmt: skip
+
+
+def _keep_runs(home: Installation) -> None:
+    now = datetime.now(UTC)
+    ends = [("refresh", "succeeded"), ("refresh", "failed"), ("nightly", "succeeded")]
+    for number, (name, outcome) in enumerate(ends):
+        job, at = home.jobs.jobs[name], now - timedelta(days=3 - number)
+        home.ledger.claim(name, job, [Due(logical_date=f"{number}", at=at, cause=Cause.CRON)], now)
+        run = home.ledger.take("a-host", now, trainings=1, others=1)
+        assert run is not None
+        (home.home.logs / f"run-{run.run_id}.log").write_text(f"<b>{outcome}</b>\n", encoding="utf-8")
+        home.ledger.finish(run, outcome, now, f"it {outcome}")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def busy(
+    make_home: Callable[..., Installation], busy_document: dict[str, Any], fill: Callable[..., None]
+) -> Installation:
+    """A home in which everything has happened."""
+    home = make_home(None, busy_document)
+    fill(home)
+    return home
