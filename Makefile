@@ -1,4 +1,4 @@
-# One target each: demo, test, accuracy, intervals, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, accuracy, intervals, screenshots, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,12 +10,12 @@ ACCURACY ?= --horizons 24 48 96
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test accuracy intervals gpu lint format install clean
+.PHONY: demo test accuracy intervals screenshots gpu lint format install browser clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
-test: $(VENV)/.development
+test: $(VENV)/.development browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 # Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
@@ -26,6 +26,10 @@ accuracy: $(VENV)/.development
 # Coverage and loss of bands before and after calibration, on rows used for nothing else.
 intervals: $(VENV)/.development
 	$(BIN)/python -m benchmarks.intervals
+
+# The dashboard's pages as docs/images has them, of a home that is made for it the first time (two nights: some minutes).
+screenshots: $(VENV)/.development
+	$(BIN)/python -m benchmarks.screenshots.take
 
 # Fails unless Informer and S-Mamba were trained by the Triton kernels. Needs a GPU and a CUDA build of torch.
 gpu: $(VENV)/.development
@@ -53,9 +57,17 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PIP) --editable .
 	@touch $@
 
+# The dashboard's tests drive the system's Chromium, and are skipped where there is none.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  if command -v $$name >/dev/null; then exit 0; fi; done; \
+	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  apt-get update --quiet=2 && apt-get install --yes --quiet=2 chromium >/dev/null; \
+	else echo "no Chromium here: the dashboard's tests in a browser will be skipped"; fi
+
 $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(DEMO) screenshots-home build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

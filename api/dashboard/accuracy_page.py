@@ -11,15 +11,16 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from api.dashboard import accuracy_figures as figures
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.outlook import Tile
-from api.dashboard.reliability import Reliabilities, Reliability
+from api.dashboard.reliability import Reliabilities
 from api.dashboard.rendering import embedded, rendered
 from api.dashboard.wording import count, number, percent, signed, span
 from api.dependencies import Dataset, ServiceDep
-from api.selection import places
 from api.rules import reads_own
+from api.selection import places
 from api.service import Service
 from forecast.live_scores import Accuracy
 from forecast.vocabulary import parse_duration
@@ -85,8 +86,8 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
             ("By model", "Model", _named(ledger.accuracy(name, "model", since, channel=channel))),
         ],
         by_channel=_named(ledger.accuracy(name, "channel", since)),
-        errors=embedded(_errors(by_lead, unit)),
-        coverage=embedded(_coverage(by_lead)),
+        errors=embedded(figures.errors(by_lead, unit)),
+        coverage=embedded(figures.coverage(by_lead)),
     )
 
 
@@ -100,12 +101,14 @@ def _detail(query: AccuracyPageQuery, dataset: Dataset, service: Service, reliab
     if found is not None:
         unit = dataset.job.channels[channel].unit
         context |= {
-            "calibration": embedded(_calibration(found)),
+            "calibration": embedded(figures.calibration(found)),
             "levels": [
                 (f"{level:g}", percent(share, 1)) for level, share in zip(found.levels, found.below, strict=True)
             ],
-            "hours": embedded(_bars([f"{hour:02d}" for hour in range(24)], found.by_hour, unit, "hour of the day")),
-            "weekdays": embedded(_bars(_WEEKDAYS, found.by_weekday, unit, "")),
+            "hours": embedded(
+                figures.bars([f"{hour:02d}" for hour in range(24)], found.by_hour, unit, "hour of the day")
+            ),
+            "weekdays": embedded(figures.bars(_WEEKDAYS, found.by_weekday, unit, "")),
             "zone": dataset.job.zone,
         }
     return rendered("accuracy_detail.html", **context)
@@ -145,7 +148,7 @@ def _lede(one: Accuracy, channel: str, unit: str, window: str) -> str:
 
 def _tiles(one: Accuracy, unit: str) -> list[Tile]:
     return [
-        Tile("Mean absolute error", number(one.mae_in_units), unit, f"root mean square {number(one.rmse_in_units)} {unit}"),
+        Tile("Mean absolute error", number(one.mae_in_units), unit, f"root mean square {number(one.rmse_in_units)}"),
         Tile("Skill", signed(one.skill), "", "error saved against the seasonal naive forecast"),
         Tile("Coverage", percent(one.coverage, 1), "", f"of the {percent(one.promised_coverage)} band"),
         Tile("Pinball loss", number(one.pinball), "", f"in deviations; MASE {number(one.mase)}"),
@@ -171,77 +174,3 @@ def _named(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
 
 def _groups(rows: Sequence[Accuracy], step: Any) -> list[dict[str, Any]]:
     return [_row(one, f"{one.part} (to {span(int(one.part.rpartition('-')[2]), step)})") for one in rows]
-
-
-def _errors(rows: Sequence[Accuracy], unit: str) -> dict[str, Any]:
-    leads = [int(one.part) for one in rows]
-    naive = [
-        None
-        if one.skill is None or one.skill >= 1 or one.mae_in_units is None
-        else round(one.mae_in_units / (1 - one.skill), 6)
-        for one in rows
-    ]
-    data = [
-        _line(leads, [one.mae_in_units for one in rows], "served forecasts", "@accent", "solid"),
-    ]
-    if any(value is not None for value in naive):
-        data.append(_line(leads, naive, "seasonal naive", "@soft", "dash"))
-    return {
-        "data": data,
-        "layout": _axes("lead time in steps", f"mean absolute error, {unit}" if unit else "mean absolute error"),
-    }
-
-
-def _coverage(rows: Sequence[Accuracy]) -> dict[str, Any]:
-    leads = [int(one.part) for one in rows]
-    data = [
-        _line(leads, [one.coverage for one in rows], "held", "@accent", "solid", ".1%"),
-        _line(leads, [one.promised_coverage for one in rows], "promised", "@actual", "dash", ".0%"),
-    ]
-    layout = _axes("lead time in steps", "share of values inside the band")
-    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
-    return {"data": data, "layout": layout}
-
-
-def _calibration(found: Reliability) -> dict[str, Any]:
-    exact = {
-        "x": [0, 1],
-        "y": [0, 1],
-        "mode": "lines",
-        "name": "exact",
-        "line": {"color": "@soft", "dash": "dash", "width": 1},
-        "hoverinfo": "skip",
-    }
-    seen = {
-        "x": list(found.levels), "y": [round(share, 5) for share in found.below], "mode": "lines+markers", "name": "came out",
-        "line": {"color": "@accent", "width": 2}, "marker": {"size": 9, "color": "@accent"}, "hovertemplate": "%{y:.1%}",
-    }  # fmt: skip
-    layout = _axes("quantile level", "share of values below it")
-    layout["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
-    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
-    return {"data": [exact, seen], "layout": layout}
-
-
-def _bars(names: Sequence[str], values: Sequence[float | None], unit: str, title: str) -> dict[str, Any]:
-    bar = {
-        "type": "bar", "x": list(names), "y": [None if value is None else round(value, 6) for value in values],
-        "marker": {"color": "@accent"}, "hovertemplate": "%{y:.3~g}", "name": "mean absolute error",
-    }  # fmt: skip
-    layout = _axes(title, unit) | {"showlegend": False, "bargap": 0.25}
-    layout["xaxis"]["type"] = "category"
-    return {"data": [bar], "layout": layout}
-
-
-def _line(
-    x: Sequence[int], y: Sequence[float | None], name: str, colour: str, dash: str, form: str = ".3~g"
-) -> dict[str, Any]:
-    return {
-        "x": list(x), "y": [None if value is None else round(value, 6) for value in y], "mode": "lines", "name": name,
-        "line": {"color": colour, "dash": dash, "width": 2}, "hovertemplate": f"%{{y:{form}}}",
-    }  # fmt: skip
-
-
-def _axes(x: str, y: str) -> dict[str, Any]:
-    # plotly reads a little HTML in titles: a unit is only a unit.
-    y = y.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}, "rangemode": "tozero"}}

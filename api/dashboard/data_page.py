@@ -83,7 +83,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     tiles = [
         Tile("Newest row", age(now - newest), "old", told(newest, job.tz)),
         Tile("Missing in 30 days", percent(missing, 1), "", "of the targets' values, of all series"),
-        Tile("Series", f"{len(panel.series):,}", "", f"{count(len(job.channels), 'channel')}, one row each {job.frequency}"),
+        Tile("Series", f"{len(panel.series):,}", "", f"{count(len(job.channels), 'channel')}, every {job.frequency}"),
         Tile("Put aside", f"{len(aside):,}" if len(aside) < 1000 else "1,000+", count(len(aside), "row").split()[-1],
              "kept with the reason, never used"),
     ]  # fmt: skip

@@ -28,8 +28,8 @@ _MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.p
 class DownloadQuery(DatasetQuery):
     """Which part, and as what."""
 
-    series: list[str] = []
-    channels: list[str] = []
+    series: Annotated[list[str], Field(default_factory=list)]
+    channels: Annotated[list[str], Field(default_factory=list)]
     horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON)] = None
     as_of: str | None = None
     format: Literal["csv", "parquet"] = "csv"

@@ -32,12 +32,12 @@ class Line:
 
     @property
     def quantiles(self) -> Array:
-        """[H, Q]"""
+        """[H, Q]."""
         return self.forecast.quantiles[self.series, self.channel, : self.horizon]
 
     @property
     def median(self) -> Array:
-        """[H]"""
+        """[H]."""
         return self.quantiles[:, self.forecast.issuance.quantiles.index(0.5)]
 
     @property
@@ -67,11 +67,11 @@ def rows(line: Line, panel: Panel, job: DatasetJob, most: int) -> tuple[Step, ..
     """Return the first steps as a table."""
     lower, upper, _ = line.band
     truth = truth_of(line, panel, job)
+    numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist())
+    told = list(zip(line.times(job), *numbers, strict=True))[:most]
     return tuple(
-        Step(short(time, job.tz), *map(number, (low, mid, high)), "" if np.isnan(value) else number(value))
-        for time, low, mid, high, value in list(
-            zip(line.times(job), lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist(), strict=True)
-        )[:most]
+        Step(short(time, job.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value))
+        for time, low, mid, high, value in told
     )
 
 

@@ -82,7 +82,7 @@ function draw() {
   const data = [
     ...bands(shown),
     ...observed(shown),
-    { x: shown.times, y: middle(shown), name: "median", mode: "lines", line: { width: 2.2, color: "@accent" }, hovertemplate: "%{y:.4~g}" },
+    { x: shown.times, y: middle(shown), name: "median", mode: "lines", line: { width: 1.8, color: "@accent" }, hovertemplate: "%{y:.4~g}" },
     ...[...view.others].map(([model, other], place) => ({
       x: other.times, y: middle(other), name: plain(model), mode: "lines",
       line: { width: 2, color: "@other", dash: dashes[place % dashes.length] }, hovertemplate: "%{y:.4~g}",

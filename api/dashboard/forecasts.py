@@ -22,8 +22,8 @@ from api.dashboard.wording import short, span, told
 from api.dependencies import Dataset, ServiceDep
 from api.issued import IssuedForecast
 from api.routes.forecasts import age_of
-from api.selection import instant, places
 from api.rules import reads_own
+from api.selection import instant, places
 from api.service import Service
 from forecast.errors import NotFoundError, UnavailableError
 from forecast.ledger import Issuance
@@ -127,7 +127,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         models=_models(shown, issuance),
         issues=_issues(shown, issuance, dataset),
         others=[item for item in drawing.newest_by_model(shown) if item.model_version != issuance.model_version],
-        tiles=tiles(line, panel, dataset, service, span(line.horizon, job.step)),
+        tiles=tiles(line, dataset, service, span(line.horizon, job.step)),
         band=line.band[2],
         steps=steps,
         came_true=sum(bool(step.actual) for step in steps),
@@ -223,10 +223,7 @@ def _with(issuances: list[Issuance], issuance: Issuance) -> list[Issuance]:
 def _models(shown: list[Issuance], issuance: Issuance) -> list[Option]:
     versions = dict.fromkeys(item.model_version for item in shown)
     newest = next(iter(versions))
-    return [
-        Option("" if key == newest else key, key, key == issuance.model_version)
-        for key in versions
-    ]
+    return [Option("" if key == newest else key, key, key == issuance.model_version) for key in versions]
 
 
 def _issues(shown: list[Issuance], issuance: Issuance, dataset: Dataset) -> list[Option]:

@@ -109,7 +109,9 @@ def _compared(night: Night, ui: str) -> str:
     """Return the address of MLflow's comparison of a night's models; empty of a night that does not name them."""
     if not night.tracking_models:
         return ""
-    runs, experiments = (quote(json.dumps(ids)) for ids in ([*night.tracking_models.values()], [night.tracking_experiment]))
+    runs, experiments = (
+        quote(json.dumps(ids)) for ids in ([*night.tracking_models.values()], [night.tracking_experiment])
+    )
     return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
@@ -161,7 +163,8 @@ def _curves(night: Night) -> dict[str, Any]:
     data = [
         {
             "y": [round(value, 5) if math.isfinite(value) else None for value in one.by_lead.get("pinball", ())],
-            "x0": 1, "dx": 1, "mode": "lines", "name": one.model_name, "hovertemplate": "%{y:.3f}",
+            "x0": 1, "dx": 1, "mode": "lines", "hovertemplate": "%{y:.3f}",
+            "name": one.model_name + (" (champion)" if one.model_version == night.champion else ""),
             "line": {"color": _COLOURS[place], "dash": _DASHES[place], "width": 1.8},
         }
         for place, one in enumerate(shown)

@@ -9,7 +9,6 @@ from api.dashboard.drawing import Line
 from api.dashboard.wording import number, percent, short
 from api.dependencies import Dataset
 from api.service import Service
-from forecast.panel import Panel
 from forecast.revision import Revision
 
 _LATELY = timedelta(days=30)
@@ -26,7 +25,7 @@ class Tile:
     about: str
 
 
-def tiles(line: Line, panel: Panel, dataset: Dataset, service: Service, span: str) -> list[Tile]:
+def tiles(line: Line, dataset: Dataset, service: Service, span: str) -> list[Tile]:
     """Return the numbers above the figure."""
     job, channel = dataset.job, line.forecast.channels[line.channel]
     unit, times = job.channels[channel].unit, line.times(job)

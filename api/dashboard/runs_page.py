@@ -1,4 +1,4 @@
-"""``GET /runs`` and ``GET /runs/{run}``: when jobs are due, how their runs went, what waits, and one run as it goes on."""
+"""``GET /runs`` and ``GET /runs/{run}``: when jobs are due, how runs went, what waits, and one run as it goes on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import rendered
 from api.dashboard.wording import age, count, short, told
 from api.dependencies import Dataset, ServiceDep
+from api.exchange import access
 from api.rules import reads_own
 from api.service import Service
-from api.exchange import access
 from forecast.clock import SystemClock
 from forecast.errors import NotFoundError
 from forecast.job_book import JobBook, KnownJob
@@ -31,6 +31,7 @@ router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencie
 _CALENDAR_RUNS = 1000
 _LISTED = 25
 _LARGEST = 2**63 - 1
+_DAY = timedelta(days=1)
 _HOST_SILENT = timedelta(seconds=30)
 
 
@@ -53,7 +54,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     since = now - timedelta(days=BEHIND + 1)
     runs = [
         run for run in ledger.runs(dataset=name, limit=_CALENDAR_RUNS)
-        if run.state == "queued" or (run.due_at or run.claimed_at) >= since or machine - run.claimed_at < timedelta(days=1)
+        if run.state == "queued" or (run.due_at or run.claimed_at) >= since or machine - run.claimed_at < _DAY
     ]  # fmt: skip
     days, rows = calendar(jobs, runs, now, job.tz, job.zone)
     lease = ledger.lease(SCHEDULER)
@@ -67,7 +68,9 @@ def _page(dataset: Dataset, service: Service) -> Response:
         signs=SIGNS,
         jobs=[_job(known, book, runs, job.tz) for known in jobs],
         running=[_listed(run, job.tz, machine) for run in runs if run.state == "running"],
-        queue=[(place, _listed(run, job.tz, machine)) for place, run in enumerate(ledger.queue(), 1) if run.dataset == name],
+        queue=[
+            (place, _listed(run, job.tz, machine)) for place, run in enumerate(ledger.queue(), 1) if run.dataset == name
+        ],
         hosts=[
             (host, age(machine - host.heartbeat_at), machine - host.heartbeat_at > _HOST_SILENT)
             for host in ledger.hosts()

@@ -1,4 +1,4 @@
-"""A real browser on a home in which everything has happened: forecasts, scores, a night, runs, rows that were put aside."""
+"""A real browser, and a home in which everything has happened: forecasts, scores, a night, runs, rows put aside."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ def fill(
 
 
 def _keep_night(home: Installation, make_evidence: Callable[..., Evidence]) -> None:
-    scored = (make_evidence("linear-1", 1.0), make_evidence("seasonal_naive-1", 1.5), make_evidence("itransformer-1", 1.2))
+    scored = (
+        make_evidence("linear-1", 1.0),
+        make_evidence("seasonal_naive-1", 1.5),
+        make_evidence("itransformer-1", 1.2),
+    )
     policy, now = Promotion(max_coverage_error=1.0), datetime.now(UTC)
     verdict = judged(scored, make_evidence("repeat_last-2", 1.1), policy, "")
     home.ledger.keep_night(
