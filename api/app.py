@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import dashboard, problems
-from api.routes import datasets, forecasts, health, observations
+from api.routes import datasets, forecasts, health, observations, on_demand
 from api.security import Guard
 from api.service import Service
 from forecast.installation import Installation
@@ -50,6 +50,8 @@ def create_app(installation: Installation) -> FastAPI:
         origin_refusal=problems.answer(_FOREIGN_ORIGIN),
         failure=problems.answer(problems.UNFORESEEN),
     )
-    for router in (datasets.router, observations.router, forecasts.router, health.router, dashboard.router):
+    for router in (
+        datasets.router, observations.router, forecasts.router, on_demand.router, health.router, dashboard.router,
+    ):  # fmt: skip
         app.include_router(router)
     return app

@@ -1,8 +1,10 @@
-"""A selected part of a forecast as bytes: JSON or CSV."""
+"""A selected part of a forecast as bytes: JSON, CSV, an Arrow stream or Parquet."""
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -10,6 +12,7 @@ import polars as pl
 from pydantic_core import to_json
 
 from api.issued import IssuedForecast
+from api.negotiation import ARROW, CSV, PARQUET
 from api.selection import Selection
 from forecast.jobs import DatasetJob
 from forecast.vocabulary import Quantile
@@ -24,32 +27,10 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
-def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> bytes:
-    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time."""
+def answer(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> dict[str, Any]:
+    """Return what is told of a forecast but its age and staleness."""
     issuance, zone = forecast.issuance, ZoneInfo(part.zone)
-    times = [rfc3339(time, zone) for time in forecast.times(part.horizon)]
-    names = [f"{issuance.quantiles[level]:g}" for level in part.levels]
-    levels = list(part.levels)
-    lines = []
-    for s in part.series:
-        for c in part.channels:
-            means = forecast.mean[s, c, : part.horizon].tolist()
-            rows = forecast.quantiles[s, c, : part.horizon][:, levels].tolist()
-            points = [
-                {
-                    "time": time,
-                    "lead": lead,
-                    "mean": mean,
-                    "quantiles": dict(zip(names, row, strict=True)),
-                    "recursive": lead > issuance.horizon,
-                }
-                for lead, (time, mean, row) in enumerate(zip(times, means, rows, strict=True), start=1)
-            ]
-            channel = forecast.channels[c]
-            lines.append(
-                {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit, "points": points}
-            )
-    answer = {
+    return {
         "dataset": issuance.dataset,
         "forecast_id": issuance.forecast_id,
         "issued_at": rfc3339(issuance.issued_at, zone),
@@ -63,11 +44,16 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> byt
         "frequency": job.frequency,
         "horizon": part.horizon,
         "horizon_trained": issuance.horizon,
+        "recursive": part.horizon > issuance.horizon,
         "quantiles": [issuance.quantiles[level] for level in part.levels],
         "zone": part.zone,
-        "forecasts": lines,
+        "forecasts": _lines(forecast, part, job),
     }
-    return to_json(answer)[1:]
+
+
+def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> bytes:
+    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time."""
+    return to_json(answer(forecast, part, job))[1:]
 
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
@@ -75,24 +61,26 @@ def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
     return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false") + rest
 
 
-def csv(forecast: IssuedForecast, part: Selection) -> bytes:
-    """Return one line per point: series, channel, time, lead, mean, one column per quantile, recursive."""
-    issuance, zone = forecast.issuance, ZoneInfo(part.zone)
-    leads = np.arange(1, part.horizon + 1)
+def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:
+    """Return one row per point: series, channel, time, lead, recursive, mean, one column per quantile."""
+    issuance = forecast.issuance
+    count, leads = part.horizon - part.first, np.arange(part.first + 1, part.horizon + 1, dtype=np.int32)
+    times = pl.Series(forecast.times(part.horizon)[part.first :], dtype=pl.Datetime("us", "UTC"))
     shared = {
-        "time": [rfc3339(time, zone) for time in forecast.times(part.horizon)],
+        "time": times.dt.convert_time_zone(part.zone),
         "lead": leads,
         "recursive": leads > issuance.horizon,
     }
+    steps = slice(part.first, part.horizon)
     frames = [
         pl.DataFrame(
             {
-                "series": pl.repeat(forecast.series[s], part.horizon, eager=True),
-                "channel": pl.repeat(forecast.channels[c], part.horizon, eager=True),
+                "series": pl.repeat(forecast.series[s], count, dtype=pl.String, eager=True),
+                "channel": pl.repeat(forecast.channels[c], count, dtype=pl.String, eager=True),
                 **shared,
-                "mean": forecast.mean[s, c, : part.horizon],
+                "mean": forecast.mean[s, c, steps],
                 **{
-                    Quantile(issuance.quantiles[level]).label: forecast.quantiles[s, c, : part.horizon, level]
+                    Quantile(issuance.quantiles[level]).label: forecast.quantiles[s, c, steps, level]
                     for level in part.levels
                 },
             }
@@ -100,4 +88,51 @@ def csv(forecast: IssuedForecast, part: Selection) -> bytes:
         for s in part.series
         for c in part.channels
     ]
-    return pl.concat(frames).write_csv().encode()
+    return pl.concat(frames)
+
+
+def encoded(rows: pl.DataFrame, media: str) -> bytes:
+    """Write a table; in CSV its times carry their offset."""
+    out = io.BytesIO()
+    if media == ARROW:
+        rows.write_ipc_stream(out, compat_level=pl.CompatLevel.oldest())
+    elif media == PARQUET:
+        rows.write_parquet(out)
+    else:
+        assert media == CSV, media  # noqa: S101 - JSON is not written from tables
+        times = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.Datetime)]
+        told = [_told(rows[name]) for name in times]
+        rows.with_columns(told).write_csv(out)
+    return out.getvalue()
+
+
+def _told(times: pl.Series) -> pl.Series:
+    zone = ZoneInfo(str(times.dtype.time_zone))  # type: ignore[attr-defined]  # it is a Datetime
+    return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
+
+
+def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> list[dict[str, Any]]:
+    issuance, zone, steps = forecast.issuance, ZoneInfo(part.zone), slice(part.first, part.horizon)
+    times = [rfc3339(time, zone) for time in forecast.times(part.horizon)[part.first :]]
+    names = [f"{issuance.quantiles[level]:g}" for level in part.levels]
+    levels = list(part.levels)
+    lines = []
+    for s in part.series:
+        for c in part.channels:
+            means = forecast.mean[s, c, steps].tolist()
+            rows = forecast.quantiles[s, c, steps][:, levels].tolist()
+            points = [
+                {
+                    "time": time,
+                    "lead": lead,
+                    "mean": mean,
+                    "quantiles": dict(zip(names, row, strict=True)),
+                    "recursive": lead > issuance.horizon,
+                }
+                for lead, (time, mean, row) in enumerate(zip(times, means, rows, strict=True), start=part.first + 1)
+            ]
+            channel = forecast.channels[c]
+            lines.append(
+                {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit, "points": points}
+            )
+    return lines

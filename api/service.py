@@ -11,6 +11,7 @@ from datetime import datetime
 import anyio
 from anyio.to_thread import run_sync
 
+from api.champions import Champions
 from api.encoding import json_rest
 from api.extension import Extensions
 from api.history import Histories
@@ -35,7 +36,8 @@ class Service:
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self.histories = Histories(installation)
-        self.latest = LatestForecasts(installation, self._encode_whole, self.histories.look)
+        self.champions = Champions(installation)
+        self.latest = LatestForecasts(installation, self._encode_whole, self._look)
         self.extensions = Extensions(installation, self.histories)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
         # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.
@@ -57,11 +59,16 @@ class Service:
             yield
         finally:
             await run_sync(self.latest.stop)
+            await run_sync(self.champions.close)
 
     async def known_at(self, dataset: str, as_of: datetime | None) -> IssuedForecast:
         """Return the latest forecast, or the one that was the latest at ``as_of``."""
         latest = self.latest.of(dataset)
         return latest if as_of is None else await run_sync(self._read_past, latest, as_of)
+
+    def _look(self) -> None:
+        self.champions.look()
+        self.histories.look()
 
     def _check_tables(self) -> None:
         for dataset in self.installation.jobs.datasets:

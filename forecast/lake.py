@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -287,6 +287,22 @@ class Forecasts(Table):
                 .with_columns(pl.lit(month).alias(self._partition))
                 .select(list(FORECASTS))
                 .sort("series", "channel", "lead")
+                .collect()
+            )
+
+    def at_lead(self, lead: int, issued: Mapping[str, datetime]) -> pl.DataFrame:
+        """Return the rows of one lead of several forecasts, told by id and when they were issued."""
+        if not self.exists or not issued:
+            return pl.DataFrame(schema=FORECASTS)
+        months = {time.strftime("%Y-%m") for time in issued.values()}
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            rows = self._rows(at, at.files.filter(pl.col("part").is_in(sorted(months))))
+            chosen = rows.filter(pl.col("lead") == lead, pl.col("forecast_id").is_in(list(issued)))
+            return (
+                chosen.with_columns(pl.lit(None, pl.String).alias(self._partition))
+                .select(list(FORECASTS))
+                .sort("series", "channel", "time")
                 .collect()
             )
 

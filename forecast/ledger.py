@@ -103,16 +103,46 @@ class Ledger(RunLedger, JobLedger, LeaseLedger):
             connection.execute(sa.insert(ISSUANCES).values(values))
             tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
 
-    def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
-        """Return the latest forecast of a data set, or the latest that had been issued at ``as_of``."""
+    def issuance(self, dataset: str, *, as_of: datetime | None = None, model: str | None = None) -> Issuance | None:
+        """Return the latest forecast of a data set: that had been issued at ``as_of``, by a model of that version."""
         query = (
             sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence.desc()).limit(1)
         )
         if as_of is not None:
             query = query.where(ISSUANCES.c.issued_at <= as_of)
+        if model is not None:
+            query = query.where(ISSUANCES.c.model_version == model)
         with self._transaction() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else _issuance(row)
+
+    def issuances_from(
+        self,
+        dataset: str,
+        first: datetime,
+        last: datetime,
+        *,
+        as_of: datetime | None = None,
+        model: str | None = None,
+        limit: int = 10_000,
+    ) -> list[Issuance]:
+        """Return the latest forecast of each origin in [first, last], by origin; the newest ``limit`` are read."""
+        query = (
+            sa.select(ISSUANCES)
+            .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.origin.between(first, last))
+            .order_by(ISSUANCES.c.sequence.desc())
+            .limit(limit)
+        )
+        if as_of is not None:
+            query = query.where(ISSUANCES.c.issued_at <= as_of)
+        if model is not None:
+            query = query.where(ISSUANCES.c.model_version == model)
+        newest: dict[datetime, Issuance] = {}
+        with self._transaction() as connection:
+            for row in connection.execute(query).mappings():
+                found = _issuance(row)
+                newest.setdefault(found.origin, found)
+        return sorted(newest.values(), key=lambda one: one.origin)
 
     def issuances(self, dataset: str, limit: int = 50) -> list[Issuance]:
         """Return the newest forecasts first, at most ``limit``."""

@@ -52,7 +52,7 @@ def home(
 @pytest.fixture
 def serve() -> Iterator[Callable[[Installation], httpx.Client]]:
     """Serve a home on a free port, and return a client of it."""
-    running = []
+    running: list[tuple[Any, threading.Thread, httpx.Client]] = []
 
     def start(installation: Installation) -> httpx.Client:
         listener = listen("127.0.0.1", 0)
