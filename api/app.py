@@ -10,7 +10,18 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import dashboard, problems
-from api.routes import datasets, forecasts, health, observations, on_demand
+from api.routes import (
+    datasets,
+    forecasts,
+    health,
+    inference,
+    models,
+    nixtla,
+    observations,
+    on_demand,
+    read_back,
+    scoring,
+)  # fmt: skip
 from api.security import Guard
 from api.service import Service
 from forecast.installation import Installation
@@ -51,7 +62,8 @@ def create_app(installation: Installation) -> FastAPI:
         failure=problems.answer(problems.UNFORESEEN),
     )
     for router in (
-        datasets.router, observations.router, forecasts.router, on_demand.router, health.router, dashboard.router,
+        datasets.router, observations.router, read_back.router, forecasts.router, on_demand.router, models.router,
+        nixtla.router, inference.router, scoring.router, health.router, dashboard.router,
     ):  # fmt: skip
         app.include_router(router)
     return app

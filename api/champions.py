@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from anyio.to_thread import run_sync
 
-from api.batching import Batcher
+from api.batching import LARGEST_RUN, Batcher
 from api.history import hidden
 from api.problems import suggest
 from api.recent import Recent
@@ -112,6 +113,14 @@ class Champions:
             except StopIteration as done:
                 whole: Prediction = done.value
                 return whole
+
+    async def forecast_all(self, loaded: Loaded, panels: Sequence[Panel], horizon: int) -> list[Prediction]:
+        """Forecast several panels; one request never waits for more runs than one at a time."""
+        made: list[Prediction] = []
+        for begin in range(0, len(panels), LARGEST_RUN):
+            some = panels[begin : begin + LARGEST_RUN]
+            made += await asyncio.gather(*[self.forecast(loaded, panel, horizon) for panel in some])
+        return made
 
     def _refresh(self, dataset: str) -> Loaded:
         champion = self._installation.ledger.champion(dataset)

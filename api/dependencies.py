@@ -11,6 +11,7 @@ from api.problems import suggest
 from api.service import Service
 from forecast.errors import NotFoundError
 from forecast.jobs import DatasetJob
+from forecast.settings import default_dataset as configured_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,14 @@ def find_dataset(name: str, service: Service) -> Dataset:
     if name not in datasets:
         raise NotFoundError("dataset.unknown", "there is no data set of that name", suggest(name, datasets))
     return Dataset(name, datasets[name])
+
+
+def default_dataset(service: Service) -> Dataset:
+    """Return the data set that is meant where none is named: the only one, or ``FORECAST_DEFAULT_DATASET``.
+
+    Raises ``dataset.ambiguous``.
+    """
+    return Dataset(*service.installation.jobs.dataset(configured_dataset()))
 
 
 async def _dataset(

@@ -95,12 +95,12 @@ async def read_json(body: bytes, service: Service) -> tuple[OnDemandRequest, Ask
     loaded = await service.champions.of(dataset.name, request.model)
     if request.history is None:
         panel = await run_sync(lambda: from_rows(from_json(request.rows, dataset.job, dataset.name), dataset.job))
-        return request, asked(panel, request, dataset, loaded, service)
+        return request, asked(panel, request.horizon, dataset, loaded, service)
     start = instant(request.history.start, "history.start")
     assert start is not None  # noqa: S101 - a text was given
     values = (start, request.history.series, request.future, dataset.job, loaded.model.manifest.scaler.targets)
     panel = await run_sync(from_columns, *values) if is_long else from_columns(*values)
-    return request, asked(panel, request, dataset, loaded, service)
+    return request, asked(panel, request.horizon, dataset, loaded, service)
 
 
 async def read_rows(body: bytes, media: str, query: OnDemandQuery, service: Service) -> Asked:
@@ -108,14 +108,23 @@ async def read_rows(body: bytes, media: str, query: OnDemandQuery, service: Serv
     dataset = find_dataset(query.dataset, service)
     loaded = await service.champions.of(dataset.name, query.model)
     panel = await run_sync(lambda: from_rows(from_body(body, media, dataset.job, dataset.name), dataset.job))
-    return asked(panel, query, dataset, loaded, service)
+    return asked(panel, query.horizon, dataset, loaded, service)
 
 
-def asked(panel: Panel, query: OnDemandQuery, dataset: Dataset, loaded: Loaded, service: Service) -> Asked:
+def asked(
+    panel: Panel,
+    horizon: int | None,
+    dataset: Dataset,
+    loaded: Loaded,
+    service: Service,
+    *,
+    only_trained: bool = True,
+) -> Asked:
     """Check that a forecast can be made; raises what ``pipelines.on_demand.check`` does, and ``forecast.too_long``."""
     latest = service.latest.find(dataset.name)
-    check(panel, loaded.model.manifest, dataset.job, None if latest is None else latest.issuance.origin)
-    horizon = query.horizon or loaded.model.manifest.horizon
+    on = None if latest is None else latest.issuance.origin
+    check(panel, loaded.model.manifest, dataset.job, on, only_trained=only_trained)
+    horizon = horizon or loaded.model.manifest.horizon
     require_points(len(panel.series) * len(dataset.job.targets) * horizon)
     return Asked(dataset, loaded, panel, horizon)
 

@@ -22,6 +22,7 @@ _KINDS: Mapping[str, tuple[str, str, str]] = {
     "int_parsing_size": ("out_of_range", "is out of range", "send a smaller one"),
     "int_from_float": ("not_a_number", "is not a whole number", "send a whole number"),
     "greater_than_equal": ("out_of_range", "is out of range", "send a larger one"),
+    "less_than": ("out_of_range", "is out of range", "send a smaller one"),
     "less_than_equal": ("out_of_range", "is out of range", "send a smaller one"),
     "string_type": ("malformed", "is not text", "send text"),
     "string_too_long": ("too_long", "is too long", "send a shorter one"),

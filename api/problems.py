@@ -101,13 +101,13 @@ def status_of(error: ForecastError) -> HTTPStatus:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def answer(error: ForecastError, **more: Any) -> Response:
+def answer(error: ForecastError, more: Mapping[str, str] | None = None) -> Response:
     """Return the problem document of a failure, with more members if a client wants them."""
     # What is left of a body that is refused would be read to its end before the next request.
     headers = {"Connection": "close"} if isinstance(error, _CUT_OFF) else {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
-    return document(status_of(error), error.code, *told_outside(error), headers=headers, **more)
+    return document(status_of(error), error.code, *told_outside(error), headers=headers, **(more or {}))
 
 
 def told_outside(error: ForecastError) -> tuple[str, str]:

@@ -61,10 +61,12 @@ class Service:
             await run_sync(self.latest.stop)
             await run_sync(self.champions.close)
 
-    async def known_at(self, dataset: str, as_of: datetime | None) -> IssuedForecast:
-        """Return the latest forecast, or the one that was the latest at ``as_of``."""
+    async def known_at(self, dataset: str, as_of: datetime | None, model: str | None = None) -> IssuedForecast:
+        """Return the latest forecast, or the one that was the latest at ``as_of``, or of a model of that version."""
         latest = self.latest.of(dataset)
-        return latest if as_of is None else await run_sync(self._read_past, latest, as_of)
+        if as_of is None and model in {None, latest.issuance.model_version}:
+            return latest
+        return await run_sync(self._read_past, latest, as_of, model)
 
     def _look(self) -> None:
         self.champions.look()
@@ -87,9 +89,15 @@ class Service:
         rest = json_rest(issued, part, self.installation.jobs.datasets[issued.issuance.dataset])
         self.answers.keep((issued.issuance.forecast_id, part, JSON), rest, len(rest))
 
-    def _read_past(self, latest: IssuedForecast, as_of: datetime) -> IssuedForecast:
+    def _read_past(self, latest: IssuedForecast, as_of: datetime | None, model: str | None) -> IssuedForecast:
         dataset = latest.issuance.dataset
-        issuance = self.installation.ledger.issuance(dataset, as_of=as_of)
+        issuance = self.installation.ledger.issuance(dataset, as_of=as_of, model=model)
+        if issuance is None and model is not None:
+            raise NotFoundError(
+                "forecast.none_by_model",
+                "no forecast was issued by then with a model of that version",
+                "see /v1/models for versions",
+            )
         if issuance is None:
             raise NotFoundError(
                 "forecast.none_then", f"no forecast of {dataset} had been issued by then", "ask for a later as_of"

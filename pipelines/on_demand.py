@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import NoReturn
 
 import numpy as np
 
@@ -103,12 +102,46 @@ def from_rows(batch: Batch, job: DatasetJob) -> Panel:
         raise off_grid(job) from None  # without the time that was sent
 
 
-def check(panel: Panel, manifest: Manifest, job: DatasetJob, on: datetime | None) -> None:
+def from_arrays(
+    start: datetime, name: str, targets: Array, past: Array, future: Array, job: DatasetJob, place: str
+) -> Panel:
+    """Make a panel of one series whose every value is told: ``targets`` [T, C], ``past`` [T, P], ``future`` [T + A, K].
+
+    Raises ``history.not_finite``, ``history.out_of_range`` and ``history.implausible_time``; ``place`` is what messages
+    call the window.
+    """
+    _require_plausible(start, job.step * len(targets))
+    parts = ((targets, job.targets), (past, job.past_covariates), (future, job.future_covariates))
+    for values, channels in parts:
+        for number, channel in enumerate(channels):
+            wrong = np.flatnonzero(~np.isfinite(values[:, number]))
+            if len(wrong):
+                raise DataError(
+                    "history.not_finite", f"{place}.{channel}[{wrong[0]}] is not a finite number", "send every value"
+                )
+            _require_bounds(values[None, :, number], channel, (place,), job)
+    return Panel(
+        series=(name,),
+        start=start,
+        step=job.step,
+        targets=targets[None],
+        past=past[None],
+        observed=np.ones((1, *targets.shape), bool),
+        filled={},
+        future=future[None],
+        statics=statics_of((name,), job),
+    )
+
+
+def check(panel: Panel, manifest: Manifest, job: DatasetJob, on: datetime | None, *, only_trained: bool = True) -> None:
     """Raise what keeps a model from forecasting a panel; ``on`` is a time of the data set's grid, if any is known.
+
+    Unless ``only_trained``, series may be new to the model: see :meth:`ServedModel.knowing`.
 
     Raises ``history.unknown_series``, ``history.off_grid`` and ``forecast.short_history``.
     """
-    _require_trained(panel.series, manifest.scaler.targets)
+    if only_trained or manifest.statics:
+        _require_trained(panel.series, manifest.scaler.targets)
     if on is not None and not job.resamples and (panel.start - on) % job.step != timedelta(0):
         raise off_grid(job)
     if panel.steps < manifest.lookback:
@@ -202,21 +235,24 @@ def _laid_out(
     # None becomes NaN. Laid out as the lake's rows are, or sums over them would be rounded otherwise.
     values = np.ascontiguousarray(np.asarray(told, dtype=np.float64).transpose(0, 2, 1))
     for number, channel in enumerate(channels):
-        one = job.channels[channel]
-        if one.lower is None and one.upper is None:
-            continue
-        low, high = (-np.inf if one.lower is None else one.lower), (np.inf if one.upper is None else one.upper)
-        outside = (values[..., number] < low) | (values[..., number] > high)  # false of NaN
-        if outside.any():
-            at, row = np.argwhere(outside)[0].tolist()
-            _refuse_value(f"{place}.{names[at]}.{channel}[{row}]", low, high)
+        _require_bounds(values[..., number], channel, [f"{place}.{name}" for name in names], job)
     return values
 
 
-def _refuse_value(place: str, low: float, high: float) -> NoReturn:
-    raise DataError(
-        "history.out_of_range", f"{place} lies outside the channel's bounds", f"send values from {low:g} to {high:g}"
-    )
+def _require_bounds(values: Array, channel: str, places: Sequence[str], job: DatasetJob) -> None:
+    """Raise ``history.out_of_range`` if one of [S, T] values cannot be."""
+    one = job.channels[channel]
+    if one.lower is None and one.upper is None:
+        return
+    low, high = (-np.inf if one.lower is None else one.lower), (np.inf if one.upper is None else one.upper)
+    outside = (values < low) | (values > high)  # false of NaN
+    if outside.any():
+        at, row = np.argwhere(outside)[0].tolist()
+        raise DataError(
+            "history.out_of_range",
+            f"{places[at]}.{channel}[{row}] lies outside the channel's bounds",
+            f"send values from {low:g} to {high:g}",
+        )
 
 
 def _require_plausible(start: datetime, length: timedelta) -> None:

@@ -211,7 +211,7 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
         raise DataError(
             "forecast.history_gap",
             f"{series} has {count} missing values of {channel} in its look-back, the first at {at}",
-            "ingest the missing rows, or raise fill_limit of the channel in the job file",
+            "ingest or send the missing rows, or raise fill_limit of the channel in the job file",
         )
 
 

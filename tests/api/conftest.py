@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from forecast.ledger import Issuance
     from forecast.runtime import Manifest
 
+ROOT = Path(__file__).parents[2]
 BAND = Calibration(
     group=24, quantile_offsets=(((-1.0, 0.0, 1.0), (-0.5, 0.0, 0.5)),), mean_offsets=((0.1, 0.2),)
 )  # in standard deviations: the model alone says one value for all levels
@@ -74,6 +76,20 @@ def serve() -> Iterator[Callable[[Installation], httpx.Client]]:
         one.should_exit = True
         thread.join(timeout=20)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def client_python() -> Callable[[str], Path]:
+    """Return the Python that has a client of another service, as `make clients` installs it."""
+
+    def find(name: str) -> Path:
+        folder, wanted = ROOT / ".venv-clients" / name, Path(__file__).with_name("clients") / f"{name}.txt"
+        done = folder / "installed"
+        is_there = done.exists() and done.read_text(encoding="utf-8") == wanted.read_text(encoding="utf-8")
+        assert is_there, f'{name} is not installed as {wanted.name} says: run "make clients"'
+        return folder / "bin" / "python"
+
+    return find
 
 
 @dataclass(frozen=True)
