@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import dashboard, problems
+from api import dashboard, examples, problems
 from api.routes import (
     datasets,
     forecasts,
@@ -66,4 +67,12 @@ def create_app(installation: Installation) -> FastAPI:
         nixtla.router, inference.router, scoring.router, health.router, dashboard.router,
     ):  # fmt: skip
         app.include_router(router)
+    make = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = make()
+        examples.fill(document, service)
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]  # the framework asks the application for it
     return app

@@ -20,7 +20,7 @@ from forecast.errors import ForecastError, NotFoundError, UnavailableError
 from forecast.installation import Installation
 from forecast.ledger import Champion
 from forecast.panel import Panel
-from forecast.runtime import Prediction, ServedModel, load
+from forecast.runtime import Manifest, Prediction, ServedModel, load
 from pipelines.calendars import CalendarMemory
 from pipelines.predict import fits, rounds
 
@@ -87,6 +87,11 @@ class Champions:
         manifests = [loaded.model.manifest for loaded in self._held.values()]
         jobs = self._installation.jobs.datasets.values()
         return frozenset().union(*(one.scaler.targets for one in manifests), *(job.channels for job in jobs))
+
+    def manifest(self, dataset: str) -> Manifest | None:
+        """Return the manifest of the champion that is loaded, if one is."""
+        held = self._held.get(dataset)
+        return None if held is None else held.model.manifest
 
     async def of(self, dataset: str, model: str = CHAMPION) -> Loaded:
         """Return a model by its version, or as ``champion`` or ``previous``.

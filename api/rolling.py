@@ -18,7 +18,7 @@ from api.service import Service
 from forecast.errors import ConfigError, NotFoundError
 from forecast.jobs import DatasetJob
 from forecast.ledger import Issuance
-from forecast.vocabulary import Quantile, parse_duration
+from forecast.vocabulary import MAX_HORIZON, Quantile, parse_duration
 
 _FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _MOST_ORIGINS = 10_000
@@ -80,6 +80,10 @@ def _steps(text: str, job: DatasetJob) -> int:
     except ConfigError:
         raise ConfigError("lead_time.malformed", "lead_time is not a duration", "write it like 24h") from None
     lead, rest = divmod(duration, job.step)
+    if lead > MAX_HORIZON:
+        raise ConfigError(
+            "lead_time.out_of_range", f"lead_time is more than {MAX_HORIZON} steps", "ask for a shorter one"
+        )
     if rest or lead < 1:
         raise ConfigError(
             "lead_time.not_a_step",

@@ -42,13 +42,21 @@ thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
 thread.start()
 with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60) as client:
     described = client.get("/openapi.json").json()["paths"]
-    calls = [(method, path.replace("{dataset}", "tiny")) for path, item in described.items() for method in item]
-    calls += [("get", path) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
-    calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z")]
     rows = [{"time": "2024-01-01 00:00:00", "site": "east", "load": 1, "price": 2, "wind": 3}]
+    calls = []
+    for path, item in described.items():
+        for method, operation in item.items():
+            for parameter in operation.get("parameters", ()):
+                path = path.replace("{%s}" % parameter["name"], parameter.get("example", ""))
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            bodies = [example["value"] for example in content.get("examples", {}).values()]
+            calls += [(method, path, body) for body in bodies or [rows if method == "post" else None]]
+    calls += [("get", path, None) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
+    calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z", None)]
+    calls += [("get", "/v1/datasets/tiny/forecast?lead_time=3h", None)]
     statuses = {
-        f"{method} {path}": client.request(method, path, json=rows if method == "post" else None).status_code
-        for method, path in calls
+        f"{method} {path} {number}": client.request(method, path, json=body).status_code
+        for number, (method, path, body) in enumerate(calls)
     }
 one.should_exit = True
 thread.join()
