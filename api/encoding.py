@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from datetime import datetime, tzinfo
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -27,15 +27,18 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
-def answer(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> dict[str, Any]:
-    """Return what is told of a forecast but its age and staleness."""
+def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob, *, is_sent: bool = False) -> bytes:
+    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time.
+
+    ``is_sent`` says that the client sent the rows: they have no data version.
+    """
     issuance, zone = forecast.issuance, ZoneInfo(part.zone)
-    return {
+    head = {
         "dataset": issuance.dataset,
         "forecast_id": issuance.forecast_id,
         "issued_at": rfc3339(issuance.issued_at, zone),
         "origin": rfc3339(issuance.origin, zone),
-        "data_version": issuance.data_version,
+        "data_version": None if is_sent else issuance.data_version,
         "model_name": issuance.model_name,
         "model_version": issuance.model_version,
         "fallback_reason": None,
@@ -47,13 +50,8 @@ def answer(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> dict[s
         "recursive": part.horizon > issuance.horizon,
         "quantiles": [issuance.quantiles[level] for level in part.levels],
         "zone": part.zone,
-        "forecasts": _lines(forecast, part, job),
     }
-
-
-def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> bytes:
-    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time."""
-    return to_json(answer(forecast, part, job))[1:]
+    return to_json(head)[1:-1] + b',"forecasts":[' + b",".join(_lines(forecast, part, job)) + b"]}"
 
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
@@ -111,28 +109,28 @@ def _told(times: pl.Series) -> pl.Series:
     return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
 
 
-def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> list[dict[str, Any]]:
-    issuance, zone, steps = forecast.issuance, ZoneInfo(part.zone), slice(part.first, part.horizon)
-    times = [rfc3339(time, zone) for time in forecast.times(part.horizon)[part.first :]]
-    names = [f"{issuance.quantiles[level]:g}" for level in part.levels]
-    levels = list(part.levels)
-    lines = []
+def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> Iterator[bytes]:
+    """Yield the JSON of each series and channel."""
+    steps, levels = slice(part.first, part.horizon), list(part.levels)
+    points = _points(forecast, part)
     for s in part.series:
         for c in part.channels:
-            means = forecast.mean[s, c, steps].tolist()
-            rows = forecast.quantiles[s, c, steps][:, levels].tolist()
-            points = [
-                {
-                    "time": time,
-                    "lead": lead,
-                    "mean": mean,
-                    "quantiles": dict(zip(names, row, strict=True)),
-                    "recursive": lead > issuance.horizon,
-                }
-                for lead, (time, mean, row) in enumerate(zip(times, means, rows, strict=True), start=part.first + 1)
-            ]
+            numbers = np.column_stack([forecast.mean[s, c, steps], forecast.quantiles[s, c, steps][:, levels]])
+            told = to_json(numbers.ravel().tolist())[1:-1].split(b",")
             channel = forecast.channels[c]
-            lines.append(
-                {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit, "points": points}
-            )
-    return lines
+            line = {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit}
+            yield to_json(line)[:-1] + b',"points":[' + points % tuple(told) + b"]}"
+
+
+def _points(forecast: IssuedForecast, part: Selection) -> bytes:
+    """Return the JSON of the points of every line, with a place for each number.
+
+    Filling it in takes a quarter of the time that points as dictionaries take.
+    """
+    zone, trained = ZoneInfo(part.zone), forecast.issuance.horizon
+    quantiles = ",".join(f'"{forecast.issuance.quantiles[level]:g}":%b' for level in part.levels)
+    return ",".join(
+        f'{{"time":"{rfc3339(time, zone)}","lead":{lead},"mean":%b,"quantiles":{{{quantiles}}},'
+        f'"recursive":{"true" if lead > trained else "false"}}}'
+        for lead, time in enumerate(forecast.times(part.horizon)[part.first :], start=part.first + 1)
+    ).encode()

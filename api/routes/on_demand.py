@@ -8,7 +8,6 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from api import encoding
 from api.bodies import read_body
@@ -82,7 +81,7 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
 def _encoded(made: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
     if media != JSON:
         return encoding.encoded(encoding.table(made, part), media)
-    return to_json({"age": 0, "stale": False} | encoding.answer(made, part, job) | {"data_version": None})
+    return encoding.with_age(encoding.json_rest(made, part, job, is_sent=True), 0, stale=False)
 
 
 def _query(request: Request) -> OnDemandQuery:
