@@ -1,4 +1,4 @@
-"""MLflow's scoring protocol, by the default data set's champion: ``/invocations``, ``/ping``, ``/health``, ``/version``."""
+"""MLflow's scoring protocol, answered by the default data set's champion: ``/invocations``, ``/ping`` and so on."""
 
 from __future__ import annotations
 

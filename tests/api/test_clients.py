@@ -1,4 +1,4 @@
-"""Real clients of other services, in environments of their own, against a real server; and what docs/clients.md shows."""
+"""Real clients of other services, in environments of their own, and what docs/clients.md shows, on a real server."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_models_are_told_with_what_was_decided_on(
     assert served.client.get("/v1/models/tinny").json()["code"] == "dataset.unknown"
 
 
-# --- forecasts at a lead, by a model, of a range ------------------------------------------------------------------------
+# --- forecasts at a lead, by a model, of a range ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -208,9 +208,8 @@ def test_a_range_of_the_rolling_forecast_is_told_in_every_format(served: Served,
     answer = served.client.get(FORECAST, params=query, headers={"accept": PARQUET})
     rows = pl.read_parquet(io.BytesIO(answer.content))
     assert rows.filter(series="east", channel="load")["mean"].to_list() == [point["mean"] for point in points]
-    again = served.client.get(
-        FORECAST, params=query, headers={"If-None-Match": answer.headers["etag"], "accept": PARQUET}
-    )
+    told = {"If-None-Match": answer.headers["etag"], "accept": PARQUET}
+    again = served.client.get(FORECAST, params=query, headers=told)
     assert again.status_code == 304
 
 
