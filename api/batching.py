@@ -51,7 +51,7 @@ class Batcher:
         self.runs = 0
         """Runs of the network so far."""
         self._executor = executor
-        self._deepest = _DEEPEST if deepest is None else deepest
+        self._own_deepest = deepest
         self._queue: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -61,9 +61,10 @@ class Batcher:
 
         Raises ``forecast.overloaded`` if too many wait already.
         """
-        if len(self._queue) >= self._deepest:
+        deepest = _DEEPEST if self._own_deepest is None else self._own_deepest
+        if len(self._queue) >= deepest:
             raise OverloadedError(
-                "forecast.overloaded", f"{self._deepest} forecasts wait for this model already", "try again in a second"
+                "forecast.overloaded", f"{deepest} forecasts wait for this model already", "try again in a second"
             )
         waiting = _Waiting(asked, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)

@@ -278,9 +278,10 @@ def test_when_too_many_wait_the_answer_says_when_to_try_again(
 
 
 def test_a_damaged_model_is_not_served_and_its_folder_is_not_told(
-    served: Served, history: dict[str, Any], crowned: Callable[..., Manifest]
+    served: Served, history: dict[str, Any], crowned: Callable[..., Manifest], wait_until: Callable[..., None]
 ) -> None:
     crowned(served.home, "repeat_last-2")
+    wait_until(lambda: ask(served.client, history).json()["model_version"] == "repeat_last-2")
     (served.home.home.models / "repeat_last-1" / "model.onnx").write_bytes(b"nothing")
     refused = ask(served.client, history, model="previous")
     assert (refused.status_code, refused.json()["code"]) == (503, "model.corrupt")
