@@ -1,4 +1,4 @@
-# One target each: demo, test, accuracy, intervals, screenshots, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, clients, accuracy, intervals, screenshots, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,13 +10,24 @@ ACCURACY ?= --horizons 24 48 96
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test accuracy intervals screenshots gpu lint format install browser clean
+CLIENTS = $(patsubst tests/api/clients/%.txt,.venv-clients/%/installed,$(wildcard tests/api/clients/*.txt))
+
+.PHONY: demo test accuracy intervals screenshots gpu lint format install browser clean clients
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
-test: $(VENV)/.development browser
+test: $(VENV)/.development browser clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
+# Clients of other services, each in an environment of its own: they need other versions of packages than the service.
+clients: $(CLIENTS)
+
+.venv-clients/%/installed: tests/api/clients/%.txt
+	@echo "installing the client $* into .venv-clients/$*"
+	@$(PYTHON) -m venv --clear .venv-clients/$*
+	@.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@cp $< $@
 
 # Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
 accuracy: $(VENV)/.development
@@ -70,4 +81,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) screenshots-home build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-clients $(DEMO) screenshots-home build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -5,16 +5,32 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import dashboard, documents, problems
+from api import dashboard, documents, examples, problems
 from api.entrance import Entrance
 from api.gauges import gauges
 from api.limits import Exposure, Limits
 from api.observer import Observer
-from api.routes import accuracy, datasets, events, forecasts, health, jobs, observations, runs
+from api.routes import (
+    accuracy,
+    datasets,
+    events,
+    forecasts,
+    health,
+    inference,
+    jobs,
+    models,
+    nixtla,
+    observations,
+    on_demand,
+    read_back,
+    runs,
+    scoring,
+)  # fmt: skip
 from api.rules import Rules, public, reads_own
 from api.security import Guard
 from api.service import Service
@@ -55,23 +71,22 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     problems.install(app)
     documents.install(app)
     for router in (
-        datasets.router,
-        observations.router,
-        forecasts.router,
-        accuracy.router,
-        jobs.router,
-        jobs.writing,
-        runs.router,
-        runs.writing,
-        events.router,
-        health.router,
-    ):
+        datasets.router, observations.router, read_back.router, forecasts.router, on_demand.router, accuracy.router,
+        models.router, jobs.router, jobs.writing, runs.router, runs.writing, events.router, nixtla.router,
+        inference.router, scoring.router, health.router,
+    ):  # fmt: skip
         app.include_router(router)
     for router in (dashboard.router, dashboard.login_router):
         app.include_router(router)
     rules = app.state.rules = Rules(app, _OF_THE_FRAMEWORK)
-    described = app.openapi
-    app.openapi = lambda: rules.describe(described())  # type: ignore[method-assign]
+    make = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = rules.describe(make())
+        examples.fill(document, service)
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]  # the framework asks the application for it
     # The last one added is the outermost.
     app.add_middleware(
         Entrance,

@@ -12,6 +12,7 @@ from api.problems import suggest
 from api.service import Service
 from forecast.errors import NotFoundError
 from forecast.jobs import DatasetJob
+from forecast.settings import default_dataset as configured_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ def seen_datasets(service: Service) -> list[Dataset]:
     """Return the data sets that the key of the request is for, in the order of the job file."""
     seen = access()
     return [Dataset(name, job) for name, job in service.installation.jobs.datasets.items() if seen.sees(name)]
+
+
+def default_dataset(service: Service) -> Dataset:
+    """Return the data set that is meant where none is named: the only one, or ``FORECAST_DEFAULT_DATASET``.
+
+    Raises ``dataset.ambiguous``, and ``key.other_dataset`` if the key of the request is not for it.
+    """
+    return find_dataset(service.installation.jobs.dataset(configured_dataset())[0], service)
 
 
 async def _dataset(

@@ -1,7 +1,9 @@
-"""A selected part of a forecast as bytes: JSON or CSV."""
+"""A selected part of a forecast as bytes: JSON, CSV, an Arrow stream or Parquet."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -10,6 +12,7 @@ import polars as pl
 from pydantic_core import to_json
 
 from api.issued import IssuedForecast
+from api.negotiation import ARROW, CSV, PARQUET
 from api.selection import Selection
 from forecast.jobs import DatasetJob
 from forecast.vocabulary import Quantile
@@ -24,37 +27,18 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
-def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> bytes:
-    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time."""
+def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob, *, is_sent: bool = False) -> bytes:
+    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time.
+
+    ``is_sent`` says that the client sent the rows: they have no data version.
+    """
     issuance, zone = forecast.issuance, ZoneInfo(part.zone)
-    times = [rfc3339(time, zone) for time in forecast.times(part.horizon)]
-    names = [f"{issuance.quantiles[level]:g}" for level in part.levels]
-    levels = list(part.levels)
-    lines = []
-    for s in part.series:
-        for c in part.channels:
-            means = forecast.mean[s, c, : part.horizon].tolist()
-            rows = forecast.quantiles[s, c, : part.horizon][:, levels].tolist()
-            points = [
-                {
-                    "time": time,
-                    "lead": lead,
-                    "mean": mean,
-                    "quantiles": dict(zip(names, row, strict=True)),
-                    "recursive": lead > issuance.horizon,
-                }
-                for lead, (time, mean, row) in enumerate(zip(times, means, rows, strict=True), start=1)
-            ]
-            channel = forecast.channels[c]
-            lines.append(
-                {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit, "points": points}
-            )
-    answer = {
+    head = {
         "dataset": issuance.dataset,
         "forecast_id": issuance.forecast_id,
         "issued_at": rfc3339(issuance.issued_at, zone),
         "origin": rfc3339(issuance.origin, zone),
-        "data_version": issuance.data_version,
+        "data_version": None if is_sent else issuance.data_version,
         "model_name": issuance.model_name,
         "model_version": issuance.model_version,
         "fallback_reason": None,
@@ -63,12 +47,12 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> byt
         "frequency": job.frequency,
         "horizon": part.horizon,
         "horizon_trained": issuance.horizon,
+        "recursive": part.horizon > issuance.horizon,
         "quantiles": [issuance.quantiles[level] for level in part.levels],
         "zone": part.zone,
         "provenance": issuance.provenance,
-        "forecasts": lines,
     }
-    return to_json(answer)[1:]
+    return to_json(head)[1:-1] + b',"forecasts":[' + b",".join(_lines(forecast, part, job)) + b"]}"
 
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
@@ -76,24 +60,26 @@ def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
     return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false") + rest
 
 
-def csv(forecast: IssuedForecast, part: Selection) -> bytes:
-    """Return one line per point: series, channel, time, lead, mean, one column per quantile, recursive."""
-    issuance, zone = forecast.issuance, ZoneInfo(part.zone)
-    leads = np.arange(1, part.horizon + 1)
+def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:
+    """Return one row per point: series, channel, time, lead, recursive, mean, one column per quantile."""
+    issuance = forecast.issuance
+    count, leads = part.horizon - part.first, np.arange(part.first + 1, part.horizon + 1, dtype=np.int32)
+    times = pl.Series(forecast.times(part.horizon)[part.first :], dtype=pl.Datetime("us", "UTC"))
     shared = {
-        "time": [rfc3339(time, zone) for time in forecast.times(part.horizon)],
+        "time": times.dt.convert_time_zone(part.zone),
         "lead": leads,
         "recursive": leads > issuance.horizon,
     }
+    steps = slice(part.first, part.horizon)
     frames = [
         pl.DataFrame(
             {
-                "series": pl.repeat(forecast.series[s], part.horizon, eager=True),
-                "channel": pl.repeat(forecast.channels[c], part.horizon, eager=True),
+                "series": pl.repeat(forecast.series[s], count, dtype=pl.String, eager=True),
+                "channel": pl.repeat(forecast.channels[c], count, dtype=pl.String, eager=True),
                 **shared,
-                "mean": forecast.mean[s, c, : part.horizon],
+                "mean": forecast.mean[s, c, steps],
                 **{
-                    Quantile(issuance.quantiles[level]).label: forecast.quantiles[s, c, : part.horizon, level]
+                    Quantile(issuance.quantiles[level]).label: forecast.quantiles[s, c, steps, level]
                     for level in part.levels
                 },
             }
@@ -101,4 +87,51 @@ def csv(forecast: IssuedForecast, part: Selection) -> bytes:
         for s in part.series
         for c in part.channels
     ]
-    return pl.concat(frames).write_csv().encode()
+    return pl.concat(frames)
+
+
+def encoded(rows: pl.DataFrame, media: str) -> bytes:
+    """Write a table; in CSV its times carry their offset."""
+    out = io.BytesIO()
+    if media == ARROW:
+        rows.write_ipc_stream(out, compat_level=pl.CompatLevel.oldest())
+    elif media == PARQUET:
+        rows.write_parquet(out)
+    else:
+        assert media == CSV, media  # noqa: S101 - JSON is not written from tables
+        times = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.Datetime)]
+        told = [_told(rows[name]) for name in times]
+        rows.with_columns(told).write_csv(out)
+    return out.getvalue()
+
+
+def _told(times: pl.Series) -> pl.Series:
+    zone = ZoneInfo(str(times.dtype.time_zone))  # type: ignore[attr-defined]  # it is a Datetime
+    return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
+
+
+def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> Iterator[bytes]:
+    """Yield the JSON of each series and channel."""
+    steps, levels = slice(part.first, part.horizon), list(part.levels)
+    points = _points(forecast, part)
+    for s in part.series:
+        for c in part.channels:
+            numbers = np.column_stack([forecast.mean[s, c, steps], forecast.quantiles[s, c, steps][:, levels]])
+            told = to_json(numbers.ravel().tolist())[1:-1].split(b",")
+            channel = forecast.channels[c]
+            line = {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit}
+            yield to_json(line)[:-1] + b',"points":[' + points % tuple(told) + b"]}"
+
+
+def _points(forecast: IssuedForecast, part: Selection) -> bytes:
+    """Return the JSON of the points of every line, with a place for each number.
+
+    Filling it in takes a quarter of the time that points as dictionaries take.
+    """
+    zone, trained = ZoneInfo(part.zone), forecast.issuance.horizon
+    quantiles = ",".join(f'"{forecast.issuance.quantiles[level]:g}":%b' for level in part.levels)
+    return ",".join(
+        f'{{"time":"{rfc3339(time, zone)}","lead":{lead},"mean":%b,"quantiles":{{{quantiles}}},'
+        f'"recursive":{"true" if lead > trained else "false"}}}'
+        for lead, time in enumerate(forecast.times(part.horizon)[part.first :], start=part.first + 1)
+    ).encode()

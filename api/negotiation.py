@@ -11,6 +11,12 @@ from api.problems import NotAcceptableError
 
 JSON = "application/json"
 CSV = "text/csv"
+ARROW = "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+FORMATS = (JSON, CSV, ARROW, PARQUET)
+"""Formats of forecasts and rows; a client that names none gets the first."""
+TABLES = {CSV: {"schema": {"type": "string"}}, ARROW: {}, PARQUET: {}}
+"""The formats beside JSON, for OpenAPI."""
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from api.batching import OverloadedError
 from api.bodies import SlowBodyError, TooLargeError, UnsupportedError
 from api.exchange import PRESENT, ForbiddenError, UnauthenticatedError
 from api.inbound import RefusedBody
@@ -127,9 +128,9 @@ def status_of(error: ForecastError) -> HTTPStatus:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def answer(error: ForecastError) -> Response:
-    """Return the problem document of a failure."""
-    return document(status_of(error), error.code, *told_outside(error), headers=_headers(error))
+def answer(error: ForecastError, more: Mapping[str, str] | None = None) -> Response:
+    """Return the problem document of a failure, with more members if a client wants them."""
+    return document(status_of(error), error.code, *told_outside(error), headers=_headers(error), **(more or {}))
 
 
 def _headers(error: ForecastError) -> dict[str, str]:
@@ -139,6 +140,8 @@ def _headers(error: ForecastError) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="forecast"'}
     if isinstance(error, TooManyError):
         return {"Retry-After": str(error.seconds)}
+    if isinstance(error, OverloadedError):
+        return {"Retry-After": str(error.retry_after)}
     return {"Retry-After": "1"} if isinstance(error, BusyError) else {}
 
 

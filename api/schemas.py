@@ -34,6 +34,18 @@ class ForecastQuery(BaseModel):
         Field(description="RFC 3339 time with offset: the forecast that was the latest then, on the data set's clock."),
     ] = None
     tz: Annotated[str | None, Field(description="IANA zone in which times are told; UTC if left out.")] = None
+    start: Annotated[str | None, Field(description="RFC 3339 time with offset: steps before it are left out.")] = None
+    end: Annotated[str | None, Field(description="RFC 3339 time with offset: steps from it on are left out.")] = None
+    model: Annotated[
+        str | None, Field(description="Model version: the latest forecast that was issued with it.", max_length=200)
+    ] = None
+    lead_time: Annotated[
+        str | None,
+        Field(
+            description="Duration such as 24h: the rolling forecast, of each time what was issued so long before.",
+            max_length=20,
+        ),
+    ] = None
 
 
 class Point(BaseModel):
@@ -77,6 +89,7 @@ class ForecastAnswer(BaseModel):
                     "frequency": "1h",
                     "horizon": 1,
                     "horizon_trained": 336,
+                    "recursive": False,
                     "quantiles": [0.1, 0.5, 0.9],
                     "zone": "UTC",
                     "provenance": {
@@ -123,7 +136,9 @@ class ForecastAnswer(BaseModel):
     forecast_id: str
     issued_at: datetime
     origin: datetime = Field(description="Time of the first step.")
-    data_version: int = Field(description="Version of the data that it was computed from.")
+    data_version: int | None = Field(
+        description="Version of the data that it was computed from; null if the client sent them."
+    )
     model_name: str
     model_version: str
     fallback_reason: str | None = Field(description="Why another model than the champion made it; null if none did.")
@@ -134,12 +149,45 @@ class ForecastAnswer(BaseModel):
     frequency: str
     horizon: int
     horizon_trained: int
+    recursive: bool = Field(description="Whether any step lies beyond the trained horizon.")
     quantiles: list[float]
     zone: str
     provenance: Provenance | None = Field(
         description="What else made it, by UTC times of the machine's clock; null if an earlier release issued it."
     )
     forecasts: list[ForecastLine]
+
+
+class RollingPoint(BaseModel):
+    """What was told of one time, a fixed lead before it."""
+
+    time: datetime
+    mean: float
+    quantiles: dict[str, float] = Field(description="By level, ascending.")
+    forecast_id: str
+    issued_at: datetime
+    model_version: str
+
+
+class RollingLine(BaseModel):
+    """The rolling forecast of one channel of one series; a time of which nothing was issued is left out."""
+
+    series: str
+    channel: str
+    unit: str
+    points: list[RollingPoint]
+
+
+class RollingAnswer(BaseModel):
+    """The rolling forecast at a fixed lead, from forecasts as they were issued."""
+
+    dataset: str
+    lead_time: str
+    lead: int = Field(description="The same in steps.")
+    frequency: str
+    quantiles: list[float]
+    zone: str
+    forecasts: list[RollingLine]
 
 
 class ChannelInfo(BaseModel):

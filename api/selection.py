@@ -27,21 +27,37 @@ class Selection:
     horizon: int
     levels: tuple[int, ...]
     zone: str
+    first: int = 0
+    """Steps before it are left out."""
 
     @property
     def points(self) -> int:
         """How many points are told."""
-        return len(self.series) * len(self.channels) * self.horizon
+        return len(self.series) * len(self.channels) * (self.horizon - self.first)
 
 
 def select(query: ForecastQuery, issued: IssuedForecast) -> Selection:
-    """Find what a query names in a forecast; leaving something out means all of it."""
+    """Find what a query names in a forecast; leaving something out means all of it.
+
+    Raises ``range.empty`` if no step lies in ``start <= time < end``.
+    """
+    horizon, first = query.horizon or issued.issuance.horizon, 0
+    begin, end = instant(query.start, "start"), instant(query.end, "end")
+    if begin is not None:
+        first = max(-((issued.issuance.origin - begin) // issued.step), 0)
+    if end is not None:
+        horizon = min(horizon, -((issued.issuance.origin - end) // issued.step))
+    if first >= horizon:
+        raise ConfigError(
+            "range.empty", "no step of the forecast lies from start until before end", "ask for a later end or horizon"
+        )
     return Selection(
         series=places(query.series, issued.series, "series"),
         channels=places(query.channels, issued.channels, "channel"),
-        horizon=query.horizon or issued.issuance.horizon,
-        levels=_levels(query.quantiles, issued.issuance.quantiles),
+        horizon=horizon,
+        levels=levels(query.quantiles, issued.issuance.quantiles),
         zone=zone(query.tz).key,
+        first=first,
     )
 
 
@@ -66,8 +82,8 @@ def zone(name: str | None) -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def instant(text: str | None) -> datetime | None:
-    """Read an RFC 3339 time with its offset."""
+def instant(text: str | None, name: str = "as_of") -> datetime | None:
+    """Read an RFC 3339 time with its offset; ``name`` is what the parameter is called."""
     if text is None:
         return None
     try:
@@ -77,11 +93,12 @@ def instant(text: str | None) -> datetime | None:
     except (ValueError, OverflowError):
         pass
     raise ConfigError(
-        "as_of.malformed", "as_of is not an RFC 3339 time with offset", "write it like 2013-11-02T03:00:00Z"
+        f"{name}.malformed", f"{name} is not an RFC 3339 time with offset", "write it like 2013-11-02T03:00:00Z"
     )
 
 
-def _levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
+def levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
+    """Return the places of quantile levels among those a model was trained for; all if none are given."""
     found: dict[int, None] = {}
     for word in (word for item in given for word in item.split(",") if word):
         try:

@@ -12,6 +12,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from api.admission import Admission
+from api.champions import Champions
 from api.encoding import json_rest
 from api.extension import MOST_WAITING, Extensions
 from api.feed import Feed
@@ -58,7 +59,8 @@ class Service:
         # Not with the forecasts: reading a large one must not delay that a revoked key is refused.
         self._follower = Follower(((self.keyring.refresh, 1), (self.operations.refresh, 5)))
         self.histories = Histories(installation)
-        self.latest = LatestForecasts(installation, self._encode_whole, self.histories.look)
+        self.champions = Champions(installation)
+        self.latest = LatestForecasts(installation, self._encode_whole, self._look)
         self.extensions = Extensions(installation, self.histories)
         self.feed = Feed(installation.ledger)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
@@ -87,6 +89,7 @@ class Service:
         """Follow the ledger while the body runs."""
         await run_sync(self._follower.start)
         await run_sync(self.latest.start)
+        await run_sync(self.champions.look)  # or the first who asks for a forecast would wait for the network
         # Beside serving: a large lake takes a while, and what is read is verified anyway.
         threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:
@@ -96,14 +99,21 @@ class Service:
                 beside.cancel_scope.cancel()
         finally:
             await run_sync(self.latest.stop)
+            await run_sync(self.champions.close)
             await run_sync(self._follower.stop)
             if self.tracer is not None:
                 await run_sync(self.tracer.close)
 
-    async def known_at(self, dataset: str, as_of: datetime | None) -> IssuedForecast:
-        """Return the latest forecast, or the one that was the latest at ``as_of``."""
+    async def known_at(self, dataset: str, as_of: datetime | None, model: str | None = None) -> IssuedForecast:
+        """Return the latest forecast, or the one that was the latest at ``as_of``, or of a model of that version."""
         latest = self.latest.of(dataset)
-        return latest if as_of is None else await run_sync(self._read_past, latest, as_of)
+        if as_of is None and model in {None, latest.issuance.model_version}:
+            return latest
+        return await run_sync(self._read_past, latest, as_of, model)
+
+    def _look(self) -> None:
+        self.champions.look()
+        self.histories.look()
 
     def _check_tables(self) -> None:
         for dataset in self.installation.jobs.datasets:
@@ -122,9 +132,15 @@ class Service:
         rest = json_rest(issued, part, self.installation.jobs.datasets[issued.issuance.dataset])
         self.answers.keep((issued.issuance.forecast_id, part, JSON), rest, len(rest))
 
-    def _read_past(self, latest: IssuedForecast, as_of: datetime) -> IssuedForecast:
+    def _read_past(self, latest: IssuedForecast, as_of: datetime | None, model: str | None) -> IssuedForecast:
         dataset = latest.issuance.dataset
-        issuance = self.installation.ledger.issuance(dataset, as_of=as_of)
+        issuance = self.installation.ledger.issuance(dataset, as_of=as_of, model=model)
+        if issuance is None and model is not None:
+            raise NotFoundError(
+                "forecast.none_by_model",
+                "no forecast was issued by then with a model of that version",
+                "see /v1/models for versions",
+            )
         if issuance is None:
             raise NotFoundError(
                 "forecast.none_then", f"no forecast of {dataset} had been issued by then", "ask for a later as_of"

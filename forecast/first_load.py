@@ -26,7 +26,7 @@ _SEPARATOR = "\t"
 _KINDS: Mapping[str, type[ForecastError]] = {"NotFoundError": NotFoundError, "StorageError": StorageError}
 
 
-def load_guarded(folder: Path, digest: str | None = None) -> ServedModel:
+def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> ServedModel:
     """Load an exported model as :func:`forecast.runtime.load` does, after a child process has done it within limits.
 
     Raises ``model.not_found``, ``model.corrupt`` and ``model.golden_differs``, and ``model.hostile`` if the child had
@@ -42,7 +42,7 @@ def load_guarded(folder: Path, digest: str | None = None) -> ServedModel:
             if len(_PASSED) >= _MOST_PASSED:
                 _PASSED.clear()
             _PASSED[folder, known] = None
-    return load(folder, known)
+    return load(folder, known, threads)
 
 
 def _try(folder: Path, digest: str) -> None:

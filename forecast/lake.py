@@ -354,6 +354,22 @@ class Forecasts(Table):
             kept = rows.filter(pl.col("forecast_id").is_in(list(forecast_ids)))
             return kept.with_columns(absent).select(columns).collect()
 
+    def at_lead(self, lead: int, issued: Mapping[str, datetime]) -> pl.DataFrame:
+        """Return the rows of one lead of several forecasts, told by id and when they were issued."""
+        if not self.exists or not issued:
+            return pl.DataFrame(schema=FORECASTS)
+        months = {time.strftime("%Y-%m") for time in issued.values()}
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            rows = self._rows(at, at.files.filter(pl.col("part").is_in(sorted(months))))
+            chosen = rows.filter(pl.col("lead") == lead, pl.col("forecast_id").is_in(list(issued)))
+            return (
+                chosen.with_columns(pl.lit(None, pl.String).alias(self._partition))
+                .select(list(FORECASTS))
+                .sort("series", "channel", "time")
+                .collect()
+            )
+
 
 class Quarantine(Table):
     """The rows of one data set that were put aside, each once, with the reason; by month of their recording."""

@@ -118,12 +118,26 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger, CountLedg
             if not issuance.backfilled:
                 tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
 
-    def issuance(self, dataset: str, *, as_of: datetime | None = None) -> Issuance | None:
-        """Return the latest forecast of a data set, or the latest that had been issued at ``as_of``."""
-        query = _issued(dataset).limit(1)
-        if as_of is not None:
-            query = query.where(ISSUANCES.c.issued_at <= as_of)
-        return next(iter(self._issuances(query)), None)
+    def issuance(self, dataset: str, *, as_of: datetime | None = None, model: str | None = None) -> Issuance | None:
+        """Return the latest forecast of a data set: that had been issued at ``as_of``, by a model of that version."""
+        return next(iter(self._issuances(_narrowed(_issued(dataset).limit(1), as_of, model))), None)
+
+    def issuances_from(
+        self,
+        dataset: str,
+        first: datetime,
+        last: datetime,
+        *,
+        as_of: datetime | None = None,
+        model: str | None = None,
+        limit: int = 10_000,
+    ) -> list[Issuance]:
+        """Return the latest forecast of each origin in [first, last], by origin; the newest ``limit`` are read."""
+        query = _issued(dataset).where(ISSUANCES.c.origin.between(first, last)).limit(limit)
+        newest: dict[datetime, Issuance] = {}
+        for found in self._issuances(_narrowed(query, as_of, model)):
+            newest.setdefault(found.origin, found)
+        return sorted(newest.values(), key=lambda one: one.origin)
 
     def issuances(self, dataset: str, limit: int = 50, *, backfilled: bool = False) -> list[Issuance]:
         """Return the newest forecasts first, at most ``limit``: those that were served, or those made afterwards."""
@@ -259,6 +273,12 @@ def _issued(dataset: str, *, backfilled: bool = False) -> sa.Select[Any]:
         .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.backfilled.is_(backfilled))
         .order_by(ISSUANCES.c.sequence.desc())
     )
+
+
+def _narrowed(query: sa.Select[Any], as_of: datetime | None, model: str | None) -> sa.Select[Any]:
+    if as_of is not None:
+        query = query.where(ISSUANCES.c.issued_at <= as_of)
+    return query if model is None else query.where(ISSUANCES.c.model_version == model)
 
 
 def _issuance(row: RowMapping | Mapping[str, Any]) -> Issuance:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from forecast.calibration import Calibration, scales
 from forecast.durability import flush
 from forecast.errors import DataError, NotFoundError, StorageError
-from forecast.panel import Array
+from forecast.panel import Array, Panel
 from forecast.scaling import Scaler
 from forecast.strict import Strict
 
@@ -91,6 +91,11 @@ class ServedModel:
         self.manifest = manifest
         self._session = session
         self.inputs: tuple[str, ...] = tuple(entry.name for entry in session.get_inputs())
+
+    def knowing(self, panel: Panel) -> ServedModel:
+        """Return the same network for series that it never saw, scaled by the moments of their own history."""
+        fitted = Scaler.fit(panel, panel.steps)
+        return ServedModel(self.manifest.model_copy(update={"scaler": fitted}), self._session)
 
     @property
     def median(self) -> int:
@@ -190,10 +195,11 @@ class ServedModel:
         return {name: arrays[name].astype(np.float32) for name in self.inputs}
 
 
-def load(folder: Path, digest: str | None = None) -> ServedModel:
+def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedModel:
     """Load an exported model; a file that is not what the manifest says, or that answers differently, is refused.
 
-    ``digest`` is what the ledger knows of the manifest itself, see :func:`manifest_digest`.
+    ``digest`` is what the ledger knows of the manifest itself, see :func:`manifest_digest`; ``threads`` are those of
+    :func:`session`.
     """
     try:
         content = (folder / MANIFEST).read_bytes()
@@ -212,7 +218,7 @@ def load(folder: Path, digest: str | None = None) -> ServedModel:
             raise StorageError(
                 "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
             )
-    model = ServedModel(manifest, session(files[NETWORK]))
+    model = ServedModel(manifest, session(files[NETWORK], threads))
     with np.load(io.BytesIO(files[GOLDEN]), allow_pickle=False) as golden:
         names = [str(name) for name in golden["series"]]
         again = model.scaled_quantiles(golden["targets"], golden["past"], golden["future"], names)

@@ -136,6 +136,11 @@ def find_home(given: Path | None) -> Home:
     return home
 
 
+def default_dataset() -> str | None:
+    """Return the data set that clients mean who cannot name one: ``FORECAST_DEFAULT_DATASET``, if it is set."""
+    return os.environ.get("FORECAST_DEFAULT_DATASET") or None
+
+
 def cores() -> int:
     """Return how many cores one training may use: ``FORECAST_CORES``, else those this process may run on."""
     text = os.environ.get("FORECAST_CORES", "")

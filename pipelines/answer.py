@@ -14,7 +14,8 @@ import polars as pl
 
 from forecast.errors import DataError, nearest
 from forecast.jobs import DatasetJob
-from forecast.runtime import ServedModel, load
+from forecast.panel import Panel
+from forecast.runtime import Prediction, ServedModel, load
 from forecast.vocabulary import Horizon
 from pipelines.clean import clean
 from pipelines.predict import extend, to_rows
@@ -39,29 +40,35 @@ class Answers:
         """
         job = self._job
         horizon = int((params or {}).get("horizon") or self._model.manifest.horizon)
-        panel = clean(self._rows(frame), job)
-        prediction = extend(self._model, panel, job, Horizon(horizon).steps)
-        rows = to_rows(prediction, panel, self._model)
-        levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(job))]
-        time = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return rows.select("series", "channel", "lead", time, "mean", *levels).to_pandas()
-
-    def _rows(self, frame: Any) -> pl.DataFrame:
-        job = self._job
         given = pl.DataFrame({str(name): list(frame[name]) for name in frame.columns})
-        lacking = [name for name in ("time", *job.targets, *job.past_covariates) if name not in given.columns]
-        if lacking:
-            raise DataError(
-                "forecast.no_column", f'the rows have no column "{lacking[0]}"', nearest(lacking[0], given.columns)
-            )
-        if "series" not in given.columns:
-            names = list(self._model.manifest.scaler.targets)
-            if len(names) > 1:
-                raise DataError("forecast.no_column", 'the rows have no column "series"', nearest("", names))
-            given = given.with_columns(series=pl.lit(names[0]))
-        channels = [pl.col(name).cast(pl.Float64).fill_nan(None) for name in job.channels if name in given.columns]
-        absent = [pl.lit(None, pl.Float64).alias(name) for name in job.channels if name not in given.columns]
-        return given.select(pl.col("series").cast(pl.String), _instants(given["time"], job), *channels, *absent)
+        panel = clean(rows_of(given, self._model, job), job)
+        prediction = extend(self._model, panel, job, Horizon(horizon).steps)
+        return told(prediction, panel, self._model, job).to_pandas()
+
+
+def rows_of(given: pl.DataFrame, model: ServedModel, job: DatasetJob) -> pl.DataFrame:
+    """Return rows as the lake has them; see :meth:`Answers.predict` for what may be given."""
+    lacking = [name for name in ("time", *job.targets, *job.past_covariates) if name not in given.columns]
+    if lacking:
+        raise DataError(
+            "forecast.no_column", f'the rows have no column "{lacking[0]}"', nearest(lacking[0], given.columns)
+        )
+    if "series" not in given.columns:
+        names = list(model.manifest.scaler.targets)
+        if len(names) > 1:
+            raise DataError("forecast.no_column", 'the rows have no column "series"', nearest("", names))
+        given = given.with_columns(series=pl.lit(names[0]))
+    channels = [pl.col(name).cast(pl.Float64).fill_nan(None) for name in job.channels if name in given.columns]
+    absent = [pl.lit(None, pl.Float64).alias(name) for name in job.channels if name not in given.columns]
+    return given.select(pl.col("series").cast(pl.String), _instants(given["time"], job), *channels, *absent)
+
+
+def told(prediction: Prediction, panel: Panel, model: ServedModel, job: DatasetJob) -> pl.DataFrame:
+    """Return a forecast as rows: ``series``, ``channel``, ``lead``, ``time``, ``mean`` and one column per quantile."""
+    rows = to_rows(prediction, panel, model)
+    levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(job))]
+    time = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rows.select("series", "channel", "lead", time, "mean", *levels)
 
 
 def _load_pyfunc(path: str) -> Answers:

@@ -55,7 +55,7 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
         past_observed=observed[..., count:],
         future=future,
         future_observed=future_observed,
-        statics=_statics(names, job),
+        statics=statics_of(names, job),
     )
 
 
@@ -241,7 +241,8 @@ def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, i
     return dict(zip(columns, counts.tolist(), strict=True))
 
 
-def _statics(names: Sequence[str], job: DatasetJob) -> Array:
+def statics_of(names: Sequence[str], job: DatasetJob) -> Array:
+    """Return the static covariates of some series, [S, N]; NaN for a series that the job file gives none."""
     wanted = static_names(job)
     told = [[job.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
     return np.asarray(told, dtype=float).reshape(len(names), len(wanted))

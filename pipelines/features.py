@@ -6,6 +6,7 @@ The same code for training, for backtests and for serving.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
@@ -22,6 +23,9 @@ FUTURE_FEATURES = (
     "hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "yearday_sin", "yearday_cos", "weekend", "holiday",
 )  # fmt: skip
 """Names of the calendar's covariates, in the order in which every model gets them; each lies in [-1, 1]."""
+
+Calendar = Callable[[datetime, timedelta, int, DatasetJob], NDArray[np.float64]]
+"""Gives the calendar's covariates as :func:`known_future` does."""
 
 
 def future_names(job: DatasetJob) -> tuple[str, ...]:
@@ -70,13 +74,13 @@ def given_future(panel: Panel, job: DatasetJob, last: int) -> Array:
     return filled(np.pad(values, ahead), np.pad(observed, ahead), channels, job.season)
 
 
-def future_covariates(panel: Panel, job: DatasetJob, first: int, last: int) -> Array:
+def future_covariates(panel: Panel, job: DatasetJob, first: int, last: int, calendar: Calendar = known_future) -> Array:
     """Return all known-future covariates of rows [first, last), as :func:`future_names` orders them: [S, T, F].
 
     The calendar's lie in [-1, 1]; the user's are in their own units and as known before row ``last``.
     """
-    calendar = known_future(panel.time(first), panel.step, last - first, job)
-    shared: Array = np.broadcast_to(calendar, (len(panel.series), *calendar.shape))
+    told = calendar(panel.time(first), panel.step, last - first, job)
+    shared: Array = np.broadcast_to(told, (len(panel.series), *told.shape))
     if not job.future_covariates:
         return shared
     return np.concatenate([shared, given_future(panel, job, last)[:, first:]], axis=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from forecast.runtime import Manifest, Prediction, ServedModel, load
 from forecast.vocabulary import Fill
 from pipelines.clean import clean
 from pipelines.correct import applicable, moved
-from pipelines.features import future_covariates, future_names
+from pipelines.features import Calendar, future_covariates, future_names, known_future
 from pipelines.freshness import imputed_fraction, newest_rows, observed_until
 from pipelines.provenance import provenance_of
 from pipelines.revise import revise
@@ -196,7 +196,8 @@ def forecastable(panel: Panel, manifest: Manifest, job: DatasetJob) -> Panel:
 
     If none is left the panel is returned as it is, and forecasting it says what is wrong.
     """
-    inputs = _inputs(panel, job, manifest.lookback, manifest.horizon)
+    first, last = max(panel.steps - manifest.lookback, 0), panel.steps + manifest.horizon
+    inputs = (*_look_back(panel, manifest.lookback), future_covariates(panel, job, first, last))
     whole = np.logical_and.reduce([np.isfinite(values).all(axis=(1, 2)) for values in inputs])
     ready = [
         name for name, is_whole in zip(panel.series, whole, strict=True) if is_whole and name in manifest.scaler.targets
@@ -212,12 +213,48 @@ def fits(manifest: Manifest, job: DatasetJob) -> bool:
     return theirs == (job.targets, job.past_covariates, future_names(job), job.step.total_seconds())
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one run of a network takes, as :meth:`ServedModel.predict` wants it."""
+
+    targets: Array
+    """[B, L, C]"""
+    past: Array
+    """[B, L, P]"""
+    future: Array
+    """[B, L + H, F]"""
+    series: tuple[str, ...]
+    scale: Array
+    """[B, H, C]"""
+
+    def run(self, model: ServedModel) -> Prediction:
+        """Forecast it."""
+        return model.predict(self.targets, self.past, self.future, self.series, self.scale)
+
+
 def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> Prediction:
     """Forecast ``horizon`` steps of every series from the end of a panel: [S, horizon, C].
 
     Beyond the trained horizon the median is fed back as if it had been observed, and covariates known only up to the
     origin repeat their last season; such steps say less of the future than their bands tell. Known-future covariates
     are those of each step. Raises ``forecast.short_history``, ``forecast.history_gap`` and ``forecast.future_missing``.
+    """
+    steps = rounds(model, panel, job, horizon)
+    asked = next(steps)
+    while True:
+        try:
+            asked = steps.send(asked.run(model))
+        except StopIteration as done:
+            whole: Prediction = done.value
+            return whole
+
+
+def rounds(
+    model: ServedModel, panel: Panel, job: DatasetJob, horizon: int, calendar: Calendar = known_future
+) -> Generator[Round, Prediction, Prediction]:
+    """Tell the runs that a forecast takes one after the other, be told what came of each, and return the whole.
+
+    So whoever drives it decides where a network runs, and with whose windows together; see :func:`extend` for errors.
     """
     lookback, trained = model.manifest.lookback, model.manifest.horizon
     if panel.steps < lookback:
@@ -226,16 +263,16 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
             f"{panel.steps} rows of history are fewer than the look-back of {lookback}",
             "ingest more rows",
         )
-    targets, past, _ = _inputs(panel, job, lookback, 0)
+    targets, past = _look_back(panel, lookback)
     for values, names in ((targets, job.targets), (past, job.past_covariates)):
         _require_whole(values, panel, names)
     scale = model.scales(targets, panel.series, horizon + trained)  # what is fed back moves less than what happens
     parts: list[Prediction] = []
     for begin in range(0, horizon, trained):
         first = panel.steps - lookback + begin
-        future = future_covariates(panel, job, first, first + lookback + trained)
+        future = future_covariates(panel, job, first, first + lookback + trained, calendar)
         _require_known(future, panel, job, first)
-        parts.append(model.predict(targets, past, future, panel.series, scale[:, begin : begin + trained]))
+        parts.append((yield Round(targets, past, future, panel.series, scale[:, begin : begin + trained])))
         median = parts[-1].quantiles[..., model.median]
         targets = np.concatenate([targets, median], axis=1)[:, -lookback:]
         seasons = -(-trained // job.season)
@@ -283,11 +320,10 @@ def to_rows(prediction: Prediction, panel: Panel, model: ServedModel) -> pl.Data
     return pl.concat(frames)
 
 
-def _inputs(panel: Panel, job: DatasetJob, lookback: int, horizon: int) -> tuple[Array, Array, Array]:
-    """Return what a forecast from the end of a panel is made from: targets, past and known-future covariates."""
+def _look_back(panel: Panel, lookback: int) -> tuple[Array, Array]:
+    """Return targets and past covariates that a forecast from the end of a panel is made from."""
     first = max(panel.steps - lookback, 0)
-    past = _carried_forward(panel.past[:, first:])
-    return panel.targets[:, first:], past, future_covariates(panel, job, first, panel.steps + horizon)
+    return panel.targets[:, first:], _carried_forward(panel.past[:, first:])
 
 
 def _carried_forward(values: Array) -> Array:
@@ -302,7 +338,7 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
         raise DataError(
             "forecast.history_gap",
             f"{series} has {count} missing values of {channel} in its look-back, the first at {at}",
-            "ingest the missing rows, or raise fill_limit of the channel in the job file",
+            "ingest or send the missing rows, or raise fill_limit of the channel in the job file",
         )
 
 

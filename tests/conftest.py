@@ -257,12 +257,12 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
 
     from forecast.calibration import Calibration
     from forecast.runtime import Manifest, Scaler, ServedModel, session, store
-    from pipelines.features import FUTURE_FEATURES
+    from pipelines.features import future_names
 
     def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
         weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
         targets, past = len(job.targets), len(job.past_covariates)
-        features = len(changes.get("future", FUTURE_FEATURES))
+        features = len(changes.get("future", future_names(job)))
         file = _write_network(
             tmp_path / "networks" / f"{folder.name}.onnx",
             lookback=job.lookback,
@@ -275,6 +275,8 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
         )
         moments = dict.fromkeys(series, ((40.0,) * targets, (10.0,) * targets))
         past_moments = dict.fromkeys(series, ((5.0,) * past, (2.0,) * past))
+        known = len(job.future_covariates)
+        known_moments = dict.fromkeys(series, ((5.0,) * known, (2.0,) * known)) if known else {}
         manifest = {
             "dataset": "tiny",
             "model_name": "repeat_last",
@@ -285,11 +287,11 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
             "step_seconds": job.step.total_seconds(),
             "targets": job.targets,
             "past": job.past_covariates,
-            "future": FUTURE_FEATURES,
+            "future": future_names(job),
             "quantiles": job.quantiles,
             "lower": tuple(job.channels[name].lower for name in job.targets),
             "upper": tuple(job.channels[name].upper for name in job.targets),
-            "scaler": Scaler(targets=moments, past=past_moments),
+            "scaler": Scaler(targets=moments, past=past_moments, future=known_moments),
             "calibration": Calibration.none(targets, len(job.quantiles), job.horizon),
             "data_version": 0,
             "data_digest": "",

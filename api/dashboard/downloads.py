@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 from typing import Annotated, Literal
 
-import polars as pl
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
@@ -16,13 +14,15 @@ from api import encoding
 from api.dashboard.browsers import ForBrowsers
 from api.dashboard.navigation import DatasetQuery, chosen
 from api.dependencies import ServiceDep
+from api.issued import IssuedForecast
+from api.negotiation import CSV, PARQUET
 from api.rules import reads_own
 from api.schemas import ForecastQuery
-from api.selection import instant, select
+from api.selection import Selection, instant, select
 from forecast.vocabulary import MAX_HORIZON
 
 router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
-_MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+_MEDIA = {"csv": CSV, "parquet": PARQUET}
 
 
 class DownloadQuery(DatasetQuery):
@@ -43,16 +43,11 @@ async def download(query: Annotated[DownloadQuery, Query()], service: ServiceDep
     wanted = ForecastQuery(series=query.series, channels=query.channels, horizon=query.horizon)
     part = select(wanted, issued)
     reached = await service.extensions.reach(issued, part.horizon)
-    body = await run_sync(encoding.csv, reached, part, limiter=service.long_turn())
-    if query.format == "parquet":
-        body = await run_sync(_parquet, body, limiter=service.long_turn())
+    body = await run_sync(_encoded, reached, part, _MEDIA[query.format], limiter=service.long_turn())
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset.name}-{issued.issuance.issued_at:%Y%m%dT%H%M%S}")
     headers = {"Content-Disposition": f'attachment; filename="{name}.{query.format}"', "Cache-Control": "no-store"}
     return Response(body, media_type=_MEDIA[query.format], headers=headers)
 
 
-def _parquet(rows: bytes) -> bytes:
-    out = io.BytesIO()
-    frame = pl.read_csv(rows, infer_schema_length=None, schema_overrides={"series": pl.String, "channel": pl.String})
-    frame.with_columns(pl.col("time").str.to_datetime("%+", time_zone="UTC")).write_parquet(out)
-    return out.getvalue()
+def _encoded(forecast: IssuedForecast, part: Selection, media: str) -> bytes:
+    return encoding.encoded(encoding.table(forecast, part), media)

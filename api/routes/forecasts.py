@@ -11,14 +11,15 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api import encoding
-from api.dependencies import DatasetDep, ServiceDep
+from api import encoding, rolling
+from api.dependencies import Dataset, DatasetDep, ServiceDep
 from api.issued import IssuedForecast
-from api.negotiation import CSV, JSON, conditional, matches, preferred
+from api.negotiation import FORMATS, JSON, TABLES, conditional, matches, preferred
 from api.problems import MEDIA_TYPE
 from api.rules import reads
-from api.schemas import ForecastAnswer, ForecastQuery, Problem
+from api.schemas import ForecastAnswer, ForecastQuery, Problem, RollingAnswer
 from api.selection import Selection, instant, select
+from api.service import Service
 from forecast.jobs import DatasetJob
 from forecast.vocabulary import parse_duration
 
@@ -36,10 +37,10 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 @router.get(
     "/{dataset}/forecast",
-    response_model=ForecastAnswer,
-    summary="The latest issued forecast, or the one known at a time",
+    response_model=ForecastAnswer | RollingAnswer,
+    summary="The latest issued forecast, the one known at a time, or the rolling one at a fixed lead",
     responses={
-        200: {"content": {CSV: {"schema": {"type": "string"}}}},
+        200: {"content": TABLES},
         304: {"description": "The client has it already."},
         **problems(404, 406, 422, 503),
     },
@@ -48,9 +49,11 @@ async def read_forecast(
     request: Request, dataset: DatasetDep, query: Annotated[ForecastQuery, Query()], service: ServiceDep
 ) -> Response:
     """Answer from memory; only a past forecast, a recursive one or a part not asked for lately takes a thread."""
-    media = preferred(request.headers.get("accept"), (JSON, CSV))
+    media = preferred(request.headers.get("accept"), FORMATS)
     as_of = instant(query.as_of)
-    issued = await service.known_at(dataset.name, as_of)
+    if query.lead_time is not None:
+        return await _rolling(request, dataset, query, service, media)
+    issued = await service.known_at(dataset.name, as_of, query.model)
     part = select(query, issued)
     now = service.latest.now(dataset.name)
     age, stale = age_of(issued, dataset.job, now if as_of is None else min(as_of, now))
@@ -68,9 +71,14 @@ async def read_forecast(
         body = await run_sync(_encoded, reached, part, media, dataset.job, limiter=limiter)
         if len(body) <= _KEPT_BYTES:  # or a few long answers would push out everybody's short ones
             service.answers.keep(key, body, len(body))
-    if media == CSV:
-        return conditional(request, body, CSV, etag, _provenance(issued, age, stale=stale))
+    if media != JSON:
+        return conditional(request, body, media, etag, provenance(issued, age, stale=stale))
     return conditional(request, encoding.with_age(body, age, stale=stale), JSON, etag)
+
+
+async def _rolling(request: Request, dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> Response:
+    body = await run_sync(rolling.told, dataset, query, service, media, limiter=service.long_answers)
+    return conditional(request, body, media, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int, bool]:
@@ -80,7 +88,9 @@ def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int,
 
 
 def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
-    return encoding.csv(forecast, part) if media == CSV else encoding.json_rest(forecast, part, job)
+    if media == JSON:
+        return encoding.json_rest(forecast, part, job)
+    return encoding.encoded(encoding.table(forecast, part), media)
 
 
 def _etag(issued: IssuedForecast, part: Selection, media: str, *, stale: bool) -> str:
@@ -89,7 +99,8 @@ def _etag(issued: IssuedForecast, part: Selection, media: str, *, stale: bool) -
     return f'W/"{issued.issuance.forecast_id}-{query}"'
 
 
-def _provenance(issued: IssuedForecast, age: int, *, stale: bool) -> dict[str, str]:
+def provenance(issued: IssuedForecast, age: int, *, stale: bool) -> dict[str, str]:
+    """Return what a table cannot tell of its forecast, as headers."""
     issuance = issued.issuance
     return {
         "Forecast-Id": issuance.forecast_id,

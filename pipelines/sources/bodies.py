@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import polars as pl
 
@@ -26,11 +28,14 @@ def _read_json(content: Content, job: DatasetJob) -> pl.DataFrame:
         sent = json.loads(content.data)  # type: ignore[arg-type]  # a body is bytes
     except (ValueError, RecursionError) as error:
         raise _unfit("the body is not JSON") from error
-    rows = sent["rows"] if isinstance(sent, dict) and set(sent) == {"rows"} else sent
+    return _frame(sent["rows"] if isinstance(sent, dict) and set(sent) == {"rows"} else sent, job, content.name)
+
+
+def _frame(rows: Any, job: DatasetJob, name: str) -> pl.DataFrame:
     if isinstance(rows, list):
         if not all(isinstance(record, dict) for record in rows):
             raise _unfit("not every row of the body is a JSON object")
-        return from_records(rows, job, content.name)
+        return from_records(rows, job, name)
     if not isinstance(rows, dict):
         raise _unfit("the body is neither rows nor columns")
     columns = {name: rows[name] for name in used_columns(job) if name in rows}
@@ -38,7 +43,7 @@ def _read_json(content: Content, job: DatasetJob) -> pl.DataFrame:
         raise _unfit("a column of the body is not an array")
     if len({len(values) for values in columns.values()}) > 1:
         raise _unfit("the columns of the body have different lengths")
-    return frame_of(columns, content.name)
+    return frame_of(columns, name)
 
 
 CONTENT_TYPES: Mapping[str, Format] = MappingProxyType(
@@ -77,9 +82,20 @@ def from_body(data: bytes, content_type: str, job: DatasetJob, name: str) -> Bat
     if "charset=" in parameters and parameters.partition("charset=")[2].strip("\"' ") not in {"utf-8", "utf8"}:
         raise DataError("source.not_utf8", "the body is not UTF-8", "send it as UTF-8")
     called = "body.tsv" if media == "text/tab-separated-values" else "body"
+    with _told_without_names():
+        return Batch.of(read(Content(called, data), job), name, job, "body", hashlib.sha256(data).hexdigest())
+
+
+def from_json(rows: Any, job: DatasetJob, name: str) -> Batch:
+    """Take rows out of parsed JSON, records or columns, as :func:`from_body` does; their digest is left out."""
+    with _told_without_names():
+        return Batch.of(_frame(rows, job, "body"), name, job, "body", "")
+
+
+@contextmanager
+def _told_without_names() -> Iterator[None]:
     try:
-        rows = read(Content(called, data), job)
-        return Batch.of(rows, name, job, "body", hashlib.sha256(data).hexdigest())
+        yield
     except DataError as error:
         if error.code not in _NOT_TOLD:
             raise

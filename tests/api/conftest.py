@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from forecast.ledger import Issuance
     from forecast.runtime import Manifest
 
+ROOT = Path(__file__).parents[2]
 BAND = Calibration(
     group=24, quantile_offsets=(((-1.0, 0.0, 1.0), (-0.5, 0.0, 0.5)),), mean_offsets=((0.1, 0.2),)
 )  # in standard deviations: the model alone says one value for all levels
@@ -58,7 +60,7 @@ def home(
 @pytest.fixture
 def serve() -> Iterator[Callable[..., httpx.Client]]:
     """Serve a home on a free port, and return a client of it."""
-    running = []
+    running: list[tuple[Any, threading.Thread, httpx.Client]] = []
 
     def start(
         installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None
@@ -96,6 +98,20 @@ def make_key() -> Callable[..., str]:
         return text
 
     return make
+
+
+@pytest.fixture
+def client_python() -> Callable[[str], Path]:
+    """Return the Python that has a client of another service, as `make clients` installs it."""
+
+    def find(name: str) -> Path:
+        folder, wanted = ROOT / ".venv-clients" / name, Path(__file__).with_name("clients") / f"{name}.txt"
+        done = folder / "installed"
+        is_there = done.exists() and done.read_text(encoding="utf-8") == wanted.read_text(encoding="utf-8")
+        assert is_there, f'{name} is not installed as {wanted.name} says: run "make clients"'
+        return folder / "bin" / "python"
+
+    return find
 
 
 @dataclass(frozen=True)

@@ -51,21 +51,28 @@ with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trus
     names = {"dataset": "tiny", "job": "asked", "run": "1"}
     job = {"name": "asked", "dataset": "tiny", "steps": ["forecast"]}
     rows = [{"time": "2024-01-01 00:00:00", "site": "east", "load": 1, "price": 2, "wind": 3}]
-    bodies = {"/v1/jobs": job, "/v1/jobs/{job}": {"paused": False}, "/v1/jobs/{job}/runs": {}}
-    calls = [
-        (method, path.format(**names), None if method == "get" else bodies.get(path, rows))
-        for method, path in sorted(
-            ((method, path) for path, item in described.items() for method in item),
-            key=lambda call: (["post", "get", "patch", "delete"].index(call[0]), call[1] == "/v1/jobs/{job}"),
-        )
-    ]
+    known = {"/v1/jobs": job, "/v1/jobs/{job}": {"paused": False}, "/v1/jobs/{job}/runs": {}}
+    calls = []
+    for template, item in described.items():
+        for method, operation in item.items():
+            path = template
+            for parameter in operation.get("parameters", ()):
+                value = names.get(parameter["name"], parameter.get("example", ""))
+                path = path.replace("{%s}" % parameter["name"], value)
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            bodies = [example["value"] for example in content.get("examples", {}).values()]
+            if template in known:
+                bodies = [] if method in ("get", "delete") else [known[template]]
+            calls += [(method, path, body) for body in bodies or [rows if method == "post" else None]]
+    calls.sort(key=lambda call: (["post", "get", "patch", "delete"].index(call[0]), call[1] == "/v1/jobs/asked"))
     calls += [("get", path, None) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
     calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z", None)]
-    Path(sys.argv[1], "logs", "run-1.log").write_text("a line\\n")
+    calls += [("get", "/v1/datasets/tiny/forecast?lead_time=3h", None)]
+    Path(sys.argv[1], "logs", "run-1.log").write_text("a line\n")
     statuses = {}
-    for method, path, body in calls:
+    for number, (method, path, body) in enumerate(calls):
         with client.stream(method, path, json=body) as answer:  # some go on for ever
-            statuses[f"{method} {path}"] = answer.status_code
+            statuses[f"{method} {path} {number}"] = answer.status_code
             if "event-stream" not in answer.headers.get("content-type", ""):
                 answer.read()
 one.should_exit = True

@@ -142,7 +142,9 @@ def test_the_documentation_shows_the_parameters_and_an_example(served: Served) -
     described = served.client.get("/openapi.json").json()
     operation = described["paths"]["/v1/datasets/{dataset}/forecast"]["get"]
     names = {parameter["name"] for parameter in operation["parameters"]}
-    assert names == {"dataset", "series", "channels", "horizon", "quantiles", "as_of", "tz"}
+    assert names == {
+        "dataset", "series", "channels", "horizon", "quantiles", "as_of", "tz", "start", "end", "model", "lead_time",
+    }  # fmt: skip
     assert set(operation["responses"]) == {"200", "304", "404", "406", "422", "503"}
     assert "text/csv" in operation["responses"]["200"]["content"]
     for refusal in ("404", "406", "422", "503"):

@@ -1,0 +1,93 @@
+"""JSON that is sent, read into a model; the first mistake is told by its place, and nothing of it is repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from api.problems import suggest
+from forecast.errors import DataError
+
+Sent = TypeVar("Sent", bound=BaseModel)
+
+_KINDS: Mapping[str, tuple[str, str, str]] = {
+    "finite_number": ("not_finite", "is not a finite number", "send null where a value is missing"),
+    "float_type": ("not_a_number", "is not a number", "send a number, or null where a value is missing"),
+    "float_parsing": ("not_a_number", "is not a number", "send a number, or null where a value is missing"),
+    "int_type": ("not_a_number", "is not a whole number", "send a whole number"),
+    "int_parsing": ("not_a_number", "is not a whole number", "send a whole number"),
+    "int_parsing_size": ("out_of_range", "is out of range", "send a smaller one"),
+    "int_from_float": ("not_a_number", "is not a whole number", "send a whole number"),
+    "greater_than_equal": ("out_of_range", "is out of range", "send a larger one"),
+    "less_than": ("out_of_range", "is out of range", "send a smaller one"),
+    "less_than_equal": ("out_of_range", "is out of range", "send a smaller one"),
+    "string_type": ("malformed", "is not text", "send text"),
+    "string_too_long": ("too_long", "is too long", "send a shorter one"),
+    "string_unicode": ("malformed", "is not valid Unicode", "send valid Unicode"),
+    "too_long": ("too_long", "has too many entries", "send fewer"),
+    "too_short": ("empty", "is empty", "send at least one"),
+    "missing": ("missing", "is missing", "send it"),
+    "dict_type": ("malformed", "is not an object", "send an object"),
+    "model_type": ("malformed", "is not an object", "send an object"),
+    "list_type": ("malformed", "is not an array", "send an array"),
+}
+
+
+def parse(body: bytes, kind: type[Sent], names: Collection[str] = ()) -> Sent:
+    """Read a body; ``names`` may be repeated in places, other keys that were sent are not.
+
+    Raises ``body.not_json``, ``body.unknown_field`` for a field that does not exist, and by the field that is wrong
+    ``<field>.missing``, ``<field>.not_finite``, ``<field>.out_of_range`` and so on.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=True)[0]
+    raise mistake(first, kind, names)
+
+
+def mistake(first: ErrorDetails, kind: type[BaseModel], names: Collection[str] = ()) -> DataError:
+    """Return the refusal for what pydantic found."""
+    found, at = first["type"], first["loc"]
+    if found == "json_invalid":
+        # "invalid number at line 1 column 52": words and the place, nothing that was sent.
+        told = str(first.get("ctx", {}).get("error", "it ends too early"))
+        return DataError("body.not_json", f"the body is not JSON: {told}", "send JSON as RFC 8259 has it")
+    if found == "extra_forbidden":
+        return DataError(
+            "body.unknown_field", f"{_place(at[:-1], kind, names)} has a field that does not exist",
+            suggest(str(at[-1]), kind.model_fields),
+        )  # fmt: skip
+    if found == "value_error":
+        return DataError("body.malformed", first["msg"].removeprefix("Value error, "), "see the examples at /docs")
+    code, told, remedy = _KINDS.get(found, ("malformed", "is malformed", "see the examples at /docs"))
+    field = next((str(part) for part in at if part in kind.model_fields), "body")
+    return DataError(f"{field}.{code}", f"{_place(at, kind, names)} {told}", remedy)
+
+
+def _place(at: tuple[int | str, ...], kind: type[BaseModel], names: Collection[str]) -> str:
+    """Write a place such as ``history.series.east.load[17]``."""
+    known = {*_fields(kind), *names}
+    place = ""
+    for part in at:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif part in known:
+            place += f".{part}"
+        elif part.isidentifier() is False or part.startswith(("constrained", "nullable", "list[", "dict[")):
+            continue  # pydantic's own names of a union's members
+        else:
+            place += ".*"
+    return place.removeprefix(".") or "the body"
+
+
+def _fields(kind: type[BaseModel]) -> set[str]:
+    fields = set(kind.model_fields)
+    for field in kind.model_fields.values():
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                fields |= _fields(inner)
+    return fields

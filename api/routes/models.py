@@ -1,0 +1,169 @@
+"""``GET /v1/models``: champion and challenger of each data set, who was champion before, and why it was decided so."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import datetime
+from typing import Annotated
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
+from api.negotiation import JSON, conditional, preferred
+from api.routes.forecasts import problems
+from api.rules import reads_own
+from api.schemas import ChampionInfo
+from api.service import Service
+from forecast.evaluation import Evidence
+from forecast.nights import Night
+
+router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
+
+
+class Scored(BaseModel):
+    """How a model did on the held-out windows of a night; null where a score is not finite."""
+
+    model_name: str
+    model_version: str
+    windows: int
+    mae: float | None
+    rmse: float | None
+    mase: float | None
+    pinball: float | None = Field(description="Scaled; models are ranked by it.")
+    coverage: float | None
+    by_horizon: dict[int, float | None] = Field(description="Pinball loss of the steps up to each horizon.")
+
+
+class GuardInfo(BaseModel):
+    """A condition that a challenger must meet."""
+
+    name: str
+    passed: bool
+    told: str
+
+
+class NightInfo(BaseModel):
+    """What a night compared and decided."""
+
+    recorded_at: datetime
+    data_version: int
+    holdout_from: datetime
+    holdout_until: datetime
+    origins: int
+    challenger: str
+    promoted: bool
+    gain: float | None = Field(description="Relative gain in pinball loss over the champion; null without one.")
+    why: str
+    guards: list[GuardInfo]
+    leaderboard: list[Scored] = Field(description="Best first.")
+    failures: list[str] = Field(description="Models that could not be trained; the night's log says why.")
+    tracking_run: str = Field(description="Run in MLflow.")
+
+
+class ModelsOfDataset(BaseModel):
+    """The models of one data set."""
+
+    dataset: str
+    champion: ChampionInfo | None
+    previous: ChampionInfo | None = Field(description="Where a rollback would lead.")
+    challenger: str | None = Field(description="Of the last night, if it was not promoted.")
+    versions: list[ChampionInfo] = Field(description="Who is and was champion, newest first.")
+    nights: list[NightInfo] = Field(description="The last ones, newest first.")
+
+
+class AllModels(BaseModel):
+    """The models of every data set."""
+
+    models: list[ModelsOfDataset]
+
+
+class ModelsQuery(BaseModel):
+    """How much is told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nights: Annotated[int, Field(ge=0, le=50, description="How many nights are told.")] = 1
+
+
+@router.get("", response_model=AllModels, summary="Models of all data sets", responses=problems(406, 422, 503))
+async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], service: ServiceDep) -> Response:
+    """Tell of every data set which models there are."""
+    told = [await run_sync(_models, dataset, query.nights, service) for dataset in seen_datasets(service)]
+    return _answer(request, AllModels(models=told))
+
+
+@router.get(
+    "/{dataset}", response_model=ModelsOfDataset, summary="Models of one data set",
+    responses=problems(404, 406, 422, 503),
+)  # fmt: skip
+async def read_models(
+    request: Request, dataset: DatasetDep, query: Annotated[ModelsQuery, Query()], service: ServiceDep
+) -> Response:
+    """Tell champion, previous champion and challenger, and the evidence of the last nights."""
+    return _answer(request, await run_sync(_models, dataset, query.nights, service))
+
+
+def _models(dataset: Dataset, count: int, service: Service) -> ModelsOfDataset:
+    ledger = service.installation.ledger
+    newest: dict[str, ChampionInfo] = {}
+    for one in ledger.champions(dataset.name):
+        newest.setdefault(one.model_version, ChampionInfo.model_validate(one, from_attributes=True))
+    versions = list(newest.values())
+    nights = ledger.nights(dataset.name, max(count, 1))
+    last = nights[0].verdict if nights else None
+    return ModelsOfDataset(
+        dataset=dataset.name,
+        champion=versions[0] if versions else None,
+        previous=versions[1] if len(versions) > 1 else None,
+        challenger=last.challenger if last is not None and not last.promote else None,
+        versions=versions,
+        nights=[_night(night) for night in nights[:count]],
+    )
+
+
+def _night(night: Night) -> NightInfo:
+    verdict = night.verdict
+    return NightInfo(
+        recorded_at=night.recorded_at,
+        data_version=night.data_version,
+        holdout_from=night.holdout_from,
+        holdout_until=night.holdout_until,
+        origins=night.origins,
+        challenger=verdict.challenger,
+        promoted=verdict.promote,
+        gain=_finite(verdict.gain),
+        why=verdict.sentence,
+        guards=[GuardInfo(name=guard.name, passed=guard.passed, told=guard.told) for guard in verdict.guards],
+        leaderboard=[_scored(one) for one in night.leaderboard],
+        failures=list(night.failures),
+        tracking_run=night.tracking_run,
+    )
+
+
+def _scored(one: Evidence) -> Scored:
+    overall = one.overall
+    return Scored(
+        model_name=one.model_name,
+        model_version=one.model_version,
+        windows=one.windows,
+        mae=_finite(overall.mae),
+        rmse=_finite(overall.rmse),
+        mase=_finite(overall.mase),
+        pinball=_finite(one.pinball),
+        coverage=_finite(overall.coverage),
+        by_horizon={steps: _finite(scores.pinball) for steps, scores in one.by_horizon.items()},
+    )
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _answer(request: Request, content: BaseModel) -> Response:
+    preferred(request.headers.get("accept"), (JSON,))
+    body = content.model_dump_json().encode()
+    return conditional(request, body, JSON, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

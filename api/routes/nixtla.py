@@ -1,0 +1,87 @@
+"""The routes of Nixtla's API v2 that a forecast takes: ``NixtlaClient(base_url=...)`` works unchanged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic_core import to_json
+
+from api.bodies import read_body
+from api.dependencies import Dataset, ServiceDep, default_dataset, find_dataset
+from api.inlined import inlined
+from api.negotiation import JSON
+from api.nixtla import NixtlaAnswer, NixtlaRequest, answered, bands, grouped, model_of, panel_of, refuse_unsupported
+from api.on_demand import asked
+from api.placed import parse
+from api.routes.forecasts import problems
+from api.rules import reads_own
+from api.service import Service
+from forecast.errors import NotFoundError
+
+router = APIRouter(tags=["nixtla"], dependencies=[reads_own])
+_LONG_BODY = 256 * 2**10
+_BODY = {"requestBody": {"required": True, "content": {JSON: {"schema": inlined(NixtlaRequest)}}}}
+
+
+@router.get("/validate_api_key", summary="Whether the key is taken")
+async def validate_api_key() -> dict[str, Any]:
+    """Answer 200 to whoever comes as far as this."""
+    return {"detail": "the key is taken", "support": "see /docs"}
+
+
+@router.get("/model_params", summary="How much history a model takes", responses=problems(404, 422, 503))
+async def model_params(
+    service: ServiceDep, model: Annotated[str, Query(max_length=200)] = "timegpt",
+    freq: Annotated[str, Query(max_length=20)] = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Tell look-back and trained horizon; ``freq`` is not looked at before a forecast is asked for."""
+    name, version = model_of(model)
+    manifest = (await service.champions.of(_dataset(name, service).name, version)).model.manifest
+    return {"detail": {"input_size": manifest.lookback, "horizon": manifest.horizon, "freq": freq}}
+
+
+@router.get("/v2/models", summary="Names of models")
+async def models(service: ServiceDep) -> dict[str, Any]:
+    """List the data sets: each is asked by its name, its champion answers."""
+    return {"models": [{"name": name} for name in service.installation.jobs.datasets]}
+
+
+@router.post(
+    "/v2/forecast",
+    response_model=NixtlaAnswer,
+    summary="Forecast series as Nixtla's client sends them",
+    responses=problems(404, 408, 413, 415, 422, 503),
+    openapi_extra=_BODY,
+)
+async def forecast(request: Request, service: ServiceDep) -> Response:
+    """Forecast every series; those that the model does not know are scaled by their own history."""
+    body = await read_body(request)
+    is_long = len(body) > _LONG_BODY
+    names = service.champions.names()
+    sent = await run_sync(parse, body, NixtlaRequest, names) if is_long else parse(body, NixtlaRequest, names)
+    name, version = model_of(sent.model, sent.finetuned_model_id)
+    dataset = _dataset(name, service)
+    loaded = await service.champions.of(dataset.name, version)
+    job, manifest = dataset.job, loaded.model.manifest
+    refuse_unsupported(sent, job)
+    edges = None if sent.level is None else bands(sent.level, manifest.quantiles)
+    latest = service.latest.find(dataset.name)
+    end = service.latest.now(dataset.name) if latest is None else latest.issuance.origin
+    groups = grouped(sent, manifest)
+    panels = [panel_of(group, sent, job, end) for group in groups]
+    wanted = [asked(panel, sent.h, dataset, loaded, service, only_trained=False) for panel in panels]
+    made = await service.champions.forecast_all(loaded, [one.panel for one in wanted], sent.h)
+    told = answered(dict(zip(groups, made, strict=True)), len(sent.series.sizes), edges)
+    return Response(to_json(told), media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+def _dataset(name: str | None, service: Service) -> Dataset:
+    if name is None:
+        return default_dataset(service)
+    try:
+        return find_dataset(name, service)
+    except NotFoundError as error:
+        raise NotFoundError("dataset.unknown", "model names no data set", error.remedy) from None

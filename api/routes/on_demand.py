@@ -1,0 +1,96 @@
+"""``POST /v1/forecasts``: a forecast of history that the client sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from api import encoding
+from api.bodies import read_body
+from api.dependencies import ServiceDep
+from api.inlined import inlined
+from api.issued import IssuedForecast
+from api.negotiation import FORMATS, JSON, TABLES, preferred
+from api.on_demand import OnDemandQuery, OnDemandRequest, forecast, read_json, read_rows
+from api.placed import mistake
+from api.routes.forecasts import problems, provenance
+from api.rules import reads_own
+from api.schemas import ForecastAnswer
+from api.selection import Selection, levels, zone
+from forecast.jobs import DatasetJob
+from pipelines.sources.bodies import CONTENT_TYPES
+
+_LONG_POINTS = 5_000
+
+router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"], dependencies=[reads_own])
+_SCHEMA = inlined(OnDemandRequest)
+_QUERY = [
+    {"name": name, "in": "query", "required": False, "schema": schema, "description": "Of a body that is not JSON."}
+    for name, schema in inlined(OnDemandQuery)["properties"].items()
+]
+_DOCUMENTED = {
+    "parameters": _QUERY,
+    "requestBody": {
+        "required": True,
+        "content": {media: {"schema": _SCHEMA} if media == JSON else {} for media in CONTENT_TYPES},
+    },
+}
+
+
+@router.post(
+    "",
+    response_model=ForecastAnswer,
+    summary="A forecast from history that is sent along",
+    responses={200: {"content": TABLES}, **problems(404, 406, 408, 413, 415, 422, 503)},
+    openapi_extra=_DOCUMENTED,
+)
+async def create_forecast(request: Request, service: ServiceDep) -> Response:
+    """Forecast at once; nothing is kept. Windows of requests that come together are run together."""
+    media = preferred(request.headers.get("accept"), FORMATS)
+    sent = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    body = await read_body(request)
+    query: OnDemandQuery
+    if sent == JSON:
+        query, asked = await read_json(body, service)
+    else:
+        query = _query(request)
+        asked = await read_rows(body, request.headers["content-type"], query, service)
+    manifest = asked.loaded.model.manifest
+    part = Selection(
+        series=tuple(range(len(asked.panel.series))),
+        channels=tuple(range(len(manifest.targets))),
+        horizon=asked.horizon,
+        levels=levels([repr(level) for level in query.quantiles], manifest.quantiles),
+        zone=zone(query.tz).key,
+    )
+    made = await forecast(asked, service)
+    if part.points > _LONG_POINTS or media != JSON:
+        content = await run_sync(_encoded, made, part, media, asked.dataset.job, limiter=service.long_answers)
+    else:
+        content = _encoded(made, part, media, asked.dataset.job)
+    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    if media != JSON:
+        headers |= provenance(made, 0, stale=False)
+        del headers["Forecast-Data-Version"]
+    return Response(content, media_type=media, headers=headers)
+
+
+def _encoded(made: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
+    if media != JSON:
+        return encoding.encoded(encoding.table(made, part), media)
+    return encoding.with_age(encoding.json_rest(made, part, job, is_sent=True), 0, stale=False)
+
+
+def _query(request: Request) -> OnDemandQuery:
+    given: dict[str, Any] = dict(request.query_params)
+    if "quantiles" in given:
+        given["quantiles"] = [word for item in request.query_params.getlist("quantiles") for word in item.split(",")]
+    try:
+        return OnDemandQuery.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=True)[0]
+        raise mistake(first, OnDemandQuery) from None

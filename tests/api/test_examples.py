@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipelines.ingest import ingest
+
+if TYPE_CHECKING:
+    import httpx
+    import polars as pl
+
+    from forecast.installation import Installation
+    from forecast.runtime import Manifest
+    from tests.api.conftest import Served
+
+OWN = {
+    "/v1/forecasts", "/v2/forecast", "/invocations", "/v2/models/{name}/infer",
+    "/v2/models/{name}/versions/{version}/infer",
+}  # fmt: skip
+
+
+def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
+    """Yield method, path as written, path to call and body of every example, and of every GET."""
+    for written, item in document["paths"].items():
+        for method, operation in item.items():
+            path = written
+            for parameter in operation.get("parameters", ()):
+                path = path.replace(f"{{{parameter['name']}}}", parameter.get("example", ""))
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            for example in content.get("examples", {}).values():
+                yield method, written, path, example["value"]
+            if method == "get":
+                yield method, written, path, None
+
+
+def test_every_example_of_the_documentation_is_answered(served: Served, subtests: pytest.Subtests) -> None:
+    document = served.client.get("/openapi.json").json()
+    seen = set()
+    for method, written, path, body in examples(document):
+        with subtests.test(method=method, path=written):
+            answer = served.client.request(method, path, json=body)
+            assert 200 <= answer.status_code < 300, answer.text[:500]
+        seen.add(written)
+    assert seen >= OWN
+
+
+def test_examples_fit_a_data_set_with_covariates_that_are_known_beforehand(
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crown: Callable[..., Manifest],
+    serve: Callable[[Installation], httpx.Client],
+) -> None:
+    tiny_document["datasets"]["tiny"]["channels"]["wind"] = {"role": "future", "lower": 2, "fill": "forward"}
+    tiny_document["datasets"]["tiny"]["checks"] = {"out_of_range": "warn"}
+    installation = make_home(tiny_rows(), document=tiny_document)
+    ingest("tiny", installation)
+    crown(installation)
+    client = serve(installation)
+    for method, written, path, body in examples(client.get("/openapi.json").json()):
+        if written in OWN:
+            answer = client.request(method, path, json=body)
+            assert answer.status_code == 200, answer.text[:500]
