@@ -77,6 +77,7 @@ function observed(forecast) {
 }
 
 function draw() {
+  place.querySelector(".sketch")?.remove();
   const { shown } = view;
   const dashes = ["dash", "dashdot", "longdash"];
   const data = [

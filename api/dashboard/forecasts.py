@@ -17,6 +17,7 @@ from api.dashboard.drawing import Line
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.outlook import tiles
 from api.dashboard.rendering import embedded, rendered
+from api.dashboard.sketch import sketch
 from api.dashboard.wording import age as told_age
 from api.dashboard.wording import short, span, told
 from api.dependencies import Dataset, ServiceDep
@@ -116,6 +117,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         wanted["as_of"] = issuance.issued_at.isoformat()
     path = f"v1/datasets/{quote(name)}/forecast?{urlencode(wanted)}"
     download = urlencode({"dataset": name} | wanted)
+    drawn = _drawn(dataset, shown, line, panel, service)
     steps = drawing.rows(line, panel, job, min(line.horizon, _TABLE_STEPS))
     return rendered(
         "forecasts.html",
@@ -145,7 +147,8 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         path=f"/{path}",
         download=download,
         state=f"{latest.forecast_id}/{service.histories.newest(name)[0]}",  # type: ignore[index]
-        drawn=embedded(_drawn(dataset, shown, line, panel, service)),
+        drawn=embedded(drawn),
+        sketch=sketch(drawn["shown"]),
     )
 
 

@@ -12,8 +12,11 @@ from urllib.parse import urlencode
 import polars as pl
 import pytest
 
+from forecast.calibration import Calibration
 from forecast.clock import SystemClock
 from forecast.keys import Scope
+from pipelines.ingest import ingest
+from pipelines.predict import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from forecast.installation import Installation
+    from forecast.runtime import Manifest
 
 pytestmark = pytest.mark.timeout(120)
 PAGES = ("/", "/accuracy?window=all", "/models", "/runs", "/runs/2", "/data")
@@ -202,3 +206,42 @@ def test_a_key_for_reading_sees_no_buttons(
     answer = client.get("/runs", headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 200
     assert "data-method" not in answer.text
+
+
+def test_a_year_of_fifty_channels_is_drawn_from_few_points(
+    make_home: Callable[..., Installation],
+    tiny_document: dict[str, Any],
+    tiny_rows: Callable[..., pl.DataFrame],
+    crown: Callable[..., Manifest],
+    serve: Callable[..., httpx.Client],
+    look: Callable[..., Any],
+) -> None:
+    job, names = tiny_document["datasets"]["tiny"], [f"load{number}" for number in range(50)]
+    job["channels"] = {name: {"role": "target", "unit": "MW"} for name in names}
+    rows = tiny_rows(8760, series=("east",))
+    whole = rows.select("time", "site", *(pl.col("load").alias(name) for name in names))
+    home = make_home(whole, tiny_document)
+    ingest("tiny", home)
+    band = Calibration(group=24, quantile_offsets=(((-1.0, 0.0, 1.0),) * 50,), mean_offsets=((0.0,) * 50,))
+    crown(home, series=("east",), calibration=band)
+    issue("tiny", home)
+    client = serve(home)
+    with look(str(client.base_url), "/data") as page:
+        views = [first_view(page, f"/?channel=load{number}") for number in (7, 31, 49)]
+        told = [tuple(round(seconds, 2) for seconds in view) for view in views]
+        print("seconds until there is a picture, and until the figure is drawn:", told)  # noqa: T201
+        assert len(client.get("/").content) < 200_000
+        page.get_by_role("button", name="1 year").click()
+        observed = "document.getElementById('figure').data.find(one => one.name === 'observed').x.length"
+        until(page, f"{observed} > 1000 && {observed} <= 1502")
+        page.evaluate("Plotly.relayout('figure', {'xaxis.range[0]': '2024-06-01', 'xaxis.range[1]': '2024-06-15'})")
+        until(page, f"{observed} === 28 * 24")  # in detail, with as much again around it
+
+
+def first_view(page: Page, path: str) -> tuple[float, float]:
+    """Return the seconds from asking for a page until it shows a picture, and until its figure is drawn."""
+    began = time.monotonic()
+    page.goto(path)
+    is_drawn(page)
+    whole = time.monotonic() - began
+    return page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000"), whole
