@@ -57,9 +57,8 @@ class JobBook:
             raise NotFoundError("job.unknown", "there is no job of that name", nearest(name, jobs))
         return jobs[name]
 
-    def see(self, known: KnownJob) -> KnownJob:
+    def see(self, known: KnownJob, now: datetime) -> KnownJob:
         """Let the dates of a job of the job file count from now if it is new or its schedule has changed."""
-        now = self._installation.clock(known.definition.dataset).now()
         state = self._ledger.see_job(known.name, timing_of(known.definition), now)
         return _known(known.name, known.definition, known.origin, state)
 
@@ -89,8 +88,11 @@ class JobBook:
 
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
-        known = self.see(self.job(name)) if self.job(name).origin == "job_file" else self.job(name)
-        self._ledger.pause_job(name, self._installation.clock(known.definition.dataset).now(), paused=paused)
+        known = self.job(name)
+        now = self._installation.clock(known.definition.dataset).now()
+        if known.origin == "job_file":
+            self.see(known, now)
+        self._ledger.pause_job(name, now, paused=paused)
         return self.job(name)
 
     def run_now(self, name: str) -> int:
