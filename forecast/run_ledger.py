@@ -156,7 +156,10 @@ class RunLedger(Store):
                 RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != waiting[0],
                 RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
             )
-            .values(state="coalesced", coalesced_into=waiting[0], ended_at=now, reason=f"coalesced into run {waiting[0]}")
+            .values(
+                state="coalesced", coalesced_into=waiting[0], ended_at=now,
+                reason=f"coalesced into run {waiting[0]}",
+            )
         )  # fmt: skip
 
     # --- executing --------------------------------------------------------------------------------------------------
@@ -206,10 +209,11 @@ class RunLedger(Store):
             _tell_run(connection, run_id, dataset, now, "running")
             return _run(connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().one())
 
-    def started(self, run: Run, pid: int, log: str) -> None:
-        """Note the process that executes an attempt, and where it writes."""
+    def started(self, run: Run, pid: int, log: str | None = None) -> None:
+        """Note the process that executes an attempt, and where it writes if that is known."""
+        values = {"pid": pid} | ({} if log is None else {"log": log})
         with self._transaction() as connection:
-            connection.execute(sa.update(RUNS).where(*_held(run)).values(pid=pid, log=log))
+            connection.execute(sa.update(RUNS).where(*_held(run)).values(values))
             connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(pid=pid))
 
     def beat(
