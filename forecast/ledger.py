@@ -183,16 +183,19 @@ class Ledger(RunLedger, JobLedger, LeaseLedger):
     def newest_change(self, dataset: str) -> int | None:
         """Return the data version of the latest ingestion that brought new or changed rows."""
         query = (
-            sa.select(RECEIPTS.c.data_version, RECEIPTS.c.document)
+            sa.select(RECEIPTS.c.sequence, RECEIPTS.c.data_version, RECEIPTS.c.document)
             .where(RECEIPTS.c.dataset == dataset, RECEIPTS.c.data_version.is_not(None))
             .order_by(RECEIPTS.c.sequence.desc())
+            .limit(50)
         )
         with self._transaction() as connection:
-            # Any number of ingestions may have brought nothing since.
-            for version, text in connection.execution_options(yield_per=50).execute(query):
-                receipt = json.loads(text)
-                if receipt.get("new") or receipt.get("changed"):
-                    return int(version)
+            rows = connection.execute(query).all()
+            while rows:  # any number of ingestions may have brought nothing since
+                for _, version, text in rows:
+                    receipt = json.loads(text)
+                    if receipt.get("new") or receipt.get("changed"):
+                        return int(version)
+                rows = connection.execute(query.where(RECEIPTS.c.sequence < rows[-1].sequence)).all()
         return None
 
     # --- clocks of replays ------------------------------------------------------------------------------------------

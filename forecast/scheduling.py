@@ -55,7 +55,7 @@ class Scheduler:
         self._last_tick = self._clock.now()
         self._next: dict[str, tuple[KnownJob, datetime, datetime | None]] = {}
         """By job: as what it was seen, when (on its clock), and when it is due next."""
-        self._leads = False
+        self._leads: bool | None = None
 
     def run(self) -> None:
         """Beat until SIGINT or SIGTERM."""
