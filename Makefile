@@ -1,4 +1,4 @@
-# One target each: demo, test, accuracy, intervals, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, soak, accuracy, intervals, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,16 +7,27 @@ DEMO ?= demo
 PORT ?= 8000
 UI_PORT ?= 5000
 ACCURACY ?= --horizons 24 48 96
+KILLS ?= 500
+SEEDS ?= 10
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test accuracy intervals gpu lint format install clean
+.PHONY: demo test soak accuracy intervals gpu lint format install clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
 test: $(VENV)/.development
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
+# The long form of tests/reliability: kills, takeovers, simulated years. Fails if anything is lost, run twice or late. Hours.
+soak: $(VENV)/.development
+	$(BIN)/python -m benchmarks.reliability takeovers --times 20
+	$(BIN)/python -m benchmarks.reliability silences --times 20
+	$(BIN)/python -m benchmarks.reliability workers --kills $(KILLS)
+	$(BIN)/python -m benchmarks.reliability everything --kills $(KILLS)
+	$(BIN)/python -m benchmarks.reliability trainings
+	$(BIN)/python -m benchmarks.reliability year --seeds $(SEEDS)
 
 # Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
 accuracy: $(VENV)/.development

@@ -268,4 +268,6 @@ class WorkerHost:
             held.process.wait(self.GRACE_SECONDS)
         except psutil.Error:
             pass
-        end(held.process, signal.SIGKILL)
+        end(held.process, signal.SIGKILL)  # children that it left behind
+        if held.child is not None:
+            held.child.poll()  # Python keeps count of its children

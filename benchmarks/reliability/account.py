@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from forecast.ledger import Ledger
@@ -27,28 +27,34 @@ def wrong_dates(runs: list[Run], expected: Mapping[str, datetime]) -> Iterator[s
             yield f"{run.logical_date} was due at {expected[run.logical_date]}, not {run.due_at}"
 
 
-def wrong_ends(ledger: Ledger, runs: list[Run], *, is_over: bool = True) -> Iterator[str]:
+def wrong_ends(ledger: Ledger, *, is_over: bool = True) -> Iterator[str]:
     """Tell which runs ended more than once, ran beside one of their job or, when all is over, have not ended."""
-    by_id = {run.run_id: run for run in runs}
-    ends = _ends(ledger)
-    for run in runs:
+    # Runs go on while they are read: one that is not ended had no end before, one that is has its end by afterwards.
+    before = _ends(_states(ledger))
+    by_id = {run.run_id: run for run in all_runs(ledger)}
+    states = list(_states(ledger))
+    after = _ends(states)
+    for run in by_id.values():
         last = run
         while last.coalesced_into is not None:
             last = by_id[last.coalesced_into]
         if is_over and not last.has_ended:
             yield f"run {run.run_id} is {run.state}"
-        if ends[run.run_id] != (run.state in _ENDED):
+        ends, wanted = (after, 1) if run.state in _ENDED else (before, 0)
+        if ends[run.run_id] != wanted:
             yield f"run {run.run_id}, {run.state}, ended {ends[run.run_id]} times"
-    yield from _side_by_side(ledger, by_id)
+    yield from _side_by_side(states, by_id)
 
 
-def _ends(ledger: Ledger) -> Counter[int]:
-    return Counter(run_id for run_id, state in _states(ledger) if state in _ENDED)
+def _ends(states: Iterable[tuple[int, str]]) -> Counter[int]:
+    return Counter(run_id for run_id, state in states if state in _ENDED)
 
 
-def _side_by_side(ledger: Ledger, runs: Mapping[int, Run]) -> Iterator[str]:
+def _side_by_side(states: Iterable[tuple[int, str]], runs: Mapping[int, Run]) -> Iterator[str]:
     running: dict[str, int] = {}
-    for run_id, state in _states(ledger):
+    for run_id, state in states:
+        if run_id not in runs:  # claimed a moment ago
+            continue
         job = runs[run_id].job
         if state == "running":
             if job in running:

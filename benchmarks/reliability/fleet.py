@@ -45,9 +45,9 @@ class Fleet:
                 line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment | environment
             )
 
-    def process(self, name: str) -> psutil.Process:
-        """Return a process by its name."""
-        return psutil.Process(self._processes[name].pid)
+    def pid(self, name: str) -> int:
+        """Return the number of the process of a name, which may have ended."""
+        return self._processes[name].pid
 
     def is_running(self, name: str) -> bool:
         """Whether a process was started and has not ended."""

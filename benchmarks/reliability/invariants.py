@@ -44,7 +44,7 @@ def _jobs(installation: Installation, *, is_over: bool) -> Iterator[str]:
             every_hour(0, "UTC", since, until) if job == ROLLING else at_wall_times(hours, 0, "UTC", since, until)
         )
         yield from (f"{job}: {told}" for told in wrong_dates(ours, expected))
-    yield from wrong_ends(ledger, runs, is_over=is_over)
+    yield from wrong_ends(ledger, is_over=is_over)
 
 
 def _champion(installation: Installation) -> Iterator[str]:

@@ -20,7 +20,7 @@ def takeovers(home: Path, count: int) -> Iterator[float]:
             """Return which of ours has the lease."""
             lease = ledger.lease(LEASE)
             number = lease[0].split(":")[1] if lease else ""
-            return next((one for one in names if str(fleet.process(one).pid) == number), None)
+            return next((one for one in names if str(fleet.pid(one)) == number), None)
 
         names = ("first", "second")
         for name in names:

@@ -171,7 +171,7 @@ class Year:
         for run in runs:
             if run.state == "coalesced" and run.job.endswith("-rounds"):
                 yield f"run {run.run_id} of {run.job} was not run by itself"
-        yield from wrong_ends(self.ledger, runs)
+        yield from wrong_ends(self.ledger)
 
     def run(self) -> None:
         """Let the year go by, then what still waits be done."""
