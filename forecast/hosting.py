@@ -18,7 +18,7 @@ from typing import ClassVar
 import psutil
 
 from forecast.clock import Clock, SystemClock
-from forecast.errors import ForecastError
+from forecast.errors import ConflictError, ForecastError
 from forecast.installation import Installation
 from forecast.job_ledger import Host
 from forecast.processes import end, find, has_lived_since, identity, is_alive, machine, parent, resident_mb
@@ -213,7 +213,7 @@ class WorkerHost:
             return False
         try:
             child = self._start(run)
-        except (OSError, psutil.Error) as error:
+        except (OSError, psutil.Error, ConflictError) as error:
             reason = f"its worker could not be started ({error})"
             state = self._ledger.finish(run, "failed", self._clock.now(), reason, retry=True)
             _LOG.error("run %d: %s; it is %s now", run.run_id, reason, state)  # one line a run, not a traceback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
 from forecast.scheduled_job import Cause, Due, ScheduledJob
 
+_LOG = logging.getLogger(__name__)
 _MOST_DATES = 10_000
 _MOMENT = timedelta(microseconds=1)
 
@@ -45,7 +47,11 @@ class JobBook:
             for name, definition in self._installation.jobs.jobs.items()
         }
         for name, state in states.items():
-            definition = state.definition
+            try:
+                definition = state.definition
+            except ConflictError as error:  # the others go on
+                _LOG.error("%s [%s]", error, error.code)
+                continue
             if name not in found and definition is not None and definition.dataset in self._installation.jobs.datasets:
                 found[name] = _known(name, definition, "ledger", state)
         return found

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
@@ -69,10 +70,12 @@ class Run:
 
     @property
     def definition(self) -> ScheduledJob:
-        """The job as it was when the date was claimed."""
-        if self.document is None:
-            raise ConflictError("run.outdated", f"run {self.run_id} was made by an earlier release", "run the job anew")
-        return ScheduledJob.model_validate_json(self.document)
+        """The job as it was when the date was claimed; raises ``run.outdated``."""
+        try:
+            return ScheduledJob.model_validate_json(self.document or "")
+        except ValidationError as error:
+            told = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
+            raise ConflictError("run.outdated", told, "run the job anew") from error
 
     @property
     def has_ended(self) -> bool:
@@ -390,14 +393,18 @@ def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: boo
         return {"state": "succeeded", "ended_at": now, "reason": reason, "progress": 1.0, "doing": None}
     if outcome == "cancelled" or run.cancel_asked_at is not None:
         return {"state": "cancelled", "ended_at": now, "reason": reason}
+    waiting = {"state": "queued", "heartbeat_at": None, "progress": None, "doing": None}
     if outcome == "handed_back":
-        return {"state": "queued", "reason": reason, "heartbeat_at": None}
+        return waiting | {"reason": reason}
     failures = run.failures + 1
-    definition = run.definition
-    if retry and failures <= definition.retries:
+    try:
+        definition = run.definition
+    except ConflictError:  # nobody could execute it
+        definition = None
+    if retry and definition is not None and failures <= definition.retries:
         not_before = now + definition.wait_after(failures)
         told = f"{reason}; it is tried again"
-        return {"state": "queued", "failures": failures, "not_before": not_before, "reason": told, "heartbeat_at": None}
+        return waiting | {"failures": failures, "not_before": not_before, "reason": told}
     return {"state": "failed", "failures": failures, "ended_at": now, "reason": reason}
 
 

@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 class Vigil:
     """Watches the heartbeats of all running runs against this process's own monotonic clock."""
 
-    SILENT_SECONDS: ClassVar[float] = 12.0
+    SILENT_SECONDS: ClassVar[float] = 10.0
     """How long a heartbeat stands still before its worker is taken for dead; it beats every two seconds."""
     PATIENT_SECONDS: ClassVar[float] = 60.0
     """The same for a worker whose process can be seen to live: it may be held up in one long call."""

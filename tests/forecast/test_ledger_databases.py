@@ -247,7 +247,7 @@ def test_a_ledger_of_the_release_before_goes_on(released: str, at_once: Callable
             ("tiny.forecast", "2024-05-01T03:00"): "failed",
         }
         assert ledger.clock("tiny", NOW) == NOW - timedelta(hours=1)
-        with pytest.raises(ConflictError, match="earlier release"):
+        with pytest.raises(ConflictError, match="another release"):
             _ = all_runs(ledger)[0].definition
         ledger.claim("tiny.forecast", EACH, dues(2), NOW)
         run = taken(ledger)
@@ -282,6 +282,20 @@ def test_a_migrated_ledger_has_the_tables_of_a_new_one(released: str, tmp_path: 
         new = released
     Ledger.open(new).close()
     assert migrated == shape(new)
+
+
+def test_a_run_that_this_release_cannot_read_fails_and_stops_nobody(ledger: Ledger) -> None:
+    (run_id,) = ledger.claim("job", EACH, dues(1), NOW)
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql('UPDATE runs SET document = \'{"moon": "full"}\'')
+    ledger.define_job("other", EACH, NOW)
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql('UPDATE jobs SET document = \'{"moon": "full"}\'')
+    run = taken(ledger)
+    assert ledger.finish(run, "abandoned", NOW, "silent", retry=True) == "failed"
+    assert ledger.run(run_id).has_ended
+    with pytest.raises(ConflictError, match="another release"):
+        _ = ledger.job_states()["other"].definition
 
 
 def test_a_ledger_of_a_later_release_is_refused(ledger: Ledger, url: str) -> None:
