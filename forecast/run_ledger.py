@@ -28,7 +28,6 @@ Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"
 SHOWN = ("queued", "running", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled", "coalesced")
 _COALESCING = (Cause.CRON, Cause.DATA, Cause.WATERMARK, Cause.DRIFT, Cause.REGRESSION)
-_ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +132,8 @@ class RunLedger(Store):
         ]
         with self._in_turn() as connection:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            claimed: list[int] = []
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                statement = insert(RUNS).values(rows[start : start + _ROWS_AT_ONCE]).on_conflict_do_nothing()
-                claimed += connection.execute(statement.returning(RUNS.c.run_id)).scalars()
-            claimed.sort()
+            statement = insert(RUNS).on_conflict_do_nothing().returning(RUNS.c.run_id)
+            claimed = sorted(connection.execute(statement, rows).scalars())
             if not claimed:
                 return []
             by_hand = dates[-1].cause not in _COALESCING
