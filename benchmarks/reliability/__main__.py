@@ -12,6 +12,7 @@ Each fails if anything was lost, run twice or too late. ``--home`` uses a folder
 
 import argparse
 import csv
+import logging
 import statistics
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
+    logging.getLogger("forecast").setLevel(logging.ERROR)  # that workers die is what this is about
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         match options.proof:
             case "year":

@@ -14,13 +14,9 @@ from forecast.cron import Cron
 ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca")
 
 
-@pytest.mark.parametrize(
-    ("seed", "zones"),
-    [(1, ("America/New_York", "Australia/Lord_Howe")), (2, ("Europe/Berlin", "Asia/Kolkata"))],
-    ids=["New York and Lord Howe", "Berlin and Kolkata"],
-)
-def test_no_date_of_a_year_is_lost_or_run_twice(tmp_path: Path, seed: int, zones: tuple[str, ...]) -> None:
-    year = Year(tmp_path, seed, zones, hours=24)
+@pytest.mark.timeout(900)  # 50 s of computing, of which a busy machine may make many minutes
+def test_no_date_of_a_year_in_four_zones_is_lost_or_run_twice(tmp_path: Path) -> None:
+    year = Year(tmp_path, seed=3, hours=24)
     try:
         year.run()
         assert not list(year.wrong())
