@@ -129,9 +129,13 @@ def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
 
 
 def _tidied(proto: ModelProto) -> ModelProto:
-    """Remove what says where the code lay on this machine, so that equal weights give equal bytes everywhere."""
+    """Remove what says where the code lay on this machine, so that equal weights give equal bytes everywhere.
+
+    The shapes of inner values go too: they can be inferred, and the quantiser, which turns matrices, leaves them stale.
+    """
     graph = proto.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    del graph.value_info[:]
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     return proto

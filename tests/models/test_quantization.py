@@ -15,7 +15,7 @@ from models.quantization import quantize
 LOOKBACK = 26
 
 
-@pytest.mark.parametrize("name", [ModelName.NLINEAR, ModelName.ITRANSFORMER, ModelName.S_MAMBA])
+@pytest.mark.parametrize("name", [ModelName.NLINEAR, ModelName.TIDE, ModelName.ITRANSFORMER, ModelName.S_MAMBA])
 def test_a_network_in_int8_is_close_whole_and_the_same_bytes_each_time(
     name: ModelName, panel: Any, tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
