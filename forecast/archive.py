@@ -9,7 +9,6 @@ import hashlib
 import io
 import os
 import tarfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -103,16 +102,19 @@ class _Reader(io.RawIOBase):
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Writer]:
+def written(path: Path, whose: str) -> Iterator[Writer]:
     """Write an archive under a temporary name beside its own, bring it to the disk, and only then call it so.
 
-    Raises ``backup.exists`` rather than write over a file, and ``backup.failed`` if the disk says no.
+    One at a time for each ``whose``: what one that was killed has left is written over. Only the user may read it.
+    Raises ``backup.exists`` rather than write over an archive, and ``backup.failed`` if the disk says no.
     """
     if path.exists():
         raise ConflictError("backup.exists", f'there is a file "{path}" already', "choose another name")
-    half = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    half = path.with_name(f".forecast-{hashlib.sha256(whose.encode()).hexdigest()[:16]}.tmp")
     try:
-        with half.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        half.unlink(missing_ok=True)
+        half.touch(mode=0o600, exist_ok=False)
+        with half.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
             yield Writer(tar)
         flush(half)
         half.rename(path)

@@ -55,7 +55,7 @@ def back_up(installation: Installation, target: Path) -> Backup:
     if path.resolve().is_relative_to(home.lake.resolve()):
         raise ConflictError("backup.inside", f'"{path}" lies in the lake itself', "choose a place outside the home")
     warnings = tuple(_elsewhere(home))
-    with _scratch(home) as scratch, written(path) as archive:
+    with _scratch(home) as scratch, written(path, str(home.path)) as archive:
         ledger = sa.make_url(home.ledger_url)
         if ledger.get_backend_name() == "sqlite":
             _copy_database(Path(ledger.database or ""), scratch / LEDGER, archive)

@@ -64,6 +64,9 @@ def restore(archive: Path, folder: Path) -> Restored:
         champions = _verified(home, manifest)
         if (home.path / TRACKING).exists():
             _move_artifacts(home.path / TRACKING, Path(manifest.home), folder)
+        for path in home.path.rglob("*"):
+            if path.is_dir():  # the files themselves are on the disk already
+                flush(path)
         _move_in(home.path, folder)
     except OSError as error:
         raise StorageError(

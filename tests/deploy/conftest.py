@@ -49,7 +49,12 @@ class Compose:
         self.ports = dict(zip(places, free_ports(len(places)), strict=True))
         self._programs = folder / "bin"
         self._programs.mkdir()
-        for name, command in {"python": sys.executable, "forecast": f"{sys.executable} -m forecast"}.items():
+        python = sys.executable
+        for name, command in (
+            ("python", python),
+            ("forecast", f"{python} -m forecast"),
+            ("mlflow", f"{python} -m mlflow"),
+        ):
             (self._programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
             (self._programs / name).chmod(0o755)
 
@@ -115,7 +120,8 @@ class Compose:
         for place, port in self.ports.items():
             text = text.replace(place, f"127.0.0.1:{port}")
         text = text.replace("0.0.0.0", "127.0.0.1").replace("/var/lib/forecast", str(self.home))  # noqa: S104
-        return str(self.ports[f"{part}:8000"]) if text == "8000" else text
+        text = text.replace("/var/lib/mlflow", f"{self.folder}/mlflow")
+        return str(self.ports.get(f"{part}:{text}", text))  # a port to listen on
 
 
 @pytest.fixture

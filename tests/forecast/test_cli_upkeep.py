@@ -75,7 +75,7 @@ def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
     assert len(tiny_home.ledger.issuances("tiny")) == 1
 
 
-def test_shells_complete_commands() -> None:
+def test_shells_complete_commands_and_data_sets(tiny_home: Installation) -> None:
     # What the script "forecast" does; "python -m forecast" is no command that a shell completes.
     script = "import sys; sys.argv[0] = 'forecast'; from forecast.cli import main; main()"
 
@@ -88,4 +88,7 @@ def test_shells_complete_commands() -> None:
     assert "_FORECAST_COMPLETE=complete_bash" in shown
     done = call(_FORECAST_COMPLETE="complete_bash", COMP_WORDS="forecast back", COMP_CWORD="1")
     assert done.split() == ["backup"]
+    home, words = str(tiny_home.home.path), "forecast plot t"
+    done = call(_FORECAST_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="2", FORECAST_HOME=home)
+    assert done.split() == ["tiny"]
     assert "--install-completion" in call("--help")

@@ -31,6 +31,20 @@ from pipelines.maintain import check_tables, maintain
 from pipelines.predict import issue
 from pipelines.restore import restore
 
+# Stands still in the middle of a backup.
+TO_BE_KILLED = """
+import sys, time
+from pathlib import Path
+from forecast.installation import Installation
+from pipelines import backup
+
+def halt(*_):
+    print("halfway", flush=True)
+    time.sleep(600)
+
+backup._copy_table = halt
+backup.back_up(Installation.open(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
 # Ingests a row more, issues a forecast and tidies up, again and again, until its standard input is closed.
 AT_WORK = """
 import select, sys
@@ -265,6 +279,23 @@ def test_what_is_damaged_is_not_backed_up_as_if_it_were_whole(issued_home: Insta
     (home.models / "repeat_last-1" / "manifest.json").write_text("{}")
     assert refused(lambda: back_up(issued_home, tmp_path / "one.tar")) == "model.corrupt"
     assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".*"))
+
+
+def test_a_backup_that_was_killed_is_in_nobodys_way(issued_home: Installation, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TO_BE_KILLED, issued_home.home.path, tmp_path / "one.tar"],
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "halfway"
+        process.kill()
+    assert not (tmp_path / "one.tar").exists()
+    assert list(tmp_path.glob(".*.tmp"))
+    made = back_up(issued_home, tmp_path / "one.tar")
+    assert made.path.stat().st_mode & 0o777 == 0o600
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert not list(issued_home.home.lake.glob(".*"))
+    assert check_tables("tiny", issued_home) == ()
 
 
 def test_nothing_is_written_over_and_two_backups_take_turns(issued_home: Installation, tmp_path: Path) -> None:

@@ -211,6 +211,22 @@ def test_a_store_of_mlflow_that_cannot_be_opened_is_told(sick: Installation, fou
     assert codes(found("MLflow")) == ["tracking.failed"]
 
 
+def test_an_alias_of_mlflow_that_is_not_the_champion_is_told(
+    sick: Installation, found: Found, tracking_database: Path
+) -> None:
+    from forecast.registry import Registry
+
+    shutil.copyfile(tracking_database, sick.home.path / "mlflow.db")
+    client = Registry(sick.home)._client
+    client.create_registered_model("tiny")
+    version = client.create_model_version("tiny", "file:///nowhere", tags={"model_version": "another-1"}).version
+    assert found("MLflow") == []
+    client.set_registered_model_alias("tiny", "champion", version)
+    findings = found("MLflow")
+    assert codes(findings) == ["tracking.alias"]
+    assert "another-1" in findings[0].fact
+
+
 def test_every_check_has_a_place_in_the_table() -> None:
     ours = {
         value
