@@ -52,8 +52,10 @@ def back_up(installation: Installation, target: Path) -> Backup:
     """
     home, made_at = installation.home, SystemClock().now()
     path = target / f"forecast-{made_at:%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
-    if path.resolve().is_relative_to(home.lake.resolve()):
-        raise ConflictError("backup.inside", f'"{path}" lies in the lake itself', "choose a place outside the home")
+    for folder in (home.lake, home.models, home.artifacts, home.reports):
+        if path.resolve().is_relative_to(folder.resolve()):
+            told = f'"{path}" lies in "{folder}", which is backed up'
+            raise ConflictError("backup.inside", told, "choose a place outside the home")
     warnings = tuple(_elsewhere(home))
     with _scratch(home) as scratch, written(path, str(home.path)) as archive:
         ledger = sa.make_url(home.ledger_url)

@@ -304,7 +304,8 @@ def test_nothing_is_written_over_and_two_backups_take_turns(issued_home: Install
     (tmp_path / "one.tar").write_text("mine")
     assert refused(lambda: back_up(issued_home, tmp_path / "one.tar")) == "backup.exists"
     assert refused(lambda: back_up(issued_home, tmp_path / "no" / "folder.tar")) == "backup.failed"
-    assert refused(lambda: back_up(issued_home, issued_home.home.lake / "x.tar")) == "backup.inside"
+    for folder in (issued_home.home.lake, issued_home.home.models, issued_home.home.reports):
+        assert refused(lambda folder=folder: back_up(issued_home, folder)) == "backup.inside"
     with FileLock(issued_home.home.locks / "backup.lock"):
         assert refused(lambda: back_up(issued_home, tmp_path / "two.tar")) == "backup.running"
     assert (tmp_path / "one.tar").read_text() == "mine"
