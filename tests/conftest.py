@@ -56,7 +56,7 @@ TINY_JOB: Mapping[str, Any] = {
 }
 
 
-LONGEST = ("test_end_to_end.py", "test_engines.py", "test_tune.py", "test_night.py", "test_gpu.py")
+LONGEST = ("test_compose.py", "test_end_to_end.py", "test_engines.py", "test_tune.py", "test_night.py", "test_gpu.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
