@@ -1,4 +1,4 @@
-# One target each: demo, test, clients, accuracy, intervals, screenshots, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, clients, soak, accuracy, intervals, screenshots, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,12 +7,14 @@ DEMO ?= demo
 PORT ?= 8000
 UI_PORT ?= 5000
 ACCURACY ?= --horizons 24 48 96
+KILLS ?= 500
+SEEDS ?= 10
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 CLIENTS = $(patsubst tests/api/clients/%.txt,.venv-clients/%/installed,$(wildcard tests/api/clients/*.txt))
 
-.PHONY: demo test accuracy intervals screenshots gpu lint format install browser clean clients
+.PHONY: demo test clients soak accuracy intervals screenshots gpu lint format install browser clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
@@ -28,6 +30,15 @@ clients: $(CLIENTS)
 	@$(PYTHON) -m venv --clear .venv-clients/$*
 	@.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@cp $< $@
+
+# The long form of tests/reliability: kills, takeovers, simulated years. Fails if anything is lost, run twice or late. Hours.
+soak: $(VENV)/.development
+	$(BIN)/python -m benchmarks.reliability takeovers --times 20
+	$(BIN)/python -m benchmarks.reliability silences --times 20
+	$(BIN)/python -m benchmarks.reliability workers --kills $(KILLS)
+	$(BIN)/python -m benchmarks.reliability everything --kills $(KILLS)
+	$(BIN)/python -m benchmarks.reliability trainings
+	$(BIN)/python -m benchmarks.reliability year --seeds $(SEEDS)
 
 # Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
 accuracy: $(VENV)/.development

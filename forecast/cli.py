@@ -1,7 +1,8 @@
 """The command line: every step of the service, for people and (with ``--json``) for machines.
 
 Exit codes: 0 done, 1 internal error, 2 wrong usage or job file, 3 not found, 4 bad data, 5 storage, 6 conflict (a port
-or a lock is taken), 7 training failed, 8 something needed first is not there yet, 130 interrupted by Ctrl-C.
+or a lock is taken), 7 training failed, 8 something needed first is not there yet, 9 the doctor found something, 130
+interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast import cli_data, cli_forecasts, cli_jobs, cli_keys, cli_live, cli_models, cli_search
+from forecast import cli_data, cli_forecasts, cli_jobs, cli_keys, cli_live, cli_models, cli_search, cli_upkeep
 from forecast.console import OUT, print_error, print_issuance, print_json, print_receipt, runs_table
 from forecast.errors import ConfigError, ConflictError, ForecastError, StorageError, UnavailableError
 from forecast.installation import Installation
@@ -55,6 +56,7 @@ cli_keys.add_to(app)
 cli_search.add_to(app)
 cli_jobs.add_to(app)
 cli_live.add_to(app)
+cli_upkeep.add_to(app)
 
 
 @app.command()
@@ -294,12 +296,18 @@ def _everything(installation: Installation, host: str, port: int, ui_port: int) 
     home = ["--home", str(installation.home.path)]
     service = [*ours, "serve", "--host", host, "--port", str(port), *home]
     members = [
-        Member("service", service, f"{_address(host, port)}/healthz"),
+        Member("service", service, f"{_address(host, port)}/healthz", _links_to_mlflow(installation.home, ui_port)),
         Member("scheduler", [*ours, "schedule", *home]),
         Member("workers", [*ours, "work", *home]),
         *_mlflow(installation.home, ui_port),
     ]
     return Supervisor(members, installation.home.logs)
+
+
+def _links_to_mlflow(home: Home, port: int) -> dict[str, str]:
+    """Return where the service's pages find the MLflow UI that is started beside it."""
+    is_elsewhere = home.tracking_uri.startswith("http") or os.environ.get("FORECAST_MLFLOW_UI")
+    return {} if is_elsewhere else {"FORECAST_MLFLOW_UI": f"http://127.0.0.1:{port}"}
 
 
 def _mlflow(home: Home, port: int) -> list[Member]:

@@ -122,6 +122,9 @@ def print_night(night: Night, job: DatasetJob) -> None:
     OUT.print(leaderboard(night, job))
     for sentence in beaten(night):
         OUT.print(sentence, style="red", markup=False)
+    for item in night.leaderboard:
+        if item.rehearsal.variants is not None:
+            OUT.print(f"{item.model_version} {item.rehearsal.variants.told}", markup=False)
     for model, reason in night.failures.items():
         OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
     if night.verdict.comparisons and night.incumbent:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
 _MINUTES, _HOURS = 60, 24
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,9 @@ class Cron:
     def following(self, after: datetime) -> Iterator[datetime]:
         """Return every time after one, in UTC, in order, each once."""
         last = after.astimezone(UTC)
+        if self.is_rolling:
+            yield from self._through_all_hours(last)
+            return
         for local in CronSim(self._written_out, last.astimezone(ZoneInfo(self.zone))):
             due = local.astimezone(UTC)
             # Begun within autumn's second hour, fixed times of the first come again; two of them may fall on one
@@ -63,6 +67,22 @@ class Cron:
             if due > last:
                 last = due
                 yield due
+
+    def _through_all_hours(self, last: datetime) -> Iterator[datetime]:
+        # cronsim steps over some minutes where the clock goes back by half an hour (Lord Howe): it is shown one fixed
+        # offset at a time.
+        begin, offset = last, _offset(last, self.zone)
+        while True:
+            for local in CronSim(self.text, last.astimezone(timezone(offset))):
+                due = local.astimezone(UTC)
+                if _offset(due, self.zone) != offset:
+                    change = _change(begin, due, self.zone)
+                    begin, last, offset = change, change - _MINUTE, _offset(change, self.zone)
+                    break
+                begin = last = due
+                yield due
+            else:
+                return
 
     def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
         """Return the times in (after, until]."""
@@ -73,17 +93,28 @@ class Cron:
 
     @property
     def _written_out(self) -> str:
-        # cronsim counts real hours as soon as a field begins with a star, and where the clock changes by half an hour
-        # (Lord Howe) it then steps over some: named hours are written out, so that it reads them off the wall.
+        # cronsim counts real hours as soon as a field begins with a star: named hours are written out, so that it reads
+        # them off the wall.
         minute, hour, *days = self.text.split()
-        if not self.is_rolling:
-            minute, hour = _list(minute, _MINUTES), _list(hour, _HOURS)
-        return " ".join((minute, hour, *days))
+        return " ".join((_list(minute, _MINUTES), _list(hour, _HOURS), *days))
 
     def logical_date(self, due: datetime) -> str:
         """Return what names one of its times: the wall time, with the offset if it goes on through the hours."""
         local = due.astimezone(ZoneInfo(self.zone))
         return (local if self.is_rolling else local.replace(tzinfo=None)).isoformat(timespec="minutes")
+
+
+def _offset(time: datetime, zone: str) -> timedelta:
+    return time.astimezone(ZoneInfo(zone)).utcoffset() or timedelta()
+
+
+def _change(before: datetime, after: datetime, zone: str) -> datetime:
+    """Return the first whole minute at which a zone has no longer the offset it had before."""
+    first, low, high = _offset(before, zone), before.replace(second=0, microsecond=0), after
+    while high - low > _MINUTE:
+        middle = low + (high - low) // _MINUTE // 2 * _MINUTE
+        low, high = (middle, high) if _offset(middle, zone) == first else (low, middle)
+    return high
 
 
 def _list(field: str, size: int) -> str:

@@ -21,7 +21,7 @@ from forecast.clock import Clock, SystemClock
 from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.job_ledger import Host
-from forecast.processes import end, find, identity, is_alive, machine, resident_mb
+from forecast.processes import end, find, has_lived_since, identity, is_alive, machine, parent, resident_mb
 from forecast.run_ledger import Outcome, Run
 from forecast.scheduled_job import Weight
 from forecast.settings import cores
@@ -95,7 +95,7 @@ class WorkerHost:
             self._sign()
             running = {run.run_id: run for run in self._ledger.runs(states=("running",), limit=10_000)}
             for held in list(self._held.values()):
-                self._watch(held, running.get(held.run.run_id))
+                self._watch(held, running.pop(held.run.run_id, None))
             self._adopt(running)
             while self._take():
                 pass
@@ -109,7 +109,7 @@ class WorkerHost:
         deadline = self._monotonic() + self.GRACE_SECONDS
         for held in self._held.values():
             self._wait(held, max(deadline - self._monotonic(), 0.1))
-            self._finish(held, "handed_back", "its worker host was stopped; it goes on with the next one")
+            self._hand_back(held)
         self._held.clear()
         try:
             self._ledger.host_gone(self._me.name)
@@ -126,24 +126,32 @@ class WorkerHost:
         me = {name: getattr(self._me, name) for name in names} | {"heartbeat_at": self._clock.now()}
         self._ledger.host_beat(Host(**me))
         for other in self._ledger.hosts():
-            if other.machine == self._machine and not psutil.pid_exists(other.pid):
+            if other.machine != self._machine or other.name == self._me.name:
+                continue
+            if other.pid == self._me.pid or not has_lived_since(other.pid, other.started_at):
                 self._ledger.host_gone(other.name)
 
     def _watch(self, held: _Held, stored: Run | None) -> None:
         now = self._monotonic()
-        if held.child is not None:
-            held.child.poll()  # or an ended child stays as a zombie
         if not is_alive(held.process):
             self._ended(held)
             return
         if stored is None or stored.attempt != held.run.attempt:
-            # Given up and perhaps taken by another: whatever this one still does must not go on.
             if held.ending is None:
-                self._end(held, "abandoned", "it was given up", grace=0.0)
+                self._leave(held)
         elif held.ending is None:
             self._hold_to_limits(held, stored, now)
         if held.ending is not None and now >= held.killed_at:
             end(held.process, signal.SIGKILL)
+
+    def _leave(self, held: _Held) -> None:
+        """Let a worker go that has ended its run; one whose run was given up, perhaps to another, must not go on."""
+        found = self._ledger.run(held.run.run_id)
+        if found.has_ended and found.attempt == held.run.attempt:
+            held.ending = ("abandoned", "it went on after its run")
+            held.killed_at = self._monotonic() + self.GRACE_SECONDS
+        else:
+            self._end(held, "abandoned", "it was given up", grace=0.0)
 
     def _hold_to_limits(self, held: _Held, stored: Run, now: float) -> None:
         definition = held.run.definition
@@ -167,23 +175,24 @@ class WorkerHost:
         end(held.process, signal.SIGTERM)
 
     def _ended(self, held: _Held) -> None:
-        told = "its worker died" + (f" with exit code {held.child.wait()}" if held.child is not None else "")
+        end(held.process, signal.SIGKILL)  # children that it left behind
+        code = held.child.wait() if held.child is not None else None
+        told = "its worker died" + (f" with exit code {code}" if code is not None else "")
         outcome, reason = held.ending or ("abandoned", told)
         # A worker that could still write has ended its run itself; then this changes nothing.
         self._finish(held, outcome, reason)
-        end(held.process, signal.SIGKILL)  # children that it left behind
         del self._held[held.run.run_id]
 
     def _adopt(self, running: dict[int, Run]) -> None:
         """Watch over runs of this machine whose host is gone."""
         for run in running.values():
-            if run.host != self._machine or run.run_id in self._held or run.pid is None:
+            if run.host != self._machine or run.pid is None:
                 continue
             process = find(run.pid, "worker", str(run.run_id))
             if process is None:
                 if not self._others_here():  # or its own host is about to say how it ended
                     self._lose(run)
-            elif process.ppid() not in self._others_here():
+            elif parent(process) not in self._others_here():
                 _LOG.info("run %d goes on under this worker host", run.run_id)
                 try:
                     self._hold(run, process, None)
@@ -198,7 +207,8 @@ class WorkerHost:
     def _lose(self, run: Run) -> None:
         reason = "its worker died, and its worker host with it"
         state = self._ledger.finish(run, "abandoned", self._clock.now(), reason, retry=True)
-        _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
+        if state is not None:  # or it ended this moment
+            _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
 
     def _take(self) -> bool:
         trainings, others = self._places
@@ -247,6 +257,13 @@ class WorkerHost:
         if state is not None:
             _LOG.warning("run %d: %s; it is %s now", held.run.run_id, reason, state)
 
+    def _hand_back(self, held: _Held) -> None:
+        outcome, reason = held.ending or ("handed_back", "its worker host was stopped; it goes on with the next one")
+        try:
+            self._finish(held, outcome, reason)
+        except ForecastError as error:  # its silence will be noticed
+            _LOG.error("%s [%s]", error, error.code)
+
     def _wait(self, held: _Held, seconds: float) -> None:
         watched = held.process if held.child is None else held.child
         try:
@@ -254,4 +271,6 @@ class WorkerHost:
         except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
             end(held.process, signal.SIGKILL)
             watched.wait(self.GRACE_SECONDS)
+        except psutil.Error:  # it has ended already
+            pass
         end(held.process, signal.SIGKILL)  # children that it left behind

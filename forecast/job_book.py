@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pydantic import ValidationError
-
 from forecast.clock import SystemClock
-from forecast.errors import ConfigError, ConflictError, NotFoundError, first_line, nearest
+from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
 from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
 from forecast.scheduled_job import JOB_NAME, Cause, Due, ScheduledJob
@@ -54,8 +52,8 @@ class JobBook:
         for name, state in states.items():
             try:
                 definition = state.definition
-            except ValidationError as error:
-                _LOG.error("job %s was made by another release and rests: %s", name, first_line(error))
+            except ConflictError as error:  # the others go on
+                _LOG.error("%s [%s]", error, error.code)
                 continue
             if name not in found and definition is not None and definition.dataset in self._installation.jobs.datasets:
                 found[name] = _known(name, definition, "ledger", state)
@@ -68,9 +66,8 @@ class JobBook:
             raise NotFoundError("job.unknown", "there is no job of that name", nearest(name, jobs))
         return jobs[name]
 
-    def see(self, known: KnownJob) -> KnownJob:
+    def see(self, known: KnownJob, now: datetime) -> KnownJob:
         """Let the dates of a job of the job file count from now if it is new or its schedule has changed."""
-        now = self._installation.clock(known.definition.dataset).now()
         state = self._ledger.see_job(known.name, timing_of(known.definition), now)
         return _known(known.name, known.definition, known.origin, state)
 
@@ -107,8 +104,11 @@ class JobBook:
 
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
-        known = self.see(self.job(name)) if self.job(name).origin == "job_file" else self.job(name)
-        self._ledger.pause_job(name, self._installation.clock(known.definition.dataset).now(), paused=paused)
+        known = self.job(name)
+        now = self._installation.clock(known.definition.dataset).now()
+        if known.origin == "job_file":
+            self.see(known, now)
+        self._ledger.pause_job(name, now, paused=paused)
         return self.job(name)
 
     def run_now(self, name: str) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql, sqlite
 
 from forecast.errors import ConflictError
@@ -29,8 +30,14 @@ class JobState:
 
     @property
     def definition(self) -> ScheduledJob | None:
-        """The job, if the ledger is where it is defined."""
-        return None if self.document is None else ScheduledJob.model_validate_json(self.document)
+        """The job, if the ledger is where it is defined; raises ``job.outdated``."""
+        if self.document is None:
+            return None
+        try:
+            return ScheduledJob.model_validate_json(self.document)
+        except ValidationError as error:
+            told = f'the job "{self.name}" was added by another release, whose jobs this one cannot read'
+            raise ConflictError("job.outdated", told, "remove it from the ledger and add it anew") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,24 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger, CountLedg
         with self._transaction() as connection:
             return [Receipt.model_validate_json(text) for text in connection.execute(query).scalars()]
 
+    def newest_change(self, dataset: str) -> int | None:
+        """Return the data version of the latest ingestion that brought new or changed rows."""
+        query = (
+            sa.select(RECEIPTS.c.sequence, RECEIPTS.c.data_version, RECEIPTS.c.document)
+            .where(RECEIPTS.c.dataset == dataset, RECEIPTS.c.data_version.is_not(None))
+            .order_by(RECEIPTS.c.sequence.desc())
+            .limit(50)
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+            while rows:  # any number of ingestions may have brought nothing since
+                for _, version, text in rows:
+                    receipt = json.loads(text)
+                    if receipt.get("new") or receipt.get("changed"):
+                        return int(version)
+                rows = connection.execute(query.where(RECEIPTS.c.sequence < rows[-1].sequence)).all()
+        return None
+
     # --- clocks of replays ------------------------------------------------------------------------------------------
 
     def clock(self, dataset: str, start: datetime) -> datetime:
@@ -235,11 +253,11 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger, CountLedg
         return begun
 
     def move_clock(self, dataset: str, position: datetime) -> None:
-        """Move a replay on, unless it has stopped; only the scheduler does."""
+        """Move a replay on, unless it has stopped; only the scheduler does, and a late one moves nothing back."""
         with self._transaction() as connection:
             connection.execute(
                 sa.update(CLOCKS)
-                .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False))
+                .where(CLOCKS.c.dataset == dataset, CLOCKS.c.stopped.is_(other=False), CLOCKS.c.position < position)
                 .values(position=position)
             )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tomllib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,18 @@ from typing import Annotated
 import typer
 
 from forecast.installation import Installation
+from forecast.settings import JOB_FILE
+
+
+def _names(incomplete: str) -> list[str]:
+    """Return the data sets that a shell may complete a word to; none where there is no sound job file."""
+    job_file = Path(os.environ.get("FORECAST_HOME") or ".").expanduser() / JOB_FILE
+    try:
+        datasets = tomllib.loads(job_file.read_text(encoding="utf-8"))["datasets"]
+        return sorted(name for name in datasets if name.startswith(incomplete))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        return []
+
 
 AT_END = ExitStack()
 """Closes what a command opened when it ends, however it ends."""
@@ -25,9 +39,14 @@ HomeOption = Annotated[
     ),
 ]
 DatasetArgument = Annotated[
-    str | None, typer.Argument(help="Name of the data set; may be left out if there is only one.", show_default=False)
+    str | None,
+    typer.Argument(
+        help="Name of the data set; may be left out if there is only one.", show_default=False, autocompletion=_names
+    ),
 ]
-DatasetOption = Annotated[str | None, typer.Option(help="Data set; may be left out if there is only one.")]
+DatasetOption = Annotated[
+    str | None, typer.Option(help="Data set; may be left out if there is only one.", autocompletion=_names)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]

@@ -29,6 +29,14 @@ class Engine(StrEnum):
     """As tasks of a Ray cluster, ``RAY_ADDRESS``, or of one on this machine."""
 
 
+class Quantize(StrEnum):
+    """Whether a network may serve in 8-bit integers."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    """Where its loss on the calibration rows is within 1% of float32's, and it is faster or much smaller."""
+
+
 class Training(Strict):
     """The budget and the manner of one training."""
 
@@ -51,6 +59,8 @@ class Training(Strict):
     compile: bool = False
     """Whether networks are compiled by torch before they train. On a CPU it does not pay: steps took 1.07 to 1.40 times
     as long (docs/models.md)."""
+    quantize: Quantize = Quantize.NEVER
+    """Whether exported networks are also tried as int8 (docs/models.md has what it costs and brings)."""
     engine: Engine = Engine.LOCAL
     devices: int = Field(default=1, ge=1, strict=True)
     """GPUs that one training uses, where there are some."""

@@ -50,18 +50,31 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def has_lived_since(pid: int, time: datetime) -> bool:
+    """Whether the process of that number still runs and is no later one: numbers are used again."""
+    try:
+        process = psutil.Process(pid)
+        return is_alive(process) and process.create_time() <= time.timestamp() + _CLOCK_SLACK
+    except psutil.Error:
+        return False
+
+
+def parent(process: psutil.Process) -> int | None:
+    """Return the number of a process's parent; ``None`` if it has just ended."""
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return None
+
+
 def resident_mb(process: psutil.Process) -> float:
     """Return the resident memory of a process and all its children, in megabytes of 10^6 bytes."""
     return sum(_resident(one) for one in _family(process)) / 1e6
 
 
 def end(process: psutil.Process, signum: signal.Signals) -> None:
-    """Send a signal to a process and all its children."""
-    family = list(_family(process))
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, signum)
-    for one in family:
+    """Send a signal to a process, its children, and all of its session, which may have outlived it."""
+    for one in {*_family(process), *_session(process)}:
         with contextlib.suppress(psutil.Error):
             one.send_signal(signum)
 
@@ -70,6 +83,15 @@ def _family(process: psutil.Process) -> Iterator[psutil.Process]:
     yield process
     with contextlib.suppress(psutil.Error):
         yield from process.children(recursive=True)
+
+
+def _session(process: psutil.Process) -> Iterator[psutil.Process]:
+    if psutil.pid_exists(process.pid) and not process.is_running():
+        return  # the number is another's now, and so is its session
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(pid) == process.pid:
+                yield psutil.Process(pid)
 
 
 def _resident(process: psutil.Process) -> float:

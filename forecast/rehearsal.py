@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from forecast.errors import DataError
 from forecast.panel import Array
 from forecast.strict import Strict
+from forecast.variants import ServedIn, Variants
 
 if TYPE_CHECKING:
     from forecast.runtime import ServedModel
@@ -30,28 +31,42 @@ class Rehearsal(Strict):
     """Names of the stress inputs that it answered with a value that is not finite."""
     onnx_difference: float
     """Largest difference between ONNX Runtime and torch that was seen at the export, in deviations."""
+    precision: ServedIn = ServedIn.FLOAT32
+    variants: Variants | None = None
+    """Both precisions beside each other, if int8 was tried."""
 
 
 def rehearse(model: ServedModel, network: Path) -> Rehearsal:
     """Time a model, whose file is ``network``, and let it forecast from what no history should be but some day will."""
     series = next(iter(model.manifest.scaler.targets))
-    failed, seconds = [], []
+    failed = []
     for name, targets, past, future in _stress_inputs(model, series):
         try:
             model.predict(targets, past, future, [series])  # raises where its answer is not finite
         except DataError:
             failed.append(name)
-    inputs = next(_stress_inputs(model, series))[1:]
-    for _ in range(_REPETITIONS):
-        began = time.perf_counter()
-        model.predict(*inputs, [series])
-        seconds.append(time.perf_counter() - began)
+    (latency_ms,) = latencies([model])
     return Rehearsal(
-        latency_ms=round(1000 * float(np.median(seconds)), 3),
+        latency_ms=latency_ms,
         size_mb=round(network.stat().st_size / 1e6, 3),
         not_finite_on=tuple(failed),
         onnx_difference=model.manifest.onnx_difference,
+        precision=model.manifest.precision,
+        variants=model.manifest.variants,
     )
+
+
+def latencies(models: Sequence[ServedModel]) -> list[float]:
+    """Return the milliseconds of one forecast of one series by each model, medians of runs that they take in turns."""
+    series = next(iter(models[0].manifest.scaler.targets))
+    inputs = next(_stress_inputs(models[0], series))[1:]
+    seconds: list[list[float]] = [[] for _ in models]
+    for _ in range(_REPETITIONS):
+        for model, taken in zip(models, seconds, strict=True):
+            began = time.perf_counter()
+            model.predict(*inputs, [series])
+            taken.append(time.perf_counter() - began)
+    return [round(1000 * float(np.median(taken)), 3) for taken in seconds]
 
 
 def _stress_inputs(model: ServedModel, series: str) -> Iterator[tuple[str, Array, Array, Array]]:

@@ -28,7 +28,6 @@ Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"
 SHOWN = ("queued", "running", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled", "coalesced")
 _COALESCING = (Cause.CRON, Cause.DATA, Cause.WATERMARK, Cause.DRIFT, Cause.REGRESSION)
-_ROWS_AT_ONCE = 500
 _TELL_IN_TURN = "SELECT pg_advisory_xact_lock(7082025)"
 
 
@@ -71,11 +70,11 @@ class Run:
 
     @property
     def definition(self) -> ScheduledJob:
-        """The job as it was when the date was claimed."""
+        """The job as it was when the date was claimed; raises ``run.outdated``."""
         try:
             return ScheduledJob.model_validate_json(self.document or "")
         except ValidationError as error:
-            told = f"run {self.run_id} was made by another release"
+            told = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
             raise ConflictError("run.outdated", told, "run the job anew") from error
 
     @property
@@ -134,11 +133,8 @@ class RunLedger(Store):
         ]
         with self._in_turn() as connection:
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            claimed: list[int] = []
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                statement = insert(RUNS).values(rows[start : start + _ROWS_AT_ONCE]).on_conflict_do_nothing()
-                claimed += connection.execute(statement.returning(RUNS.c.run_id)).scalars()
-            claimed.sort()
+            statement = insert(RUNS).on_conflict_do_nothing().returning(RUNS.c.run_id)
+            claimed = sorted(connection.execute(statement, rows).scalars())
             if not claimed:
                 return []
             by_hand = dates[-1].cause not in _COALESCING
@@ -209,10 +205,11 @@ class RunLedger(Store):
             _tell_run(connection, run_id, dataset, now, "running")
             return _run(connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().one())
 
-    def started(self, run: Run, pid: int, log: str) -> None:
-        """Note the process that executes an attempt, and where it writes."""
+    def started(self, run: Run, pid: int, log: str | None = None) -> None:
+        """Note the process that executes an attempt, and where it writes if that is known."""
+        values = {"pid": pid} | ({} if log is None else {"log": log})
         with self._transaction() as connection:
-            connection.execute(sa.update(RUNS).where(*_held(run)).values(pid=pid, log=log))
+            connection.execute(sa.update(RUNS).where(*_held(run)).values(values))
             connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(pid=pid))
 
     def beat(
@@ -401,17 +398,18 @@ def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: boo
         return {"state": "succeeded", "ended_at": now, "reason": reason, "progress": 1.0, "doing": None}
     if outcome == "cancelled" or run.cancel_asked_at is not None:
         return {"state": "cancelled", "ended_at": now, "reason": reason}
+    waiting = {"state": "queued", "heartbeat_at": None, "progress": None, "doing": None}
     if outcome == "handed_back":
-        return {"state": "queued", "reason": reason, "heartbeat_at": None}
+        return waiting | {"reason": reason}
     failures = run.failures + 1
     try:
         definition = run.definition
-    except ConflictError:  # of another release: nobody knows how often it may be tried
-        retry = False
-    if retry and failures <= definition.retries:
+    except ConflictError:  # nobody could execute it
+        definition = None
+    if retry and definition is not None and failures <= definition.retries:
         not_before = now + definition.wait_after(failures)
         told = f"{reason}; it is tried again"
-        return {"state": "queued", "failures": failures, "not_before": not_before, "reason": told, "heartbeat_at": None}
+        return waiting | {"failures": failures, "not_before": not_before, "reason": told}
     return {"state": "failed", "failures": failures, "ended_at": now, "reason": reason}
 
 

@@ -55,7 +55,7 @@ class Scheduler:
         self._last_tick = self._clock.now()
         self._next: dict[str, tuple[KnownJob, datetime, datetime | None]] = {}
         """By job: as what it was seen, when (on its clock), and when it is due next."""
-        self._leads = False
+        self._leads: bool | None = None
 
     def run(self) -> None:
         """Beat until SIGINT or SIGTERM."""
@@ -94,6 +94,7 @@ class Scheduler:
             try:
                 self._claim_due(known)
             except ForecastError as error:
+                self._next.pop(known.name, None)  # what was due may not have been claimed: it is looked at again
                 _LOG.error("job %s: %s [%s]", known.name, error, error.code)
 
     def _holds(self) -> bool:
@@ -117,12 +118,12 @@ class Scheduler:
                 self._installation.ledger.move_clock(dataset, position + elapsed * job.replay.speed)
 
     def _claim_due(self, known: KnownJob) -> None:
+        now = self._now(known)
         if known.origin == "job_file":
-            known = self._book.see(known)
+            known = self._book.see(known, now)
         if known.paused:
             self._next.pop(known.name, None)
             return
-        now = self._now(known)
         dates = [*self._dates(known, now), *self._triggers.asked(known, now)]
         for run_id in self._installation.ledger.claim(known.name, known.definition, dates, self._clock.now()):
             _LOG.info("job %s: run %d is queued", known.name, run_id)

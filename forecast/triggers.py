@@ -31,21 +31,22 @@ class Triggers:
             date = self._date(trigger, known.definition.dataset)
             if date is None or self._done.get((known.name, trigger)) == date:
                 continue
-            self._done[known.name, trigger] = date
-            if not self._installation.ledger.is_claimed(known.name, date):
+            if self._installation.ledger.is_claimed(known.name, date):
+                self._done[known.name, trigger] = date
+            else:
                 found.append(Due(logical_date=date, at=now, cause=Cause(trigger)))
         return found
 
     def _rests(self, known: KnownJob, now: datetime) -> bool:
         if not known.definition.rest:
             return False
-        last = self._installation.ledger.last_due(known.name, *_BY_TRIGGER)
+        last = self._installation.ledger.last_due(known.name, *_BY_TRIGGER, until=now)
         return last is not None and now < last + known.definition.rest
 
     def _date(self, trigger: Trigger, dataset: str) -> str | None:
         match trigger:
             case Trigger.DATA:
-                version = self._newest_version(dataset)
+                version = self._installation.ledger.newest_change(dataset)
                 return None if version is None else f"data-{version}"
             case Trigger.WATERMARK:
                 watermark = self._watermark(dataset)
@@ -53,12 +54,8 @@ class Triggers:
             case Trigger.DRIFT | Trigger.REGRESSION:
                 return next(self._alerts(trigger, dataset), None)
 
-    def _newest_version(self, dataset: str) -> int | None:
-        receipts = self._installation.ledger.receipts(dataset, limit=20)
-        return next((one.data_version for one in receipts if one.new or one.changed), None)
-
     def _watermark(self, dataset: str) -> datetime | None:
-        version = self._newest_version(dataset)
+        version = self._installation.ledger.newest_change(dataset)
         if version is not None and self._watermarks.get(dataset, (None, None))[0] != version:
             targets = self._installation.jobs.datasets[dataset].targets
             self._watermarks[dataset] = version, self._installation.observations(dataset).watermark(targets)

@@ -17,10 +17,12 @@ _LOG = logging.getLogger(__name__)
 class Vigil:
     """Watches the heartbeats of all running runs against this process's own monotonic clock."""
 
-    SILENT_SECONDS: ClassVar[float] = 12.0
+    SILENT_SECONDS: ClassVar[float] = 10.0
     """How long a heartbeat stands still before its worker is taken for dead; it beats every two seconds."""
     PATIENT_SECONDS: ClassVar[float] = 60.0
     """The same for a worker whose process can be seen to live: it may be held up in one long call."""
+    ASLEEP_SECONDS: ClassVar[float] = 30.0
+    """Between two looks further apart this process slept itself, perhaps with the workers: it begins anew."""
 
     def __init__(self, ledger: RunLedger, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
@@ -28,11 +30,15 @@ class Vigil:
         self._machine = machine()
         self._seen: dict[int, tuple[tuple[int, datetime | None], float]] = {}
         """By run: attempt and heartbeat, and when this heartbeat was first seen."""
+        self._looked_at = monotonic()
 
     def keep(self, now: datetime) -> list[Run]:
         """Look once at all heartbeats; returns the runs that were given up."""
         running = self._ledger.runs(states=("running",), limit=10_000)
         seen, given_up = {}, []
+        if self._monotonic() - self._looked_at > self.ASLEEP_SECONDS:
+            self._seen.clear()
+        self._looked_at = self._monotonic()
         for run in running:
             pulse = (run.attempt, run.heartbeat_at)
             first = self._seen.get(run.run_id)
@@ -41,8 +47,9 @@ class Vigil:
             if silent > self.SILENT_SECONDS and (silent > self.PATIENT_SECONDS or not self._lives(run)):
                 reason = f"its worker on {run.host} gave no sign of life for {silent:.0f} s"
                 state = self._ledger.finish(run, "abandoned", now, reason, retry=True)
-                _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
-                given_up.append(run)
+                if state is not None:  # or it ended this moment
+                    _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
+                    given_up.append(run)
             else:
                 seen[run.run_id] = (pulse, since)
         self._seen = seen

@@ -54,6 +54,7 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
         return False
     # What this attempt promotes and issues is refused once the run is another's.
     installation = replace(installation, ledger=installation.ledger.owned_by(run_id, attempt))
+    installation.ledger.started(run, os.getpid())  # its host may have died before it could
     with _signs_of_life(installation, run) as pulse:
         told: list[str] = []
         outcome: Outcome = "failed"
@@ -78,7 +79,8 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
     summary = "; ".join(told)
     state = installation.ledger.finish(run, outcome, SystemClock().now(), summary, retry=retry)
     # As it is: "[code]" is no markup, and a line of a log is not wrapped.
-    console.print(f"run {run_id} {state}: {summary}", markup=False, emoji=False, highlight=False, soft_wrap=True)
+    told_state = state or "was given up meanwhile"
+    console.print(f"run {run_id} {told_state}: {summary}", markup=False, emoji=False, highlight=False, soft_wrap=True)
     return state == "succeeded"
 
 

@@ -24,8 +24,9 @@ _MAX_STATES: Final = 64
 # Channels, over directions and batch, below which 16 steps are scanned at once: step by step a warp takes 32 of them,
 # and a GPU has some 512 schedulers to keep busy. By count alone, not tuned on hardware.
 _FILL_A_GPU: Final = 32 * 512
-# Unrolling gives ONNX Runtime two small nodes a step; beyond this many steps building the graph takes too long.
-_UNROLLED_UP_TO: Final = 128
+# Unrolled, ONNX Runtime takes batches faster, but each step adds nodes: at 128 steps one forecast is slower than by the
+# prefix, and the export of each scan takes 11 s of a core instead of 2 (docs/kernels.md).
+_UNROLLED_UP_TO: Final = 64
 
 
 def selective_scan(

@@ -14,7 +14,7 @@ from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.models.forecasting.torch_forecasting_model import TorchForecastingModel
 from darts.utils.data.torch_datasets.utils import PLModuleInput
 from darts.utils.onnx.inference import ONNX_SPEC_METADATA_KEY
-from onnx import helper, save_model
+from onnx import ModelProto, checker, helper
 from torch import Tensor, nn
 
 from models.errors import ExportMismatchError, NotFittedError
@@ -64,7 +64,8 @@ class ExportedSignature:
 def export_onnx(model: TorchForecastingModel, path: str | Path) -> ExportedSignature:
     """Write a fitted model to `path`, computing in float32; nothing is written if ONNX Runtime and torch disagree.
 
-    The file also carries darts' window metadata, so `darts.utils.onnx.run_onnx_prediction` works on it.
+    The file is whole in itself, the same bytes for the same weights, and carries darts' window metadata, so that
+    `darts.utils.onnx.run_onnx_prediction` works on it.
 
     Raises:
         NotFittedError: the model has no weights.
@@ -106,14 +107,15 @@ def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
         )
     if program is None:  # only for exports straight to a file
         raise RuntimeError("torch.onnx.export returned no program")
-    proto = program.model_proto
+    proto = _tidied(program.model_proto)
     metadata = json.dumps(asdict(bundle.spec), separators=(",", ":"))
     helper.set_model_props(proto, {ONNX_SPEC_METADATA_KEY: metadata})
+    checker.check_model(proto, full_check=True)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         draft = Path(folder) / path.name
-        save_model(proto, str(draft))
+        draft.write_bytes(proto.SerializeToString(deterministic=True))
         session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
         difference = _largest_difference(module, bundle.wrapper, session)
         draft.replace(path)
@@ -124,6 +126,19 @@ def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
         opset=OPSET,
         largest_difference=difference,
     )
+
+
+def _tidied(proto: ModelProto) -> ModelProto:
+    """Remove what says where the code lay on this machine, so that equal weights give equal bytes everywhere.
+
+    The shapes of inner values go too: they can be inferred, and the quantiser, which turns matrices, leaves them stale.
+    """
+    graph = proto.graph
+    del graph.value_info[:]
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return proto
 
 
 def _largest_difference(module: PLForecastingModule, wrapper: nn.Module, session: Any) -> float:

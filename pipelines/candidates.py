@@ -117,7 +117,7 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
         folder = f"{task.dataset}/{version}"
         windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
         told = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
-        export(fitted.model, models / folder, told, windows)
+        export(fitted.model, models / folder, told, windows, quantize=task.job.training.quantize)
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
@@ -132,7 +132,7 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
     """Fit a model that was scored again on all rows, for as many epochs as were best, and return its folder.
 
     The scored model is kept inside, so that the next night compares with it: the new one has seen those rows. Bands
-    keep the scored model's calibration, for no row is left to calibrate on.
+    keep the scored model's calibration, and the file its precision, for no row is left to calibrate or choose on.
     """
     version = f"{candidate.manifest.model_version}-refitted"
     last = task.slices.holdout
@@ -154,8 +154,11 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
         )  # fmt: skip
         told = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
         windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
-        kept = candidate.manifest.calibration
-        export(fitted.model, models / folder, told, windows, calibration=kept, evaluated=scored)
+        kept = candidate.manifest
+        export(
+            fitted.model, models / folder, told, windows,
+            calibration=kept.calibration, variants=kept.variants, evaluated=scored,
+        )  # fmt: skip
         save_darts(fitted.model, models / folder / DARTS)
     return folder
 

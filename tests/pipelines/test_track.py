@@ -22,6 +22,7 @@ from forecast.rehearsal import rehearse
 from forecast.runtime import NETWORK, Manifest, load
 from forecast.settings import Home
 from forecast.tracked import DARTS
+from forecast.variants import Variant, Variants
 from pipelines.backtest import evidence_of
 from pipelines.candidates import Candidate, Task, examine
 from pipelines.fitting import Fitted
@@ -35,11 +36,15 @@ from pipelines.track import (
     log_task,
     night_tags,
     numbers,
+    precisions,
     version_tags,
 )
 from pipelines.windows import Windows, cut
 
 MOST_METRICS = 60  # keys per run; beyond them MLflow's pages become slow
+BOTH = Variants(
+    float32=Variant(size_mb=4.0, latency_ms=2.0, loss=0.5), int8=Variant(size_mb=1.0, latency_ms=1.5, loss=0.505)
+)
 StoreModel = Callable[..., Manifest]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -79,7 +84,7 @@ def night(
     found: list[Evidence] = []
     with registry.night("tiny", "night", night_tags(7, digest, windows)) as night:
         for name, bias in (("seasonal_naive", 0.0), ("linear", 0.3)):
-            store_model(tmp_path / f"{name}-1", tiny_job, model_name=name, bias=bias)
+            store_model(tmp_path / f"{name}-1", tiny_job, model_name=name, bias=bias, variants=BOTH)
             run = night.open(name)
             log_task(run, tiny_job, name, panel, slices, data)
             one = candidate(tmp_path / f"{name}-1", panel, slices, windows, tiny_job)
@@ -118,6 +123,9 @@ def test_a_whole_night_is_told_to_a_file_and_to_a_server_alike(
         assert child.data.metrics["accuracy_by_horizon/mae.h6"] == evidence.by_horizon[6].mae
         assert child.data.params["split.fit_until"] == f"{panel.time(slices.fit):%Y-%m-%dT%H:%MZ}"
         assert child.data.params["start"] == "scratch"
+        assert child.data.params["serves_in"] == "float32"
+        assert child.data.tags["precisions"] == BOTH.told
+        assert child.data.metrics["int8/share_of_size"] == 0.25
         assert (child.data.metrics["loss/best_from_warm"], child.data.metrics["loss/best_from_scratch"]) == (0.5, 0.6)
         assert child.data.tags["kernel.selective_scan"] == "torch: there is no GPU"
         assert child.data.tags["env.cores"]
@@ -159,9 +167,16 @@ def test_no_run_has_more_numbers_than_a_page_shows_however_many_channels(
         keys = numbers(wide).keys() | curves(wide).keys()
         others = {"loss/train", "loss/val", "loss/best_from_scratch", "loss/best_from_warm", "cost/training_seconds"}
         others |= {"cost/epochs", "cost/peak_memory_mb", "cost/latency_ms", "cost/size_mb"}
+        others |= {"cost/windows_per_second", *precisions(BOTH)}
         counts[count] = len(keys | others) + 2  # skill over two baselines
     assert max(counts.values()) <= MOST_METRICS
     assert counts[50] == counts[5]
+
+
+def test_what_int8_costs_and_brings_is_told_in_shares_of_float32() -> None:
+    assert precisions(None) == {}
+    shares = {"int8/share_of_size": 0.25, "int8/share_of_latency": 0.75, "int8/share_of_loss": 1.01}
+    assert precisions(BOTH) == pytest.approx(shares)
 
 
 def test_fifty_channels_and_eight_horizons_fit_into_a_run(

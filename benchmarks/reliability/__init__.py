@@ -1,0 +1,1 @@
+"""What must survive: dates of jobs, runs, champions and rows, while processes are killed and clocks jump."""

@@ -1,0 +1,104 @@
+"""The service's processes, started for real, killed with SIGKILL and started again."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+
+class Fleet:
+    """Scheduler, worker host and service over one home, by name. A context manager: leaving it ends all of them."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self._home = home
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.port = _free_port()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill(*self._processes)
+        for worker in self.workers():
+            kill(worker)
+
+    def start(self, name: str, *command: str, **environment: str) -> None:
+        """Start a process by a name: ``schedule``, ``work`` or ``serve`` unless a command is given."""
+        options = ("--port", str(self.port)) if name == "serve" else ()
+        line = [sys.executable, "-m", "forecast", *(command or (name,)), *options, "--home", str(self._home)]
+        logs = self._home / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment | environment
+            )
+
+    def pid(self, name: str) -> int:
+        """Return the number of the process of a name, which may have ended."""
+        return self._processes[name].pid
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process was started and has not ended."""
+        return name in self._processes and self._processes[name].poll() is None
+
+    def kill(self, *names: str) -> None:
+        """Kill processes at once, as a power cut does: none of them can do anything about it."""
+        for name in names:
+            self._processes[name].send_signal(signal.SIGKILL)
+        for name in names:
+            self._processes[name].wait()
+
+    def end(self, *names: str, seconds: float = 30.0) -> None:
+        """Ask processes to end, and wait until they have."""
+        for name in names:
+            self._processes[name].send_signal(signal.SIGTERM)
+        for name in names:
+            self._processes[name].wait(seconds)
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the workers of this home that run, whoever started them."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if line[3:5] == ["worker", "run"] and str(self._home) in line and process.status() != "zombie":
+                    found.append(process)
+        return found
+
+
+def kill(process: psutil.Process) -> bool:
+    """Kill a process that may have ended; returns whether it had not."""
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.Error:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], object], told: str, seconds: float = 120.0) -> float:
+    """Wait until a condition holds; returns after how many seconds. Raises TimeoutError."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            message = f"still waiting for {told} after {seconds:g} s"
+            raise TimeoutError(message)
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

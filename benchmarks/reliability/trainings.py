@@ -1,0 +1,50 @@
+"""Kill trainings, once in each phase that they tell of: the run goes on, and a champion comes of it in the end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.reliability.fleet import Fleet, kill, wait_for
+from benchmarks.reliability.home import NIGHTLY
+from benchmarks.reliability.invariants import wrong
+from forecast.installation import Installation
+from forecast.job_book import JobBook
+
+
+def kill_in_each_phase(home: Path, most: int, seconds: float = 900.0) -> Iterator[tuple[str, int]]:
+    """Kill the worker of one training when it comes into a phase it never was killed in; phase and number of wrongs.
+
+    The last phase is ``done``: nobody was killed any more.
+    """
+    installation = Installation.open(home)
+    ledger = installation.ledger
+    with ledger, Fleet(home) as fleet:
+        fleet.start("schedule")
+        fleet.start("work")
+        run_id = JobBook(installation).run_now(NIGHTLY)
+        killed: set[str] = set()
+
+        def reached() -> bool:
+            run = ledger.run(run_id)
+            return run.has_ended or (run.doing is not None and _phase(run.doing) not in killed)
+
+        while True:
+            wait_for(reached, "a phase", seconds)
+            run = ledger.run(run_id)
+            if run.has_ended or len(killed) == most:
+                break
+            phase = _phase(run.doing or "")
+            killed.add(phase)
+            for worker in fleet.workers():
+                if str(run_id) in worker.cmdline():
+                    kill(worker)
+            yield phase, len(wrong(installation, {}))
+        wait_for(lambda: ledger.run(run_id).has_ended, "the training to end", seconds)
+        found = wrong(installation, {})
+        if ledger.run(run_id).state != "succeeded":
+            found.append(f"the training {ledger.run(run_id).state}: {ledger.run(run_id).reason}")
+        yield "done", len(found)
+
+
+def _phase(doing: str) -> str:
+    """Return the step without what it says of how far it is."""
+    return doing.partition(":")[0]

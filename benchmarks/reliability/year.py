@@ -1,0 +1,321 @@
+"""A year in the life of two schedulers and two machines, simulated: nothing is lost, nothing is run twice.
+
+Everything but time and workers is real: two schedulers with connections of their own on one ledger. They are stopped
+for hours or days, their clocks jump, and they freeze between deciding what is due and claiming it, while the world goes
+on. Workers succeed, fail, die, or fall silent and wake up when their run is another's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reliability.account import all_runs, wrong_dates, wrong_ends
+from benchmarks.reliability.dates import at_wall_times, every_hour
+from forecast.installation import Installation
+from forecast.ledger import Ledger
+from forecast.receipts import Receipt
+from forecast.run_ledger import Run
+from forecast.scheduled_job import Due, ScheduledJob
+from forecast.scheduling import LEASE, Scheduler
+
+ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata")
+START = datetime(2027, 1, 1, 0, 7, tzinfo=UTC)
+_DATASET = """
+[datasets.{name}]
+source = {{ kind = "push" }}
+zone = "{zone}"
+frequency = "1h"
+series = "site"
+horizons = [24]
+lookback = 48
+season = 24
+models = ["seasonal_naive"]
+splits = {{ validation = "3d", calibration = "3d", holdout = "3d" }}
+channels.load = {{ role = "target", unit = "MW" }}
+
+[jobs.{name}-nightly]
+dataset = "{name}"
+steps = ["retrain"]
+cron = "30 2 * * *"
+backoff = "20m"
+retries = 2
+
+[jobs.{name}-rounds]
+dataset = "{name}"
+steps = ["ingest", "forecast"]
+cron = "0 */6 * * *"
+catch_up = "each"
+
+[jobs.{name}-hourly]
+dataset = "{name}"
+steps = ["score"]
+cron = "0 * * * *"
+retries = 0
+
+[jobs.{name}-on-data]
+dataset = "{name}"
+steps = ["forecast"]
+on = ["data"]
+"""
+
+
+def name_of(zone: str) -> str:
+    """Return the name of the data set that lies in a zone."""
+    return zone.partition("/")[2].lower().replace("_", "-")
+
+
+class _Ledger(Ledger):
+    """A ledger whose user may freeze before what it writes."""
+
+    freeze: Callable[[], None] | None = None
+
+    def claim(self, job: str, definition: ScheduledJob, dates: Sequence[Due], now: datetime) -> list[int]:
+        if dates and self.freeze is not None:
+            self.freeze()
+        return super().claim(job, definition, dates, now)
+
+    def finish(self, run: Run, *arguments: Any, **options: Any) -> str | None:
+        if self.freeze is not None:
+            self.freeze()
+        return super().finish(run, *arguments, **options)
+
+
+@dataclass(eq=False)
+class _Machine:
+    """A computer with a scheduler that comes and goes, and with a clock that jumps."""
+
+    name: str
+    installation: Installation
+    year: Year
+    off: timedelta = timedelta()
+    """How wrong its clock is."""
+    down_until: datetime = START
+    scheduler: Scheduler | None = None
+    scheduler_name: str = ""
+    is_frozen: bool = False
+    held: dict[int, tuple[Run, str, int]] = field(default_factory=dict)
+    """By run: what will become of it, and in how many steps."""
+    silent: list[Run] = field(default_factory=list)
+    """Of workers that seemed to be dead and are not."""
+
+    def now(self) -> datetime:
+        return min(self.year.now + self.off, self.year.end)
+
+
+@dataclass
+class Counts:
+    """What befell them."""
+
+    steps: int = 0
+    outages: int = 0
+    freezes: int = 0
+    jumps: int = 0
+    takeovers: int = 0
+    deaths: int = 0
+    refused: int = 0
+    """Late words of workers whose run was another's by then."""
+
+
+class Year:
+    """The world, seen every few ``hours`` on average; :meth:`run` lets it go by."""
+
+    def __init__(self, folder: Path, seed: int, zones: Sequence[str] = ZONES, hours: float = 6.0) -> None:
+        self._random = random.Random(seed)  # noqa: S311  # a simulation wants to be repeatable
+        self.zones = tuple(zones)
+        self.now, self.end = START, START + timedelta(days=365)
+        self._pace = hours
+        self.counts = Counts()
+        self._seconds = 0.0
+        self._versions = dict.fromkeys(map(name_of, zones), 0)
+        self._is_quiet = False
+        self._holder: str | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "forecast.toml").write_text(
+            "".join(_DATASET.format(name=name_of(zone), zone=zone) for zone in zones), encoding="utf-8"
+        )
+        self._installation = Installation.open(folder)
+        self.ledger = self._installation.ledger
+        self._machines = [self._machine(name) for name in ("one", "two")]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for machine in self._machines:
+            machine.installation.ledger.close()
+        self.ledger.close()
+
+    def wrong(self) -> Iterator[str]:
+        """Tell what is not as it should be once the year is over."""
+        runs, states = all_runs(self.ledger), self.ledger.job_states()
+        for zone in self.zones:
+            dataset = name_of(zone)
+            expected = {
+                "nightly": at_wall_times(range(2, 3), 30, zone, states[f"{dataset}-nightly"].since, self.end),
+                "rounds": at_wall_times(range(0, 24, 6), 0, zone, states[f"{dataset}-rounds"].since, self.end),
+                "hourly": every_hour(0, zone, states[f"{dataset}-hourly"].since, self.end),
+            }
+            for name, dates in expected.items():
+                job = f"{dataset}-{name}"
+                yield from (f"{job}: {told}" for told in wrong_dates([run for run in runs if run.job == job], dates))
+            counted = Counter(run.logical_date for run in runs if run.job == f"{dataset}-on-data")
+            versions = {f"data-{version}" for version in range(1, self._versions[dataset] + 1)}
+            yield from (f"{dataset}-on-data: {date} is none of its dates" for date in counted.keys() - versions)
+            yield from (
+                f"{dataset}-on-data: {date} is there {count} times" for date, count in counted.items() if count > 1
+            )
+        for run in runs:
+            if run.state == "coalesced" and run.job.endswith("-rounds"):
+                yield f"run {run.run_id} of {run.job} was not run by itself"
+        yield from wrong_ends(self.ledger)
+
+    def run(self) -> None:
+        """Let the year go by, then what still waits be done."""
+        self._step(sudden=False)  # every job is met at a time that is right
+        while self.now < self.end - timedelta(days=1):
+            self._step()
+        self._is_quiet = True
+        for machine in self._machines:
+            machine.off, machine.down_until = timedelta(), self.now
+        while self.now < self.end or self.ledger.queue() or self.ledger.runs(states=("running",)):
+            self._step()
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def _step(self, *, sudden: bool = True) -> None:
+        self.counts.steps += 1
+        self.now += timedelta(
+            hours=self._random.choice((0.04, 0.16, 0.5, 3.3)) * self._random.uniform(0, 2 * self._pace)
+        )
+        # Heartbeats and leases are watched by seconds, dates by the wall clock: the year is short in the former.
+        self._seconds += self._random.uniform(1.0, 4.0)
+        if sudden and not self._is_quiet:
+            self._befall()
+        for dataset in self._versions:
+            self._receive(dataset)
+        ticked = set()
+        for machine in self._random.sample(self._machines, len(self._machines)):
+            if machine.is_frozen:
+                continue
+            if machine.scheduler is None and self.now >= machine.down_until:
+                machine.scheduler = self._scheduler(machine)
+            if machine.scheduler is not None:
+                freezes = self.counts.freezes
+                machine.scheduler.tick()
+                if freezes == self.counts.freezes:
+                    ticked.add(machine.scheduler_name)
+        self._see_leader(ticked)
+        for machine in self._machines:
+            self._work(machine)
+
+    def _see_leader(self, ticked: set[str]) -> None:
+        lease = self.ledger.lease(LEASE)
+        if lease is None or lease[0] not in ticked:
+            return
+        self.counts.takeovers += self._holder not in {None, lease[0]}
+        self._holder = lease[0]
+        for dataset, version in self._versions.items():
+            if version and not self.ledger.is_claimed(f"{dataset}-on-data", f"data-{version}"):
+                message = f"version {version} of {dataset} was not claimed by {lease[0]} at {self.now}"
+                raise AssertionError(message)
+
+    # --- what befalls them ------------------------------------------------------------------------------------------
+
+    def _befall(self) -> None:
+        chance = self._random.random()
+        if chance < 0.03:
+            for machine in self._random.sample(self._machines, self._random.choice((1, 1, 2))):
+                hours = self._random.choice((2, 10, 30, 90)) * self._random.uniform(0.5, 1.5)
+                machine.scheduler, machine.down_until = None, self.now + timedelta(hours=hours)
+                self.counts.outages += 1
+        elif chance < 0.06:
+            machine = self._random.choice(self._machines)
+            machine.off = timedelta(hours=self._random.choice((0, 0, -50, -1, 1, 26, 70)))
+            self.counts.jumps += 1
+        elif chance < 0.10:
+            waiting = self.ledger.runs(states=("queued", "running"), limit=5)
+            if waiting:
+                self.ledger.cancel(self._random.choice(waiting).run_id, self.now)
+
+    def _freeze(self, machine: _Machine) -> None:
+        if self._is_quiet or machine.is_frozen or self._random.random() > 0.02:
+            return
+        machine.is_frozen = True
+        self.counts.freezes += 1
+        for _ in range(self._random.choice((1, 2, 5, 15))):
+            if self.now < self.end - timedelta(days=1):
+                self._step()
+        machine.is_frozen = False
+
+    def _receive(self, dataset: str) -> None:
+        if self._is_quiet or self._random.random() > 0.2:
+            return
+        brings = self._random.random() < 0.3
+        self._versions[dataset] += brings
+        receipt = Receipt(
+            dataset=dataset, sources=("push",), digest="", rows=3, new=3 * brings, unchanged=3 * (not brings),
+            data_version=self._versions[dataset], recorded_at=self.now,
+        )  # fmt: skip
+        self.ledger.keep(receipt)
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    def _work(self, machine: _Machine) -> None:
+        ledger = self.ledger
+        for run in [run for run in machine.silent if self._random.random() < 0.05]:
+            machine.silent.remove(run)
+            told = ledger.finish(run, "succeeded", self.now, "it woke up")
+            self.counts.refused += told is None
+        for run_id, (run, fate, steps) in list(machine.held.items()):
+            if not ledger.beat(run, self.now, tell=False):
+                del machine.held[run_id]
+            elif ledger.run(run_id).cancel_asked_at is not None:
+                self._end(machine, run, "cancelled")
+            elif steps > 0:
+                machine.held[run_id] = (run, fate, steps - 1)
+            else:
+                self._end(machine, run, fate)
+        while (run := ledger.take(machine.name, self.now, trainings=1, others=8)) is not None:
+            fate = self._random.choices(
+                ("succeeded", "failed", "broken", "handed_back", "dead", "silent"), (80, 7, 3, 4, 4, 2)
+            )[0]
+            steps = self._random.choice((-1, -1, -1, -1, -1, 0, 2))
+            if self._is_quiet:
+                fate, steps = "succeeded", -1
+            machine.held[run.run_id] = (run, fate, steps)
+            if steps < 0:  # it is over before anybody looks again
+                self._end(machine, run, fate)
+
+    def _end(self, machine: _Machine, run: Run, fate: str) -> None:
+        del machine.held[run.run_id]
+        match fate:
+            case "dead":
+                self.counts.deaths += 1
+            case "silent":
+                machine.silent.append(run)
+            case "broken":
+                self.ledger.finish(run, "failed", self.now, "the rows are wrong")
+            case "failed" | "handed_back":
+                self.ledger.finish(run, fate, self.now, "as it happens", retry=True)
+            case _:
+                self.ledger.finish(run, "cancelled" if fate == "cancelled" else "succeeded", self.now, fate)
+
+    # --- machines ---------------------------------------------------------------------------------------------------
+
+    def _machine(self, name: str) -> _Machine:
+        own = Installation(self._installation.home, self._installation.jobs, _Ledger.open(self._url))
+        machine = _Machine(name, own, self)
+        own.ledger.freeze = lambda: self._freeze(machine)  # type: ignore[attr-defined]
+        return machine
+
+    @property
+    def _url(self) -> str:
+        return self._installation.home.ledger_url
+
+    def _scheduler(self, machine: _Machine) -> Scheduler:
+        machine.scheduler_name = f"{machine.name}-{self.counts.steps}"
+        return Scheduler(machine.installation, machine, name=machine.scheduler_name, monotonic=lambda: self._seconds)

@@ -1,0 +1,144 @@
+"""What ``compose.yaml`` would run in containers, run as processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from forecast.job_book import JobBook
+from forecast.scheduled_job import ScheduledJob
+from pipelines.ingest import ingest
+from pipelines.predict import issue
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from forecast.installation import Installation
+
+REPLICAS = ("service-1", "service-2")
+ASKED = "/v1/datasets/tiny/forecast?series=east&horizon=6"
+
+
+def is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", trust_env=False, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def proxy(compose: Any) -> Iterator[str]:
+    """Run nginx in front of the replicas."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        pytest.skip("nginx is not on this machine: apt-get install nginx-light")
+    told = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+    command = [nginx, "-p", compose.folder, "-c", compose.configuration(), "-e", "stderr", "-g", told]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        yield compose.address("nginx:8080")
+        process.send_signal(signal.SIGQUIT)
+
+
+@contextmanager
+def under_load(address: str) -> Iterator[Counter[str]]:
+    """Ask again and again, over connections that are kept, and count what comes."""
+    seen: Counter[str] = Counter()
+    ended = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=address, trust_env=False, timeout=20) as client:
+            while not ended.wait(0.02):
+                try:
+                    told = client.get(ASKED)
+                    seen[f"{told.status_code}" if told.status_code == 200 else told.text] += 1
+                except httpx.HTTPError as error:
+                    seen[repr(error)] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.timeout(240)
+def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_without_a_failed_request(
+    compose: Any,
+    make_home: Callable[..., Installation],
+    tiny_rows: Callable[..., pl.DataFrame],
+    tiny_document: dict[str, Any],
+    crown: Callable[..., Any],
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compose.run("prepare")
+    assert (compose.home / "forecast.toml").is_file()
+    for name, value in compose.environment("worker-1").items():
+        monkeypatch.setenv(name, value)
+    installation = make_home(tiny_rows(), tiny_document, compose.home)
+    ingest("tiny", installation)
+    crown(installation)
+    issue("tiny", installation)
+    for part in (*REPLICAS, "worker-1", "worker-2", "scheduler-1"):
+        compose.start(part)
+
+    # Three runs at once are more than one worker host takes.
+    tiny_rows(410).write_csv(compose.home / "rows.csv")
+    book = JobBook(installation)
+    for number in range(3):
+        job = {"dataset": "tiny", "steps": ["ingest", "forecast"]}
+        book.add(f"job-{number}", ScheduledJob.model_validate(job))
+        book.run_now(f"job-{number}")
+
+    with proxy(compose) as front:
+        for replica in REPLICAS:
+            address = compose.address(f"{replica}:8000")
+            wait_until(lambda address=address: is_ready(address), 90)
+        wait_until(lambda: is_ready(front))
+        before = httpx.get(front + ASKED, trust_env=False).json()
+        with under_load(front) as seen:
+            wait_until(lambda: seen.total() > 20)
+            for replica in REPLICAS:
+                stopped = compose.running[replica]
+                stopped.terminate()
+                assert stopped.wait(timeout=30) == 0, compose.log(replica)
+                answered = seen.total()
+                wait_until(lambda answered=answered: seen.total() > answered + 20)  # by the other one
+                compose.start(replica)
+                address = compose.address(f"{replica}:8000")
+                wait_until(lambda address=address: is_ready(address), 90)
+        assert set(seen) == {"200"}, seen
+
+        wait_until(lambda: all(run.state == "succeeded" for run in installation.ledger.runs()), 90)
+        runs = installation.ledger.runs()
+        assert len(runs) == 3
+        assert {run.host for run in runs} == {"worker-1", "worker-2"}
+        lease = installation.ledger.lease("scheduler")
+        assert lease is not None
+        assert lease[0].startswith("scheduler-1:")
+        issued = installation.ledger.issuance("tiny")
+        assert issued is not None
+
+        def is_served() -> bool:
+            told = httpx.get(front + ASKED, trust_env=False)
+            return told.headers["ETag"].startswith(f'W/"{issued.forecast_id}')
+
+        wait_until(is_served)
+        assert json.dumps(before) != httpx.get(front + ASKED, trust_env=False).text
+    assert not (compose.home / "ledger.db").exists()
+    assert not list((compose.home / "lake").iterdir())

@@ -1,0 +1,84 @@
+"""What was due in a bad moment is not forgotten, and what slept is not taken for dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from forecast.errors import StorageError
+from forecast.installation import Installation
+from forecast.ledger import Ledger
+from forecast.receipts import Receipt
+from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.scheduling import Scheduler
+from forecast.vigil import Vigil
+
+NOW = datetime(2027, 5, 1, 12, 0, 30, tzinfo=UTC)
+NIGHTLY = {"dataset": "tiny", "steps": ["retrain"], "cron": "30 2 * * *"}
+ON_DATA = {"dataset": "tiny", "steps": ["forecast"], "on": ["data"]}
+
+
+class Faulty(Ledger):
+    """A ledger that cannot be written while it is full."""
+
+    is_full = False
+
+    def claim(self, job: str, definition: ScheduledJob, dates: Sequence[Due], now: datetime) -> list[int]:
+        if self.is_full and dates:
+            raise StorageError("ledger.failed", "the disk is full", "free some space")
+        return super().claim(job, definition, dates, now)
+
+
+@dataclass
+class HandClock:
+    """A clock that a test moves by hand."""
+
+    time: datetime
+
+    def now(self) -> datetime:
+        return self.time
+
+
+@pytest.fixture
+def faulty(make_home: Callable[..., Installation], tiny_document: dict[str, Any]) -> Iterator[Installation]:
+    made = make_home(document=tiny_document | {"jobs": {"nightly": NIGHTLY, "on-data": ON_DATA}})
+    with Faulty.open(made.home.ledger_url) as ledger:
+        yield replace(made, ledger=ledger)
+
+
+def test_what_could_not_be_claimed_is_claimed_at_the_next_beat(faulty: Installation) -> None:
+    clock = HandClock(NOW)
+    scheduler = Scheduler(faulty, clock)
+    scheduler.tick()
+    faulty.ledger.keep(
+        Receipt(dataset="tiny", sources=(), digest="", rows=1, new=1, data_version=7, recorded_at=clock.time)
+    )
+    clock.time += timedelta(days=1)
+
+    faulty.ledger.is_full = True  # type: ignore[attr-defined]
+    for _ in range(3):
+        scheduler.tick()
+    assert faulty.ledger.runs() == []
+
+    faulty.ledger.is_full = False  # type: ignore[attr-defined]
+    scheduler.tick()
+    assert {run.logical_date for run in faulty.ledger.runs()} == {"2027-05-02T02:30", "data-7"}
+    scheduler.tick()
+    assert len(faulty.ledger.runs()) == 2
+
+
+def test_a_vigil_that_slept_itself_waits_anew_before_it_gives_a_run_up(faulty: Installation) -> None:
+    ledger, seconds = faulty.ledger, [0.0]
+    job = ScheduledJob.model_validate(ON_DATA)
+    ledger.claim("on-data", job, [Due(logical_date="one", at=NOW, cause=Cause.HAND)], NOW)
+    assert ledger.take("far away", NOW, trainings=1, others=1) is not None
+    vigil = Vigil(ledger, lambda: seconds[0])
+    assert vigil.keep(NOW) == []
+    seconds[0] += 3_600  # all of them were suspended together
+    assert vigil.keep(NOW) == []
+    seconds[0] += Vigil.SILENT_SECONDS + 1
+    assert [run.logical_date for run in vigil.keep(NOW)] == ["one"]

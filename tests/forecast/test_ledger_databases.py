@@ -1,0 +1,316 @@
+"""The ledger promises the same on SQLite and on PostgreSQL, whoever else uses it at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks.reliability.account import all_runs, wrong_ends
+from forecast.errors import ConflictError, StorageError
+from forecast.lease import Lease
+from forecast.ledger import Champion, Ledger
+from forecast.ledger_tables import SCHEMA, SCHEMA_VERSION
+from forecast.receipts import Receipt
+from forecast.run_ledger import Run
+from forecast.scheduled_job import Cause, Due, ScheduledJob
+
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+EACH = ScheduledJob.model_validate(
+    {"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *", "catch_up": "each", "retries": 2, "backoff": "1m"}
+)
+LATEST = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *"})
+# As the release before jobs and runs made it: every column of this table, and the number of the schema.
+RELEASED = """
+CREATE TABLE runs (
+    run_id {key}, job VARCHAR(160) NOT NULL, dataset VARCHAR(64) NOT NULL, kind VARCHAR(16) NOT NULL,
+    logical_date VARCHAR(40) NOT NULL, state VARCHAR(16) NOT NULL, claimed_at TIMESTAMP NOT NULL, ended_at TIMESTAMP,
+    pid INTEGER, reason TEXT, UNIQUE (job, logical_date)
+);
+CREATE TABLE clocks (dataset VARCHAR(64) NOT NULL PRIMARY KEY, position TIMESTAMP NOT NULL, stopped BOOLEAN NOT NULL);
+CREATE TABLE ledger_schema (version INTEGER NOT NULL PRIMARY KEY);
+INSERT INTO ledger_schema VALUES (3);
+INSERT INTO clocks VALUES ('tiny', '2024-05-01 11:00:00.000000', {false});
+INSERT INTO runs (job, dataset, kind, logical_date, state, claimed_at, pid) VALUES
+    ('tiny.retrain', 'tiny', 'retrain', '2024-04-30T02:30', 'succeeded', '2024-04-30 02:30:01.000000', 7),
+    ('tiny.retrain', 'tiny', 'retrain', '2024-05-01T02:30', 'running', '2024-05-01 02:30:01.000000', 8),
+    ('tiny.forecast', 'tiny', 'forecast', '2024-05-01T02:00', 'abandoned', '2024-05-01 02:00:01.000000', 9),
+    ('tiny.forecast', 'tiny', 'forecast', '2024-05-01T03:00', 'running', '2024-05-01 03:00:01.000000', 10)
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    found: sa.URL = request.getfixturevalue("postgresql")
+    engine = sa.create_engine(found)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("drop schema public cascade; create schema public")
+    engine.dispose()
+    return found.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    with Ledger.open(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def at_once(url: str) -> Callable[..., list[Any]]:
+    """Do something in eight threads at once, each with a ledger of its own."""
+
+    def act(work: Callable[[Ledger, int], Any]) -> list[Any]:
+        def one(number: int) -> Any:
+            with Ledger.open(url) as own:
+                return work(own, number)
+
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(one, range(8)))
+
+    return act
+
+
+def dues(count: int, cause: Cause = Cause.CRON) -> list[Due]:
+    times = [NOW + number * MINUTE for number in range(count)]
+    return [Due(logical_date=f"{time:%Y-%m-%dT%H:%M}", at=time, cause=cause) for time in times]
+
+
+def taken(ledger: Ledger, now: datetime = NOW, machine: str = "here") -> Run:
+    run = ledger.take(machine, now, trainings=1, others=9)
+    assert run is not None
+    return run
+
+
+def test_of_many_that_claim_the_same_dates_each_date_is_claimed_once(
+    ledger: Ledger, at_once: Callable[..., list[Any]]
+) -> None:
+    claimed = at_once(lambda own, number: own.claim("job", EACH, dues(40)[number : number + 33], NOW))
+    runs = all_runs(ledger)
+    assert Counter(run.logical_date for run in runs) == Counter(due.logical_date for due in dues(40))
+    assert sorted(run_id for ids in claimed for run_id in ids) == [run.run_id for run in runs]
+
+
+def test_of_many_that_take_runs_each_run_is_taken_once_and_no_job_runs_twice(
+    ledger: Ledger, at_once: Callable[..., list[Any]]
+) -> None:
+    for job in ("one", "two", "three"):
+        ledger.claim(job, EACH, dues(8), NOW)
+
+    def work(own: Ledger, number: int) -> list[int]:
+        mine = []
+        while own.queue():
+            run = own.take(f"machine-{number % 2}", NOW, trainings=1, others=2)
+            if run is not None:
+                mine.append(run.run_id)
+                assert own.finish(run, "succeeded", NOW, "done") == "succeeded"
+        return mine
+
+    done = [run_id for mine in at_once(work) for run_id in mine]
+    runs = all_runs(ledger)
+    assert sorted(done) == [run.run_id for run in runs]
+    assert not list(wrong_ends(ledger))
+
+
+def test_a_machine_takes_no_more_than_it_has_places_for(ledger: Ledger) -> None:
+    training = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["retrain"]})
+    for number in range(3):
+        ledger.claim(f"light-{number}", EACH, dues(1), NOW)
+        ledger.claim(f"heavy-{number}", training, dues(1), NOW)
+    found = [ledger.take("here", NOW, trainings=1, others=2) for _ in range(6)]
+    assert [run.job for run in found if run is not None] == ["light-0", "heavy-0", "light-1"]
+    assert [run.job for run in [ledger.take("there", NOW, trainings=1, others=0)] if run] == ["heavy-1"]
+    assert ledger.take("elsewhere", NOW, trainings=0, others=0) is None
+
+
+def test_what_was_missed_is_coalesced_into_the_latest_date(ledger: Ledger) -> None:
+    first = ledger.claim("job", LATEST, dues(3), NOW)
+    second = ledger.claim("job", LATEST, dues(2_000), NOW)
+    assert (len(first), len(second)) == (1, 1)
+    states = Counter(run.state for run in all_runs(ledger))
+    assert states == {"coalesced": 1_999, "queued": 1}
+    assert ledger.queue()[0].logical_date == dues(2_000)[-1].logical_date
+    assert ledger.run(first[0]).coalesced_into == second[0]
+
+
+def test_a_late_worker_changes_nothing_once_its_run_is_anothers(ledger: Ledger) -> None:
+    ledger.claim("job", EACH, dues(1), NOW)
+    late = taken(ledger)
+    assert ledger.finish(late, "abandoned", NOW, "silent", retry=True) == "queued"
+    assert ledger.take("there", NOW, trainings=1, others=1) is None  # not before its back-off is over
+    owner = taken(ledger, NOW + MINUTE, "there")
+    assert (owner.run_id, owner.attempt, late.attempt) == (late.run_id, 2, 1)
+
+    champion = Champion("tiny", "naive", "1", "1", "0" * 64, NOW, "first")
+    assert not ledger.beat(late, NOW)
+    assert ledger.finish(late, "succeeded", NOW, "at last") is None
+    with pytest.raises(ConflictError, match="taken by another worker"):
+        ledger.owned_by(late.run_id, late.attempt).promote(champion)
+    assert ledger.champion("tiny") is None
+    ledger.owned_by(owner.run_id, owner.attempt).promote(champion)
+    assert ledger.champion("tiny") == champion
+    assert ledger.beat(owner, NOW)
+    assert ledger.finish(owner, "succeeded", NOW, "done") == "succeeded"
+    assert [attempt.outcome for attempt in ledger.attempts(owner.run_id)] == ["abandoned", "succeeded"]
+
+
+def test_a_run_that_fails_is_tried_again_with_growing_waits_until_it_fails_for_good(ledger: Ledger) -> None:
+    (run_id,) = ledger.claim("job", EACH, dues(1), NOW)
+    now, waits = NOW, []
+    while not (run := ledger.run(run_id)).has_ended:
+        if run.not_before is not None:
+            waits.append(run.not_before - now)
+            now = run.not_before
+        ledger.finish(taken(ledger, now), "failed", now, "no", retry=True)
+    assert (run.state, run.failures, waits) == ("failed", 3, [MINUTE, 2 * MINUTE])
+    with pytest.raises(ConflictError, match="failed already"):
+        ledger.cancel(run_id, now)
+
+
+def test_of_many_that_want_a_lease_one_gets_it_and_another_once_it_falls_silent(
+    ledger: Ledger, at_once: Callable[..., list[Any]]
+) -> None:
+    held = at_once(lambda own, number: Lease(own, "lease", f"holder-{number}").hold())
+    assert sum(held) == 1
+    seconds = [0.0]
+    heir = Lease(ledger, "lease", "heir", lambda: seconds[0])
+    assert not heir.hold()
+    seconds[0] += Lease.PATIENCE_SECONDS
+    before = ledger.lease("lease")
+    assert before is not None
+    assert ledger.keep_lease("lease", before[0]) == before[1] + 1  # a sign of life in the last moment
+    assert not heir.hold()
+    seconds[0] += Lease.PATIENCE_SECONDS
+    assert heir.hold()
+    assert ledger.keep_lease("lease", before[0]) is None
+
+
+def test_new_rows_are_heard_of_however_many_empty_ingestions_follow(ledger: Ledger) -> None:
+    def keep(version: int | None, **counts: int) -> None:
+        ledger.keep(
+            Receipt(dataset="tiny", sources=(), digest="", rows=1, recorded_at=NOW, data_version=version, **counts)
+        )
+
+    assert ledger.newest_change("tiny") is None
+    keep(4, new=1)
+    keep(5, changed=2)
+    for _ in range(120):
+        keep(7, unchanged=1)
+    keep(None)
+    assert ledger.newest_change("tiny") == 5
+    assert ledger.newest_change("other") is None
+
+
+def test_a_scheduler_that_was_frozen_does_not_move_a_replay_back(ledger: Ledger) -> None:
+    assert ledger.clock("tiny", NOW) == NOW
+    ledger.move_clock("tiny", NOW + 2 * MINUTE)
+    ledger.move_clock("tiny", NOW + MINUTE)
+    assert ledger.clock("tiny", NOW) == NOW + 2 * MINUTE
+
+
+@pytest.fixture
+def released(url: str) -> str:
+    """The address of a ledger of the release before."""
+    engine = sa.create_engine(url)
+    is_file = engine.dialect.name == "sqlite"
+    words = {
+        "key": "INTEGER NOT NULL PRIMARY KEY" if is_file else "BIGSERIAL PRIMARY KEY",
+        "false": "0" if is_file else "false",
+    }
+    with engine.begin() as connection:
+        for statement in RELEASED.format(**words).split(";\n"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    return url
+
+
+def test_a_ledger_of_the_release_before_goes_on(released: str, at_once: Callable[..., list[Any]]) -> None:
+    assert (
+        at_once(lambda own, _: len(all_runs(own))) == [4] * 8
+    )  # of all that open it at once, one brings it up to date
+    with Ledger.open(released) as ledger:
+        told = {(run.job, run.logical_date): run.state for run in all_runs(ledger)}
+        assert told == {
+            ("tiny.retrain", "2024-04-30T02:30"): "succeeded",
+            ("tiny.retrain", "2024-05-01T02:30"): "failed",
+            ("tiny.forecast", "2024-05-01T02:00"): "failed",
+            ("tiny.forecast", "2024-05-01T03:00"): "failed",
+        }
+        assert ledger.clock("tiny", NOW) == NOW - timedelta(hours=1)
+        with pytest.raises(ConflictError, match="another release"):
+            _ = all_runs(ledger)[0].definition
+        ledger.claim("tiny.forecast", EACH, dues(2), NOW)
+        run = taken(ledger)
+        with pytest.raises(sa.exc.IntegrityError), ledger._transaction() as connection:
+            connection.exec_driver_sql("UPDATE runs SET state = 'running' WHERE state = 'queued'")
+        assert ledger.finish(run, "succeeded", NOW, "done") == "succeeded"
+
+
+def test_a_migrated_ledger_has_the_tables_of_a_new_one(released: str, tmp_path: Path) -> None:
+    def shape(address: str) -> dict[str, Any]:
+        engine = sa.create_engine(address)
+        seen = sa.inspect(engine)
+        found = {
+            name: (
+                {column["name"]: column["nullable"] for column in seen.get_columns(name)},
+                {index["name"]: (index["column_names"], bool(index["unique"])) for index in seen.get_indexes(name)},
+            )
+            for name in ("runs", "attempts", "events", "jobs", "leases", "hosts")
+        }
+        engine.dispose()
+        return found
+
+    Ledger.open(released).close()
+    migrated = shape(released)
+    if released.startswith("sqlite"):
+        new = f"sqlite:///{tmp_path}/new.db"
+    else:
+        engine = sa.create_engine(released)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("drop schema public cascade; create schema public")
+        engine.dispose()
+        new = released
+    Ledger.open(new).close()
+    assert migrated == shape(new)
+
+
+def test_a_run_that_this_release_cannot_read_fails_and_stops_nobody(ledger: Ledger) -> None:
+    (run_id,) = ledger.claim("job", EACH, dues(1), NOW)
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql('UPDATE runs SET document = \'{"moon": "full"}\'')
+    ledger.define_job("other", EACH, NOW)
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql('UPDATE jobs SET document = \'{"moon": "full"}\'')
+    run = taken(ledger)
+    assert ledger.finish(run, "abandoned", NOW, "silent", retry=True) == "failed"
+    assert ledger.run(run_id).has_ended
+    with pytest.raises(ConflictError, match="another release"):
+        _ = ledger.job_states()["other"].definition
+
+
+def test_a_ledger_of_a_later_release_is_refused(ledger: Ledger, url: str) -> None:
+    with ledger._transaction() as connection:
+        connection.execute(sa.update(SCHEMA).values(version=SCHEMA_VERSION + 1))
+    with pytest.raises(StorageError, match="later release"):
+        Ledger.open(url)
+
+
+def test_a_worker_notes_its_process_and_a_late_one_does_not(ledger: Ledger) -> None:
+    ledger.claim("job", EACH, dues(1), NOW)
+    run = taken(ledger)
+    ledger.started(run, 41, "a.log")
+    ledger.started(run, 42)
+    ledger.started(replace(run, attempt=7), 43, "b.log")
+    found = ledger.run(run.run_id)
+    assert (found.pid, found.log) == (42, "a.log")
+    assert [attempt.pid for attempt in ledger.attempts(run.run_id)] == [42]

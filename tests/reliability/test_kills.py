@@ -1,0 +1,35 @@
+"""The service's processes are killed for real: nothing is lost, nothing is there twice, there is always a champion."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reliability.kills import Siege
+
+# Some hundred processes are started; a machine that has much else to do may need many times the usual 90 s.
+pytestmark = pytest.mark.timeout(1_200)
+
+
+@pytest.fixture
+def siege(busy_home: Path) -> Iterator[Siege]:
+    made = Siege(busy_home, seed=1)
+    yield made
+    made.close()
+
+
+def test_a_hundred_killed_workers_lose_nothing(siege: Siege) -> None:
+    kills = list(siege.workers(100))
+    assert kills[-1].number == 100
+    assert [kill.first for kill in kills if kill.wrong] == []
+    assert siege.settle() == []
+    assert kills[-1].ended > 0
+    assert kills[-1].issued > 0  # or they were all killed before they did anything
+
+
+def test_ten_times_everything_is_killed_and_nothing_is_lost(siege: Siege) -> None:
+    kills = list(siege.everything(10))
+    assert [kill.first for kill in kills if kill.wrong] == []
+    assert siege.settle() == []
+    assert kills[-1].ended > 0
+    assert kills[-1].acknowledged > 0
