@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from api.server import listen, server
 from benchmarks.screenshots.home import prepare
 from forecast.errors import NotFoundError
@@ -60,6 +62,8 @@ def _take(browser: Browser, address: str, width: int, theme: str, file: Path) ->
     height = min(page.evaluate("document.documentElement.scrollHeight"), _TALLEST)
     page.screenshot(path=file, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     page.close()
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 @contextmanager
