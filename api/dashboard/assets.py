@@ -6,12 +6,11 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
 from api.dashboard import plotly_script
-from api.dashboard.browsers import ForBrowsers
 from api.dashboard.rendering import FOLDER
 from api.rules import public
 from forecast.errors import NotFoundError
 
-router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[public])
+router = APIRouter(include_in_schema=False, dependencies=[public])
 _KINDS = (".js", ".css", ".svg")
 _FILES = {file.name: file for file in FOLDER.iterdir() if file.suffix in _KINDS}
 
