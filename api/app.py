@@ -17,6 +17,7 @@ from api.limits import Exposure, Limits
 from api.observer import Observer
 from api.routes import (
     accuracy,
+    alerts,
     datasets,
     events,
     forecasts,
@@ -72,6 +73,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     documents.install(app)
     for router in (
         datasets.router, observations.router, read_back.router, forecasts.router, on_demand.router, accuracy.router,
+        alerts.router,
         models.router, models.writing, jobs.router, jobs.writing, runs.router, runs.writing, events.router,
         nixtla.router, inference.router, scoring.router, health.router,
     ):  # fmt: skip
