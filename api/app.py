@@ -17,6 +17,7 @@ from api.limits import Exposure, Limits
 from api.observer import Observer
 from api.routes import (
     accuracy,
+    alerts,
     datasets,
     events,
     forecasts,
@@ -72,8 +73,9 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     documents.install(app)
     for router in (
         datasets.router, observations.router, read_back.router, forecasts.router, on_demand.router, accuracy.router,
-        models.router, jobs.router, jobs.writing, runs.router, runs.writing, events.router, nixtla.router,
-        inference.router, scoring.router, health.router,
+        alerts.router,
+        models.router, models.writing, jobs.router, jobs.writing, runs.router, runs.writing, events.router,
+        nixtla.router, inference.router, scoring.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     for router in (dashboard.router, dashboard.login_router):

@@ -14,7 +14,7 @@ from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
 from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
-from forecast.scheduled_job import JOB_NAME, Cause, Due, ScheduledJob
+from forecast.scheduled_job import JOB_NAME, Cause, Due, ScheduledJob, Work
 
 _LOG = logging.getLogger(__name__)
 _MOST_DATES = 10_000
@@ -113,12 +113,30 @@ class JobBook:
 
     def run_now(self, name: str) -> int:
         """Queue a run of a job, whatever its schedule says; returns its number."""
-        known = self.job(name)
-        now = self._installation.clock(known.definition.dataset).now()
+        return self._ask(name, self.job(name).definition)
+
+    def _ask(self, name: str, definition: ScheduledJob) -> int:
+        now = self._installation.clock(definition.dataset).now()
         # Two people may ask in one second: each gets a run.
         date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
-        (run_id,) = self._ledger.claim(name, known.definition, [date], SystemClock().now())
+        (run_id,) = self._ledger.claim(name, definition, [date], SystemClock().now())
         return run_id
+
+    def roll_back(self, dataset: str, version: str = "") -> int:
+        """Queue that an earlier champion, or the one before, becomes champion again and forecasts; returns the run.
+
+        Raises ``promotion.no_earlier`` where there is none, ``promotion.is_champion`` and ``model.unknown``.
+        """
+        versions = list(dict.fromkeys(one.model_version for one in self._ledger.champions(dataset, limit=None)))
+        if version and version not in versions:
+            told = "no model of that version is or was champion"
+            raise NotFoundError("model.unknown", told, nearest(version, versions))
+        if not versions or (not version and len(versions) < 2):
+            raise NotFoundError("promotion.no_earlier", "no other model was champion before", "train another one")
+        if version == versions[0]:
+            raise ConflictError("promotion.is_champion", f"{version} is the champion already", "there is nothing to do")
+        steps = (Work.ROLLBACK, Work.FORECAST)
+        return self._ask(f"{dataset}.rollback", ScheduledJob(dataset=dataset, steps=steps, version=version))
 
     def backfill(self, name: str, first: datetime, last: datetime) -> list[int]:
         """Queue a run for each date of a range, both ends included, that never had one; returns their numbers.

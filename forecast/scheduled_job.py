@@ -34,6 +34,8 @@ class Work(StrEnum):
     """Search for better options of one model."""
     MAINTAIN = "maintain"
     """Verify and tidy the data set's tables."""
+    ROLLBACK = "rollback"
+    """Make an earlier champion champion again."""
 
 
 class Trigger(StrEnum):
@@ -97,6 +99,8 @@ class ScheduledJob(Strict):
     """tune: the model whose options are searched."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     """tune: how long one search goes on."""
+    version: Annotated[str, Field(max_length=64)] = ""
+    """rollback: the model version that becomes champion again; empty: the one before the present champion."""
 
     @field_validator("cron")
     @classmethod
@@ -138,6 +142,12 @@ class ScheduledJob(Strict):
             raise ValueError(message)
         if (Work.TUNE in self.steps) != bool(self.model):
             message = 'a job with the step "tune" needs a model, and only such a job has one'
+            raise ValueError(message)
+        if Work.ROLLBACK in self.steps and (self.cron or self.on):
+            message = 'the step "rollback" is asked for, not scheduled'
+            raise ValueError(message)
+        if self.version and Work.ROLLBACK not in self.steps:
+            message = 'only a job with the step "rollback" has a version'
             raise ValueError(message)
         reading = {Trigger.DATA, Trigger.WATERMARK} & set(self.on)
         if reading and Work.INGEST in self.steps:

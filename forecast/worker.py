@@ -21,7 +21,7 @@ from forecast.scheduled_job import Cause, ScheduledJob, Work
 from pipelines.ingest import ingest
 from pipelines.maintain import maintain
 from pipelines.predict import issue
-from pipelines.rollback import watch
+from pipelines.rollback import rollback, watch
 
 _LOG = logging.getLogger(__name__)
 _BEAT_SECONDS = 2.0
@@ -128,6 +128,11 @@ def _maintain(task: _Task) -> str:
     return "; ".join(f"{what}: {count.files_before} -> {count.files_after} files" for what, count in done)
 
 
+def _rollback(task: _Task) -> str:
+    why = f"asked for by run {task.run.run_id}"
+    return rollback(task.dataset, task.installation, task.definition.version or None, why).verdict
+
+
 _STEPS: Mapping[Work, Callable[[_Task], str]] = MappingProxyType(
     {
         Work.INGEST: _ingest,
@@ -136,6 +141,7 @@ _STEPS: Mapping[Work, Callable[[_Task], str]] = MappingProxyType(
         Work.SCORE: _score,
         Work.TUNE: _tune,
         Work.MAINTAIN: _maintain,
+        Work.ROLLBACK: _rollback,
     }
 )
 

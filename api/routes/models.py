@@ -8,20 +8,25 @@ from datetime import datetime
 from typing import Annotated
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
+from api.documents import described, sent
+from api.job_schemas import QueuedRuns
 from api.negotiation import JSON, conditional, preferred
 from api.routes.forecasts import problems
-from api.rules import reads_own
+from api.rules import administers, reads_own
 from api.schemas import ChampionInfo
 from api.service import Service
 from forecast.evaluation import Evidence
+from forecast.job_book import JobBook
 from forecast.nights import Night
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
+writing = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[administers])
+"""The routes that change something: a worker does it, because the service loads neither torch nor MLflow."""
 
 
 class Scored(BaseModel):
@@ -81,6 +86,14 @@ class AllModels(BaseModel):
     models: list[ModelsOfDataset]
 
 
+class PromotionRequest(BaseModel):
+    """Which model becomes champion."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[str, Field(min_length=1, max_length=64, examples=["linear-20131102T023000-f53b7c"])]
+
+
 class ModelsQuery(BaseModel):
     """How much is told."""
 
@@ -105,6 +118,33 @@ async def read_models(
 ) -> Response:
     """Tell champion, previous champion and challenger, and the evidence of the last nights."""
     return _answer(request, await run_sync(_models, dataset, query.nights, service))
+
+
+@writing.post(
+    "/{dataset}/promote", status_code=202, summary="Make an earlier champion champion again",
+    responses=problems(404, 409, 413, 415, 422, 503), openapi_extra=described(PromotionRequest),
+)  # fmt: skip
+def promote(
+    dataset: DatasetDep,
+    wanted: Annotated[PromotionRequest, Depends(sent(PromotionRequest))],
+    service: ServiceDep,
+    response: Response,
+) -> QueuedRuns:
+    """Put into the queue that a model that was champion before becomes it again, and a forecast is issued with it."""
+    return _queued(JobBook(service.installation).roll_back(dataset.name, wanted.version), response)
+
+
+@writing.post(
+    "/{dataset}/rollback", status_code=202, summary="Go back to the champion before", responses=problems(404, 503)
+)
+def roll_back(dataset: DatasetDep, service: ServiceDep, response: Response) -> QueuedRuns:
+    """Put into the queue that the champion before the present one takes over, and a forecast is issued with it."""
+    return _queued(JobBook(service.installation).roll_back(dataset.name), response)
+
+
+def _queued(run_id: int, response: Response) -> QueuedRuns:
+    response.headers["Location"] = f"/v1/runs/{run_id}"
+    return QueuedRuns(runs=[run_id])
 
 
 def _models(dataset: Dataset, count: int, service: Service) -> ModelsOfDataset:

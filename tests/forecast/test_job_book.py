@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from forecast.errors import ConfigError, ConflictError, NotFoundError
+from forecast.errors import ConfigError, ConflictError, ForecastError, NotFoundError
 from forecast.installation import Installation
 from forecast.job_book import JobBook
-from forecast.scheduled_job import ScheduledJob, Weight
+from forecast.scheduled_job import ScheduledJob, Weight, Work
 
 HOUR = timedelta(hours=1)
 
@@ -140,3 +140,18 @@ def test_the_wait_before_a_retry_doubles_up_to_six_hours() -> None:
 @pytest.mark.parametrize(("text", "megabytes"), [("", None), ("500MB", 500.0), ("8GB", 8000.0)])
 def test_memory_is_told_in_megabytes(text: str, megabytes: float | None) -> None:
     assert job(memory_limit=text).memory_mb == megabytes
+
+
+def test_a_way_back_is_queued_for_a_worker(tiny_home: Installation, crown: Callable[..., Any]) -> None:
+    book = JobBook(tiny_home)
+    with pytest.raises(NotFoundError) as caught:
+        book.roll_back("tiny")
+    assert caught.value.code == "promotion.no_earlier"
+    crown(tiny_home, "repeat_last-2")
+    for version, code in (("repeat_last-2", "promotion.is_champion"), ("repeat_last-3", "model.unknown")):
+        with pytest.raises(ForecastError) as refused:
+            book.roll_back("tiny", version)
+        assert refused.value.code == code
+    run = tiny_home.ledger.run(book.roll_back("tiny"))
+    assert (run.job, run.definition.steps) == ("tiny.rollback", (Work.ROLLBACK, Work.FORECAST))
+    assert tiny_home.ledger.run(book.roll_back("tiny", "repeat_last-1")).definition.version == "repeat_last-1"

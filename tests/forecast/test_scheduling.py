@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from forecast.alert_rules import AlertKind
+from forecast.alerts import Finding
 from forecast.installation import Installation
 from forecast.job_book import JobBook
 from forecast.scheduled_job import Cause, ScheduledJob
@@ -284,6 +286,25 @@ def test_a_job_hears_no_trigger_while_it_rests(
         scheduler.tick()
         clock.go_on(timedelta(seconds=1))
     assert queued(installation) == ["data-1"]
+
+
+def test_an_alert_asks_for_a_retrain_once_and_again_when_it_comes_back(
+    home_with: Callable[..., Installation], scheduler_of: Callable[..., Scheduler], clock: HandClock
+) -> None:
+    installation = home_with(renew={"steps": ["retrain"], "on": ["drift", "regression"]})
+    scheduler, ledger = scheduler_of(installation), installation.ledger
+    scheduler.tick()
+    assert ledger.runs() == []
+    for count in (1, 2):
+        ledger.settle_alerts("tiny", [Finding(AlertKind.DRIFT, "load", "load drifted away")], clock.now())
+        for _ in range(2):
+            scheduler.tick()
+        assert [run.cause for run in ledger.runs()] == [Cause.DRIFT] * count
+        ledger.settle_alerts("tiny", [], clock.now())
+        scheduler.tick()
+    ledger.settle_alerts("tiny", [Finding(AlertKind.STALE, "data", "nothing came")], clock.now())
+    scheduler.tick()
+    assert len(ledger.runs()) == 2
 
 
 # --- several schedulers -----------------------------------------------------------------------------------------------

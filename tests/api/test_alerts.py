@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forecast.alert_rules import AlertKind
+from forecast.alerts import Finding
+from forecast.clock import SystemClock
+
+if TYPE_CHECKING:
+    from tests.api.conftest import Served
+
+ALERTS = "/v1/datasets/tiny/alerts"
+
+
+def test_alerts_are_told_as_long_as_they_are_open_and_afterwards(served: Served) -> None:
+    ledger, now = served.home.ledger, SystemClock().now()
+    assert served.client.get(ALERTS).json() == {"alerts": []}
+    drifted = Finding(AlertKind.DRIFT, "load", "load drifted away", 0.4, 0.2)
+    ledger.settle_alerts("tiny", [drifted], now)
+    (told,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
+    assert (told["kind"], told["subject"], told["told"], told["resolved_at"]) == ("drift", "load", drifted.told, None)
+    ledger.settle_alerts("tiny", [], now)
+    assert served.client.get(ALERTS, params={"open": True}).json() == {"alerts": []}
+    (over,) = served.client.get(ALERTS).json()["alerts"]
+    assert over["resolved_at"] is not None
+    assert served.client.get(ALERTS, params={"limit": 0}).json()["code"] == "limit.out_of_range"
