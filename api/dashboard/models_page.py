@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from api.dashboard.browsers import ForBrowsers
@@ -50,13 +50,12 @@ class Row:
 
 
 @router.get("/models")
-async def page(request: Request, query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> Response:
+async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> Response:
     """Render the page."""
-    routes = {getattr(route, "path", "") for route in request.app.routes}
-    return await run_sync(_page, chosen(query.dataset, service), service, "/v1/models/{dataset}/rollback" in routes)
+    return await run_sync(_page, chosen(query.dataset, service), service)
 
 
-def _page(dataset: Dataset, service: Service, can_act: bool) -> Response:
+def _page(dataset: Dataset, service: Service) -> Response:
     name, job, ledger = dataset.name, dataset.job, service.installation.ledger
     champions = ledger.champions(name, 20)
     nights = ledger.nights(name, 7)
@@ -64,8 +63,7 @@ def _page(dataset: Dataset, service: Service, can_act: bool) -> Response:
         "title": f"Models of {job.title or name}",
         "champions": [(told(one.promoted_at, job.tz), one) for one in champions],
         "nights": [(short(night.recorded_at, job.tz), night) for night in nights],
-        "can_act": can_act,
-        "act_at": f"/v1/models/{quote(name)}",
+        "promote_at": f"/v1/models/{quote(name)}/promote",
     }
     if not nights:
         return rendered("models_empty.html", **shared)

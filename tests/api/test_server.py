@@ -68,6 +68,8 @@ with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trus
     calls += [("get", path, None) for path in ("/", "/?horizon=60", "/docs", "/v1/datasets/tiny/forecast?horizon=60")]
     calls += [("get", "/v1/datasets/tiny/forecast?as_of=2100-01-01T00:00:00Z", None)]
     calls += [("get", "/v1/datasets/tiny/forecast?lead_time=3h", None)]
+    pages = ("/accuracy", "/accuracy/detail?window=all", "/models", "/runs", "/data", "/download?format=parquet")
+    calls += [("get", path, None) for path in pages]
     Path(sys.argv[1], "logs", "run-1.log").write_text("a line\n")
     statuses = {}
     for number, (method, path, body) in enumerate(calls):

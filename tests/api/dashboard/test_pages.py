@@ -65,7 +65,7 @@ def test_models_tell_verdict_guards_failures_and_champions(client: httpx.Client)
         "linear-1 replaces repeat_last-2", "★ champion", "challenger",
         "repeat_last, itransformer do not beat the best baseline",
         "s_mamba could not be trained: out of memory", "✓ finite", "linear-1 against repeat_last-2",
-        "forecast rollback tiny --to repeat_last-1", "This night in MLflow",
+        "Bring back", "This night in MLflow",
     ):  # fmt: skip
         assert expected in told
 
