@@ -70,7 +70,7 @@ with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trus
     calls += [("get", "/v1/datasets/tiny/forecast?lead_time=3h", None)]
     pages = ("/accuracy", "/accuracy/detail?window=all", "/models", "/runs", "/data", "/download?format=parquet")
     calls += [("get", path, None) for path in pages]
-    Path(sys.argv[1], "logs", "run-1.log").write_text("a line\n")
+    Path(sys.argv[1], "logs", "run-1.log").write_text("a line\\n")
     statuses = {}
     for number, (method, path, body) in enumerate(calls):
         with client.stream(method, path, json=body) as answer:  # some go on for ever
