@@ -51,7 +51,8 @@ with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trus
     names = {"dataset": "tiny", "job": "asked", "run": "1"}
     job = {"name": "asked", "dataset": "tiny", "steps": ["forecast"]}
     rows = [{"time": "2024-01-01 00:00:00", "site": "east", "load": 1, "price": 2, "wind": 3}]
-    known = {"/v1/jobs": job, "/v1/jobs/{job}": {"paused": False}, "/v1/jobs/{job}/runs": {}}
+    known = {"/v1/jobs": job, "/v1/jobs/{job}": {"paused": False}, "/v1/jobs/{job}/runs": {},
+             "/v1/models/{dataset}/promote": {"version": "repeat_last-tiny-1"}}
     calls = []
     for template, item in described.items():
         for method, operation in item.items():
@@ -95,7 +96,8 @@ def test_the_serving_process_never_loads_a_training_framework(
     home = make_home(tiny_rows(), tiny_document)
     for name in names:
         ingest(name, home)
-        crowned(home, f"repeat_last-{name}", dataset=name)
+        for number in (1, 2):  # one was champion before
+            crowned(home, f"repeat_last-{name}-{number}", dataset=name)
         issue(name, home)
     done = subprocess.run(
         [sys.executable, "-c", CALL_EVERYTHING, home.home.path],
@@ -103,6 +105,7 @@ def test_the_serving_process_never_loads_a_training_framework(
         text=True,
         timeout=120,
         check=False,
+        env=os.environ | {"FORECAST_DEFAULT_DATASET": "tiny"},
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
