@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from api.dependencies import Dataset, find_dataset, seen_datasets
 from api.service import Service
 
+_MOST_ALERTS = 4
 PAGES: Mapping[str, str] = {
     "Forecasts": "/",
     "Accuracy": "/accuracy",
@@ -55,5 +56,6 @@ def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
         "pages": [(name, f"{path}?{here}" if here else path) for name, path in PAGES.items()],
         "here": PAGES[page],
         "dataset": dataset,
+        "alerts": service.installation.ledger.alerts(dataset.name, open_only=True, limit=_MOST_ALERTS),
         "datasets": [Option(one.name, one.job.title or one.name, one.name == dataset.name) for one in seen],
     }

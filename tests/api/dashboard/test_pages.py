@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
+from forecast.alert_rules import AlertKind
+from forecast.alerts import Finding
+from forecast.clock import SystemClock
 from pipelines.ingest import ingest
 from pipelines.predict import issue
 
@@ -171,3 +174,15 @@ def test_a_download_is_what_the_service_tells(served: Served) -> None:
     answer = served.client.get("/download")
     assert answer.text == rest
     assert answer.headers["content-disposition"].endswith('.csv"')
+
+
+@pytest.mark.parametrize("page", ["/", "/accuracy", "/models", "/runs", "/data"])
+def test_what_is_wrong_is_told_on_every_page_as_long_as_it_is_so(
+    busy: Installation, client: httpx.Client, page: str
+) -> None:
+    drifted = Finding(AlertKind.DRIFT, "load", "load <b>drifted</b> away")
+    busy.ledger.settle_alerts("tiny", [drifted], SystemClock().now())
+    told = client.get(page)
+    assert "load &lt;b&gt;drifted&lt;/b&gt; away" in told.text
+    busy.ledger.settle_alerts("tiny", [], SystemClock().now())
+    assert "drifted" not in client.get(page).text
