@@ -15,6 +15,7 @@ from api.entrance import Entrance
 from api.gauges import gauges
 from api.limits import Exposure, Limits
 from api.observer import Observer
+from api.ready import Shortcut
 from api.routes import (
     accuracy,
     datasets,
@@ -88,6 +89,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
 
     app.openapi = described  # type: ignore[method-assign]  # the framework asks the application for it
     # The last one added is the outermost.
+    app.add_middleware(Shortcut, ready=service.ready)
     app.add_middleware(
         Entrance,
         rules=rules,

@@ -57,7 +57,12 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob, *, is_
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
     """Complete the JSON of an answer."""
-    return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false") + rest
+    return age_told(age, stale=stale) + rest
+
+
+def age_told(age: int, *, stale: bool) -> bytes:
+    """Begin the JSON of an answer."""
+    return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false")
 
 
 def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:

@@ -22,9 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.dashboard.chart import Chart, ago, draw, span, told
 from api.dashboard.rendering import FOLDER, rendered
 from api.dependencies import Dataset, ServiceDep, find_dataset, seen_datasets
-from api.issued import IssuedForecast
+from api.issued import IssuedForecast, age_of
 from api.problems import mistakes_of, status_of, told_outside
-from api.routes.forecasts import age_of
 from api.rules import public, reads_own
 from api.selection import instant, places
 from api.service import Service
