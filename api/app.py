@@ -71,8 +71,9 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     service.metrics.add(lambda: gauges(service))
     problems.install(app)
     documents.install(app)
+    # Looked through in this order with every request.
     for router in (
-        datasets.router, observations.router, read_back.router, forecasts.router, on_demand.router, accuracy.router,
+        on_demand.router, forecasts.router, datasets.router, observations.router, read_back.router, accuracy.router,
         models.router, jobs.router, jobs.writing, runs.router, runs.writing, events.router, nixtla.router,
         inference.router, scoring.router, health.router,
     ):  # fmt: skip

@@ -91,7 +91,7 @@ class Service:
         """Follow the ledger while the body runs."""
         await run_sync(self._follower.start)
         await run_sync(self.latest.start)
-        await run_sync(self.champions.look)  # or the first who asks for a forecast would wait for the network
+        await run_sync(self.champions.begin)  # or the first who asks for a forecast would wait for the network
         # Beside serving: a large lake takes a while, and what is read is verified anyway.
         threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:

@@ -69,6 +69,7 @@ def scales(lookback: Array, horizon: int, period: int) -> Array:
         return np.ones((windows, horizon, channels))
     change = np.abs(lookback[:, -rounds * period :] - lookback[:, -(rounds + 1) * period : -period])
     by_phase = change.reshape(windows, rounds, period, channels).mean(axis=1)  # phase 0 is the first lead time's
-    near = (np.roll(by_phase, 1, axis=1) + by_phase + np.roll(by_phase, -1, axis=1)) / 3
+    around = np.concatenate([by_phase[:, -1:], by_phase, by_phase[:, :1]], axis=1)
+    near = (around[:, :-2] + by_phase + around[:, 2:]) / 3
     level = (near + by_phase.mean(axis=1, keepdims=True)) / 2  # [B, period, C]
     return np.asarray(np.sqrt(_CALM + level)[:, np.arange(horizon) % period])

@@ -1,7 +1,8 @@
 """Measure the service beside its yardsticks, and write ``results/``.
 
-``python -m benchmarks.serve [HOME] [--seconds 5] [--rounds 5] [--without mlflow darts]``. Needs ``wrk``. Servers and load
-share the cores of one machine and are loaded in turns; figures are medians over the turns.
+``python -m benchmarks.serve [HOME] [--seconds 5] [--rounds 5] [--without mlflow darts]``. Needs ``wrk``.
+
+Servers and load share the cores of one machine and are loaded in turns; figures are medians over the turns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Yardsticks over HTTP: bare routes, and darts called once per request.
 
-``python -m benchmarks.serve.rivals bare PORT ANSWER`` and ``... darts PORT``; ``ANSWER`` is a file that is told as it is.
+``python -m benchmarks.serve.rivals bare PORT ANSWER`` and ``... darts PORT``; ``ANSWER`` is a file that is told.
 """
 
 from __future__ import annotations

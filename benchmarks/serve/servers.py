@@ -27,7 +27,9 @@ class Running:
 
 
 @contextmanager
-def running(command: list[str], path: str, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[Running]:
+def running(
+    command: list[str], path: str, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """Start a command, ``PORT`` in it replaced, wait until ``path`` answers 200, and stop it afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
