@@ -36,7 +36,7 @@ def goals(seen: Figures) -> list[Goal]:
         _least("cached reads: requests/s, share of a bare route", _of(seen, "requests_per_second", "cached read"), 0.7),
         _most("cached reads: p99, times a bare route", _of(seen, "p99_ms", "cached read"), 2),
         _most("on demand alone, inside the service: ms", seen.single["whole"], 3),
-        _most("on demand alone, over the socket: ms", seen.loads["on demand, alone", "service"]["p50_ms"], 3),
+        _most("on demand alone, over the socket: ms", float(seen.loads["on demand, alone", "service"]["p50_ms"]), 3),
         _most(
             "cached reads beside a training: p99, times the idle one",
             seen.ratio("p99_ms", ("cached read beside a training", "service"), ("cached read, idle", "service")), 3,
