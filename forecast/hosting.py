@@ -249,7 +249,8 @@ class WorkerHost:
             )
         if run.kind == Weight.TRAINING and os.name != "nt":
             with suppress(OSError):  # it has ended already
-                os.setpriority(os.PRIO_PROCESS, child.pid, TRAINING_NICENESS)
+                own = os.getpriority(os.PRIO_PROCESS, 0)
+                os.setpriority(os.PRIO_PROCESS, child.pid, min(own + TRAINING_NICENESS, 19))
         self._ledger.started(run, child.pid, str(log))
         return child
 
