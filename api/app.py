@@ -15,6 +15,7 @@ from api.entrance import Entrance
 from api.gauges import gauges
 from api.limits import Exposure, Limits
 from api.observer import Observer
+from api.ready import Shortcut
 from api.routes import (
     accuracy,
     alerts,
@@ -71,11 +72,11 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     service.metrics.add(lambda: gauges(service))
     problems.install(app)
     documents.install(app)
+    # Looked through in this order with every request.
     for router in (
-        datasets.router, observations.router, read_back.router, forecasts.router, on_demand.router, accuracy.router,
-        alerts.router,
-        models.router, models.writing, jobs.router, jobs.writing, runs.router, runs.writing, events.router,
-        nixtla.router, inference.router, scoring.router, health.router,
+        on_demand.router, forecasts.router, datasets.router, observations.router, read_back.router, accuracy.router,
+        alerts.router, models.router, models.writing, jobs.router, jobs.writing, runs.router, runs.writing,
+        events.router, nixtla.router, inference.router, scoring.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     for router in (dashboard.router, dashboard.login_router):
@@ -90,6 +91,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
 
     app.openapi = described  # type: ignore[method-assign]  # the framework asks the application for it
     # The last one added is the outermost.
+    app.add_middleware(Shortcut, ready=service.ready)
     app.add_middleware(
         Entrance,
         rules=rules,

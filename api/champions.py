@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,7 +18,7 @@ from api.history import hidden
 from api.problems import suggest
 from api.recent import Recent
 from forecast.errors import ForecastError, NotFoundError, UnavailableError
-from forecast.first_load import load_guarded
+from forecast.first_load import load_guarded, try_together
 from forecast.installation import Installation
 from forecast.ledger import Champion
 from forecast.panel import Panel
@@ -72,6 +73,14 @@ class Champions:
     def close(self) -> None:
         """Let the run in progress end."""
         self._executor.shutdown(cancel_futures=True)
+
+    def begin(self) -> None:
+        """Load every champion for the first time."""
+        with suppress(ForecastError):  # told by the look
+            names = self._installation.jobs.datasets
+            found = [one for name in names if (one := self._installation.ledger.champion(name)) is not None]
+            try_together((self._installation.home.models / one.folder, one.digest) for one in found if one.digest)
+        self.look()
 
     def look(self) -> None:
         """Load every champion that is new. One that cannot be loaded leaves the one before in its place."""

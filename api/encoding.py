@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -57,7 +58,12 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob, *, is_
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
     """Complete the JSON of an answer."""
-    return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false") + rest
+    return age_told(age, stale=stale) + rest
+
+
+def age_told(age: int, *, stale: bool) -> bytes:
+    """Begin the JSON of an answer."""
+    return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false")
 
 
 def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:
@@ -112,26 +118,36 @@ def _told(times: pl.Series) -> pl.Series:
 
 def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> Iterator[bytes]:
     """Yield the JSON of each series and channel."""
-    steps, levels = slice(part.first, part.horizon), list(part.levels)
-    points = _points(forecast, part)
+    issuance, steps = forecast.issuance, slice(part.first, part.horizon)
+    levels, channels = list(part.levels), list(part.channels)
+    told_levels = tuple(issuance.quantiles[level] for level in part.levels)
+    points = _points(
+        issuance.origin, forecast.step, range(part.first, part.horizon), issuance.horizon, told_levels, part.zone
+    )
+    width = (part.horizon - part.first) * (1 + len(levels))
     for s in part.series:
-        for c in part.channels:
-            numbers = np.column_stack([forecast.mean[s, c, steps], forecast.quantiles[s, c, steps][:, levels]])
-            told = to_json(numbers.ravel().tolist())[1:-1].split(b",")
+        mean, quantiles = forecast.mean[s, channels, steps], forecast.quantiles[s, channels, steps][..., levels]
+        numbers = np.concatenate([mean[..., None], quantiles], axis=-1)  # [C, H, 1 + Q]
+        told = to_json(numbers.ravel().tolist())[1:-1].split(b",")
+        for place, c in enumerate(part.channels):
             channel = forecast.channels[c]
             line = {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit}
-            yield to_json(line)[:-1] + b',"points":[' + points % tuple(told) + b"]}"
+            own = tuple(told[place * width : (place + 1) * width])
+            yield to_json(line)[:-1] + b',"points":[' + points % own + b"]}"
 
 
-def _points(forecast: IssuedForecast, part: Selection) -> bytes:
+@lru_cache(maxsize=32)
+def _points(
+    origin: datetime, step: timedelta, places: range, trained: int, levels: tuple[float, ...], zone: str
+) -> bytes:
     """Return the JSON of the points of every line, with a place for each number.
 
-    Filling it in takes a quarter of the time that points as dictionaries take.
+    Filling it in takes a quarter of the time that points as dictionaries take. Whoever asks on demand in the same hour
+    is told the same times.
     """
-    zone, trained = ZoneInfo(part.zone), forecast.issuance.horizon
-    quantiles = ",".join(f'"{forecast.issuance.quantiles[level]:g}":%b' for level in part.levels)
+    own, quantiles = ZoneInfo(zone), ",".join(f'"{level:g}":%b' for level in levels)
     return ",".join(
-        f'{{"time":"{rfc3339(time, zone)}","lead":{lead},"mean":%b,"quantiles":{{{quantiles}}},'
-        f'"recursive":{"true" if lead > trained else "false"}}}'
-        for lead, time in enumerate(forecast.times(part.horizon)[part.first :], start=part.first + 1)
+        f'{{"time":"{rfc3339(origin + step * place, own)}","lead":{place + 1},"mean":%b,"quantiles":{{{quantiles}}},'
+        f'"recursive":{"true" if place >= trained else "false"}}}'
+        for place in places
     ).encode()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from api.issued import age_of
 from api.metrics import Gauge
-from api.routes.forecasts import age_of
 from api.service import Service
 
 

@@ -10,8 +10,10 @@ import polars as pl
 
 from forecast.errors import StorageError, UnavailableError
 from forecast.installation import Installation
+from forecast.jobs import DatasetJob
 from forecast.ledger import Issuance
 from forecast.panel import Array
+from forecast.vocabulary import parse_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,12 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
     if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):
         raise _damaged(issuance, "a value that is not finite")
     return IssuedForecast(issuance, job.step, series, channels, mean, quantiles)
+
+
+def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int, bool]:
+    """Return the seconds since a forecast was issued, and whether that makes it stale."""
+    age = max(now - issued.issuance.issued_at, timedelta(0))
+    return int(age.total_seconds()), age >= parse_duration(job.stale_after)
 
 
 def _damaged(issuance: Issuance, found: str) -> StorageError:

@@ -71,7 +71,10 @@ def conditional(
 def matches(request: Request, etag: str) -> bool:
     """Whether ``If-None-Match`` names an entity tag; weak and strong tags compare alike, as RFC 9110 says."""
     given = request.headers.get("if-none-match")
-    if given is None:
-        return False
+    return given is not None and names(given, etag)
+
+
+def names(given: str, etag: str) -> bool:
+    """Whether the text of ``If-None-Match`` names an entity tag."""
     tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
     return tags == ["*"] or etag.removeprefix("W/") in tags

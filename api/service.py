@@ -26,6 +26,7 @@ from api.metrics import Metrics
 from api.negotiation import JSON
 from api.operations import Operations
 from api.problems import BUSY
+from api.ready import ReadyAnswers
 from api.recent import Recent
 from api.schemas import ForecastQuery
 from api.selection import select
@@ -61,6 +62,7 @@ class Service:
         self.histories = Histories(installation)
         self.champions = Champions(installation)
         self.latest = LatestForecasts(installation, self._encode_whole, self._look)
+        self.ready = ReadyAnswers(self.latest, self.metrics)
         self.extensions = Extensions(installation, self.histories)
         self.feed = Feed(installation.ledger)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
@@ -89,7 +91,7 @@ class Service:
         """Follow the ledger while the body runs."""
         await run_sync(self._follower.start)
         await run_sync(self.latest.start)
-        await run_sync(self.champions.look)  # or the first who asks for a forecast would wait for the network
+        await run_sync(self.champions.begin)  # or the first who asks for a forecast would wait for the network
         # Beside serving: a large lake takes a while, and what is read is verified anyway.
         threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:

@@ -1,4 +1,4 @@
-"""The first load of a model, in a process of its own with limits: ``python -m forecast.first_load FOLDER DIGEST``.
+"""The first load of a model, in a process of its own with limits: ``python -m forecast.first_load FOLDER DIGEST ...``.
 
 A network is a program: one that never ends, or takes all memory, must not do so in the service. What the child has run
 once under its digest is loaded by the service itself.
@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from forecast.errors import ForecastError, NotFoundError, StorageError
@@ -39,21 +40,42 @@ def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> S
     with _turn:  # one child at a time: the others find its result
         if (folder, known) not in _PASSED:
             _try(folder, known)
-            if len(_PASSED) >= _MOST_PASSED:
-                _PASSED.clear()
-            _PASSED[folder, known] = None
+            _pass([(folder, known)])
     return load(folder, known, threads)
 
 
-def _try(folder: Path, digest: str) -> None:
-    command = [sys.executable, "-m", "forecast.first_load", str(folder), digest]
+def try_together(models: Iterable[tuple[Path, str]]) -> None:
+    """Try models, by folder and digest, in one child: most of what a child costs is its start.
+
+    If it fails nothing is known of any of them: each is tried alone when it is loaded.
+    """
+    with _turn:
+        new = [model for model in models if model not in _PASSED]
+        if len(new) > 1:
+            with suppress(subprocess.TimeoutExpired):
+                if _child(new).returncode == 0:
+                    _pass(new)
+
+
+def _pass(models: Sequence[tuple[Path, str]]) -> None:
+    if len(_PASSED) >= _MOST_PASSED:
+        _PASSED.clear()
+    _PASSED.update(dict.fromkeys(models))
+
+
+def _child(models: Sequence[tuple[Path, str]]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "forecast.first_load", *(str(part) for model in models for part in model)]
     # Nothing of the service's secrets goes to the child, and it finds the same code.
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV"}}
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
+        env=kept | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def _try(folder: Path, digest: str) -> None:
     try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
-            env=kept | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        done = _child([(folder, digest)])
     except subprocess.TimeoutExpired as error:
         raise _hostile(folder, f"it did not end within {_WALL_SECONDS} s") from error
     if done.returncode == 0:
@@ -74,7 +96,7 @@ def _hostile(folder: Path, reason: str) -> StorageError:
 
 
 def main() -> None:
-    """Load the model within limits; what is wrong with it is told on standard output."""
+    """Load models within limits; what is wrong with the first bad one is told on standard output."""
     if os.name != "nt":
         import resource  # not there on Windows
 
@@ -83,7 +105,8 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     try:
-        load(Path(sys.argv[1]), sys.argv[2])
+        for folder, digest in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+            load(Path(folder), digest)
     except ForecastError as error:
         sys.stdout.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
         sys.exit(1)

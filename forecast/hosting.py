@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +30,8 @@ from forecast.signals import asked_to_stop
 
 _LOG = logging.getLogger(__name__)
 _MB_WORTH_NOTING = 16.0
+TRAINING_NICENESS = 10
+"""Whoever asks the service is answered before a training goes on."""
 
 
 @dataclass(slots=True)
@@ -244,6 +247,10 @@ class WorkerHost:
                 start_new_session=True,  # it outlives its host, and is signalled with its children
                 env=environment,
             )
+        if run.kind == Weight.TRAINING and os.name != "nt":
+            with suppress(OSError):  # it has ended already
+                own = os.getpriority(os.PRIO_PROCESS, 0)
+                os.setpriority(os.PRIO_PROCESS, child.pid, min(own + TRAINING_NICENESS, 19))
         self._ledger.started(run, child.pid, str(log))
         return child
 

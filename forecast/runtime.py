@@ -158,11 +158,16 @@ class ServedModel:
         if scale is None:
             scale = self.scales(targets, series, self.manifest.horizon)
         mean, quantiles = self.manifest.calibration.apply(scaled, self.median, scale)
-        mean = mean * deviations + means
-        quantiles = quantiles * deviations[..., None] + means[..., None]
+        for values, scaling, moving in (
+            (mean, deviations, means),
+            (quantiles, deviations[..., None], means[..., None]),
+        ):
+            values *= scaling  # noqa: PLW2901 - in place: fresh pages for arrays of megabytes cost more than the sums
+            values += moving  # noqa: PLW2901
         for number, (lower, upper) in enumerate(zip(self.manifest.lower, self.manifest.upper, strict=True)):
-            mean[..., number] = np.clip(mean[..., number], lower, upper)
-            quantiles[..., number, :] = np.clip(quantiles[..., number, :], lower, upper)
+            if lower is not None or upper is not None:
+                mean[..., number] = np.clip(mean[..., number], lower, upper)
+                quantiles[..., number, :] = np.clip(quantiles[..., number, :], lower, upper)
         return Prediction(mean, quantiles)
 
     def _require(self, series: Sequence[str]) -> None:

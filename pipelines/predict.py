@@ -273,6 +273,8 @@ def rounds(
         future = future_covariates(panel, job, first, first + lookback + trained, calendar)
         _require_known(future, panel, job, first)
         parts.append((yield Round(targets, past, future, panel.series, scale[:, begin : begin + trained])))
+        if begin + trained >= horizon:
+            break
         median = parts[-1].quantiles[..., model.median]
         targets = np.concatenate([targets, median], axis=1)[:, -lookback:]
         seasons = -(-trained // job.season)
@@ -327,6 +329,8 @@ def _look_back(panel: Panel, lookback: int) -> tuple[Array, Array]:
 
 
 def _carried_forward(values: Array) -> Array:
+    if not np.isnan(values).any():
+        return values
     # The newest covariates often come later than the newest targets; the last known value stands in for them.
     rows = np.where(np.isnan(values), 0, np.arange(values.shape[1])[:, None])
     return np.asarray(np.take_along_axis(values, np.maximum.accumulate(rows, axis=1), axis=1))
@@ -361,6 +365,8 @@ def _require_known(future: Array, panel: Panel, job: DatasetJob, first: int) -> 
 def _gaps(values: Array, series: Sequence[str], channels: Sequence[str]) -> Iterator[tuple[str, str, int, int]]:
     """Yield series, channel, number of missing values and row of the first, for [S, T, K] values with any missing."""
     missing = np.isnan(values)
+    if not missing.any():
+        return
     for number, place in np.argwhere(missing.any(axis=1)).tolist():
         rows = np.flatnonzero(missing[number, :, place])
         yield series[number], channels[place], len(rows), int(rows[0])

@@ -21,8 +21,7 @@ from api.dashboard.sketch import sketch
 from api.dashboard.wording import age as told_age
 from api.dashboard.wording import short, span, told
 from api.dependencies import Dataset, ServiceDep
-from api.issued import IssuedForecast
-from api.routes.forecasts import age_of
+from api.issued import IssuedForecast, age_of
 from api.rules import reads_own
 from api.selection import instant, places
 from api.service import Service

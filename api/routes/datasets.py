@@ -10,8 +10,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
+from api.issued import age_of
 from api.negotiation import JSON, conditional, preferred
-from api.routes.forecasts import age_of, problems
+from api.routes.forecasts import problems
 from api.rules import reads_own
 from api.schemas import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
 from api.service import Service

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,15 +12,15 @@ from fastapi.responses import Response
 
 from api import encoding, rolling
 from api.dependencies import Dataset, DatasetDep, ServiceDep
-from api.issued import IssuedForecast
+from api.issued import IssuedForecast, age_of
 from api.negotiation import FORMATS, JSON, TABLES, conditional, matches, preferred
 from api.problems import MEDIA_TYPE
+from api.ready import Ready
 from api.rules import reads
 from api.schemas import ForecastAnswer, ForecastQuery, Problem, RollingAnswer
 from api.selection import Selection, instant, select
 from api.service import Service
 from forecast.jobs import DatasetJob
-from forecast.vocabulary import parse_duration
 
 _KEPT_BYTES = 2 * 2**20
 _LONG_POINTS = 5_000
@@ -73,18 +72,15 @@ async def read_forecast(
             service.answers.keep(key, body, len(body))
     if media != JSON:
         return conditional(request, body, media, etag, provenance(issued, age, stale=stale))
+    if as_of is None and query.model is None and len(body) <= _KEPT_BYTES:
+        tags = [_etag(issued, part, media, stale=stale) for stale in (False, True)]
+        service.ready.keep(request.scope, Ready(issued, dataset.job, body, *tags))
     return conditional(request, encoding.with_age(body, age, stale=stale), JSON, etag)
 
 
 async def _rolling(request: Request, dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> Response:
     body = await run_sync(rolling.told, dataset, query, service, media, limiter=service.long_answers)
     return conditional(request, body, media, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-
-
-def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int, bool]:
-    """Return the seconds since a forecast was issued, and whether that makes it stale."""
-    age = max(now - issued.issuance.issued_at, timedelta(0))
-    return int(age.total_seconds()), age >= parse_duration(job.stale_after)
 
 
 def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.dependencies import Dataset, ServiceDep, seen_datasets
 from api.exchange import access
-from api.routes.forecasts import age_of
+from api.issued import age_of
 from api.rules import public, reads
 from api.schemas import DatasetReadiness, Liveness, Readiness
 from api.service import Service

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 
 from forecast import first_load
 from forecast.errors import NotFoundError, StorageError
-from forecast.first_load import load_guarded
+from forecast.first_load import load_guarded, try_together
 from forecast.runtime import GOLDEN, MANIFEST, NETWORK, manifest_digest
 
 if TYPE_CHECKING:
@@ -148,3 +149,24 @@ def test_what_a_pickle_would_do_never_happens(stored: Path, tmp_path: Path) -> N
         (stored / name).write_bytes(before[0])
         (stored / MANIFEST).write_bytes(before[1])
     assert not marker.exists()
+
+
+def test_models_that_were_tried_together_are_not_tried_alone(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Path(shutil.copytree(stored, tmp_path / "again"))
+    try_together([(folder, manifest_digest(folder)) for folder in (stored, again)])
+    monkeypatch.setattr(first_load, "_try", lambda *_: pytest.fail("it was tried a second time"))
+    for folder in (stored, again):
+        assert load_guarded(folder, manifest_digest(folder)).manifest.model_version
+
+
+def test_a_bad_model_among_others_leaves_all_of_them_to_be_tried_alone(stored: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(stored, tmp_path / "bad"))
+    (bad / NETWORK).write_bytes(b"no network")
+    digests = {folder: manifest_digest(folder) for folder in (stored, bad)}
+    try_together(digests.items())
+    assert load_guarded(stored, digests[stored]).manifest.model_version
+    with pytest.raises(StorageError) as refused:
+        load_guarded(bad, digests[bad])
+    assert refused.value.code == "model.corrupt"

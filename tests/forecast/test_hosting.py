@@ -11,7 +11,7 @@ import polars as pl
 import psutil
 import pytest
 
-from forecast.hosting import WorkerHost
+from forecast.hosting import TRAINING_NICENESS, WorkerHost
 from forecast.installation import Installation
 from forecast.run_ledger import Run
 from forecast.scheduled_job import Cause, Due, ScheduledJob
@@ -191,3 +191,11 @@ def test_a_worker_is_told_its_budget_of_cores(
     run = until(enqueue(stuck, steps=steps, **fields), "running")
     environment = psutil.Process(run.pid).environ()
     assert {environment[name] for name in ("FORECAST_CORES", "OMP_NUM_THREADS", "POLARS_MAX_THREADS")} == {budget}
+
+
+@pytest.mark.parametrize(("steps", "niceness"), [(["ingest"], 0), (["ingest", "retrain"], TRAINING_NICENESS)])
+def test_a_training_yields_to_whoever_asks_the_service(
+    stuck: Installation, until: Callable[..., Run], steps: list[str], niceness: int
+) -> None:
+    run = until(enqueue(stuck, steps=steps), "running")
+    assert psutil.Process(run.pid).nice() == min(psutil.Process().nice() + niceness, 19)

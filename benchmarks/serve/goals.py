@@ -1,0 +1,75 @@
+"""What the service is to reach, computed from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured."""
+
+    loads: Mapping[tuple[str, str], Mapping[str, Any]]
+    """By case and side."""
+    single: Mapping[str, float]
+
+    def ratio(self, name: str, one: tuple[str, str], other: tuple[str, str]) -> float:
+        """Return how many times as much one load told of a figure as the other."""
+        return float(self.loads[one][name]) / float(self.loads[other][name])
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound, and what was reached."""
+
+    goal: str
+    reached: float
+    bound: str
+    met: bool
+
+
+def goals(seen: Figures) -> list[Goal]:
+    """Return every goal whose sides were measured."""
+    told = [
+        _least("cached reads: requests/s, share of a bare route", _of(seen, "requests_per_second", "cached read"), 0.7),
+        _most("cached reads: p99, times a bare route", _of(seen, "p99_ms", "cached read"), 2),
+        _most("on demand alone, inside the service: ms", seen.single["whole"], 3),
+        _most("on demand alone, over the socket: ms", float(seen.loads["on demand, alone", "service"]["p50_ms"]), 3),
+        _most(
+            "cached reads beside a training: p99, times the idle one",
+            seen.ratio("p99_ms", ("cached read beside a training", "service"), ("cached read, idle", "service")), 3,
+        ),
+        _most("start until /readyz: s", seen.single["start_seconds"], 5),
+        _most("resident memory with three data sets after the load: MB", seen.single["resident_mb"], 400),
+    ]  # fmt: skip
+    share = _of(seen, "requests_per_second", "on demand")
+    if ("on demand", "mlflow models serve") in seen.loads:
+        times = _of(seen, "requests_per_second", "on demand", "mlflow models serve")
+        told += [
+            Goal(
+                "on demand, 32 clients: requests/s, times mlflow models serve", round(times, 2),
+                f">= 5, or 0.6 of a bare route that reads the body (reached {share:.2f})", times >= 5 or share >= 0.6,
+            ),
+            _most(
+                "on demand, 32 clients: p99, times mlflow models serve",
+                _of(seen, "p99_ms", "on demand", "mlflow models serve"), 0.25,
+            ),
+        ]  # fmt: skip
+    if ("on demand", "darts") in seen.loads:
+        times = _of(seen, "requests_per_second", "on demand", "darts")
+        told.append(_least("on demand, 32 clients: requests/s, times darts' predict per request", times, 20))
+    return told
+
+
+def _of(seen: Figures, name: str, case: str, other: str = "bare route") -> float:
+    return seen.ratio(name, (case, "service"), (case, other))
+
+
+def _least(goal: str, reached: float, bound: float) -> Goal:
+    return Goal(goal, round(reached, 2), f">= {bound:g}", reached >= bound)
+
+
+def _most(goal: str, reached: float, bound: float) -> Goal:
+    return Goal(goal, round(reached, 2), f"<= {bound:g}", reached <= bound)

@@ -1,0 +1,67 @@
+"""The parts of one forecast on demand inside the service, without HTTP, and the bare network."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.serve.home import DATASETS, START, STEPS, bodies, network
+
+
+def inside(home: Path, turns: int = 200) -> dict[str, float]:
+    """Return medians in milliseconds; ``whole`` is the sum of what one request waits for, one after the other."""
+    from api.champions import Champions
+    from api.encoding import json_rest
+    from api.issued import read_issued
+    from api.on_demand import OnDemandRequest
+    from api.placed import parse
+    from api.schemas import ForecastQuery
+    from api.selection import select
+    from forecast.installation import Installation
+    from forecast.runtime import session
+    from pipelines.on_demand import from_columns
+    from pipelines.predict import rounds
+
+    installation = Installation.open(home)
+    champions, job = Champions(installation), installation.jobs.datasets[DATASETS[0]]
+    champions.look()
+    loaded = asyncio.run(champions.of(DATASETS[0]))
+    body = bodies(1)[0]
+    sent = parse(body, OnDemandRequest)
+    series, trained = sent.history.series if sent.history else {}, loaded.model.manifest.scaler.targets
+    panel = from_columns(START, series, {}, job, trained)
+    first = next(rounds(loaded.model, panel, job, STEPS, loaded.calendar))
+    issued = read_issued(installation.ledger.issuances(DATASETS[0], 1)[0], installation)
+    part = select(ForecastQuery(), issued)
+    feeds = loaded.model.feeds(first.targets, first.past, first.future, first.series)
+    steps: dict[str, Callable[[], object]] = {
+        "parse": lambda: parse(body, OnDemandRequest),
+        "panel": lambda: from_columns(START, series, {}, job, trained),
+        "window": lambda: next(rounds(loaded.model, panel, job, STEPS, loaded.calendar)),
+        "network and bands": lambda: first.run(loaded.model),
+        "encode": lambda: json_rest(issued, part, job),
+    }
+    told = {name: _timed(call, turns) for name, call in steps.items()}
+    told["whole"] = sum(told.values())
+    for threads in (1, 2):
+        bare = session(network(home), threads)
+        for windows in (1, 16, 64):
+            many = {name: np.repeat(values, windows, axis=0) for name, values in feeds.items()}
+            named = f"network alone, {windows} windows, {threads} threads"
+            told[named] = _timed(lambda bare=bare, many=many: bare.run(None, many), max(turns // 8, 1))  # type: ignore[misc]
+    champions.close()
+    return told
+
+
+def _timed(call: Callable[[], object], turns: int) -> float:
+    seen = []
+    for _ in range(turns):
+        begin = time.perf_counter()
+        call()
+        seen.append(1000 * (time.perf_counter() - begin))
+    return statistics.median(seen)

@@ -1,0 +1,37 @@
+"""A training that goes on until it is ended, with the place among other processes that a worker has.
+
+``python -m benchmarks.serve.training HOME``
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.serve.home import DATASETS
+
+
+def main() -> None:
+    """Train again and again; a line is told when it begins."""
+    from forecast.hosting import TRAINING_NICENESS
+    from forecast.installation import Installation
+    from pipelines.clean import clean
+    from pipelines.fitting import fit
+    from pipelines.series import fit_scaler
+    from pipelines.slices import Slices
+
+    os.nice(TRAINING_NICENESS)
+    installation = Installation.open(Path(sys.argv[1]))
+    job = installation.jobs.datasets[DATASETS[0]]
+    panel = clean(installation.observations(DATASETS[0]).read(), job)
+    slices = Slices.of(panel, job)
+    scaler = fit_scaler(panel, job, slices.fit)
+    sys.stdout.write("training\n")
+    sys.stdout.flush()
+    while True:
+        fit(job, panel, slices, scaler, "itransformer")
+
+
+if __name__ == "__main__":
+    main()
