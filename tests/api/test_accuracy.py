@@ -104,6 +104,7 @@ def test_an_unchanged_answer_costs_no_body(scored: Served) -> None:
         ({"by": "nothing"}, 422, "by.malformed"),
         ({"window": "a week"}, 422, "window.malformed"),
         ({"window": "0d"}, 422, "window.malformed"),
+        ({"window": "999999w"}, 422, "window.out_of_range"),
         ({"channel": "laod"}, 404, "channel.unknown"),
         ({"chanel": "load"}, 422, "parameter.unknown"),
     ],
