@@ -17,6 +17,8 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount, compile_path
 
 from api.exchange import Access, ForbiddenError, UnauthenticatedError
+from api.problems import MEDIA_TYPE
+from api.schemas import Problem
 from forecast.keys import Scope
 
 _REMEMBERED = 4096
@@ -119,8 +121,10 @@ class Rules:
                 if operation is not None and rule.scope is not None:
                     operation["security"] = [{name: []} for name in _SCHEMES]
                     operation["x-scope"] = str(rule.scope)
+                    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
                     for status in _REFUSED:
-                        operation["responses"].setdefault(str(int(status)), {"description": status.phrase})
+                        told = {"description": status.phrase, "content": content}
+                        operation["responses"].setdefault(str(int(status)), told)
         return document
 
     def _search(self, method: str, path: str) -> tuple[Rule, str | None] | None:
