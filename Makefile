@@ -9,6 +9,7 @@ UI_PORT ?= 5000
 ACCURACY ?= --horizons 24 48 96
 KILLS ?= 500
 SEEDS ?= 10
+REQUESTS ?= 100000
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -31,7 +32,7 @@ clients: $(CLIENTS)
 	@.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@cp $< $@
 
-# The long form of tests/reliability: kills, takeovers, simulated years. Fails if anything is lost, run twice or late. Hours.
+# The long form of tests/reliability and of tests/api/test_fuzz.py: kills, takeovers, simulated years, fuzzed requests. Hours.
 soak: $(VENV)/.development
 	$(BIN)/python -m benchmarks.reliability takeovers --times 20
 	$(BIN)/python -m benchmarks.reliability silences --times 20
@@ -39,6 +40,7 @@ soak: $(VENV)/.development
 	$(BIN)/python -m benchmarks.reliability everything --kills $(KILLS)
 	$(BIN)/python -m benchmarks.reliability trainings
 	$(BIN)/python -m benchmarks.reliability year --seeds $(SEEDS)
+	$(BIN)/python -m benchmarks.fuzz --requests $(REQUESTS)
 
 # Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
 accuracy: $(VENV)/.development

@@ -60,7 +60,7 @@ class NixtlaRequest(_Sent):
     freq: str = Field(max_length=20)
     h: int = Field(ge=1, le=MAX_HORIZON)
     model: str = Field(default="timegpt", max_length=200, description="Data set, or data set/version; see /v2/models.")
-    level: list[Annotated[float, Field(ge=0, lt=100)]] | None = None
+    level: list[Annotated[float, Field(ge=0, lt=100)]] | None = Field(default=None, max_length=100)
     finetune_steps: int = 0
     finetuned_model_id: str | None = Field(default=None, max_length=200)
     feature_contributions: bool = False

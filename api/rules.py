@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -16,9 +17,13 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount, compile_path
 
 from api.exchange import Access, ForbiddenError, UnauthenticatedError
+from api.problems import MEDIA_TYPE
+from api.schemas import Problem
 from forecast.keys import Scope
 
 _REMEMBERED = 4096
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""What the layer in front of the routes answers."""
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key, as Authorization: Bearer KEY."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
@@ -116,6 +121,10 @@ class Rules:
                 if operation is not None and rule.scope is not None:
                     operation["security"] = [{name: []} for name in _SCHEMES]
                     operation["x-scope"] = str(rule.scope)
+                    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+                    for status in _REFUSED:
+                        told = {"description": status.phrase, "content": content}
+                        operation["responses"].setdefault(str(int(status)), told)
         return document
 
     def _search(self, method: str, path: str) -> tuple[Rule, str | None] | None:

@@ -47,6 +47,16 @@ data: {"at":"2026-05-01T10:00:41Z","kind":"run","dataset":"nyc-airports","run_id
 "details":{"state":"succeeded","reason":"24 new and 0 changed rows"}}
 
 """
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["data"],
+}
+"""One event of a stream; OpenAPI's ``itemSchema``, as FastAPI describes streams too."""
 
 
 class EventsQuery(BaseModel):
@@ -66,7 +76,7 @@ class EventsQuery(BaseModel):
 
 
 def _streams(example: str) -> dict[int | str, dict[str, Any]]:
-    content = {streams.MEDIA_TYPE: {"schema": {"type": "string"}, "example": example}}
+    content = {streams.MEDIA_TYPE: {"itemSchema": _EVENT, "example": example}}
     return {200: {"description": "Events, until the client goes.", "content": content}, **problems(404, 406, 422, 503)}
 
 

@@ -21,6 +21,7 @@ from api.routes.forecasts import problems, provenance
 from api.rules import reads_own
 from api.schemas import ForecastAnswer
 from api.selection import Selection, levels, zone
+from forecast.errors import ConfigError
 from forecast.jobs import DatasetJob
 from pipelines.sources.bodies import CONTENT_TYPES
 
@@ -55,6 +56,10 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
     body = await read_body(request)
     query: OnDemandQuery
     if sent == JSON:
+        if request.query_params:
+            raise ConfigError(
+                "parameter.not_with_json", "parameters of the address say nothing beside JSON", "put them into the body"
+            )
         query, asked = await read_json(body, service)
     else:
         query = _query(request)

@@ -92,7 +92,7 @@ class Invocation(BaseModel):
 async def ping(service: ServiceDep) -> Response:
     """Answer 200 if the default data set has a champion that is loaded."""
     await service.champions.of(default_dataset(service).name)
-    return Response("\n", media_type=JSON)
+    return Response("{}\n", media_type=JSON)  # MLflow's own is empty, which is not JSON
 
 
 @router.get("/version", summary="Version of the service", response_class=PlainTextResponse)

@@ -424,6 +424,7 @@ def test_what_nixtlas_route_cannot_answer_is_refused(served: Served, subtests: p
         (nixtla_body(freq="MS"), "freq.differs"),
         (nixtla_body(freq="9999999h"), "freq.differs"),
         (nixtla_body(level=[100]), "level.out_of_range"),
+        (nixtla_body(level=[80] * 10**6), "level.too_long"),
         (nixtla_body(h=0), "h.out_of_range"),
         (nixtla_body(h=10_001), "h.out_of_range"),
         (nixtla_body(start_datetime=["secret"] * 4), "start_datetime.malformed"),

@@ -259,6 +259,11 @@ def test_a_body_of_rows_is_asked_about_by_parameters(served: Served, query: dict
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
+def test_parameters_beside_json_are_refused(served: Served) -> None:
+    answer = served.client.post(PATH, params={"horizon": 3}, json={"dataset": "tiny"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "parameter.not_with_json")
+
+
 def test_more_than_one_request_may_ask_for_is_refused(
     served: Served, history: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

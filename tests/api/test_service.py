@@ -145,9 +145,9 @@ def test_the_documentation_shows_the_parameters_and_an_example(served: Served) -
     assert names == {
         "dataset", "series", "channels", "horizon", "quantiles", "as_of", "tz", "start", "end", "model", "lead_time",
     }  # fmt: skip
-    assert set(operation["responses"]) == {"200", "304", "404", "406", "422", "503"}
+    assert set(operation["responses"]) == {"200", "304", "401", "403", "404", "406", "422", "429", "503"}
     assert "text/csv" in operation["responses"]["200"]["content"]
-    for refusal in ("404", "406", "422", "503"):
+    for refusal in ("401", "403", "404", "406", "422", "429", "503"):
         assert list(operation["responses"][refusal]["content"]) == ["application/problem+json"]
     example = described["components"]["schemas"]["ForecastAnswer"]["examples"][0]
     answered = served.get(horizon=1, series="east", channels="load").json()

@@ -1,0 +1,40 @@
+"""The short form of benchmarks/fuzz: some requests of every kind to every route, the same ones each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from api.limits import Limits
+from benchmarks.fuzz.fuzzer import LONGEST_SECONDS, Fuzzer
+from forecast.keys import Scope
+from pipelines.predict import issue
+
+if TYPE_CHECKING:
+    import httpx
+
+    from forecast.installation import Installation
+
+EACH = 12
+
+
+@pytest.fixture
+def fuzzer(home: Installation, serve: Callable[..., httpx.Client], make_key: Callable[..., str]) -> Iterator[Fuzzer]:
+    issue("tiny", home)
+    key = make_key(home, Scope.ADMIN)
+    client = serve(home, Limits(rate_per_second=0))
+    one = Fuzzer(str(client.base_url), key, home.home)
+    yield one
+    one.close()
+
+
+def test_requests_of_every_kind_to_every_route_are_answered_as_documented(fuzzer: Fuzzer) -> None:
+    fuzzer.run(EACH)
+    assert fuzzer.wrong == {}
+    assert fuzzer.wanting() == {}
+    assert len(fuzzer.tallies) > 40
+    for label, tally in fuzzer.tallies.items():
+        assert tally.requests == EACH, label
+        assert tally.longest < LONGEST_SECONDS, label
