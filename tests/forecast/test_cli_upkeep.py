@@ -86,7 +86,7 @@ def test_shells_complete_commands_and_data_sets(tiny_home: Installation) -> None
 
     shown = call("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert "_FORECAST_COMPLETE=complete_bash" in shown
-    done = call(_FORECAST_COMPLETE="complete_bash", COMP_WORDS="forecast back", COMP_CWORD="1")
+    done = call(_FORECAST_COMPLETE="complete_bash", COMP_WORDS="forecast backu", COMP_CWORD="1")
     assert done.split() == ["backup"]
     home, words = str(tiny_home.home.path), "forecast plot t"
     done = call(_FORECAST_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="2", FORECAST_HOME=home)

@@ -35,6 +35,13 @@ CREATE TABLE runs (
     logical_date VARCHAR(40) NOT NULL, state VARCHAR(16) NOT NULL, claimed_at TIMESTAMP NOT NULL, ended_at TIMESTAMP,
     pid INTEGER, reason TEXT, UNIQUE (job, logical_date)
 );
+CREATE TABLE issuances (
+    sequence {key}, forecast_id VARCHAR(40) NOT NULL UNIQUE, dataset VARCHAR(64) NOT NULL, issued_at TIMESTAMP NOT NULL,
+    origin TIMESTAMP NOT NULL, horizon INTEGER NOT NULL, quantiles TEXT NOT NULL, data_version INTEGER NOT NULL,
+    model_name VARCHAR(64) NOT NULL, model_version VARCHAR(64) NOT NULL, model_folder VARCHAR(256) NOT NULL,
+    imputed_fraction FLOAT NOT NULL, recorded_at TIMESTAMP NOT NULL, newest_observed TIMESTAMP
+);
+CREATE INDEX ix_issuances_dataset ON issuances (dataset);
 CREATE TABLE clocks (dataset VARCHAR(64) NOT NULL PRIMARY KEY, position TIMESTAMP NOT NULL, stopped BOOLEAN NOT NULL);
 CREATE TABLE ledger_schema (version INTEGER NOT NULL PRIMARY KEY);
 INSERT INTO ledger_schema VALUES (3);

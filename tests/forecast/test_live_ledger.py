@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from forecast.correction import Correction
 from forecast.fitted_on import FittedOn
 from forecast.ledger import Ledger
-from forecast.ledger_tables import ALERTS, CORRECTIONS, ISSUANCES, LEAD_SCORES
+from forecast.ledger_tables import LEAD_SCORES
 from forecast.live_ledger import DayScores, day_of
 from forecast.live_scores import MEASURES, Points, Tally
 from forecast.panel import Array
@@ -160,22 +160,3 @@ def test_what_a_model_was_fitted_on_is_kept_as_it_was_first_told(ledger: Ledger)
     assert np.isnan(kept.deviations_of(("east", "west"), ("load", "price"))).sum() == 3
     assert np.isnan(kept.naive_errors_of(("east",), ("load",))).all()
     assert ledger.fitted_on("tiny", "m-2") is None
-
-
-def test_a_ledger_of_an_earlier_release_learns_of_corrections_and_alerts(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    with Ledger.open(url) as ledger, ledger._transaction() as connection:
-        for table in (ALERTS, CORRECTIONS):
-            table.drop(connection)
-        connection.exec_driver_sql("ALTER TABLE issuances DROP COLUMN correction")
-        for name in ("cause", "due_at", "document", "host", "attempt", "failures", "not_before", "started_at",
-                     "heartbeat_at", "cancel_asked_at", "coalesced_into", "progress", "doing", "peak_memory_mb",
-                     "tracking_run", "forecast_id", "log"):  # fmt: skip
-            for index in ("runs_due", "runs_state", "runs_one_running"):
-                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
-            connection.exec_driver_sql(f"ALTER TABLE runs DROP COLUMN {name}")
-        connection.exec_driver_sql("UPDATE ledger_schema SET version = 3")
-    with Ledger.open(url) as ledger:
-        assert ledger.alerts() == []
-        with ledger._transaction() as connection:
-            assert connection.execute(sa.select(ISSUANCES.c.correction)).all() == []

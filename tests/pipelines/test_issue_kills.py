@@ -18,7 +18,8 @@ from api.latest import LatestForecasts
 from forecast.clock import SystemClock
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.ledger import Champion, Issuance
+from forecast.ledger import Champion, Issuance, Ledger
+from forecast.revision import Revision
 from forecast.runtime import Manifest, manifest_digest
 from pipelines.maintain import maintain, remove_unissued
 from pipelines.predict import issue
@@ -200,9 +201,9 @@ def test_while_a_forecast_is_issued_nothing_is_removed(
     removed = []
     keep = type(two_models.ledger).issue
 
-    def frozen_for_two_days(ledger: object, issuance: Issuance) -> None:
+    def frozen_for_two_days(ledger: Ledger, issuance: Issuance, revision: Revision | None = None) -> None:
         removed.append(remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY))
-        keep(ledger, issuance)  # type: ignore[arg-type]
+        keep(ledger, issuance, revision)
 
     with monkeypatch.context() as slow:
         slow.setattr("forecast.ledger.Ledger.issue", frozen_for_two_days)
