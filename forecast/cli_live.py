@@ -17,7 +17,7 @@ from forecast.installation import Installation
 from forecast.live_scores import Accuracy
 from forecast.options import DatasetArgument, HomeOption, JsonOption, opened
 from forecast.revision import Revision
-from forecast.vocabulary import parse_duration
+from forecast.vocabulary import before
 
 
 class Part(StrEnum):
@@ -70,7 +70,7 @@ def accuracy(
     """Show how good the forecasts were that were served, and how far the latest one moved."""
     installation = opened(home)
     name, _ = installation.jobs.dataset(dataset)
-    since = None if window is None else installation.clock(name).now() - parse_duration(window)
+    since = None if window is None else before(installation.clock(name).now(), window)
     ledger = installation.ledger
     rows = ledger.accuracy(name, by.value, since, channel=channel)
     latest = next(iter(ledger.revisions(name, 1).items()), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from forecast.errors import ConfigError
@@ -143,3 +143,16 @@ def parse_duration(text: str) -> timedelta:
             'write a whole number and s, m, h, d or w, such as "1h"',
         )
     return timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
+
+
+def before(now: datetime, window: str) -> datetime:
+    """Return the time that lies so long before another; raises ``window.out_of_range`` if no calendar has it.
+
+    >>> before(datetime(2024, 1, 31), "30d").isoformat()
+    '2024-01-01T00:00:00'
+    """
+    try:
+        return now - parse_duration(window)
+    except OverflowError:
+        told = "window begins before the year 1"
+        raise ConfigError("window.out_of_range", told, "leave it out to have all forecasts") from None

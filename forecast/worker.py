@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import MappingProxyType
 
 from rich.console import Console
@@ -25,6 +26,8 @@ from pipelines.rollback import rollback, watch
 
 _LOG = logging.getLogger(__name__)
 _BEAT_SECONDS = 2.0
+_EVENTS_KEPT = timedelta(days=30)
+"""Events are for those who follow them; what runs, forecasts and alerts came to stays in their own tables."""
 NOT_OWNED = 75
 """Exit code of a worker whose run was given up and is another's now."""
 
@@ -124,6 +127,7 @@ def _tune(task: _Task) -> str:
 
 
 def _maintain(task: _Task) -> str:
+    task.installation.ledger.forget_events(SystemClock().now() - _EVENTS_KEPT)
     done = maintain(task.dataset, task.installation).items()
     return "; ".join(f"{what}: {count.files_before} -> {count.files_after} files" for what, count in done)
 

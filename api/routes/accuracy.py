@@ -17,8 +17,8 @@ from api.problems import suggest
 from api.routes.forecasts import problems
 from api.rules import reads
 from api.service import Service
-from forecast.errors import ConfigError, NotFoundError
-from forecast.vocabulary import parse_duration
+from forecast.errors import NotFoundError
+from forecast.vocabulary import before
 
 router = APIRouter(prefix="/v1/datasets", tags=["accuracy"], dependencies=[reads])
 
@@ -97,7 +97,7 @@ def _answer(dataset: Dataset, query: AccuracyQuery, service: Service) -> Accurac
         raise NotFoundError("channel.unknown", "there is no target channel of that name", remedy)
     # By the whole day, so that an answer stays the same until something is scored.
     now = service.latest.now(dataset.name).replace(hour=0, minute=0, second=0, microsecond=0)
-    since = None if query.window is None else _before(now, query.window)
+    since = None if query.window is None else before(now, query.window)
     rows = service.installation.ledger.accuracy(dataset.name, query.by, since, model=query.model, channel=query.channel)
     return AccuracyAnswer(
         dataset=dataset.name,
@@ -105,12 +105,3 @@ def _answer(dataset: Dataset, query: AccuracyQuery, service: Service) -> Accurac
         since=since,
         rows=[AccuracyRow.model_validate(row, from_attributes=True) for row in rows],
     )
-
-
-def _before(now: datetime, window: str) -> datetime:
-    try:
-        return now - parse_duration(window)
-    except OverflowError:
-        raise ConfigError(
-            "window.out_of_range", "window begins before the year 1", "leave it out to have all forecasts"
-        ) from None

@@ -1,6 +1,6 @@
 import io
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from forecast.errors import DataError, StorageError
 from forecast.installation import Installation
-from forecast.run_ledger import Run
+from forecast.run_ledger import Run, tell
 from forecast.scheduled_job import Cause, Due, ScheduledJob
 from forecast.worker import work
 
@@ -63,9 +63,12 @@ def test_the_steps_are_done_in_order_and_told(
 def test_maintenance_tells_what_it_did(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool]
 ) -> None:
+    with tiny_home.ledger._as_owner() as connection:
+        tell(connection, "alert", "tiny", NOW - timedelta(days=365), {})
     run = begun("maintain")
     assert executed(run)
     assert "observations: " in str(tiny_home.ledger.run(run.run_id).reason)
+    assert tiny_home.ledger.events(kinds=("alert",)) == []  # too long ago
 
 
 def test_a_failure_ends_the_chain_and_is_told_with_its_code_after_what_was_done(
