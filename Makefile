@@ -21,7 +21,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
 test: $(VENV)/.development browser clients
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 # Clients of other services, each in an environment of its own: they need other versions of packages than the service.
 clients: $(CLIENTS)

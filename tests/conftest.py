@@ -56,7 +56,11 @@ TINY_JOB: Mapping[str, Any] = {
 }
 
 
-LONGEST = ("test_compose.py", "test_end_to_end.py", "test_engines.py", "test_tune.py", "test_night.py", "test_gpu.py")
+LONGEST = (
+    "test_export.py", "test_fitting.py", "test_end_to_end.py", "test_kills.py", "test_cli_jobs.py", "test_compose.py",
+    "test_limits.py", "test_in_a_browser.py", "test_readme.py", "test_engines.py", "test_tune.py", "test_night.py",
+    "test_gpu.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -219,7 +219,7 @@ def test_mlflow_finds_its_artifacts_in_the_new_home(
         night.file("kept", "note.txt")
     restore(back_up(issued_home, tmp_path / "one.tar").path, tmp_path / "again")
     with closing(sqlite3.connect(tmp_path / "again" / "mlflow.db")) as connection:
-        (place,) = connection.execute("SELECT artifact_uri FROM runs").fetchone()
+        (place,) = connection.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (night.run_id,)).fetchone()
     folder = Path(place.removeprefix("file://"))
     assert folder.is_relative_to(tmp_path / "again")
     assert (folder / "note.txt").read_text() == "kept"

@@ -31,7 +31,7 @@ JOB = {"dataset": "tiny", "steps": ["ingest", "score", "forecast"], "cron": "0 *
 NIGHTLY = {"dataset": "tiny", "steps": ["ingest", "retrain", "forecast"], "cron": "30 2 * * *"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open the thread's event loop runs, and no other test could start one
 def browser() -> Iterator[Browser]:
     """The system's Chromium; it fetches nothing from elsewhere."""
     from playwright.sync_api import sync_playwright
