@@ -14,6 +14,7 @@ from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
 from forecast.installation import Installation
 from forecast.job_ledger import JobState, timing_of
+from forecast.ledger import distinct
 from forecast.scheduled_job import JOB_NAME, Cause, Due, ScheduledJob, Work
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class KnownJob:
     """Where it is defined; what stands in the job file is changed there."""
     paused: bool
     since: datetime | None
-    """Its dates count from here, on its data set's clock; ``None`` until a scheduler has seen it."""
+    """Its dates count from here, on its data set's clock; ``None`` until a scheduler has seen it with this schedule."""
 
 
 class JobBook:
@@ -127,7 +128,7 @@ class JobBook:
 
         Raises ``promotion.no_earlier`` where there is none, ``promotion.is_champion`` and ``model.unknown``.
         """
-        versions = list(dict.fromkeys(one.model_version for one in self._ledger.champions(dataset, limit=None)))
+        versions = [one.model_version for one in distinct(self._ledger.champions(dataset, limit=None))]
         if version and version not in versions:
             told = "no model of that version is or was champion"
             raise NotFoundError("model.unknown", told, nearest(version, versions))
@@ -175,4 +176,7 @@ class JobBook:
 def _known(
     name: str, definition: ScheduledJob, origin: Literal["job_file", "ledger"], state: JobState | None
 ) -> KnownJob:
-    return KnownJob(name, definition, origin, state is not None and state.paused, state.since if state else None)
+    is_seen = state is not None and state.timing == timing_of(definition)
+    return KnownJob(
+        name, definition, origin, state is not None and state.paused, state.since if state and is_seen else None
+    )

@@ -7,10 +7,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from pydantic import ValidationError
-from sqlalchemy.dialects import postgresql, sqlite
 
 from forecast.errors import ConflictError
-from forecast.ledger_store import Store
+from forecast.ledger_store import Store, insert_into
 from forecast.ledger_tables import HOSTS, JOBS, LEASES
 from forecast.scheduled_job import ScheduledJob
 
@@ -112,8 +111,9 @@ class LeaseLedger(Store):
         """Take a lease that nobody has, or whose beat still stands at ``seen``; returns the new beat if it is taken."""
         with self._in_turn() as connection:
             if seen is None:
-                insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-                statement = insert(LEASES).values(name=name, holder=holder, beat=1).on_conflict_do_nothing()
+                statement = (
+                    insert_into(connection, LEASES).values(name=name, holder=holder, beat=1).on_conflict_do_nothing()
+                )
                 return connection.execute(statement.returning(LEASES.c.beat)).scalar()
             return self._move_lease(connection, name, holder, LEASES.c.beat == seen)
 
@@ -145,8 +145,7 @@ class LeaseLedger(Store):
         """Say that a worker host lives."""
         row = {name: getattr(host, name) for name in Host.__slots__}
         with self._in_turn() as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            statement = insert(HOSTS).values(row)
+            statement = insert_into(connection, HOSTS).values(row)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))
 
     def host_gone(self, name: str) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
-from forecast.count_ledger import CountLedger
 from forecast.job_ledger import JobLedger, LeaseLedger
 from forecast.key_ledger import KeyLedger
+from forecast.ledger_store import insert_into
 from forecast.ledger_tables import CHAMPIONS, CLOCKS, ISSUANCES, NIGHTS, RECEIPTS, UtcTime
 from forecast.live_ledger import LiveLedger, keep_revision
 from forecast.nights import Night
@@ -37,6 +36,14 @@ class Champion:
     digest: str
     promoted_at: datetime
     verdict: str
+
+
+def distinct(champions: Iterable[Champion]) -> list[Champion]:
+    """Return champions, newest first, each version once."""
+    newest: dict[str, Champion] = {}
+    for champion in champions:
+        newest.setdefault(champion.model_version, champion)
+    return list(newest.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Issuance:
     sequence: int = 0
 
 
-class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger, CountLedger):
+class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
     """Operational state in one SQL database; every method is one transaction."""
 
     # --- champions --------------------------------------------------------------------------------------------------
@@ -247,8 +254,9 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger, CountLedg
             if found is not None:
                 return found
             # Two may ask for the first time at once: the second finds what the first wrote.
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            connection.execute(insert(CLOCKS).values(dataset=dataset, position=start).on_conflict_do_nothing())
+            connection.execute(
+                insert_into(connection, CLOCKS).values(dataset=dataset, position=start).on_conflict_do_nothing()
+            )
             begun: datetime = connection.execute(query).scalar_one()
         return begun
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 
 from forecast.errors import ConflictError, StorageError, first_line
@@ -120,6 +121,11 @@ class Store:
                         "run.not_owned", f"run {run_id} was given up and taken by another worker", "let that one end"
                     )
             yield connection
+
+
+def insert_into(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insertion that can say what to do about a row that is there already."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
 from forecast.alert_ledger import AlertLedger
 from forecast.correction import Correction
 from forecast.fitted_on import FittedOn
+from forecast.ledger_store import insert_into
 from forecast.ledger_tables import (
     CORRECTIONS,
     FORECAST_SCORES,
@@ -215,8 +215,7 @@ class LiveLedger(AlertLedger):
         """Keep what a model was fitted on, unless it is kept already."""
         row = {"dataset": dataset, "model_version": model_version, "document": told.model_dump_json()}
         with self._transaction() as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            connection.execute(insert(YARDSTICKS).values(row).on_conflict_do_nothing())
+            connection.execute(insert_into(connection, YARDSTICKS).values(row).on_conflict_do_nothing())
 
     # --- corrections ------------------------------------------------------------------------------------------------
 

@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from pydantic import ValidationError
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
 from forecast.errors import ConflictError, NotFoundError
-from forecast.ledger_store import Store
+from forecast.ledger_store import Store, insert_into
 from forecast.ledger_tables import ATTEMPTS, EVENTS, RUNS
-from forecast.scheduled_job import Cause, Due, ScheduledJob, Weight
+from forecast.scheduled_job import CatchUp, Cause, Due, ScheduledJob, Weight
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "coalesced"]
 Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"]
@@ -132,31 +131,17 @@ class RunLedger(Store):
             row | {"logical_date": date.logical_date, "due_at": date.at, "cause": str(date.cause)} for date in dates
         ]
         with self._in_turn() as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            statement = insert(RUNS).on_conflict_do_nothing().returning(RUNS.c.run_id)
+            statement = insert_into(connection, RUNS).on_conflict_do_nothing().returning(RUNS.c.run_id)
             claimed = sorted(connection.execute(statement, rows).scalars())
             if not claimed:
                 return []
-            by_hand = dates[-1].cause not in _COALESCING
-            waiting = claimed if by_hand or definition.catch_up == "each" else claimed[-1:]
-            if not by_hand:
-                self._coalesce(connection, job, definition, waiting, now)
+            waiting = claimed
+            if dates[-1].cause in _COALESCING and definition.catch_up == CatchUp.LATEST:
+                waiting = claimed[-1:]
+                _coalesce(connection, job, waiting[0], now)
             for run_id in waiting:
                 _tell_run(connection, run_id, definition.dataset, now, "queued")
         return waiting
-
-    def _coalesce(
-        self, connection: sa.Connection, job: str, definition: ScheduledJob, waiting: Sequence[int], now: datetime
-    ) -> None:
-        if definition.catch_up == "each":
-            return
-        into = waiting[0]
-        others = sa.update(RUNS).where(
-            RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != into,
-            RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
-        )  # fmt: skip
-        ended = {"state": "coalesced", "coalesced_into": into, "ended_at": now, "reason": f"coalesced into run {into}"}
-        connection.execute(others.values(ended))
 
     # --- executing --------------------------------------------------------------------------------------------------
 
@@ -316,6 +301,12 @@ class RunLedger(Store):
         with self._transaction() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def run_counts(self) -> dict[str, int]:
+        """Return how many runs there are by state; a state without any is left out."""
+        query = sa.select(RUNS.c.state, sa.func.count()).group_by(RUNS.c.state)  # answered from an index
+        with self._transaction() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def attempts(self, run_id: int) -> list[Attempt]:
         """Return the tries at a run, the first one first."""
         query = sa.select(ATTEMPTS).where(ATTEMPTS.c.run_id == run_id).order_by(ATTEMPTS.c.number)
@@ -390,6 +381,16 @@ def _tell_run(
     connection: sa.Connection, run_id: int, dataset: str, now: datetime, state: str, reason: str | None = None
 ) -> None:
     _tell(connection, "run", dataset, now, {"state": state, "reason": reason}, run_id)
+
+
+def _coalesce(connection: sa.Connection, job: str, into: int, now: datetime) -> None:
+    """End what of a job still waits unbegun, unless somebody asked for it, in one run."""
+    others = sa.update(RUNS).where(
+        RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != into,
+        RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
+    )  # fmt: skip
+    ended = {"state": "coalesced", "coalesced_into": into, "ended_at": now, "reason": f"coalesced into run {into}"}
+    connection.execute(others.values(ended))
 
 
 def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: bool) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Scheduler:
 
     def _claim_due(self, known: KnownJob) -> None:
         now = self._now(known)
-        if known.origin == "job_file":
+        if known.since is None:
             known = self._book.see(known, now)
         if known.paused:
             self._next.pop(known.name, None)

@@ -16,7 +16,7 @@ from forecast.errors import ConflictError, ForecastError, NotFoundError, Storage
 from forecast.evaluation import Yardstick
 from forecast.installation import Installation
 from forecast.jobs import DatasetJob
-from forecast.ledger import Champion
+from forecast.ledger import Champion, distinct
 from forecast.panel import Panel
 from forecast.promotion import Verdict, decide
 from forecast.rehearsal import rehearse
@@ -94,14 +94,6 @@ def watch(name: str, installation: Installation) -> Verdict | None:
     if verdict.promote:
         rollback(name, installation, champions[1].model_version, f"on what came since, {verdict.sentence}")
     return verdict
-
-
-def distinct(champions: Sequence[Champion]) -> list[Champion]:
-    """Return champions, newest first, each version once."""
-    newest: dict[str, Champion] = {}
-    for champion in champions:
-        newest.setdefault(champion.model_version, champion)
-    return list(newest.values())
 
 
 def _compared(
