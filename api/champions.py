@@ -20,7 +20,7 @@ from api.recent import Recent
 from forecast.errors import ForecastError, NotFoundError, UnavailableError
 from forecast.first_load import load_guarded, try_together
 from forecast.installation import Installation
-from forecast.ledger import Champion
+from forecast.ledger import Champion, distinct
 from forecast.panel import Panel
 from forecast.runtime import Manifest, Prediction, ServedModel
 from pipelines.calendars import CalendarMemory
@@ -163,9 +163,7 @@ class Champions:
         return loaded
 
     def _other(self, dataset: str, model: str) -> Loaded:
-        newest: dict[str, Champion] = {}
-        for one in self._installation.ledger.champions(dataset):
-            newest.setdefault(one.model_version, one)
+        newest = {one.model_version: one for one in distinct(self._installation.ledger.champions(dataset))}
         versions = list(newest)
         if model == PREVIOUS and len(versions) > 1:
             model = versions[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from fastapi import Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from api.problems import NotAcceptableError
 
@@ -66,6 +68,17 @@ def conditional(
     if matches(request, etag):
         return Response(status_code=304, headers=told)
     return Response(body, media_type=media, headers=told)
+
+
+def by_content(request: Request, body: bytes, media: str = JSON) -> Response:
+    """Return the body under a tag that is its digest, or 304 if the client has it."""
+    return conditional(request, body, media, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def as_json(request: Request, content: BaseModel) -> Response:
+    """Return a model as JSON, or 304 if the client has it; raises ``format.not_acceptable``."""
+    preferred(request.headers.get("accept"), (JSON,))
+    return by_content(request, content.model_dump_json().encode())
 
 
 def matches(request: Request, etag: str) -> bool:

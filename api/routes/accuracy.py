@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import Dataset, DatasetDep, ServiceDep
-from api.negotiation import JSON, conditional, preferred
+from api.negotiation import JSON, by_content, preferred
 from api.problems import suggest
 from api.routes.forecasts import problems
 from api.rules import reads
@@ -88,7 +87,7 @@ async def read_accuracy(
     preferred(request.headers.get("accept"), (JSON,))
     answer = await run_sync(_answer, dataset, query, service)
     body = answer.model_dump_json().encode()
-    return conditional(request, body, JSON, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return by_content(request, body)
 
 
 def _answer(dataset: Dataset, query: AccuracyQuery, service: Service) -> AccuracyAnswer:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
 from api.issued import age_of
-from api.negotiation import JSON, conditional, preferred
+from api.negotiation import as_json
 from api.routes.forecasts import problems
 from api.rules import reads_own
 from api.schemas import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
@@ -24,13 +21,13 @@ router = APIRouter(prefix="/v1/datasets", tags=["data sets"], dependencies=[read
 async def list_datasets(request: Request, service: ServiceDep) -> Response:
     """Describe every data set of the job file that the key is for."""
     described = [await run_sync(describe, dataset, service) for dataset in seen_datasets(service)]
-    return _answer(request, DatasetList(datasets=described))
+    return as_json(request, DatasetList(datasets=described))
 
 
 @router.get("/{dataset}", response_model=DatasetInfo, summary="One data set", responses=problems(404, 406, 503))
 async def read_dataset(request: Request, dataset: DatasetDep, service: ServiceDep) -> Response:
     """Describe one data set: its series and channels, its newest row, its champion and its latest forecast."""
-    return _answer(request, await run_sync(describe, dataset, service))
+    return as_json(request, await run_sync(describe, dataset, service))
 
 
 def describe(dataset: Dataset, service: Service) -> DatasetInfo:
@@ -67,9 +64,3 @@ def describe(dataset: Dataset, service: Service) -> DatasetInfo:
         champion=None if champion is None else ChampionInfo.model_validate(champion, from_attributes=True),
         latest_forecast=latest,
     )
-
-
-def _answer(request: Request, content: BaseModel) -> Response:
-    preferred(request.headers.get("accept"), (JSON,))
-    body = content.model_dump_json().encode()
-    return conditional(request, body, JSON, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

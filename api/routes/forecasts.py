@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from api import encoding, rolling
 from api.dependencies import Dataset, DatasetDep, ServiceDep
 from api.issued import IssuedForecast, age_of
-from api.negotiation import FORMATS, JSON, TABLES, conditional, matches, preferred
+from api.negotiation import FORMATS, JSON, TABLES, by_content, conditional, matches, preferred
 from api.problems import MEDIA_TYPE
 from api.ready import Ready
 from api.rules import reads
@@ -80,7 +80,7 @@ async def read_forecast(
 
 async def _rolling(request: Request, dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> Response:
     body = await run_sync(rolling.told, dataset, query, service, media, limiter=service.long_answers)
-    return conditional(request, body, media, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return by_content(request, body, media)
 
 
 def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from datetime import datetime
 from typing import Annotated
@@ -15,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
 from api.documents import described, sent
 from api.job_schemas import QueuedRuns
-from api.negotiation import JSON, conditional, preferred
+from api.negotiation import as_json
 from api.routes.forecasts import problems
 from api.rules import administers, reads_own
 from api.schemas import ChampionInfo
 from api.service import Service
 from forecast.evaluation import Evidence
 from forecast.job_book import JobBook
+from forecast.ledger import distinct
 from forecast.nights import Night
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
@@ -106,7 +106,7 @@ class ModelsQuery(BaseModel):
 async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], service: ServiceDep) -> Response:
     """Tell of every data set which models there are."""
     told = [await run_sync(_models, dataset, query.nights, service) for dataset in seen_datasets(service)]
-    return _answer(request, AllModels(models=told))
+    return as_json(request, AllModels(models=told))
 
 
 @router.get(
@@ -117,7 +117,7 @@ async def read_models(
     request: Request, dataset: DatasetDep, query: Annotated[ModelsQuery, Query()], service: ServiceDep
 ) -> Response:
     """Tell champion, previous champion and challenger, and the evidence of the last nights."""
-    return _answer(request, await run_sync(_models, dataset, query.nights, service))
+    return as_json(request, await run_sync(_models, dataset, query.nights, service))
 
 
 @writing.post(
@@ -149,10 +149,8 @@ def _queued(run_id: int, response: Response) -> QueuedRuns:
 
 def _models(dataset: Dataset, count: int, service: Service) -> ModelsOfDataset:
     ledger = service.installation.ledger
-    newest: dict[str, ChampionInfo] = {}
-    for one in ledger.champions(dataset.name):
-        newest.setdefault(one.model_version, ChampionInfo.model_validate(one, from_attributes=True))
-    versions = list(newest.values())
+    champions = distinct(ledger.champions(dataset.name))
+    versions = [ChampionInfo.model_validate(one, from_attributes=True) for one in champions]
     nights = ledger.nights(dataset.name, max(count, 1))
     last = nights[0].verdict if nights else None
     return ModelsOfDataset(
@@ -201,9 +199,3 @@ def _scored(one: Evidence) -> Scored:
 
 def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
-
-
-def _answer(request: Request, content: BaseModel) -> Response:
-    preferred(request.headers.get("accept"), (JSON,))
-    body = content.model_dump_json().encode()
-    return conditional(request, body, JSON, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from pydantic_core import to_json
 from api.champions import CHAMPION
 from api.dependencies import Dataset, DatasetDep, ServiceDep
 from api.encoding import encoded
-from api.negotiation import FORMATS, JSON, TABLES, conditional, preferred
+from api.negotiation import FORMATS, JSON, TABLES, by_content, preferred
 from api.requirements import Requirements, requirements
 from api.routes.forecasts import problems
 from api.rules import reads
@@ -81,7 +80,7 @@ async def read_observations(
     """Return stored rows of the newest data version."""
     media = preferred(request.headers.get("accept"), FORMATS)
     body = await run_sync(_rows, dataset, query, service, media, limiter=service.long_answers)
-    return conditional(request, body, media, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return by_content(request, body, media)
 
 
 @router.get(
@@ -98,7 +97,7 @@ async def read_requirements(
     loaded = await service.champions.of(dataset.name, query.model)
     told = await run_sync(requirements, dataset, loaded, query.horizon, service)
     body = told.model_dump_json().encode()
-    return conditional(request, body, JSON, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return by_content(request, body)
 
 
 def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: str) -> bytes:
