@@ -98,13 +98,16 @@ class LiveLedger(AlertLedger):
 
     # --- scores -----------------------------------------------------------------------------------------------------
 
-    def issued(self, dataset: str, since: datetime | None = None, model_version: str | None = None) -> list[Issued]:
-        """Return issued forecasts with origins from a time on, in the order in which they were issued."""
-        query = sa.select(ISSUANCES).where(ISSUANCES.c.dataset == dataset).order_by(ISSUANCES.c.sequence)
-        if since is not None:
-            query = query.where(ISSUANCES.c.origin >= since)
-        if model_version is not None:
-            query = query.where(ISSUANCES.c.model_version == model_version)
+    def issued(self, dataset: str) -> list[Issued]:
+        """Return forecasts that were served, in the order in which they were issued.
+
+        One that was made afterwards is left out: its model may have been fitted on what it is of.
+        """
+        query = (
+            sa.select(ISSUANCES)
+            .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.backfilled.is_(other=False))
+            .order_by(ISSUANCES.c.sequence)
+        )
         with self._transaction() as connection:
             rows = connection.execute(query).mappings().all()
         return [

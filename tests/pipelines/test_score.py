@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forecast.calibration import Calibration
+from forecast.clock import SystemClock
 from forecast.installation import Installation
 from forecast.ledger_tables import FORECAST_SCORES, LEAD_SCORES, SCORED_DAYS, SERIES_SCORES
 from forecast.runtime import Manifest
@@ -84,6 +85,16 @@ def pairs(home: Installation, rows: pl.DataFrame, channel: str) -> Iterator[tupl
             actual = known.get((row["series"], row["time"].replace(tzinfo=None)))
             if row["channel"] == channel and actual is not None:
                 yield row["lead"], actual, row["quantiles"], row["mean"]
+
+
+def test_a_forecast_that_was_made_afterwards_is_not_scored(served: Installation) -> None:
+    score("tiny", served)
+    before = dump(served)
+    made, is_new = issue("tiny", served, SystemClock().now())
+    assert made.backfilled
+    assert is_new
+    assert score("tiny", served).forecasts == 0
+    assert dump(served) == before
 
 
 def test_scores_are_those_of_each_value_that_came_true(served: Installation, rows: pl.DataFrame) -> None:
