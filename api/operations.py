@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from api.metrics import Gauge
 from forecast.installation import Installation
+from forecast.lease import SCHEDULER
+from forecast.run_ledger import SHOWN
 
-_LEASE = "scheduler"
 _SILENT_SECONDS = 15.0
-_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "coalesced")
 
 
 class Operations:
@@ -33,7 +33,7 @@ class Operations:
         ledger = self._installation.ledger
         self._has_jobs = bool(self._installation.jobs.jobs) or bool(ledger.job_states())
         self._counts = ledger.run_counts()
-        lease, hosts = ledger.lease(_LEASE), tuple((host.name, host.heartbeat_at) for host in ledger.hosts())
+        lease, hosts = ledger.lease(SCHEDULER), tuple((host.name, host.heartbeat_at) for host in ledger.hosts())
         now = self._monotonic()
         if lease != self._lease:
             self._moved["scheduler"] = now
@@ -56,7 +56,7 @@ class Operations:
 
     def gauges(self) -> Iterator[Gauge]:
         """Return how many runs there are in each state, and whether somebody schedules and works."""
-        for state in _STATES:
+        for state in (*SHOWN, "coalesced"):
             yield Gauge(
                 "forecast_runs", "Runs in the ledger by state.", self._counts.get(state, 0), (("state", state),)
             )

@@ -26,6 +26,7 @@ from forecast.options import (
     AllowedHostOption,
     DatasetArgument,
     HomeOption,
+    HorizonOption,
     HostOption,
     JsonOption,
     PortOption,
@@ -83,9 +84,7 @@ def init(
 @app.command(name="forecast")
 def forecast_(
     dataset: DatasetArgument = None,
-    horizon: Annotated[
-        int | None, typer.Option(help="Steps to plot; beyond the trained horizon the forecast is recursive.")
-    ] = None,
+    horizon: HorizonOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

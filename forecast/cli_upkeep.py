@@ -14,7 +14,7 @@ from rich.table import Table
 from forecast.console import OUT, print_json
 from forecast.errors import UnavailableError
 from forecast.findings import Finding
-from forecast.options import DatasetArgument, HomeOption, JsonOption, PortOption, UiPortOption, opened
+from forecast.options import DatasetArgument, HomeOption, HorizonOption, JsonOption, PortOption, UiPortOption, opened
 from forecast.settings import home_at
 from forecast.vocabulary import Horizon
 
@@ -90,9 +90,7 @@ def doctor(
 
 def plot(
     dataset: DatasetArgument = None,
-    horizon: Annotated[
-        int | None, typer.Option(help="Steps to plot; beyond the trained horizon the forecast is recursive.")
-    ] = None,
+    horizon: HorizonOption = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -48,6 +48,9 @@ DatasetOption = Annotated[
     str | None, typer.Option(help="Data set; may be left out if there is only one.", autocompletion=_names)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+HorizonOption = Annotated[
+    int | None, typer.Option(help="Steps to plot; beyond the trained horizon the forecast is recursive.")
+]
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
 HostOption = Annotated[

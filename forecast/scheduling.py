@@ -26,8 +26,6 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_TICK = timedelta(seconds=5)
 """A replay moves on by at most this much real time at once: a suspended laptop does not skip a week."""
 
-LEASE = SCHEDULER
-
 
 class Scheduler:
     """Fires the jobs of one installation; APScheduler keeps the beat, the ledger keeps the truth.
@@ -48,7 +46,7 @@ class Scheduler:
         self._installation = installation
         self._clock = clock or SystemClock()
         self._name = name or identity()
-        self._lease = Lease(installation.ledger, LEASE, self._name, monotonic)
+        self._lease = Lease(installation.ledger, SCHEDULER, self._name, monotonic)
         self._vigil = Vigil(installation.ledger, monotonic)
         self._triggers = Triggers(installation)
         self._book = JobBook(installation)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from forecast.clock import SystemClock
 from forecast.findings import Finding
 from forecast.job_book import JobBook
-from forecast.scheduling import LEASE
+from forecast.lease import SCHEDULER
 
 if TYPE_CHECKING:
     from pipelines.doctor import Patient
@@ -22,12 +22,12 @@ _WAITED = timedelta(hours=1)
 
 def scheduler(patient: Patient) -> Iterator[Finding]:
     """Watch the lease until its holder counts on, as it does once a second."""
-    before = patient.ledger.lease(LEASE)
+    before = patient.ledger.lease(SCHEDULER)
     deadline = time.monotonic() + _BEATS_SECONDS
     now = before
     while now == before and before is not None and time.monotonic() < deadline:
         time.sleep(0.2)
-        now = patient.ledger.lease(LEASE)
+        now = patient.ledger.lease(SCHEDULER)
     if before is not None and now != before:
         yield Finding("scheduler", "well", f"{before[0]} holds the lease")
         return
@@ -51,7 +51,7 @@ def worker_hosts(patient: Patient) -> Iterator[Finding]:
         told = f"{host.name} gave no sign of life for {seconds:.0f} s"
         yield Finding("worker hosts", "warning", told, "worker.silent", "look at its machine; its runs go elsewhere")
     alive = [host for host in hosts if host not in silent]
-    waiting = len(patient.ledger.queue())
+    waiting = patient.ledger.waiting()
     if alive:
         yield Finding("worker hosts", "well", f"{len(alive)} at work, {waiting} runs in the queue")
     elif waiting:

@@ -17,9 +17,9 @@ from forecast.errors import ConflictError, StorageError, first_line
 from forecast.installation import Installation
 from forecast.jobs import load_job_file
 from forecast.lake import Damage
+from forecast.lease import SCHEDULER
 from forecast.ledger import Ledger
 from forecast.runtime import load
-from forecast.scheduling import LEASE
 from forecast.settings import JOB_FILE, Home
 from pipelines.backup import LEDGER, TRACKING
 from pipelines.maintain import check_tables
@@ -120,9 +120,9 @@ def _let_go(ledger: Ledger) -> None:
         ledger.finish(run, "handed_back", now, "the home was restored from a backup", retry=True)
     for host in ledger.hosts():
         ledger.host_gone(host.name)
-    lease = ledger.lease(LEASE)
+    lease = ledger.lease(SCHEDULER)
     if lease is not None:
-        ledger.drop_lease(LEASE, lease[0])
+        ledger.drop_lease(SCHEDULER, lease[0])
 
 
 def _move_artifacts(database: Path, old: Path, new: Path) -> None:

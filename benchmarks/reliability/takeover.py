@@ -7,7 +7,7 @@ from benchmarks.reliability.fleet import Fleet, kill, wait_for
 from benchmarks.reliability.home import BY_HAND
 from forecast.installation import Installation
 from forecast.job_book import JobBook
-from forecast.scheduling import LEASE
+from forecast.lease import SCHEDULER
 
 
 def takeovers(home: Path, count: int) -> Iterator[float]:
@@ -18,7 +18,7 @@ def takeovers(home: Path, count: int) -> Iterator[float]:
 
         def holder() -> str | None:
             """Return which of ours has the lease."""
-            lease = ledger.lease(LEASE)
+            lease = ledger.lease(SCHEDULER)
             number = lease[0].split(":")[1] if lease else ""
             return next((one for one in names if str(fleet.pid(one)) == number), None)
 

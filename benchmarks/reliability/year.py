@@ -18,11 +18,12 @@ from typing import Any
 from benchmarks.reliability.account import all_runs, wrong_dates, wrong_ends
 from benchmarks.reliability.dates import at_wall_times, every_hour
 from forecast.installation import Installation
+from forecast.lease import SCHEDULER
 from forecast.ledger import Ledger
 from forecast.receipts import Receipt
 from forecast.run_ledger import Run
 from forecast.scheduled_job import Due, ScheduledJob
-from forecast.scheduling import LEASE, Scheduler
+from forecast.scheduling import Scheduler
 
 ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata")
 START = datetime(2027, 1, 1, 0, 7, tzinfo=UTC)
@@ -213,7 +214,7 @@ class Year:
             self._work(machine)
 
     def _see_leader(self, ticked: set[str]) -> None:
-        lease = self.ledger.lease(LEASE)
+        lease = self.ledger.lease(SCHEDULER)
         if lease is None or lease[0] not in ticked:
             return
         self.counts.takeovers += self._holder not in {None, lease[0]}

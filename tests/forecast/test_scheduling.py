@@ -13,8 +13,9 @@ from forecast.alert_rules import AlertKind
 from forecast.alerts import Finding
 from forecast.installation import Installation
 from forecast.job_book import JobBook
+from forecast.lease import SCHEDULER
 from forecast.scheduled_job import Cause, ScheduledJob
-from forecast.scheduling import LEASE, Scheduler
+from forecast.scheduling import Scheduler
 from pipelines.ingest import ingest
 
 MakeHome = Callable[..., Installation]
@@ -320,13 +321,13 @@ def test_of_two_schedulers_one_works_and_the_other_takes_over(
         clock.go_on(timedelta(seconds=1))
         first.tick()
         second.tick()
-    held = installation.ledger.lease(LEASE)
+    held = installation.ledger.lease(SCHEDULER)
     assert held is not None
     assert held[0] == "first"
     for _ in range(90):
         clock.go_on(timedelta(seconds=1))
         second.tick()
-    held = installation.ledger.lease(LEASE)
+    held = installation.ledger.lease(SCHEDULER)
     assert held is not None
     assert held[0] == "second"
     assert len(queued(installation)) == 3
@@ -380,11 +381,11 @@ def test_a_scheduler_that_is_stopped_lets_its_lease_go(
     with log.open("wb") as stream:
         scheduler = subprocess.Popen(command, stderr=stream)
     try:
-        wait_until(lambda: installation.ledger.lease(LEASE) and "often" in installation.ledger.job_states(), 60)
+        wait_until(lambda: installation.ledger.lease(SCHEDULER) and "often" in installation.ledger.job_states(), 60)
         scheduler.send_signal(signum)
         assert scheduler.wait(30) == 0
     finally:
         scheduler.kill()
         scheduler.wait()
     assert "Traceback" not in log.read_text(encoding="utf-8")
-    assert installation.ledger.lease(LEASE) is None
+    assert installation.ledger.lease(SCHEDULER) is None
