@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -10,7 +11,10 @@ from typing import Any
 
 from api.dependencies import Dataset
 from api.service import Service
+from forecast.errors import ForecastError
+from forecast.job_book import JobBook
 
+_NEW_JOB = "example"
 _SOME_START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -49,6 +53,7 @@ def fill(document: dict[str, Any], service: Service) -> None:
     """Put examples into an OpenAPI document: of path parameters, and of bodies that are JSON."""
     subject = _subject(service)
     in_path = {"dataset": subject.dataset.name, "name": subject.dataset.name, "version": "champion"}
+    in_path |= _scheduled(service)
     for path, item in document["paths"].items():
         for operation in item.values():
             for parameter in operation.get("parameters", ()):
@@ -60,6 +65,15 @@ def fill(document: dict[str, Any], service: Service) -> None:
                 content["application/json"]["examples"] = {
                     name: {"value": value} for name, value in make(subject).items()
                 }
+
+
+def _scheduled(service: Service) -> dict[str, Any]:
+    """Return a job and a run: known ones, else those that the examples make."""
+    told: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
+    with suppress(ForecastError):  # the documentation is read most when the ledger does not answer
+        told["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
+        told["run"] = next((run.run_id for run in service.installation.ledger.runs(limit=1)), 1)
+    return told
 
 
 def _subject(service: Service) -> _Subject:
@@ -150,6 +164,19 @@ def _invocation(subject: _Subject) -> dict[str, Any]:
     return {"columns": {"inputs": columns, "params": {"horizon": subject.horizon}}}
 
 
+def _new_job(subject: _Subject) -> dict[str, Any]:
+    job = {"name": _NEW_JOB, "dataset": subject.dataset.name, "steps": ["ingest", "forecast"], "cron": "5 * * * *"}
+    return {"every hour": job}
+
+
+def _changes(_subject: _Subject) -> dict[str, Any]:
+    return {"it rests": {"paused": True}, "it goes on": {"paused": False}}
+
+
+def _runs(_subject: _Subject) -> dict[str, Any]:
+    return {"now": {}}
+
+
 _BODIES: Mapping[str, Callable[[_Subject], dict[str, Any]]] = MappingProxyType(
     {
         "/v1/forecasts": _on_demand,
@@ -157,5 +184,8 @@ _BODIES: Mapping[str, Callable[[_Subject], dict[str, Any]]] = MappingProxyType(
         "/v2/models/{name}/infer": _infer,
         "/v2/models/{name}/versions/{version}/infer": _infer,
         "/invocations": _invocation,
+        "/v1/jobs": _new_job,
+        "/v1/jobs/{job}": _changes,
+        "/v1/jobs/{job}/runs": _runs,
     }
 )
