@@ -82,6 +82,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     for router in (dashboard.router, dashboard.login_router):
         app.include_router(router)
     rules = app.state.rules = Rules(app, _OF_THE_FRAMEWORK)
+    app.router.routes.insert(0, on_demand.direct)  # behind the rules, which are those of the route that it stands for
     make = app.openapi
 
     def described() -> dict[str, Any]:

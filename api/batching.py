@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -18,6 +20,8 @@ from pipelines.predict import Round
 LARGEST_RUN = 64
 """Windows in one run."""
 _GATHERING_SECONDS = 0.002
+_QUICK_SECONDS = 0.001
+"""A run that takes less is over before a thread would have begun with it."""
 _DEEPEST = 512
 """Requests that may wait for one model."""
 
@@ -42,8 +46,9 @@ class _Waiting:
 class Batcher:
     """Runs one model; to be used from one event loop.
 
-    Who finds it idle is run at once. While it runs others gather; after a run that several shared, the next one waits
-    up to 2 ms from its first request on, for the others that were answered together to come back.
+    Who finds it idle is run at once: by the loop itself if the last run for one request was quick, else by the
+    executor. While it runs others gather; after a run that several shared, the next one waits up to 2 ms from its first
+    request on, for the others that were answered together to come back.
     """
 
     def __init__(self, model: ServedModel, executor: Executor, *, deepest: int | None = None) -> None:
@@ -55,6 +60,8 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
+        self._seconds_alone = math.inf
+        """That the last run for one request took."""
 
     async def forecast(self, asked: Round) -> Prediction:
         """Run windows, together with those of others; raises what :meth:`ServedModel.predict` does for them.
@@ -109,9 +116,12 @@ class Batcher:
         return batch
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
+        asked = [waiting.asked for waiting in batch]
         try:
-            made = await loop.run_in_executor(self._executor, self._together, [waiting.asked for waiting in batch])
+            if len(batch) == 1 and self._seconds_alone < _QUICK_SECONDS:
+                made = self._together(asked)
+            else:
+                made = await asyncio.get_running_loop().run_in_executor(self._executor, self._together, asked)
         except Exception as error:  # noqa: BLE001 - whoever asked is told, and the next ones are served
             if len(batch) == 1 or not isinstance(error, ForecastError):
                 for waiting in batch:
@@ -127,7 +137,10 @@ class Batcher:
     def _together(self, batch: Sequence[Round]) -> list[Prediction]:
         self.runs += 1
         if len(batch) == 1:
-            return [batch[0].run(self.model)]
+            began = time.perf_counter()
+            made = [batch[0].run(self.model)]
+            self._seconds_alone = time.perf_counter() - began
+            return made
         whole = Round(
             targets=np.concatenate([asked.targets for asked in batch]),
             past=np.concatenate([asked.past for asked in batch]),

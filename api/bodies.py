@@ -1,11 +1,10 @@
-"""Reading what a client sends: never more than a cap, also after decompression, and never longer than a deadline."""
+"""Reading what a client sends: never more than a cap, also after decompression."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
 
-import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 
@@ -13,7 +12,6 @@ from forecast.errors import ForecastError
 
 LARGEST = 64 * 2**20
 """Bytes of a body, compressed or not, unless the service's limits say otherwise."""
-_DEADLINE_SECONDS = 60
 _ENCODINGS = ("identity", "gzip", "zstd")
 _PIECE = 2**20
 
@@ -33,7 +31,7 @@ class UnsupportedError(ForecastError):
 async def read_body(request: Request, largest: int | None = None) -> bytes:
     """Read a body as it comes, decompressed if it is gzip or zstd; refused as soon as it is too large.
 
-    Raises ``body.too_large``, ``body.too_slow``, ``body.encoding``.
+    Raises ``body.too_large``, ``body.encoding``, and what :class:`api.inbound.Inbound` does, which has the deadline.
     """
     if largest is None:
         largest = getattr(getattr(request.app.state, "limits", None), "max_body", LARGEST)
@@ -46,16 +44,12 @@ async def read_body(request: Request, largest: int | None = None) -> bytes:
     pieces: list[bytes] = []
     size = 0
     inflate = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-    try:
-        with anyio.fail_after(_DEADLINE_SECONDS):
-            async for chunk in request.stream():
-                piece = chunk if inflate is None else _inflated(inflate, chunk, largest - size)
-                size += len(piece)
-                if size > largest:
-                    raise too_large(largest)
-                pieces.append(piece)
-    except TimeoutError as error:
-        raise too_slow(_DEADLINE_SECONDS) from error
+    async for chunk in request.stream():
+        piece = chunk if inflate is None else _inflated(inflate, chunk, largest - size)
+        size += len(piece)
+        if size > largest:
+            raise too_large(largest)
+        pieces.append(piece)
     if inflate is not None and (not inflate.eof or inflate.unused_data):
         raise UnsupportedError("body.encoding", "the body is not one whole gzip", "compress it again")
     whole = b"".join(pieces)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import orjson
 import polars as pl
 from pydantic_core import to_json
 
@@ -128,7 +129,7 @@ def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> Iterat
     for s in part.series:
         mean, quantiles = forecast.mean[s, channels, steps], forecast.quantiles[s, channels, steps][..., levels]
         numbers = np.concatenate([mean[..., None], quantiles], axis=-1)  # [C, H, 1 + Q]
-        told = to_json(numbers.ravel().tolist())[1:-1].split(b",")
+        told = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         for place, c in enumerate(part.channels):
             channel = forecast.channels[c]
             line = {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit}

@@ -8,6 +8,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
+from starlette.routing import Route
 
 from api import encoding
 from api.bodies import read_body
@@ -82,6 +83,14 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
         headers |= provenance(made, 0, stale=False)
         del headers["Forecast-Data-Version"]
     return Response(content, media_type=media, headers=headers)
+
+
+async def _at_once(request: Request) -> Response:
+    return await create_forecast(request, request.app.state.service)
+
+
+direct = Route(router.prefix, _at_once, methods=["POST"], include_in_schema=False)
+"""The same past the framework, whose search for parameters takes a tenth of the time of a forecast."""
 
 
 def _encoded(made: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
