@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -40,9 +41,18 @@ def make_home(folder: Path) -> tuple[Installation, str]:
 
 
 def fill(installation: Installation, client: httpx.Client) -> None:
-    """Push rows, train a champion, issue a forecast."""
+    """Push rows, train a champion, issue a forecast; there was another champion before, to which one may go back."""
     frame = rows(_HOURS).with_columns(pl.col("time").dt.to_string("iso:strict"))
     client.post("/v1/datasets/tiny/observations", json=frame.to_dict(as_series=False)).raise_for_status()
-    for command in ("train", "forecast"):
-        line = [sys.executable, "-m", "forecast", command, "tiny", "--home", str(installation.home.path)]
-        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    _run("train", installation)
+    champion = installation.ledger.champion("tiny")
+    if champion is None:
+        raise RuntimeError("nothing was promoted")
+    installation.ledger.promote(replace(champion, model_version=f"{champion.model_version}-before"))
+    installation.ledger.promote(champion)
+    _run("forecast", installation)
+
+
+def _run(command: str, installation: Installation) -> None:
+    line = [sys.executable, "-m", "forecast", command, "tiny", "--home", str(installation.home.path)]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)

@@ -14,6 +14,8 @@ JOB = "fuzzed"
 """A job of the ledger's, which is there before each request."""
 _NEW = {"dataset": "tiny", "steps": ["ingest", "forecast"], "cron": "5 * * * *"}
 _ROWS = {"time": "2024-01-01T00:00:00", "site": "east", "load": 50.0, "price": 30.0, "wind": 4.0}
+_QUEUE = frozenset({"/v1/jobs/{job}/runs", "/v1/models/{dataset}/promote", "/v1/models/{dataset}/rollback"})
+"""Routes that put a run into the queue."""
 _TABLES = ("application/json", "text/csv", "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet")
 
 
@@ -38,6 +40,7 @@ class Known:
         described = client.get("/v1/datasets/tiny").raise_for_status().json()
         self._series: list[str] = described["series"]
         self._version: str = described["champion"]["model_version"]
+        self._earlier: str = client.get("/v1/models/tiny").raise_for_status().json()["previous"]["model_version"]
         if client.get(f"/v1/jobs/{JOB}").status_code == 404:
             self._add(JOB)
         self._ended = self._run()
@@ -71,7 +74,7 @@ class Known:
             name = json.loads(content)["name"]
             if name != JOB:
                 self._client.delete(f"/v1/jobs/{name}").raise_for_status()
-        elif (method, route) == ("POST", "/v1/jobs/{job}/runs"):
+        elif method == "POST" and route in _QUEUE:
             for run in json.loads(content)["runs"]:
                 self._cancel(run)
         elif route == "/v1/jobs/{job}":
@@ -117,6 +120,9 @@ class Known:
         begin = random.randint(1, 20)  # dates that had a run are not run again: an empty list is an answer too
         between = {"first": f"2024-01-{begin:02}T00:00:00Z", "last": f"2024-01-{begin:02}T06:00:00Z"}
         return Parts(names, body=random.choice([{}, between]), media="application/json")
+
+    def _promoted(self, names: dict[str, Any], _random: Random) -> Parts:
+        return Parts(names, body={"version": self._earlier}, media="application/json")
 
     def _cancelled_run(self, names: dict[str, Any], _random: Random) -> Parts:
         return Parts(names | {"run": self._run()})
@@ -164,6 +170,7 @@ _MAKERS: Mapping[tuple[str, str], str] = {
     ("PATCH", "/v1/jobs/{job}"): "_changed_job",
     ("DELETE", "/v1/jobs/{job}"): "_removed_job",
     ("POST", "/v1/jobs/{job}/runs"): "_wanted_run",
+    ("POST", "/v1/models/{dataset}/promote"): "_promoted",
     ("DELETE", "/v1/runs/{run}"): "_cancelled_run",
     ("GET", "/v1/runs"): "_runs",
     ("GET", "/v1/runs/{run}/log"): "_log",

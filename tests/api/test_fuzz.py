@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
+    from forecast.runtime import Manifest
 
 EACH = 12
 
 
 @pytest.fixture
-def fuzzer(home: Installation, serve: Callable[..., httpx.Client], make_key: Callable[..., str]) -> Iterator[Fuzzer]:
+def fuzzer(
+    home: Installation,
+    crowned: Callable[..., Manifest],
+    serve: Callable[..., httpx.Client],
+    make_key: Callable[..., str],
+) -> Iterator[Fuzzer]:
+    crowned(home, "repeat_last-2")
     issue("tiny", home)
     key = make_key(home, Scope.ADMIN)
     client = serve(home, Limits(rate_per_second=0))

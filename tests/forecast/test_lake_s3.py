@@ -56,6 +56,7 @@ def lake(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "locks").mkdir()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it would go on talking to another test's server
     bucket = f"bucket{abs(hash(tmp_path))}"
     fsspec.filesystem("s3").mkdir(bucket)
     return f"s3://{bucket}/lake"

@@ -156,7 +156,7 @@ def test_addresses_are_told_without_secrets() -> None:
 def store() -> Iterator[Any]:
     """An S3 that speaks the real protocol, and a client that fills it."""
     moto, boto3 = pytest.importorskip("moto.server"), pytest.importorskip("boto3")
-    pytest.importorskip("s3fs")
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # or it would ask another test's server
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
