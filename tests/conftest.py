@@ -58,7 +58,7 @@ TINY_JOB: Mapping[str, Any] = {
 
 LONGEST = (
     "test_export.py", "test_fitting.py", "test_end_to_end.py", "test_kills.py", "test_cli_jobs.py", "test_compose.py",
-    "test_limits.py", "test_in_a_browser.py", "test_readme.py", "test_engines.py", "test_tune.py", "test_night.py",
+    "test_limits.py", "test_in_a_browser.py", "test_docs.py", "test_engines.py", "test_tune.py", "test_night.py",
     "test_gpu.py",
 )  # fmt: skip
 
@@ -403,6 +403,22 @@ def command_line(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[st
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def client_python() -> Callable[[str], Path]:
+    """Return the Python that has a client of another service, as `make clients` installs it."""
+
+    root = Path(__file__).parents[1]
+
+    def find(name: str) -> Path:
+        folder, wanted = root / ".venv-clients" / name, root / "tests" / "api" / "clients" / f"{name}.txt"
+        done = folder / "installed"
+        is_there = done.exists() and done.read_text(encoding="utf-8") == wanted.read_text(encoding="utf-8")
+        assert is_there, f'{name} is not installed as {wanted.name} says: run "make clients"'
+        return folder / "bin" / "python"
+
+    return find
 
 
 @pytest.fixture

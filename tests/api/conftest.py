@@ -100,20 +100,6 @@ def make_key() -> Callable[..., str]:
     return make
 
 
-@pytest.fixture
-def client_python() -> Callable[[str], Path]:
-    """Return the Python that has a client of another service, as `make clients` installs it."""
-
-    def find(name: str) -> Path:
-        folder, wanted = ROOT / ".venv-clients" / name, Path(__file__).with_name("clients") / f"{name}.txt"
-        done = folder / "installed"
-        is_there = done.exists() and done.read_text(encoding="utf-8") == wanted.read_text(encoding="utf-8")
-        assert is_there, f'{name} is not installed as {wanted.name} says: run "make clients"'
-        return folder / "bin" / "python"
-
-    return find
-
-
 @dataclass(frozen=True)
 class Served:
     """A home, its issued forecast, and a client of its service."""

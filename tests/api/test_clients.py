@@ -1,12 +1,10 @@
-"""Real clients of other services, in environments of their own, and what docs/clients.md shows, on a real server."""
+"""Real clients of other services, in environments of their own (the guide is run by tests/test_docs.py)."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +17,7 @@ import pytest
 from forecast.runtime import load
 from pipelines.clean import clean
 from pipelines.ingest import ingest
-from pipelines.predict import extend, issue
+from pipelines.predict import extend
 
 if TYPE_CHECKING:
     import httpx
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
     from forecast.runtime import Manifest
     from tests.api.conftest import Served
 
-ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(python|console)\n(.*?)```", GUIDE, re.DOTALL)
-
 
 def run(python: str | Path, script: str, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
@@ -39,51 +33,6 @@ def run(python: str | Path, script: str, folder: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-# --- what the documentation shows -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sample(
-    make_home: Callable[..., Installation],
-    crown: Callable[..., Manifest],
-    serve: Callable[[Installation], httpx.Client],
-) -> httpx.Client:
-    """The sample's own rows and job file; its champion is the tests' network."""
-    document = tomllib.loads((ROOT / "forecast" / "sample.toml").read_text(encoding="utf-8"))
-    installation = make_home(document=document)
-    ingest("nyc-airports", installation)
-    crown(installation, dataset="nyc-airports", series=("EWR", "JFK", "LGA"), weight=0.5)
-    issue("nyc-airports", installation)
-    return serve(installation)
-
-
-def test_every_block_of_the_guide_runs_as_it_stands(
-    sample: httpx.Client, client_python: Callable[[str], Path], tmp_path: Path, subtests: pytest.Subtests
-) -> None:
-    port = str(sample.base_url.port)
-    assert len(BLOCKS) >= 6
-    for kind, block in BLOCKS:
-        text = block.replace("8000", port)
-        if kind == "console":
-            for command in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
-                with subtests.test(command=command):
-                    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=False)  # noqa: S602
-                    assert done.returncode == 0, done.stderr
-            continue
-        named = re.match(r"# client: (\w+)", block)
-        own = named is not None and named[1] != "mlflow"
-        python = client_python(named[1]) if named is not None and own else Path(sys.executable)
-        with subtests.test(block=block.splitlines()[0]):
-            assert run(python, text, tmp_path)
-    with subtests.test("what curl fetched"):
-        assert json.loads((tmp_path / "forecast.json").read_text())["horizon"] == 24
-        assert len(pl.read_parquet(tmp_path / "forecast.parquet")) == 336 * 3
-        assert len(json.loads((tmp_path / "predictions.json").read_text())["predictions"]) == 336 * 3
-
-
-# --- the numbers that clients get -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
