@@ -51,7 +51,7 @@ accuracy: $(VENV)/.development
 intervals: $(VENV)/.development
 	$(BIN)/python -m benchmarks.intervals
 
-# The dashboard's pages as docs/images has them, of a home that is made for it the first time (two nights: some minutes).
+# The dashboard's and MLflow's pages as docs/images has them, of a home that is made for it the first time (two nights: some minutes).
 screenshots: $(VENV)/.development
 	$(BIN)/python -m benchmarks.screenshots.take
 

@@ -7,7 +7,15 @@ const probe = document.createElement("span");
 probe.hidden = true;
 document.body.append(probe);
 
+// Each is read once: to tell one, the browser works out the page's styles anew.
+const colours = new Map();
+
 function colour(name) {
+  if (!colours.has(name)) colours.set(name, readColour(name));
+  return colours.get(name);
+}
+
+function readColour(name) {
   const [token, share] = name.split("/");
   probe.style.color = `var(--${token})`;
   const found = getComputedStyle(probe).color;
@@ -63,6 +71,9 @@ function drawAll() {
 }
 
 drawAll();
-document.addEventListener("themechange", drawAll);
+document.addEventListener("themechange", () => {
+  colours.clear();
+  drawAll();
+});
 document.addEventListener("refreshed", drawAll);
 narrow.addEventListener("change", drawAll);

@@ -110,7 +110,8 @@ def _compared(night: Night, ui: str) -> str:
     runs, experiments = (
         quote(json.dumps(ids)) for ids in ([*night.tracking_models.values()], [night.tracking_experiment])
     )
-    return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}"
+    # The last part opens MLflow's pages for model training; without it a new browser shows those for agents.
+    return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
 
 
 def _rows(night: Night) -> list[Row]:

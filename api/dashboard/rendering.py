@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from api.dashboard import plotly_script
+from api.dashboard import assets, plotly_script
 from api.dashboard.wording import age, count, percent, signed
 from api.exchange import access
 from forecast.keys import Scope
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 _pages = Environment(
     loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_pages.globals.update(plotly=plotly_script.NAME, plotly_map_style=plotly_script.MAP_STYLE)
+_pages.globals.update(static=assets.address, plotly_map_style=plotly_script.MAP_STYLE)
 _pages.filters.update(age=age, count=count, percent=percent, signed=signed)
 
 

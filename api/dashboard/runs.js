@@ -43,7 +43,8 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const { zone } = follow.dataset;
   const [first, last] = ["first", "last"].map((name) => midnight(form.elements[name].value, zone));
-  const body = { first: new Date(first).toISOString(), last: new Date(last + 86_399_000).toISOString() };
+  const now = Date.parse(document.getElementById("clock").dateTime); // the last day may be today
+  const body = { first: new Date(first).toISOString(), last: new Date(Math.min(last + 86_399_000, now)).toISOString() };
   try {
     const { runs } = await send("POST", `/v1/jobs/${encodeURIComponent(form.dataset.job)}/runs`, body);
     say(runs.length ? `${runs.length} runs are in the queue.` : "Every date of that range had its run already.");

@@ -78,6 +78,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         scheduler=None if lease is None else lease[0],
         listed=[_listed(run, job.tz, machine) for run in runs if run.state not in {"running", "queued"}][:_LISTED],
         now=told(now, job.tz),
+        now_at=now.isoformat(),
     )
 
 

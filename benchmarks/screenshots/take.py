@@ -1,4 +1,4 @@
-"""Take the screenshots of the documentation: every page of the dashboard, as a reader of the sample sees it.
+"""Take the screenshots of the documentation: every page of the dashboard, and a night in MLflow.
 
     python -m benchmarks.screenshots.take [HOME] [IMAGES]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from api.server import listen, server
+from benchmarks.screenshots import tracking
 from benchmarks.screenshots.home import prepare
 from forecast.errors import NotFoundError
 
@@ -46,12 +48,19 @@ def main(home: Path, images: Path) -> None:
         raise NotFoundError("chromium.not_found", "there is no Chromium here", "apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    with serving(prepare(home)) as base, sync_playwright() as playwright:
+    installation = prepare(home)
+    with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
-        for name, path, width, theme in _SHOTS:
-            _take(browser, f"{base}{path}", width, theme, images / f"{name}.png")
+        with serving(installation) as base:
+            for name, path, width, theme in _SHOTS:
+                _take(browser, f"{base}{path}", width, theme, images / f"{name}.png")
+        with tempfile.TemporaryDirectory() as folder:
+            tracking.take(browser, home, images, Path(folder) / "mlflow.log")
         browser.close()
+    for name in (*(shot[0] for shot in _SHOTS), *tracking.NAMES):
+        with Image.open(file := images / f"{name}.png") as picture:
+            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def _take(browser: Browser, address: str, width: int, theme: str, file: Path) -> None:
@@ -62,8 +71,6 @@ def _take(browser: Browser, address: str, width: int, theme: str, file: Path) ->
     height = min(page.evaluate("document.documentElement.scrollHeight"), _TALLEST)
     page.screenshot(path=file, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     page.close()
-    with Image.open(file) as picture:
-        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -157,17 +156,6 @@ def test_the_documentation_shows_the_parameters_and_an_example(served: Served) -
 
 def test_an_application_can_be_made_without_serving_it(home: Installation) -> None:
     assert isinstance(api.app.create_app(home), FastAPI)
-
-
-def test_the_script_of_plotly_is_the_one_of_its_package(served: Served) -> None:
-    page = served.client.get("/").text
-    path = re.search(r'src="(/static/plotly-[\d.]+\.min\.js)"', page)[1]
-    script = served.client.get(path)
-    assert "immutable" in script.headers["cache-control"]
-    assert script.headers["content-type"].startswith("text/javascript")
-    import plotly.offline
-
-    assert hashlib.sha256(script.content).digest() == hashlib.sha256(plotly.offline.get_plotlyjs().encode()).digest()
 
 
 def test_many_clients_read_at_once(served: Served) -> None:

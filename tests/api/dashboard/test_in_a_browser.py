@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from forecast.calibration import Calibration
-from forecast.clock import SystemClock
 from forecast.keys import Scope
 from pipelines.ingest import ingest
 from pipelines.predict import issue
@@ -134,41 +133,6 @@ def test_a_forecast_is_replayed_compared_and_taken_along(
         page.get_by_role("button", name="Copy curl").click()
         page.get_by_text("Copied.").wait_for()
         assert re.match(r"curl 'http://127\.0\.0\.1:\d+/v1/", page.evaluate("navigator.clipboard.readText()"))
-
-
-def test_jobs_are_run_paused_and_cancelled_and_the_page_follows(
-    busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any], make_key: Callable[..., str]
-) -> None:
-    client, key = serve(busy), make_key(busy, Scope.ADMIN)
-    while client.get("/v1/datasets").status_code != 401:  # the service reads its keys each second
-        pass
-    with look(str(client.base_url), "/login") as page:
-        page.get_by_label("Key").fill(key)
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_url("**/")
-        page.goto("/runs")
-        assert "went well" in page.locator(".lede").inner_text()
-        page.locator("#run-refresh").click()
-        page.get_by_text("number 1 in the queue").wait_for()
-        now = SystemClock().now()
-        run = busy.ledger.take("a-host", now, trainings=1, others=1)
-        assert run is not None
-        page.locator("#now").get_by_text("a-host").wait_for()
-        busy.ledger.beat(run, now, 0.4, "<i>epoch</i> 3")
-        page.get_by_text("<i>epoch</i> 3").wait_for()
-        busy.ledger.finish(run, "succeeded", now, "it is done")
-        page.locator("#latest").get_by_text("it is done").wait_for()
-        page.locator("#pause-refresh").click()
-        page.locator("#jobs .paused").wait_for()
-        page.locator("#run-nightly").click()
-        page.locator("#now").get_by_role("button", name="Cancel").click()
-        page.locator("#latest .cancelled").first.wait_for()
-        page.goto("/runs/2")
-        page.get_by_text("<b>failed</b>").wait_for()
-        page.goto("/models")
-        assert page.get_by_role("link", name="Compare its models").get_attribute("href") == (
-            "http://127.0.0.1:5000/#/compare-runs?runs=%5B%2245%22%2C%20%2267%22%5D&experiments=%5B%227%22%5D"
-        )
 
 
 def test_hostile_names_are_only_names_on_every_page(
