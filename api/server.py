@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import logging
 import os
@@ -46,7 +47,10 @@ def serve(
     with listen(host, port) as listener, _quiet_signals():
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         _log.info("serving %s at %s", installation.home.path, address)
-        server(installation, exposure=exposure).run(sockets=[listener])
+        made = server(installation, exposure=exposure)
+        gc.collect()
+        gc.freeze()  # what is there now stays to the end: no request waits until it has been looked through again
+        made.run(sockets=[listener])
         _log.info("stopped")
 
 

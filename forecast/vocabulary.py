@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from forecast.errors import ConfigError
 
@@ -129,6 +130,7 @@ class Horizon:
             )
 
 
+@lru_cache(maxsize=256)
 def parse_duration(text: str) -> timedelta:
     """Read a duration such as ``15m``, ``1h``, ``21d``.
 
