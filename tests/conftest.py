@@ -23,6 +23,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -61,6 +62,15 @@ LONGEST = (
     "test_limits.py", "test_in_a_browser.py", "test_docs.py", "test_engines.py", "test_tune.py", "test_night.py",
     "test_gpu.py",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' files in memory where there is plenty: thousands of commits wait for a disk otherwise."""
+    in_memory = Path("/dev/shm")  # noqa: S108
+    if config.option.basetemp is None and in_memory.is_dir():
+        room = min(shutil.disk_usage(in_memory).free, psutil.virtual_memory().available)
+        if room > 12 * 2**30:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(in_memory))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,9 +45,11 @@ def proxy(compose: Any) -> Iterator[str]:
         pytest.skip("nginx is not on this machine: apt-get install nginx-light")
     told = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
     command = [nginx, "-p", compose.folder, "-c", compose.configuration(), "-e", "stderr", "-g", told]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        yield compose.address("nginx:8080")
-        process.send_signal(signal.SIGQUIT)
+    with (compose.folder / "nginx.log").open("ab") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            yield compose.address("nginx:8080")
+        finally:
+            process.send_signal(signal.SIGQUIT)
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_withou
                 stopped.terminate()
                 assert stopped.wait(timeout=30) == 0, compose.log(replica)
                 answered = seen.total()
-                wait_until(lambda answered=answered: seen.total() > answered + 20)  # by the other one
+                wait_until(lambda answered=answered: seen.total() > answered + 20, 90)  # by the other one
                 compose.start(replica)
                 address = compose.address(f"{replica}:8000")
                 wait_until(lambda address=address: is_ready(address), 90)
