@@ -8,6 +8,7 @@ beforehand. Nothing here needs torch.
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 import json
 import os
@@ -76,6 +77,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, or at the end one worker has the last of them alone."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage walk again over the million objects that the imported packages are made of."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -24,10 +24,11 @@ JOB = """
 frequency = "1h"
 zone = "America/New_York"
 series = "airport"
-horizons = [168]
+horizons = [{horizon}]
 lookback = {lookback}
 season = 168
 models = ["informer", "s_mamba"]
+options = {options}
 source = {{ kind = "parquet", path = "sample:nyc-airports" }}
 channels = {{ departures = {{ role = "target", lower = 0, fill = "zero" }}, mean_delay = {{ role = "target" }} }}
 splits = {{ validation = "21d", calibration = "28d", holdout = "21d" }}
@@ -36,15 +37,19 @@ baselines = [] }}
 """
 KERNELS: Mapping[str, str] = {"informer": "prob_sparse_attention", "s_mamba": "selective_scan"}
 """By model: the operation that must have run as a Triton kernel."""
+SETTINGS = ("lookback", "horizon", "epochs", "stride")
+NARROW = "{ informer = { width = 16, feed_forward = 16, heads = 2 }, s_mamba = { width = 16, feed_forward = 16 } }"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the night, or both of them and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lookback", type=int, default=336)
+    parser.add_argument("--horizon", type=int, default=168)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--stride", type=int, default=1, help="steps between two training windows")
     parser.add_argument("--one", action="store_true", help="run one night and print it as JSON")
+    parser.add_argument("--narrow", action="store_true", help="with --one: small networks, whose speed says nothing")
     options = parser.parse_args(arguments)
     if options.one:
         sys.stdout.write(json.dumps(night(options)) + "\n")
@@ -89,7 +94,7 @@ def has_gpu() -> bool:
 def measured(options: argparse.Namespace, triton: str) -> dict[str, Any]:
     """Run one night in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.gpu.night", "--one"]
-    command += [f"--{name}={getattr(options, name)}" for name in ("lookback", "epochs", "stride")]
+    command += [f"--{name}={getattr(options, name)}" for name in SETTINGS]
     environment = {**os.environ, "KERNELS_TRITON": triton}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -107,7 +112,8 @@ def night(options: argparse.Namespace) -> dict[str, dict[str, object]]:
     from pipelines.retrain import retrain
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = {name: getattr(options, name) for name in ("lookback", "epochs", "stride")}
+        settings = {name: getattr(options, name) for name in SETTINGS}
+        settings["options"] = NARROW if options.narrow else "{}"
         (Path(folder) / "forecast.toml").write_text(JOB.format(**settings), encoding="utf-8")
         installation = Installation.open(Path(folder))
         with installation.ledger:

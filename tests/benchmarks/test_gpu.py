@@ -21,7 +21,7 @@ def test_without_a_gpu_the_check_says_so_and_fails() -> None:
 
 
 def test_mlflow_knows_which_kernels_a_night_was_trained_by() -> None:
-    done = run("--one", "--lookback=168", "--epochs=1", "--stride=401")
+    done = run("--one", "--narrow", "--lookback=168", "--horizon=24", "--epochs=1", "--stride=401")
     assert done.returncode == 0, done.stderr
     runs = json.loads(done.stdout.splitlines()[-1])
     assert runs.keys() == KERNELS.keys()

@@ -22,8 +22,8 @@ TINY: Mapping[ModelName, Mapping[str, Any]] = {
     ModelName.N_HITS: {"layer_widths": 8},
     ModelName.INFORMER: {"width": 16, "feed_forward": 16, "heads": 2},
     ModelName.ITRANSFORMER: {"width": 16, "feed_forward": 16, "heads": 2},
-    ModelName.PATCH_TSMIXER: {"width": 8, "patch_length": 8, "patch_stride": 8, "future_hidden": 4},
-    ModelName.S_MAMBA: {"width": 16, "feed_forward": 16},
+    ModelName.PATCH_TSMIXER: {"width": 8, "layers": 1, "patch_length": 8, "patch_stride": 8, "future_hidden": 4},
+    ModelName.S_MAMBA: {"width": 16, "feed_forward": 16, "layers": 1},
 }
 
 

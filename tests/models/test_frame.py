@@ -16,9 +16,15 @@ from models.shape import WindowShape
 
 LOOKBACK, HORIZON, TARGETS = 26, 8, 3
 SHAPE = WindowShape(lookback=LOOKBACK, horizon=HORIZON, targets=TARGETS, outputs=2)
-framed_models = pytest.mark.parametrize(
-    "name", [name for name, spec in CATALOG.items() if "members" in spec.option_names()]
+FRAMED = [name for name, spec in CATALOG.items() if "members" in spec.option_names()]
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {"decomposition": 5},
+    {"channel_dropout": 0.4},
+    {"members": 2},
+    {"averaging": 0.9},
+    {"scale_windows": False},
 )
+TOGETHER: dict[str, Any] = {name: value for options in OPTIONS for name, value in options.items()}
 
 
 class Repeat(nn.Module):
@@ -106,18 +112,11 @@ def test_averaged_weights_follow_and_settle() -> None:
     assert not any(parameter.requires_grad for parameter in mean.parameters())
 
 
-@framed_models
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"decomposition": 5},
-        {"channel_dropout": 0.4},
-        {"members": 2},
-        {"averaging": 0.9},
-        {"members": 2, "averaging": 0.9, "decomposition": 5},
-        {"scale_windows": False},
-    ],
-    ids="+".join,
+    ("name", "options"),
+    # The frame knows nothing of the network in it: each option once by itself, and all of them around each network.
+    [*((ModelName.ITRANSFORMER, options) for options in OPTIONS), *((name, TOGETHER) for name in FRAMED)],
+    ids=lambda part: part if isinstance(part, str) else "+".join(part),
 )
 def test_every_option_trains_and_saves_with_every_network(
     name: ModelName,

@@ -73,7 +73,7 @@ class StartingWeights(pl.Callback):
 def test_masked_patches_are_told_far_better_than_by_the_mean() -> None:
     model = build(learning_rate=1e-2).fit(waves(LOOKBACK + HORIZON, range(2)), epochs=1, verbose=False)
     task = MaskedPretraining(model.model, mask_ratio=0.4, same_mask=False)
-    trainer = pl.Trainer(max_epochs=12, **QUIET)
+    trainer = pl.Trainer(max_epochs=6, **QUIET)
     setup = model._setup_for_train(model._build_train_dataset(waves(80, range(60)), None, None, None, None))
     trainer.fit(task, setup["datamodule"].train_dataloader())
     # A masked patch of a scaled window told by its mean, 0, costs 1; the noise alone costs 0.08.
@@ -111,7 +111,7 @@ def test_where_labelled_windows_are_few_pretraining_helps() -> None:
         pairs = zip(forecasts, held_out, strict=True)
         return float(np.mean([(told.values() - series.values()[-HORIZON:]) ** 2 for told, series in pairs]))
 
-    assert error(build().pretrain(waves(80, range(60)), epochs=8, verbose=False)) < 0.9 * error(build())
+    assert error(build().pretrain(waves(80, range(60)), epochs=4, verbose=False)) < 0.9 * error(build())
 
 
 def test_the_heads_alone_can_be_fitted_to_a_pretrained_backbone() -> None:

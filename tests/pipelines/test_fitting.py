@@ -30,6 +30,7 @@ MakePanel = Callable[..., Panel]
 Fit = Callable[..., Fitted]
 
 SMALL = {"width": 16, "feed_forward": 16, "heads": 2, "dropout": 0.1}
+OPTIONS = {"itransformer": SMALL, "s_mamba": {"width": 16, "feed_forward": 16}}
 TRAINING = {"max_epochs": 3, "stride": 8, "batch_size": 32}
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -47,7 +48,7 @@ def run(job_with: MakeJob, tiny_panel: MakePanel) -> Fit:
         change: Callable[[Panel], Panel] = lambda panel: panel,
         **given: Any,
     ) -> Fitted:
-        chosen = options if options is not None else SMALL if name == "itransformer" else {}
+        chosen = options if options is not None else OPTIONS.get(name, {})
         job = job_with(models=[name], options={name: chosen}, training=TRAINING | (training or {}))
         panel = change(tiny_panel(job))
         slices = Slices.of(panel, job)
@@ -380,7 +381,7 @@ def test_progress_rises_to_the_whole(run: Fit) -> None:
     ("name", "op"), [("informer", "prob_sparse_attention"), ("s_mamba", "selective_scan"), ("nlinear", None)]
 )
 def test_the_kernels_that_ran_are_told_with_the_reason(run: Fit, name: str, op: str | None) -> None:
-    fitted = run(name, options={}, training={"max_epochs": 1, "stride": 40})
+    fitted = run(name, training={"max_epochs": 1, "stride": 40})
     assert list(fitted.kernels) == ([op] if op else [])
     assert all(told.startswith(("torch: ", "triton: ")) for told in fitted.kernels.values())
     assert fitted.peak_memory_mb > 0
