@@ -59,9 +59,10 @@ TINY_JOB: Mapping[str, Any] = {
 
 
 LONGEST = (
-    "test_kills.py", "test_docs.py", "test_end_to_end.py", "test_simulated_year.py", "test_registry.py", "test_export.py",
-    "test_hostile.py", "test_compose.py", "test_alarm.py", "test_hosting.py", "test_events.py", "test_cli_jobs.py",
-    "test_limits.py", "test_in_a_browser.py", "test_writes_in_a_browser.py", "test_fitting.py", "test_gpu.py",
+    "test_kills.py", "test_docs.py", "test_end_to_end.py", "test_simulated_year.py", "test_registry.py",
+    "test_export.py", "test_hostile.py", "test_compose.py", "test_alarm.py", "test_hosting.py", "test_events.py",
+    "test_cli_jobs.py", "test_limits.py", "test_in_a_browser.py", "test_writes_in_a_browser.py", "test_fitting.py",
+    "test_gpu.py",
 )  # fmt: skip
 """Test files, the longest first."""
 
