@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -44,16 +44,17 @@ class Calibration(Strict):
     def apply(self, quantiles: Array, median: int, scale: Array) -> tuple[Array, Array]:
         """Mend [B, H, C, Q], told by scales [B, H, C]: mean [B, H, C], quantiles [B, H, C, Q], ascending."""
         ordered = _ascending(quantiles)
-        of_means, of_quantiles = self._arrays
+        of_means, of_quantiles = _arrays(self)
         groups = np.minimum(np.arange(ordered.shape[1]) // self.group, len(of_means) - 1)
         mean = ordered[..., median] + of_means[groups] * scale
         mended = of_quantiles[groups] * scale[..., None]
         mended += ordered
         return mean, _ascending(mended)
 
-    @cached_property
-    def _arrays(self) -> tuple[Array, Array]:
-        return np.asarray(self.mean_offsets), np.asarray(self.quantile_offsets)
+
+@lru_cache(maxsize=64)
+def _arrays(calibration: Calibration) -> tuple[Array, Array]:
+    return np.asarray(calibration.mean_offsets), np.asarray(calibration.quantile_offsets)
 
 
 def _ascending(values: Array) -> Array:

@@ -513,7 +513,9 @@ def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from forecast.settings import Home
 
     folder = tmp_path_factory.mktemp("tracking")
-    Registry(Home(folder))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, for whoever comes next
+        Registry(Home(folder))
     return folder / "mlflow.db"
 
 

@@ -214,10 +214,12 @@ class Reader:
 
     def _program(self, command: Command) -> str:
         """Write a program that has the line numbers of its document; return what runs it."""
-        file = self.folder / f"{command.document.stem}-{command.line}.py"
+        # In a folder of its own: Python looks beside a program first, and a home has a folder named models.
+        file = self.folder / "programs" / f"{command.document.stem}-{command.line}.py"
+        file.parent.mkdir(exist_ok=True)
         file.write_text("\n" * (command.line - 1) + self._here(command.text), encoding="utf-8")
         client = re.match(r"# client: (nixtla|tritonclient)", command.text)
-        return f"{self.client_python(client[1]) if client else 'python'} {file.name}"
+        return f"{self.client_python(client[1]) if client else 'python'} programs/{file.name}"
 
 
 def shrink(job_file: Path) -> None:

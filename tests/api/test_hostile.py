@@ -25,6 +25,7 @@ from pipelines.predict import issue
 
 if TYPE_CHECKING:
     from forecast.installation import Installation
+    from forecast.runtime import Manifest
 
 MARK = "zqxhostile"
 """Part of whatever is sent; no answer may contain it."""
@@ -213,9 +214,10 @@ def document(client: httpx.Client) -> dict[str, Any]:
 
 @pytest.fixture
 def taking(
-    client: httpx.Client, document: dict[str, Any], home: Installation
+    client: httpx.Client, document: dict[str, Any], home: Installation, crowned: Callable[..., Manifest]
 ) -> dict[tuple[str, str], tuple[str, Any]]:
     """Every route that takes a body: its address and a body that it takes."""
+    crowned(home, "repeat_last-2")  # so that one can go back
     known = Known(client, document, home.home)
     found = {}
     for route, item in document["paths"].items():
