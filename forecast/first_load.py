@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from forecast.errors import ForecastError, NotFoundError, StorageError
 from forecast.runtime import MANIFEST, ServedModel, load, manifest_digest
@@ -114,14 +115,24 @@ def limit(cpu_seconds: int = _CPU_SECONDS) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
+def own_output() -> TextIO:
+    """Return standard output for this process's own words: what libraries print there goes to standard error."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
 def main() -> None:
     """Load models within limits; what is wrong with the first bad one is told on standard output."""
     limit()
+    output = own_output()
     try:
         for folder, digest in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
             load(Path(folder), digest)
     except ForecastError as error:
-        sys.stdout.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
+        output.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
+        output.flush()
         sys.exit(1)
 
 
