@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.hostile.sound import SERIES, windows
 from forecast.errors import ForecastError
-from forecast.first_load import limit
+from forecast.first_load import limit, own_output
 from forecast.runtime import Prediction, ServedModel, load
 
 HELD_OUT = 16
@@ -24,10 +24,11 @@ _TOLERANCE = 1e-2
 def main() -> None:
     """Say what came of each folder."""
     limit(int(sys.argv[2]))
+    output = own_output()
     usual = _forecast(load(Path(sys.argv[1])))
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_tried(Path(line.rstrip("\n")), usual)) + "\n")
-        sys.stdout.flush()
+        output.write(json.dumps(_tried(Path(line.rstrip("\n")), usual)) + "\n")
+        output.flush()
 
 
 def _tried(folder: Path, usual: Prediction) -> tuple[str, str]:
