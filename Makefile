@@ -10,6 +10,7 @@ ACCURACY ?= --horizons 24 48 96
 KILLS ?= 500
 SEEDS ?= 10
 REQUESTS ?= 100000
+MUTATIONS ?= 5000
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -32,7 +33,8 @@ clients: $(CLIENTS)
 	@.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@cp $< $@
 
-# The long form of tests/reliability and of tests/api/test_fuzz.py: kills, takeovers, simulated years, fuzzed requests. Hours.
+# The long form of tests/reliability, tests/api/test_fuzz.py and tests/forecast/test_hostile_models.py: kills, takeovers, simulated
+# years, fuzzed requests, hostile model folders. Hours.
 soak: $(VENV)/.development
 	$(BIN)/python -m benchmarks.reliability takeovers --times 20
 	$(BIN)/python -m benchmarks.reliability silences --times 20
@@ -41,6 +43,7 @@ soak: $(VENV)/.development
 	$(BIN)/python -m benchmarks.reliability trainings
 	$(BIN)/python -m benchmarks.reliability year --seeds $(SEEDS)
 	$(BIN)/python -m benchmarks.fuzz --requests $(REQUESTS)
+	$(BIN)/python -m benchmarks.hostile --mutations $(MUTATIONS)
 
 # Trains what has no row yet in benchmarks/accuracy/results; may be stopped at any time. Hours on a few cores.
 accuracy: $(VENV)/.development

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from forecast.errors import ForecastError, NotFoundError, StorageError
-from forecast.runtime import ServedModel, load, manifest_digest
+from forecast.runtime import MANIFEST, ServedModel, load, manifest_digest
 
 _CPU_SECONDS = 20
 _WALL_SECONDS = 30
@@ -30,13 +31,20 @@ _KINDS: Mapping[str, type[ForecastError]] = {"NotFoundError": NotFoundError, "St
 def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> ServedModel:
     """Load an exported model as :func:`forecast.runtime.load` does, after a child process has done it within limits.
 
-    Raises ``model.not_found``, ``model.corrupt`` and ``model.golden_differs``, and ``model.hostile`` if the child had
-    to be stopped. Blocks: a second the first time, milliseconds from then on.
+    Raises what ``load`` does, and ``model.hostile`` if the child had to be stopped or broke down. Blocks: a second the
+    first time, milliseconds from then on.
     """
     try:
-        known = digest or manifest_digest(folder)
+        found = manifest_digest(folder)
     except StorageError as error:
-        raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            told = f'there is no model in "{folder}"'
+            raise NotFoundError("model.not_found", told, 'run "forecast train"') from error
+        raise
+    known = digest or found
+    if known != found:  # no child is needed to see that it is another model
+        told = f'"{folder / MANIFEST}" is not the file that was exported'
+        raise StorageError("model.corrupt", told, "roll back or retrain")
     with _turn:  # one child at a time: the others find its result
         if (folder, known) not in _PASSED:
             _try(folder, known)
@@ -68,7 +76,8 @@ def _child(models: Sequence[tuple[Path, str]]) -> subprocess.CompletedProcess[st
     # Nothing of the service's secrets goes to the child, and it finds the same code.
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV"}}
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
+        command, check=False, stdout=subprocess.PIPE, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # a network may make ONNX Runtime warn without end
         env=kept | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -95,20 +104,35 @@ def _hostile(folder: Path, reason: str) -> StorageError:
     )
 
 
-def main() -> None:
-    """Load models within limits; what is wrong with the first bad one is told on standard output."""
+def limit(cpu_seconds: int = _CPU_SECONDS) -> None:
+    """Bind this process, for good: processor time, memory, and no byte into any file."""
     if os.name != "nt":
         import resource  # not there on Windows
 
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def own_output() -> TextIO:
+    """Return standard output for this process's own words: what libraries print there goes to standard error."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def main() -> None:
+    """Load models within limits; what is wrong with the first bad one is told on standard output."""
+    limit()
+    output = own_output()
     try:
         for folder, digest in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
             load(Path(folder), digest)
     except ForecastError as error:
-        sys.stdout.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
+        output.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
+        output.flush()
         sys.exit(1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state
 from pydantic import ValidationError
 
 from forecast.calibration import Calibration, scales
 from forecast.durability import flush
 from forecast.errors import DataError, NotFoundError, StorageError
+from forecast.manifest_checks import faults
+from forecast.model_files import arrays, content
 from forecast.panel import Array, Panel
 from forecast.scaling import Scaler
 from forecast.strict import Strict
@@ -34,6 +36,11 @@ _BATCH = 256
 _TOLERANCES = {ServedIn.FLOAT32: 1e-4, ServedIn.INT8: 1e-2}
 """How far a golden example may be off, in deviations. In int8 the last bit of a float, which differs between
 processors, can turn a rounding: inputs changed by a millionth of themselves moved an Informer's forecast by 4e-4."""
+_MOST_OF_A_MANIFEST = 2**26
+_REFUSALS = tuple(
+    kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+"""What ONNX Runtime raises: its kinds of error have no common class but ``Exception``."""
 
 
 class Manifest(Strict):
@@ -146,8 +153,8 @@ class ServedModel:
         each window's series, whose static covariates the manifest knows. ``scale`` [B, H, C] is what :meth:`scales`
         says of the last real look-back, where ``targets`` has forecasts among it.
 
-        Raises ``forecast.unknown_series`` for a series the model never saw, and ``forecast.not_finite`` if a window or
-        the output is not finite.
+        Raises ``forecast.unknown_series`` for a series the model never saw, ``forecast.not_finite`` if a window or the
+        output is not finite, and ``model.unusable`` if the network does not run, or answers in another shape.
         """
         self._require(series)
         means, deviations = (
@@ -168,6 +175,8 @@ class ServedModel:
             if lower is not None or upper is not None:
                 mean[..., number] = np.clip(mean[..., number], lower, upper)
                 quantiles[..., number, :] = np.clip(quantiles[..., number, :], lower, upper)
+        if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):  # of moments beyond all measure
+            raise _not_finite()
         return Prediction(mean, quantiles)
 
     def _require(self, series: Sequence[str]) -> None:
@@ -182,18 +191,25 @@ class ServedModel:
     def scaled_quantiles(self, targets: Array, past: Array, future: Array, series: Sequence[str]) -> Array:
         """Return the network's own output, scaled and uncalibrated: [B, H, C, Q]."""
         feeds = self.feeds(targets, past, future, series)
-        outputs = [
-            self.run({name: values[begin : begin + _BATCH] for name, values in feeds.items()})
-            for begin in range(0, len(targets), _BATCH)
-        ]
+        try:
+            outputs = [
+                self.run({name: values[begin : begin + _BATCH] for name, values in feeds.items()})
+                for begin in range(0, len(targets), _BATCH)
+            ]
+        except _REFUSALS as error:
+            raise self._unusable(f"does not run ({type(error).__name__})") from error
         output = np.concatenate(outputs).astype(np.float64)
         if not (all(np.isfinite(values).all() for values in feeds.values()) and np.isfinite(output).all()):
-            raise DataError(
-                "forecast.not_finite",
-                "a look-back window or its forecast has values that are not finite",
-                "see the gaps in the ingestion's receipt",
-            )
-        return np.broadcast_to(output, (*output.shape[:3], len(self.manifest.quantiles)))
+            raise _not_finite()
+        whole = (len(targets), self.manifest.horizon, len(self.manifest.targets), len(self.manifest.quantiles))
+        if output.shape not in (whole, (*whole[:3], 1)):
+            raise self._unusable(f"answers in the shape {output.shape}")
+        return np.broadcast_to(output, whole)
+
+    def _unusable(self, told: str) -> StorageError:
+        return StorageError(
+            "model.unusable", f"the network of {self.manifest.model_version} {told}", "roll back or retrain"
+        )
 
     def feeds(
         self, targets: Array, past: Array, future: Array, series: Sequence[str]
@@ -215,36 +231,55 @@ def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedMod
     """Load an exported model; a file that is not what the manifest says, or that answers differently, is refused.
 
     ``digest`` is what the ledger knows of the manifest itself, see :func:`manifest_digest`; ``threads`` are those of
-    :func:`session`.
+    :func:`session`. Raises ``model.not_found``, ``model.corrupt``, ``file.unreadable``, ``model.unusable`` and
+    ``model.golden_differs``.
     """
+    manifest, network, golden = _checked(folder, digest)
     try:
-        content = (folder / MANIFEST).read_bytes()
-        manifest = Manifest.model_validate_json(content)
-    except FileNotFoundError as error:
+        model = ServedModel(manifest, session(network, threads))
+        example = arrays(golden)
+        names = [str(name) for name in example["series"]]
+        again = model.scaled_quantiles(example["targets"], example["past"], example["future"], names)
+        # Without the shape one window would be equal to none of them.
+        is_same = again.shape == example["expected"].shape and np.allclose(
+            again, example["expected"], atol=_TOLERANCES[manifest.precision]
+        )
+    except Exception as error:  # what libraries raise is the choice of whoever wrote the files
+        raise StorageError(
+            "model.unusable",
+            f'the model in "{folder}" does not run its golden example ({getattr(error, "code", type(error).__name__)})',
+            "roll back or retrain",
+        ) from error
+    if not is_same:
+        raise StorageError(
+            "model.golden_differs",
+            f'the model in "{folder}" does not reproduce its golden example',
+            "roll back or retrain",
+        )
+    return model
+
+
+def _checked(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
+    """Return manifest, network and golden example: the very bytes that were checked, as a file may change later."""
+    try:
+        told = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
+        manifest = Manifest.model_validate_json(told)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
     except (OSError, ValidationError) as error:
         raise StorageError(
             "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
         ) from error
     known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
-    # The very bytes that are checked are used: a file may be another one by the time it is opened again.
-    files = {MANIFEST: content, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
+    files = {MANIFEST: told, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
     for name, expected in known:
         if expected is not None and hashlib.sha256(files[name]).hexdigest() != expected:
             raise StorageError(
                 "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
             )
-    model = ServedModel(manifest, session(files[NETWORK], threads))
-    with np.load(io.BytesIO(files[GOLDEN]), allow_pickle=False) as golden:
-        names = [str(name) for name in golden["series"]]
-        again = model.scaled_quantiles(golden["targets"], golden["past"], golden["future"], names)
-        if not np.allclose(again, golden["expected"], atol=_TOLERANCES[manifest.precision]):
-            raise StorageError(
-                "model.golden_differs",
-                f'the model in "{folder}" does not reproduce its golden example',
-                "roll back or retrain",
-            )
-    return model
+    for fault in faults(manifest):
+        raise StorageError("model.corrupt", f'the manifest in "{folder}" has {fault}', "roll back or retrain")
+    return manifest, files[NETWORK], files[GOLDEN]
 
 
 def evaluated_in(folder: Path) -> Path:
@@ -305,7 +340,7 @@ def store(
 
 def manifest_digest(folder: Path) -> str:
     """Return the SHA-256 of a model's manifest, which holds the digests of its other files: it stands for the whole."""
-    return sha256(folder / MANIFEST)
+    return hashlib.sha256(_content(folder / MANIFEST, _MOST_OF_A_MANIFEST)).hexdigest()
 
 
 def session(network: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -320,13 +355,21 @@ def session(network: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSes
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, *most: int) -> bytes:
     try:
-        return path.read_bytes()
+        return content(path, *most)
     except OSError as error:
         raise StorageError(
             "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
         ) from error
+
+
+def _not_finite() -> DataError:
+    return DataError(
+        "forecast.not_finite",
+        "a look-back window or its forecast has values that are not finite",
+        "see the gaps in the ingestion's receipt",
+    )
 
 
 def sha256(path: Path) -> str:

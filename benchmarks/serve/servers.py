@@ -69,10 +69,11 @@ def get(port: int, path: str, key: str = "") -> bytes | None:
     return body if answer.status == 200 else None
 
 
-def service(home: Path, log: Path) -> AbstractContextManager[Running]:
-    """Run the service as users do, its log as JSON into a file, without a limit of requests per second."""
+def service(home: Path, log: Path, **environment: str) -> AbstractContextManager[Running]:
+    """Run the service as users do, its log as JSON into a file, without a limit of requests per second if not given."""
     command = [sys.executable, "-m", "forecast", "serve", "--home", str(home), "--port", "PORT"]
-    return running(command, "/readyz", log, {"FORECAST_RATE_PER_SECOND": "0", "FORECAST_LOG_FORMAT": "json"})
+    usual = {"FORECAST_RATE_PER_SECOND": "0", "FORECAST_LOG_FORMAT": "json"}
+    return running(command, "/readyz", log, usual | environment)
 
 
 def rival(name: str, log: Path, *given: str) -> AbstractContextManager[Running]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_a_network_that_takes_all_memory_is_refused(stored: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     with pytest.raises(StorageError) as refused:
         load_guarded(stored, replace_network(stored, model.SerializeToString()))
-    assert refused.value.code == "model.hostile"
+    assert refused.value.code == "model.unusable"
 
 
 def test_a_model_is_held_against_what_the_ledger_knows(stored: Path) -> None:
@@ -125,13 +126,31 @@ def test_weights_outside_of_the_network_are_not_reached(stored: Path, tmp_path: 
         entry.key, entry.value = key, value
     with pytest.raises(StorageError) as refused:
         load_guarded(stored, replace_network(stored, model.SerializeToString()))
-    assert refused.value.code == "model.hostile"
+    assert refused.value.code == "model.unusable"
 
 
 def test_a_model_that_is_not_there_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as refused:
         load_guarded(tmp_path / "nothing")
     assert refused.value.code == "model.not_found"
+
+
+def test_a_model_that_the_ledger_does_not_know_is_refused_without_a_try(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_load, "_try", lambda *_: pytest.fail("it was tried"))
+    with pytest.raises(StorageError) as refused:
+        load_guarded(stored, "0" * 64)
+    assert refused.value.code == "model.corrupt"
+
+
+@pytest.mark.parametrize("digest", [None, "0" * 64])
+def test_the_service_waits_for_no_pipe_in_place_of_a_manifest(stored: Path, digest: str | None) -> None:
+    (stored / MANIFEST).unlink()
+    os.mkfifo(stored / MANIFEST)
+    with pytest.raises(StorageError, match="not a regular file") as refused:
+        load_guarded(stored, digest)
+    assert refused.value.code == "file.unreadable"
 
 
 def test_what_a_pickle_would_do_never_happens(stored: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Model folders by somebody who controls each of their files: what comes of loading them."""

@@ -1,0 +1,163 @@
+"""Requests at a rate, whether or not answers come: ``python -m benchmarks.serve.open_loop PORT PATH RATE SECONDS KEY``.
+
+A process of its own. Reads the bodies from standard input, one a line; tells each answer in a line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+_PATIENCE = 10.0
+"""Seconds after the last request; what has no answer by then hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What one stretch at a rate saw."""
+
+    per_second: float
+    """Requests that were sent."""
+    statuses: dict[int, int]
+    hanging: int
+    """Requests without a whole answer, 10 s after the last one was sent or because the connection was closed."""
+    without_retry_after: int
+    """Refusals that do not say when to come again."""
+    admitted_p50_ms: float
+    admitted_p99_ms: float
+    """From when a request was to be sent, so that a late generator counts against the server."""
+    refused_p99_ms: float
+
+    @property
+    def admitted(self) -> float:
+        """Answers with 200 per second."""
+        return self.per_second * self.statuses.get(200, 0) / max(1, sum(self.statuses.values()) + self.hanging)
+
+
+def offer(port: int, path: str, bodies: Sequence[bytes], key: str, rate: float, seconds: float) -> Offered:
+    """Send so many requests a second from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.serve.open_loop", str(port), path, str(rate), str(seconds), key]
+    ran = subprocess.run(command, input=b"\n".join(bodies), stdout=subprocess.PIPE, check=True)
+    told = json.loads(ran.stdout)
+    answers = [(int(status), float(ms), bool(retry)) for status, ms, retry in told["answers"]]
+    counts = Counter(status for status, _, _ in answers)
+    admitted = [ms for status, ms, _ in answers if status == 200]
+    refused = [ms for status, ms, _ in answers if status != 200]
+    return Offered(
+        per_second=told["sent"] / told["seconds"],
+        statuses=dict(sorted(counts.items())),
+        hanging=told["sent"] - len(answers),
+        without_retry_after=sum(status != 200 and not retry for status, _, retry in answers),
+        admitted_p50_ms=_percentile(admitted, 50),
+        admitted_p99_ms=_percentile(admitted, 99),
+        refused_p99_ms=_percentile(refused, 99),
+    )
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return round(float(np.percentile(values, share)), 1) if values else 0.0
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time, kept alive between them."""
+
+    def __init__(self, load: _Load) -> None:
+        self._load = load
+        self._read = b""
+        self._due = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(transport)
+        self._transport = transport
+
+    def ask(self, request: bytes, due: float) -> None:
+        """Send a request that was to be sent at a time."""
+        self._due, self._read = due, b""
+        if self._transport is not None:
+            self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        head, end, body = self._read.partition(b"\r\n\r\n")
+        if not end:
+            return
+        lines = head.lower().split(b"\r\n")
+        headers = dict(line.split(b": ", 1) for line in lines[1:])
+        if len(body) >= int(headers[b"content-length"]):
+            status = int(lines[0].split(b" ")[1])
+            ms = 1000 * (time.perf_counter() - self._due)
+            self._load.answers.append((status, round(ms, 2), b"retry-after" in headers))
+            self._load.news.set()
+            if headers.get(b"connection") == b"close":
+                return
+            self._load.idle.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if self in self._load.idle:
+            self._load.idle.remove(self)
+
+
+class _Load:
+    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
+        self._port = port
+        self._requests = requests
+        self.idle: list[_Connection] = []
+        self.answers: list[tuple[int, float, bool]] = []
+        self.news = asyncio.Event()
+
+    async def run(self, rate: float, seconds: float) -> dict[str, object]:
+        """Send at even distances; what is late is sent at once."""
+        tasks, count, begin = set(), int(rate * seconds), time.perf_counter()
+        for number in range(count):
+            due = begin + number / rate
+            await asyncio.sleep(max(0, due - time.perf_counter()))  # answers are read also when the sending is late
+            request = self._requests[number % len(self._requests)]
+            if self.idle:
+                self.idle.pop().ask(request, due)
+            else:
+                task = asyncio.create_task(self._connected(request, due))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        took = time.perf_counter() - begin
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._all_answered(count), _PATIENCE)
+        return {"sent": count, "seconds": took, "answers": self.answers}
+
+    async def _all_answered(self, count: int) -> None:
+        while len(self.answers) < count:
+            self.news.clear()
+            await self.news.wait()
+
+    async def _connected(self, request: bytes, due: float) -> None:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self), "127.0.0.1", self._port
+        )
+        connection.ask(request, due)
+
+
+def main() -> None:
+    """Send what is asked for."""
+    port, path, rate, seconds, key = sys.argv[1:]
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    if key:
+        head += f"Authorization: Bearer {key}\r\n"
+    requests = [
+        f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in sys.stdin.buffer.read().splitlines()
+    ]
+    json.dump(asyncio.run(_Load(int(port), requests).run(float(rate), float(seconds))), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

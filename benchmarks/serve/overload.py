@@ -1,0 +1,78 @@
+"""Twice the load that forecasts on demand can carry: only 200, 429 and 503, and what is admitted is answered in time.
+
+``python -m benchmarks.serve.overload [HOME] [--seconds 10]``. Needs ``wrk``. Writes ``results/overload.csv``.
+
+What the service carries is found by clients that wait for their answers; then requests come at twice that rate,
+whether or not answers come, without and with the limit per key that is set by default. Fails if the promise is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.serve import servers
+from benchmarks.serve.home import bodies, make_home, make_key
+from benchmarks.serve.load import Asked, stretch
+from benchmarks.serve.open_loop import Offered, offer
+
+RESULTS = Path(__file__).parent / "results"
+MOST_MS = 300
+_PATH = "/v1/forecasts"
+_CLIENTS = 32
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Measure; returns 1 if anything else was answered, or too late."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", nargs="?", type=Path, help="made if it is not there")
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--times", type=float, default=2.0, help="what it carries")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(given)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="overload-") as scratch:
+        home = options.home or Path(scratch) / "home"
+        if not home.exists():
+            make_home(home)
+        key = make_key(home)
+        for limit in ("0", "500"):
+            with servers.service(home, Path(scratch) / "service.log", FORECAST_RATE_PER_SECOND=limit) as ours:
+                if limit == "0":
+                    asked = Asked(ours.port, _PATH, tuple(bodies()), key)
+                    stretch(asked, _CLIENTS, 2, ours.process, Path(scratch))  # warms it
+                    carried = stretch(asked, _CLIENTS, options.seconds, ours.process, Path(scratch)).per_second
+                seen = offer(ours.port, _PATH, bodies(), key, options.times * carried, options.seconds)
+            rows.append({
+                "limit_per_key": int(limit),
+                "carried_per_second": round(carried),
+                "load_average": round(os.getloadavg()[0], 1),
+                **asdict(seen),
+                "per_second": round(seen.per_second),
+                "admitted_per_second": round(seen.admitted),
+                "statuses": json.dumps(seen.statuses),
+                "is_kept": is_kept(seen),
+            })  # fmt: skip
+            sys.stdout.write(f"{rows[-1]}\n")
+    with (options.results / "overload.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return 0 if all(row["is_kept"] for row in rows) else 1
+
+
+def is_kept(seen: Offered) -> bool:
+    """Whether overload was answered as promised."""
+    is_answered = set(seen.statuses) <= {200, 429, 503} and not seen.hanging and not seen.without_retry_after
+    return is_answered and seen.statuses.get(200, 0) > 0 and seen.admitted_p99_ms <= MOST_MS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
