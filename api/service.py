@@ -40,9 +40,6 @@ _log = logging.getLogger("api")
 _PAST_BYTES = 32 * 2**20
 _ANSWER_BYTES = 64 * 2**20
 
-# Bodies may arrive slowly and many at a time; computing many at a time would only make all of them late.
-_FORECASTS_AT_ONCE = Limits(max_requests=24, max_requests_per_route=24, max_waiting=32, wait_milliseconds=100)
-
 
 class Service:
     """One serving process's state; everything in it can be lost and is read again."""
@@ -71,23 +68,12 @@ class Service:
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
         # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.
         self.long_answers = anyio.CapacityLimiter(2)
-        self._forecasting = Admission(_FORECASTS_AT_ONCE)
         self._damages: dict[str, tuple[str, ...]] = {}
         self._past: Recent[str, IssuedForecast] = Recent(_PAST_BYTES)
 
     def faults_of_tables(self, dataset: str) -> tuple[str, ...]:
         """Return codes of what was found damaged when the service started; none before that is known."""
         return self._damages.get(dataset, ())
-
-    @asynccontextmanager
-    async def forecasting(self) -> AsyncIterator[None]:
-        """Have a turn to forecast what has arrived; raises ``service.busy``."""
-        if not await self._forecasting.enter(""):
-            raise BUSY.with_traceback(None)
-        try:
-            yield
-        finally:
-            self._forecasting.leave("")
 
     def long_turn(self) -> anyio.CapacityLimiter:
         """Return whose turn a long answer waits for; raises ``service.busy`` if too many wait already."""

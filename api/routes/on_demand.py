@@ -22,7 +22,6 @@ from api.routes.forecasts import problems, provenance
 from api.rules import reads_own
 from api.schemas import ForecastAnswer
 from api.selection import Selection, levels, zone
-from api.service import Service
 from forecast.errors import ConfigError
 from forecast.jobs import DatasetJob
 from pipelines.sources.bodies import CONTENT_TYPES
@@ -54,13 +53,8 @@ _DOCUMENTED = {
 async def create_forecast(request: Request, service: ServiceDep) -> Response:
     """Forecast at once; nothing is kept. Windows of requests that come together are run together."""
     media = preferred(request.headers.get("accept"), FORMATS)
-    body = await read_body(request)
-    async with service.forecasting():
-        return await _forecast(request, body, media, service)
-
-
-async def _forecast(request: Request, body: bytes, media: str, service: Service) -> Response:
     sent = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    body = await read_body(request)
     query: OnDemandQuery
     if sent == JSON:
         if request.query_params:
