@@ -126,9 +126,10 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, detail: str, remedy: str) -> None:
         told = {"type": "about:blank", "title": "Refused", "status": status, "code": code, "detail": detail}
         body = json.dumps(told | {"remedy": remedy})
+        again = "Retry-After: 1\r\n" if status == 503 else ""
         head = (
             f"HTTP/1.1 {status} Refused\r\nContent-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
-            "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+            f"Cache-Control: no-store\r\n{again}Connection: close\r\n\r\n"
         )
         self._rest()
         self.transport.write((head + body).encode())

@@ -36,6 +36,8 @@ class Offered:
     admitted_p99_ms: float
     """From when a request was to be sent, so that a late generator counts against the server."""
     refused_p99_ms: float
+    late_p99_ms: float
+    """By how much the requests were sent later than they were to be: the generator's and the connections' own delay."""
 
     @property
     def admitted(self) -> float:
@@ -60,6 +62,7 @@ def offer(port: int, path: str, bodies: Sequence[bytes], key: str, rate: float, 
         admitted_p50_ms=_percentile(admitted, 50),
         admitted_p99_ms=_percentile(admitted, 99),
         refused_p99_ms=_percentile(refused, 99),
+        late_p99_ms=_percentile(told["late"], 99),
     )
 
 
@@ -84,6 +87,7 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes, due: float) -> None:
         """Send a request that was to be sent at a time."""
         self._due, self._read = due, b""
+        self._load.late.append(round(1000 * (time.perf_counter() - due), 2))
         if self._transport is not None:
             self._transport.write(request)
 
@@ -115,6 +119,7 @@ class _Load:
         self._requests = requests
         self.idle: list[_Connection] = []
         self.answers: list[tuple[int, float, bool]] = []
+        self.late: list[float] = []
         self.news = asyncio.Event()
 
     async def run(self, rate: float, seconds: float) -> dict[str, object]:
@@ -133,7 +138,7 @@ class _Load:
         took = time.perf_counter() - begin
         with suppress(TimeoutError):
             await asyncio.wait_for(self._all_answered(count), _PATIENCE)
-        return {"sent": count, "seconds": took, "answers": self.answers}
+        return {"sent": count, "seconds": took, "answers": self.answers, "late": self.late}
 
     async def _all_answered(self, count: int) -> None:
         while len(self.answers) < count:
