@@ -11,6 +11,11 @@ from collections.abc import Callable
 from api.limits import Limits
 
 _MOST_SENDERS = 10_000
+FORECASTING = frozenset({
+    "/v1/forecasts", "/v2/forecast", "/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer",
+    "/invocations",
+})  # fmt: skip
+"""Routes that compute while one waits."""
 
 
 class Rates:
@@ -62,9 +67,12 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self._most = limits.max_requests
         self._most_per_route = limits.max_requests_per_route
+        self._most_forecasts = min(limits.max_forecasts, limits.max_requests_per_route)
         self._most_waiting = limits.max_waiting
         self._patience = limits.wait_milliseconds / 1000
         self.working = 0
+        self.arriving = 0
+        """Requests whose body is on its way, perhaps from a slow client."""
         self.answering = 0
         """Requests whose answer is on its way, perhaps to a slow client or as a stream of events."""
         self._per_route: dict[str, int] = {}
@@ -114,7 +122,8 @@ class Admission:
                 turn.set_result(None)
 
     def _has_room(self, route: str) -> bool:
-        return self.working < self._most and self._per_route.get(route, 0) < self._most_per_route
+        most = self._most_forecasts if route in FORECASTING else self._most_per_route
+        return self.working < self._most and self._per_route.get(route, 0) < most
 
     def _admit(self, route: str) -> None:
         self.working += 1

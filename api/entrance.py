@@ -12,7 +12,7 @@ from api import problems
 from api.admission import Admission, Rates
 from api.bodies import too_large
 from api.exchange import EVERYTHING, NOTHING, Access, Exchange, ForbiddenError, UnauthenticatedError
-from api.inbound import Inbound
+from api.inbound import Inbound, RefusedBody
 from api.keyring import Keyring
 from api.limits import Limits
 from api.metrics import Metrics
@@ -26,6 +26,8 @@ _ASKED = frozenset(
 _READS = frozenset({"GET", "OPTIONS"})  # the guard made a GET of HEAD
 _AT_ONCE = frozenset({"/healthz", "/readyz", "/metrics"})
 """Told even when there is too much to do: whoever asks decides whether this process goes on."""
+_DIGITS = 6
+"""A body whose length has fewer digits takes its turn when it is there: who sends slowly keeps nobody waiting."""
 _LOGIN = "/login"
 
 
@@ -63,7 +65,16 @@ class Entrance:
             await self._refused(error, rule, headers)(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            receive = Inbound(receive, self._limits.max_body, self._limits.body_seconds)
+            receive = inbound = Inbound(receive, self._limits.max_body, self._limits.body_seconds)
+            if len(headers.get(b"content-length", b"longer")) < _DIGITS:
+                self._admission.arriving += 1
+                try:
+                    await inbound.arrive()
+                except RefusedBody as refused:
+                    await self._refused(refused.error, rule, headers)(scope, receive, send)
+                    return
+                finally:
+                    self._admission.arriving -= 1
         if rule is None and not self._keyring.is_open:  # what no rule is known of is not even looked for
             await self._nothing(scope["path"])(scope, receive, send)
         elif rule is None or rule.template in _AT_ONCE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
@@ -22,7 +23,7 @@ class RefusedBody(HTTPException):
 class Inbound:
     """A ``receive`` that counts; once the body is there, it only passes on."""
 
-    __slots__ = ("_deadline", "_is_whole", "_largest", "_receive", "_seconds", "_size")
+    __slots__ = ("_deadline", "_is_whole", "_kept", "_largest", "_receive", "_seconds", "_size")
 
     def __init__(self, receive: Receive, largest: int, seconds: float) -> None:
         self._receive = receive
@@ -31,9 +32,18 @@ class Inbound:
         self._size = 0
         self._deadline: float | None = None
         self._is_whole = False
+        self._kept: deque[Message] = deque()
+
+    async def arrive(self) -> None:
+        """Wait until the body is there, and keep it for whoever reads it; raises :class:`RefusedBody`."""
+        while not self._is_whole:
+            self._kept.append(await self._next())
 
     async def __call__(self) -> Message:
         """Return the next piece; raises :class:`RefusedBody`."""
+        return self._kept.popleft() if self._kept else await self._next()
+
+    async def _next(self) -> Message:
         if self._is_whole:
             return await self._receive()
         if self._deadline is None:

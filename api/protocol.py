@@ -68,7 +68,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._rest()
         # What works and waits is bounded by admission; what came even later would only make all of them slow.
         most = self.limits.max_requests + self.limits.max_waiting
-        crowded = len(self.tasks) - self.admission.answering >= most and self.url not in _ALWAYS_ANSWERED
+        idle = self.admission.answering + self.admission.arriving
+        crowded = len(self.tasks) - idle >= most and self.url not in _ALWAYS_ANSWERED
         self.app = type(self).busy if crowded else self._served
         super().on_headers_complete()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 import api.encoding
-from api.admission import Admission, Rates
+from api.admission import FORECASTING, Admission, Rates
 from api.limits import Limits
 from forecast.errors import ConfigError
 from forecast.keys import Scope
@@ -112,6 +113,27 @@ def test_a_crowded_route_leaves_the_others_alone() -> None:
         return [*told, await admission.enter("crowded"), admission.try_enter("other")]
 
     assert asyncio.run(crowd()) == [True, True, False, False, True]
+
+
+def test_of_forecasts_on_demand_fewer_are_at_work_than_of_others() -> None:
+    for route in FORECASTING:
+        admission = Admission(Limits(max_forecasts=1))
+        assert [admission.try_enter(route) for _ in range(2)] == [True, False]
+        assert admission.try_enter("/v1/datasets")
+
+
+def test_who_sends_slowly_has_no_turn_before_all_is_there(
+    home: Installation, serve: Callable[..., httpx.Client]
+) -> None:
+    client = serve(home, Limits(max_requests=1, max_waiting=1))
+    place = (client.base_url.host, client.base_url.port)
+    head = f"POST /v1/forecasts HTTP/1.1\r\nHost: {place[0]}:{place[1]}\r\nContent-Length: 2\r\n\r\n"
+    with socket.create_connection(place, timeout=10) as slow:
+        slow.sendall(head.encode() + b"{")
+        for _ in range(20):
+            assert client.get("/v1/datasets").status_code == 200
+        slow.sendall(b"}")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 422 ")
 
 
 @pytest.mark.parametrize("text", ["-1", "many", "1.5", "0", "10000000", "²"])
