@@ -30,7 +30,7 @@ class Limits:
     """Forecasts on demand at work at once, per route: each takes a core, and more would only be late together."""
     max_waiting: int = 64
     """Requests that wait for their turn; more are refused at once."""
-    wait_milliseconds: int = 150
+    wait_milliseconds: int = 250
     """Time that a request waits before it is refused."""
     rate_per_second: int = 500
     """Requests that one key (without a key: one address) may send on the average; 0: any number."""
