@@ -122,7 +122,8 @@ def test_the_calendar_from_memory_is_the_calendar(
     begin = start.replace(tzinfo=UTC, microsecond=0)
     memory = CalendarMemory()
     for _ in range(2):
-        assert np.array_equal(memory(begin, step, count, job), known_future(begin, step, count, job))
+        # Where a row lies in an array decides which instructions take its sine: the last bit may differ.
+        np.testing.assert_allclose(memory(begin, step, count, job), known_future(begin, step, count, job), 0, 5e-16)
 
 
 def test_rows_give_the_panel_of_the_same_rows_in_the_lake(job: DatasetJob) -> None:
