@@ -7,14 +7,13 @@ manifest is not the one that the ledger knows.
 """
 
 import argparse
-import csv
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from benchmarks.hostile.kinds import KINDS, SLEEPERS, STOPPED, Attack, make
 from benchmarks.hostile.mutations import mutate
 from benchmarks.hostile.sound import store_sound
 from benchmarks.hostile.trials import Outcome, tried
+from benchmarks.results import write_rows
 from forecast.errors import ForecastError
 from forecast.first_load import load_guarded
 from forecast.runtime import manifest_digest
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         load_guarded(sound, manifest_digest(sound))
         marker = Path(scratch) / "executed"
         kinds = [_kind(name, attack, sound, marker) for name, attack in {**KINDS, **STOPPED, **SLEEPERS}.items()]
-        _write(options.results / "kinds.csv", kinds)
+        write_rows(options.results / "kinds.csv", kinds)
         mutations, served = _mutations(options.mutations, options.seed, sound)
         executed = int(marker.exists())
-    _write(options.results / "mutations.csv", mutations)
+    write_rows(options.results / "mutations.csv", mutations)
     wrong = [row for row in kinds if not row["is_as_meant"]] + [row for row in mutations if row["outcome"] == "raised"]
     served += sum(bool(row["served_by_the_ledger"]) for row in kinds)
     for row in wrong:
@@ -107,15 +107,6 @@ def _mutations(count: int, seed: int, sound: Path) -> tuple[list[dict[str, Any]]
         {"file": file, "way": way, "outcome": outcome.kind, "told": outcome.told, "count": number}
         for (file, way, outcome), number in sorted(counts.items(), key=str)
     ], served
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(rows)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Each fails if anything was lost, run twice or too late. ``--home`` uses a folder
 """
 
 import argparse
-import csv
 import logging
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from benchmarks.reliability.kills import Siege
 from benchmarks.reliability.takeover import silences, takeovers
 from benchmarks.reliability.trainings import kill_in_each_phase
 from benchmarks.reliability.year import Year
+from benchmarks.results import write_rows
 
 RESULTS = Path(__file__).parent / "results"
 TAKEOVER_SECONDS, SILENCE_SECONDS = 5.0, 15.0
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed = sum(row["wrong"] for row in rows)
             case _:
                 rows, failed = _siege(_with_champion(options.home or Path(folder)), options)
-    _write(options.results / f"{options.proof}.csv", rows)
+    write_rows(options.results / f"{options.proof}.csv", rows)
     sys.stdout.write(summary(options.proof, rows, failed))
     return 1 if failed or not rows else 0
 
@@ -126,14 +126,6 @@ def _told(rows: Iterable[Any]) -> list[Any]:
         sys.stderr.write(f"{row}\n")
         found.append(row)
     return found
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ whether or not answers come, without and with the limit per key that is set by d
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.results import write_rows
 from benchmarks.serve import servers
 from benchmarks.serve.home import bodies, make_home, make_key
 from benchmarks.serve.load import Asked, stretch
@@ -61,10 +61,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 "is_kept": is_kept(seen),
             })  # fmt: skip
             sys.stdout.write(f"{rows[-1]}\n")
-    with (options.results / "overload.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.results / "overload.csv", rows)
     return 0 if all(row["is_kept"] for row in rows) else 1
 
 
