@@ -30,6 +30,7 @@ import pytest
 import typer.main
 import yaml
 
+from benchmarks.reliability.fleet import free_ports
 from forecast.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -236,16 +237,6 @@ def shrink(job_file: Path) -> None:
     job_file.write_text(text, encoding="utf-8")
 
 
-def free_ports(count: int) -> list[str]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [str(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory, client_python: Callable[[str], Path]) -> Iterator[Reader]:
     """Follow the README step by step, until Ctrl-C; others follow their documents in its home meanwhile."""
@@ -260,7 +251,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, client_python: Callable[[st
         "PATH": f"{folder}:{Path(sys.executable).parent}:{environment['PATH']}", "CURL_HOME": str(folder),
         "ROOT": str(ROOT), "TERM": "dumb",
     }  # fmt: skip
-    ports = dict(zip(("8000", "5000", "5001"), free_ports(3), strict=True))
+    ports = dict(zip(("8000", "5000", "5001"), map(str, free_ports(3)), strict=True))
     one = Reader(folder, environment, ports, client_python)
     told = list(commands(README))
     home, up = ([command.text for command in told].index(text) for text in ("cd my-home", "forecast up"))

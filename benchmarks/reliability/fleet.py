@@ -22,7 +22,7 @@ class Fleet:
         self._home = home
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +98,10 @@ def wait_for(condition: Callable[[], object], told: str, seconds: float = 120.0)
     return time.monotonic() - begun
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that nobody listens at, each another one."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ import psutil
 import pytest
 import sqlalchemy as sa
 import yaml
+
+from benchmarks.reliability.fleet import free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 # Serves until its standard input is closed.
@@ -186,13 +187,3 @@ def _postgres(compose: Compose) -> ExitStack:
         connection.exec_driver_sql((DEPLOY / "postgres.sql").read_text())
     engine.dispose()
     return stack
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
