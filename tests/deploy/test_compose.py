@@ -11,6 +11,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,6 +22,7 @@ from forecast.job_book import JobBook
 from forecast.scheduled_job import ScheduledJob
 from pipelines.ingest import ingest
 from pipelines.predict import issue
+from tests.deploy.conftest import Compose
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,6 +79,45 @@ def under_load(address: str) -> Iterator[Counter[str]]:
         ended.set()
         for thread in threads:
             thread.join()
+
+
+class _Hello(BaseHTTPRequestHandler):
+    """Answers everything, and does not keep connections."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_told: object) -> None:
+        pass
+
+
+@contextmanager
+def answering(port: int) -> Iterator[None]:
+    """Listen on a port, and answer."""
+    with ThreadingHTTPServer(("127.0.0.1", port), _Hello) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def test_a_replica_that_has_just_come_back_answers_when_the_other_one_goes(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    found = Compose(tmp_path)
+    first, second = (found.ports[f"{replica}:8000"] for replica in REPLICAS)
+    with proxy(found) as front:
+        for gone, left in ((first, second), (second, first)):
+            with answering(left):
+                wait_until(lambda: is_ready(front))
+                assert [is_ready(front) for _ in range(4)] == [True] * 4, f"{gone} is left out"
+            with answering(gone):
+                assert [is_ready(front) for _ in range(4)] == [True] * 4
 
 
 @pytest.mark.timeout(240)
