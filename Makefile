@@ -1,4 +1,4 @@
-# One target each: demo, test, clients, soak, accuracy, intervals, screenshots, gpu, lint, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, clients, soak, accuracy, intervals, screenshots, gpu, lint, licences, audit, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,12 +11,13 @@ KILLS ?= 500
 SEEDS ?= 10
 REQUESTS ?= 100000
 MUTATIONS ?= 5000
+LICENCES = MIT;BSD;Apache;ISC;MPL;Mozilla Public License;PSF;Python Software Foundation
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 CLIENTS = $(patsubst tests/api/clients/%.txt,.venv-clients/%/installed,$(wildcard tests/api/clients/*.txt))
 
-.PHONY: demo test clients soak accuracy intervals screenshots gpu lint format install browser clean
+.PHONY: demo test clients soak accuracy intervals screenshots gpu lint licences audit format install browser clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
@@ -62,12 +63,23 @@ screenshots: $(VENV)/.development
 gpu: $(VENV)/.development
 	$(BIN)/python -m benchmarks.gpu.night
 
-lint: $(VENV)/.development
+lint: licences
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy forecast pipelines models api data
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules forecast pipelines models kernels api
+
+# Nothing that is installed may come under other terms. Those left out: MIT without saying so (axe-playwright-python, huey,
+# skops), LGPL and only with the extra `postgresql` (psycopg).
+licences: $(VENV)/.development
+	@$(BIN)/pip-licenses --from=mixed --summary --partial-match --allow-only="$(LICENCES)" \
+	  --ignore-packages axe-playwright-python huey skops psycopg psycopg-binary >/dev/null
+
+# Known vulnerabilities of the pinned packages, as PyPI tells them. Needs pypi.org itself: mirrors do not have them.
+audit:
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	@.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 format: $(VENV)/.development
 	$(BIN)/ruff format .
@@ -97,4 +109,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-clients $(DEMO) screenshots-home build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-clients .venv-audit $(DEMO) screenshots-home build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -223,6 +223,7 @@ def test_a_database_that_cannot_be_written_is_told_and_nothing_is_left_half(
 ) -> None:
     with Registry(local).night("readable", "night", {}):
         pass
+    monkeypatch.chdir(tmp_path)  # MLflow takes "file:" for a folder and makes it
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///file:{local.path}/mlflow.db?mode=ro&uri=true")
 
     def open_a_night() -> None:
