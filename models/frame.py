@@ -1,4 +1,4 @@
-"""What surrounds every trained network: window scaling, decomposition, channel dropout, ensembles, averaged weights."""
+"""What surrounds every trained network: window scaling, linear maps, channel dropout, ensembles, averaged weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +33,9 @@ class Frame:
     """Steps (an odd number, at most the look-back is used) of a centred moving average that takes the trend off each
     window; one linear map per output, shared by the channels, extrapolates it, and the network forecasts the remainder.
     0 leaves windows whole."""
+    linear_path: bool = False
+    """Add a linear map of the whole window per output, shared by the channels, so that the network learns what such a
+    map cannot forecast. Source: the global residual connection of TiDE (arXiv 2304.08424, section 4)."""
     channel_dropout: float = 0.0
     """Share of target channels that are blanked (set to 0, the mean of a scaled window) per training window, so that no
     forecast hangs on a single channel."""
@@ -79,8 +82,7 @@ class Decomposed(nn.Module):
         """Forecast [B, H, C, Q] from `past_target` [B, L, C]; where the core gives more outputs, each has the trend."""
         values, trend = self.split(past_target)
         remainder: Tensor = self.core(values, *covariates)  # [B, H, C, Q]
-        continued: Tensor = self.trend(trend).unflatten(-1, (self.shape.horizon, self.shape.outputs))  # [B, C, H, Q]
-        return remainder + continued.transpose(1, 2).repeat(1, 1, 1, remainder.shape[3] // self.shape.outputs)
+        return remainder + spread(self.trend(trend), self.shape, remainder.shape[3])
 
     def split(self, past_target: Tensor) -> tuple[Tensor, Tensor]:
         """Split [B, L, C] into what the core sees, [B, L, C], and the trend, [B, C, L]."""
@@ -89,6 +91,30 @@ class Decomposed(nn.Module):
         padded = functional.pad(by_channel, (margin, margin), mode="replicate")
         trend = functional.avg_pool1d(padded, self.steps, stride=1)  # [B, C, L]
         return (by_channel - trend).transpose(1, 2), trend
+
+
+class LinearPath(nn.Module):
+    """A network beside a linear map of the same window."""
+
+    def __init__(self, core: nn.Module, shape: WindowShape) -> None:
+        super().__init__()
+        self.core = core
+        self.shape = shape
+        self.linear = nn.Linear(shape.lookback, shape.horizon * shape.outputs)
+        # Starts without a say: a random map would first have to be unlearned.
+        nn.init.zeros_(self.linear.bias)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, past_target: Tensor, *covariates: Tensor | None) -> Tensor:
+        """Forecast [B, H, C, Q] from `past_target` [B, L, C]; where the core gives more outputs, each has the map's."""
+        forecast: Tensor = self.core(past_target, *covariates)  # [B, H, C, Q]
+        return forecast + spread(self.linear(past_target.transpose(1, 2)), self.shape, forecast.shape[3])
+
+
+def spread(mapped: Tensor, shape: WindowShape, outputs: int) -> Tensor:
+    """Lay out what a linear map made of each channel, [B, C, H * Q], as a forecast, [B, H, C, outputs]."""
+    forecast = mapped.unflatten(-1, (shape.horizon, shape.outputs)).transpose(1, 2)  # [B, H, C, Q]
+    return forecast.repeat(1, 1, 1, outputs // shape.outputs)
 
 
 class FramedNetwork(nn.Module):
@@ -101,15 +127,16 @@ class FramedNetwork(nn.Module):
     def __init__(self, build: Callable[[], nn.Module], frame: Frame, shape: WindowShape) -> None:
         super().__init__()
         self.frame = frame
-        self.members = nn.ModuleList(
-            Decomposed(build(), frame.decomposition, shape) if frame.decomposition else build()
-            for _ in range(frame.members)
-        )
+        self.members = nn.ModuleList(_beside_maps(build(), frame, shape) for _ in range(frame.members))
 
     @property
     def cores(self) -> list[nn.Module]:
         """The networks themselves, without what surrounds them."""
-        return [member.core if isinstance(member, Decomposed) else member for member in self.members]
+        return [_core(member) for member in self.members]
+
+    def seen(self, past_target: Tensor) -> list[Tensor]:
+        """Return what each network sees of a scaled window, [B, L, C]."""
+        return [_seen(member, past_target) for member in self.members]
 
     def forward(self, past_target: Tensor, *covariates: Tensor | None) -> Tensor:
         """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates."""
@@ -133,6 +160,21 @@ class FramedNetwork(nn.Module):
             return torch.stack([member(*inputs) for member in self.members]).mean(0)
         parts = [[None] * count if tensor is None else tensor.chunk(count) for tensor in inputs]
         return torch.cat([member(*part) for member, part in zip(self.members, zip(*parts, strict=True), strict=True)])
+
+
+def _beside_maps(core: nn.Module, frame: Frame, shape: WindowShape) -> nn.Module:
+    member = Decomposed(core, frame.decomposition, shape) if frame.decomposition else core
+    return LinearPath(member, shape) if frame.linear_path else member
+
+
+def _core(member: nn.Module) -> nn.Module:
+    return _core(member.core) if isinstance(member, Decomposed | LinearPath) else member
+
+
+def _seen(member: nn.Module, past_target: Tensor) -> Tensor:
+    if isinstance(member, LinearPath):
+        return _seen(member.core, past_target)
+    return member.split(past_target)[0] if isinstance(member, Decomposed) else past_target
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:

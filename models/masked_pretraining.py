@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from models.darts_bridge import NetworkModule
 from models.errors import LookbackTooShortError, OptionOutOfRangeError
-from models.frame import Decomposed, FramedNetwork
+from models.frame import FramedNetwork
 from models.layers.normalization import scale_window
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class MaskedPretraining(pl.LightningModule):
             values = scale_window(values).values  # [B, L, C]
         losses = [
             self._loss(core, head, seen, batch)
-            for core, head, seen in zip(self._cores(), self.reconstruct, self._seen(values), strict=True)
+            for core, head, seen in zip(self._cores(), self.reconstruct, self.network.seen(values), strict=True)
         ]
         loss = torch.stack(losses).mean()
         self.log("reconstruction_loss", loss, batch_size=len(values), prog_bar=True, sync_dist=True)
@@ -72,10 +72,6 @@ class MaskedPretraining(pl.LightningModule):
 
     def _cores(self) -> list["PatchTSMixer"]:
         return cast("list[PatchTSMixer]", self.network.cores)
-
-    def _seen(self, values: Tensor) -> list[Tensor]:
-        members = self.network.members
-        return [member.split(values)[0] if isinstance(member, Decomposed) else values for member in members]
 
     def _loss(self, core: "PatchTSMixer", head: nn.Module, values: Tensor, batch: Any) -> Tensor:
         patches = core.patch(values, batch.past_covariates)  # [K, N, B, length]

@@ -106,25 +106,26 @@ SEARCH_SPACES: Mapping[ModelName, Space] = MappingProxyType({
     },
     ModelName.INFORMER: {
         "learning_rate": _RATE, "width": _WIDTHS, "heads": _HEADS, "feed_forward": _HIDDEN,
-        "encoder_layers": Whole(1, 3), "decoder_layers": Whole(1, 2), "distil": _SWITCH, "linear_path": _SWITCH,
-        "dropout": _DROPOUT, "channel_dropout": Number(0.0, 0.5), "averaging": _AVERAGING,
-        "decomposition": _DECOMPOSITION,
+        "encoder_layers": Whole(1, 3), "decoder_layers": Whole(1, 2), "distil": _SWITCH, "dropout": _DROPOUT,
+        "channel_dropout": Number(0.0, 0.5), "averaging": _AVERAGING, "decomposition": _DECOMPOSITION,
+        "linear_path": _SWITCH,
     },
     ModelName.ITRANSFORMER: {
         "learning_rate": _RATE, "width": _WIDTHS, "heads": _HEADS, "feed_forward": _HIDDEN, "layers": Whole(1, 4),
         "dropout": _DROPOUT, "channel_dropout": Number(0.0, 0.5), "averaging": _AVERAGING,
-        "decomposition": _DECOMPOSITION,
+        "decomposition": _DECOMPOSITION, "linear_path": _SWITCH,
     },
     ModelName.PATCH_TSMIXER: {
         "learning_rate": _RATE, "width": OneOf((16, 32, 64, 128)), "expansion": Whole(1, 4), "layers": Whole(1, 4),
         "patch_length": OneOf((4, 8, 12, 16, 24, 48), also=("patch_stride",), within_lookback=True),
         "mix_channels": _SWITCH, "gated": _SWITCH, "dropout": _DROPOUT, "head_dropout": _DROPOUT,
-        "averaging": _AVERAGING, "decomposition": _DECOMPOSITION,
+        "averaging": _AVERAGING, "decomposition": _DECOMPOSITION, "linear_path": _SWITCH,
     },
     ModelName.S_MAMBA: {
         "learning_rate": _RATE, "width": _WIDTHS, "feed_forward": _HIDDEN, "layers": Whole(1, 4),
         "states": OneOf((2, 4, 8, 16)), "convolution": Whole(2, 4), "expansion": Whole(1, 2), "dropout": _DROPOUT,
         "channel_dropout": Number(0.0, 0.5), "averaging": _AVERAGING, "decomposition": _DECOMPOSITION,
+        "linear_path": _SWITCH,
     },
 })  # fmt: skip
 """Of every network that is trained."""

@@ -18,6 +18,7 @@ from models.catalog import TRAINABLE
 from models.export import OPSET, TOLERANCE
 
 LOOKBACK, HORIZON = 26, 8
+HEAD = "network.members.0.core.head.weight"
 INPUTS = {
     "past_target": (None, LOOKBACK, 3),
     "past_covariates": (None, LOOKBACK, 2),
@@ -142,7 +143,7 @@ def test_a_float64_model_with_static_covariates_is_served_in_float32_and_keeps_i
     statics = pd.DataFrame({"size": [1.0], "kind": [2.0]})
     series = panel.series[1].with_static_covariates(statics).astype(np.float64)
     model = tiny(ModelName.ITRANSFORMER, max_epochs=1).fit(series, verbose=False)
-    before = model.model.state_dict()["network.members.0.core.head.weight"].clone()
+    before = model.model.state_dict()[HEAD].clone()
     signature = export_onnx(model, tmp_path / "model.onnx")
     shapes = {tensor.name: (tensor.shape, tensor.dtype) for tensor in signature.inputs}
     assert shapes == {
@@ -150,7 +151,7 @@ def test_a_float64_model_with_static_covariates_is_served_in_float32_and_keeps_i
         "static_covariates": ((None, 1, 2), "float"),
     }
     assert before.dtype == torch.float64
-    assert torch.equal(model.model.state_dict()["network.members.0.core.head.weight"], before)
+    assert torch.equal(model.model.state_dict()[HEAD], before)
 
 
 def test_a_model_without_weights_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What surrounds every network: each option does what it says, by itself and through the darts model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from models import CATALOG, ITransformerModel, ModelError, ModelName, export_onnx
 from models.catalog import TRAINABLE
-from models.frame import Decomposed, Frame, FramedNetwork, averaged
+from models.frame import Decomposed, Frame, FramedNetwork, LinearPath, averaged
 from models.shape import WindowShape
 
 LOOKBACK, HORIZON, TARGETS = 26, 8, 3
@@ -19,6 +20,7 @@ SHAPE = WindowShape(lookback=LOOKBACK, horizon=HORIZON, targets=TARGETS, outputs
 FRAMED = [name for name, spec in CATALOG.items() if "members" in spec.option_names()]
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"decomposition": 5},
+    {"linear_path": True},
     {"channel_dropout": 0.4},
     {"members": 2},
     {"averaging": 0.9},
@@ -77,6 +79,24 @@ def test_trend_and_remainder_sum_to_the_window(window: Callable[..., Tensor]) ->
     forecast = Decomposed(core, 7, SHAPE).double()(past)
     # The untrained map continues the trend's last value and `Repeat` the remainder's: together the last value.
     torch.testing.assert_close(forecast, past[:, -1:, :, None].expand_as(forecast))
+
+
+def test_a_linear_path_reads_the_whole_window_beside_a_network_that_does_not(window: Callable[..., Tensor]) -> None:
+    core = Repeat()
+    past = window(4, LOOKBACK, TARGETS)
+    frame = Frame(scale_windows=False, decomposition=7)
+    network, beside = (
+        FramedNetwork(lambda: core, made, SHAPE).double().eval() for made in (frame, replace(frame, linear_path=True))
+    )
+    assert beside.cores == [core]
+    torch.testing.assert_close(beside(past), network(past))  # an untrained path says nothing
+    assert torch.equal(core.seen[-1], beside.seen(past)[0])
+    path = beside.members[0]
+    assert isinstance(path, LinearPath)
+    with torch.no_grad():
+        path.linear.weight.copy_(torch.randn_like(path.linear.weight))
+    mapped = torch.einsum("blc,ol->bco", past, path.linear.weight).unflatten(2, (HORIZON, SHAPE.outputs))
+    torch.testing.assert_close(beside(past), network(past) + mapped.transpose(1, 2))
 
 
 def test_channel_dropout_blanks_whole_channels_while_training_only(window: Callable[..., Tensor]) -> None:
@@ -150,7 +170,8 @@ def test_members_start_apart_and_all_learn(panel: Any, tiny: Callable[..., Any])
     started = tiny(ModelName.ITRANSFORMER, max_epochs=1, options=options)
     model = started.fit(panel.series, **panel.covariates, verbose=False)
     first, second = (dict(member.named_parameters()) for member in model.model.network.members)
-    assert not torch.equal(first["core.head.weight"], second["core.head.weight"])
+    name = next(name for name in first if name.endswith("head.weight"))
+    assert not torch.equal(first[name], second[name])
     steps = [group["params"] for group in model.trainer.optimizers[0].param_groups]
     state = model.trainer.optimizers[0].state
     assert all(state[parameter]["exp_avg"].abs().sum() > 0 for parameter in chain(*steps))

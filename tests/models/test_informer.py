@@ -196,11 +196,7 @@ def transcription(
             weights, f"{name}.norm_feed_forward", tokens + perceptron(weights, f"{name}.feed_forward", tokens)
         )
     forecast = linear(weights, "head", layer_norm(weights, "norm", tokens))[:, start:]
-    forecast = forecast.reshape(-1, shape.horizon, shape.targets, shape.outputs)
-    if config.linear_path:
-        line = linear(weights, "line", past.mT).reshape(-1, shape.targets, shape.horizon, shape.outputs)
-        forecast = forecast + line.permute(0, 2, 1, 3)
-    return forecast
+    return forecast.reshape(-1, shape.horizon, shape.targets, shape.outputs)
 
 
 def build(config: InformerConfig, shape: WindowShape = SHAPE) -> Informer:

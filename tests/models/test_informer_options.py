@@ -80,7 +80,6 @@ def test_an_option_without_weights_changes_the_forecast(windows: list[Tensor], c
     [
         ({"stacks": 2}, True),
         ({"distil": False}, False),
-        ({"linear_path": False}, False),
         ({"encoder_layers": 3}, True),
         ({"decoder_layers": 2}, True),
         ({"width": 24}, True),

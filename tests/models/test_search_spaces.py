@@ -123,6 +123,6 @@ def test_a_switch_is_no_number_and_a_number_no_switch() -> None:
 
 
 def test_the_preset_says_what_an_option_is_that_nobody_gave() -> None:
-    assert present_options(ModelName.ITRANSFORMER, {})["width"] == 128
+    assert present_options(ModelName.ITRANSFORMER, {})["width"] == 64
     assert present_options(ModelName.ITRANSFORMER, {"preset": "faithful"})["width"] == 256
-    assert present_options(ModelName.ITRANSFORMER, {"preset": "faithful", "width": 64})["width"] == 64
+    assert present_options(ModelName.ITRANSFORMER, {"preset": "faithful", "width": 32})["width"] == 32

@@ -131,7 +131,7 @@ def test_larger_and_smaller_models_differ_in_their_widths_alone(job_with: Callab
     job = job_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
     sizes = points(Question.SIZE, ModelName.ITRANSFORMER, job)
     assert [(point.label, point.cell.options["width"], point.cell.options["feed_forward"]) for point in sizes] == [
-        ("x0.25", 16, 64), ("x0.5", 32, 128), ("x1", 64, 256), ("x2", 128, 512),
+        ("x0.25", 16, 32), ("x0.5", 32, 64), ("x1", 64, 128), ("x2", 128, 256),
     ]  # fmt: skip
     without, with_ = points(Question.DECOMPOSITION, ModelName.ITRANSFORMER, job)
     assert (without.cell.options["decomposition"], with_.cell.options["decomposition"]) == (0, 25)
