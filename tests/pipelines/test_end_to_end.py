@@ -4,7 +4,6 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from models.catalog import ModelName
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
-MODELS = (
-    ModelName.SEASONAL_NAIVE, ModelName.LINEAR, ModelName.DLINEAR, ModelName.ITRANSFORMER, ModelName.PATCH_TSMIXER
-)  # fmt: skip
+MODELS = (ModelName.SEASONAL_NAIVE, ModelName.LINEAR, ModelName.DLINEAR, ModelName.ITRANSFORMER)
 """Solved, wrapped and our own; the catalogue's tests train and export the others as well."""
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -85,6 +82,7 @@ def test_a_night_from_a_csv_file_to_an_issued_forecast_and_a_second_night(
     check_tracking(installation, night)
 
     document["datasets"]["tiny"]["models"] = ["seasonal_naive", "linear"]
+    document["datasets"]["tiny"]["training"]["baselines"] = ["seasonal_naive"]
     make_home(document=document)
     compared = answer(command_line("compare", "--home", home, "--json"))
     assert compared == night
@@ -147,25 +145,3 @@ def check_tracking(installation: Installation, night: Mapping[str, Any]) -> None
         names = {client.get_logged_model(output.model_id).name for output in run.outputs.model_outputs}
         assert names == {name, f"{name}-onnx", f"{name}-darts"}
         assert {"figures", "scores.json"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
-
-
-def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_disk(
-    command_line: CommandLine,
-    make_home: Callable[..., Installation],
-    document: dict[str, Any],
-    tiny_rows: Callable[..., pl.DataFrame],
-) -> None:
-    # The clock of a replay stands still while no scheduler runs, so nothing but the version tells two trainings apart.
-    document["datasets"]["tiny"] |= {
-        "models": ["seasonal_naive", "linear"],
-        "source": {"kind": "replay", "path": "rows.parquet", "start": datetime(2024, 2, 9)},  # noqa: DTZ001
-    }
-    installation = make_home(document=document)
-    tiny_rows(960).write_parquet(installation.home.path / "rows.parquet")
-    home = str(installation.home.path)
-    answer(command_line("ingest", "--home", home, "--json"))
-    for _ in range(2):
-        answer(command_line("train", "--home", home, "--json", timeout=200, FORECAST_CORES="1"))
-        champion = installation.ledger.champion("tiny")
-        assert champion is not None
-        assert load(installation.home.models / champion.folder).manifest.model_version == champion.model_version

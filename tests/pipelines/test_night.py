@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def a_night(installation: Installation) -> Night:
 
 def folders(installation: Installation) -> set[str]:
     return {folder.name for folder in (installation.home.models / "tiny").iterdir()}
+
+
+def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_disk(
+    make: Make, tiny_rows: Callable[..., pl.DataFrame], tmp_path: Path
+) -> None:
+    # The clock of a replay stands still while no scheduler runs, so nothing but the version tells two trainings apart.
+    tiny_rows(960).write_parquet(tmp_path / "rows.parquet")
+    replay = {"kind": "replay", "path": "../rows.parquet", "start": datetime(2024, 2, 9)}  # noqa: DTZ001
+    home = make(source=replay)
+    nights = [a_night(home) for _ in range(2)]
+    champion = home.ledger.champion("tiny")
+    assert champion is not None
+    assert champion.model_version == nights[1].champion
+    assert load(home.home.models / champion.folder).manifest.model_version == champion.model_version
+    assert home.clock("tiny").now() == datetime(2024, 2, 9, tzinfo=UTC)
 
 
 def test_a_first_night_a_second_one_and_back(make: Make) -> None:
