@@ -89,9 +89,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let no collection of garbage walk again over the million objects that the imported packages are made of."""
+    """Let no collection of garbage walk again over the million objects that packages are made of, and have fewer."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
 
 
 @pytest.fixture(autouse=True)
