@@ -110,6 +110,23 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
         with self._transaction() as connection:
             return frozenset(connection.execute(query).scalars())
 
+    def model_digest(self, dataset: str, folder: str) -> str | None:
+        """Return the digest of a model's manifest when it became champion, or ``None`` if it never did."""
+        query = (
+            sa.select(CHAMPIONS.c.digest)
+            .where(CHAMPIONS.c.dataset == dataset, CHAMPIONS.c.folder == folder)
+            .order_by(CHAMPIONS.c.sequence.desc())
+            .limit(1)
+        )
+        with self._transaction() as connection:
+            return connection.execute(query).scalar()
+
+    def digest_of(self, issuance: Issuance) -> str | None:
+        """Return the digest of the manifest of the model that made a forecast, if it is known."""
+        if issuance.provenance is not None:
+            return issuance.provenance.model_digest
+        return self.model_digest(issuance.dataset, issuance.model_folder)
+
     # --- issuances --------------------------------------------------------------------------------------------------
 
     def issue(self, issuance: Issuance, revision: Revision | None = None) -> None:

@@ -113,7 +113,7 @@ class LinearPath(nn.Module):
 
 def spread(mapped: Tensor, shape: WindowShape, outputs: int) -> Tensor:
     """Lay out what a linear map made of each channel, [B, C, H * Q], as a forecast, [B, H, C, outputs]."""
-    forecast = mapped.unflatten(-1, (shape.horizon, shape.outputs)).transpose(1, 2)  # [B, H, C, Q]
+    forecast = torch.unflatten(mapped, -1, (shape.horizon, shape.outputs)).transpose(1, 2)  # [B, H, C, Q]
     return forecast.repeat(1, 1, 1, outputs // shape.outputs)
 
 

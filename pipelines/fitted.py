@@ -60,7 +60,8 @@ class Fitted:
 
     def _found_out(self, issued: Issued) -> FittedOn:
         job = self._installation.jobs.datasets[self._name]
-        manifest = load(self._installation.home.models / issued.model_folder).manifest
+        digest = self._installation.ledger.model_digest(self._name, issued.model_folder)
+        manifest = load(self._installation.home.models / issued.model_folder, digest).manifest
         table = self._installation.observations(self._name)
         try:
             rows = table.read(version=manifest.data_version)  # whatever came later, the model did not see

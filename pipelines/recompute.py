@@ -94,7 +94,7 @@ def _issuance(forecast_id: str, installation: Installation) -> Issuance:
 def _model(issuance: Issuance, installation: Installation) -> ServedModel:
     version = issuance.model_version
     try:
-        return load(installation.home.models / issuance.model_folder, _digest(issuance, installation))
+        return load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
     except NotFoundError as error:
         raise NotFoundError(
             "replay.model_gone",
@@ -107,13 +107,6 @@ def _model(issuance: Issuance, installation: Installation) -> ServedModel:
             f"the files of {version} are not those that made forecast {issuance.forecast_id}: {error.fact}",
             "put its folder back from a backup of the home",
         ) from error
-
-
-def _digest(issuance: Issuance, installation: Installation) -> str | None:
-    if issuance.provenance is not None:
-        return issuance.provenance.model_digest
-    history = installation.ledger.champions(issuance.dataset, limit=None)
-    return next((each.digest for each in history if each.folder == issuance.model_folder), None)
 
 
 def _observations(issuance: Issuance, installation: Installation) -> pl.DataFrame:

@@ -25,8 +25,7 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     what was known then.
     """
     job = installation.jobs.datasets[name]
-    digest = None if issuance.provenance is None else issuance.provenance.model_digest
-    model = load(installation.home.models / issuance.model_folder, digest)
+    model = load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
     whole = clean(installation.observations(name).read(version=issuance.data_version), job)
     panel = forecastable(whole, model.manifest, job)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon

@@ -127,7 +127,7 @@ def _as_told_before(previous: Issuance, installation: Installation, panel: Panel
 
 
 def _earlier(previous: Issuance, installation: Installation, model: ServedModel) -> ServedModel:
-    earlier = load(installation.home.models / previous.model_folder)
+    earlier = load(installation.home.models / previous.model_folder, installation.ledger.digest_of(previous))
     columns = [(one.manifest.targets, one.manifest.past, one.manifest.future) for one in (earlier, model)]
     if columns[0] != columns[1]:
         raise StorageError(

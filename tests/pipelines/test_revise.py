@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from forecast.installation import Installation
 from forecast.revision import Revision, revision
-from forecast.runtime import Manifest
+from forecast.runtime import MANIFEST, Manifest, load
 from pipelines.features import FUTURE_FEATURES
 from pipelines.ingest import ingest
 from pipelines.predict import issue
@@ -87,11 +89,19 @@ def test_a_new_model_on_the_same_rows_is_all_that_changed(home: Installation, cr
     assert told.steps == 24
 
 
+def put_another_in_its_place(folder: Path) -> None:
+    """Change what a model says of itself: sound in itself, but not what the ledger knows."""
+    told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps(told | {"trained_at": "2020-01-01T00:00:00Z"}), encoding="utf-8")
+    load(folder)
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, put_another_in_its_place])
 def test_where_the_earlier_model_is_gone_the_whole_is_told(
-    home: Installation, crown: Crown, caplog: pytest.LogCaptureFixture
+    home: Installation, crown: Crown, caplog: pytest.LogCaptureFixture, lose: Callable[[Path], None]
 ) -> None:
     crown(home, "repeat_last-2", bias=0.5)
-    shutil.rmtree(home.home.models / "repeat_last-1")
+    lose(home.home.models / "repeat_last-1")
     told = latest(home)
     assert told.causes == pytest.approx({"unexplained": 0.5}, abs=1e-3)
     assert "what a new model changed is not known" in caplog.text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from forecast.calibration import Calibration
 from forecast.clock import SystemClock
 from forecast.installation import Installation
 from forecast.ledger_tables import FORECAST_SCORES, LEAD_SCORES, SCORED_DAYS, SERIES_SCORES
-from forecast.runtime import Manifest
+from forecast.runtime import MANIFEST, Manifest
 from pipelines.ingest import ingest
 from pipelines.predict import issue
 from pipelines.score import score
@@ -251,13 +252,23 @@ def test_before_anything_was_issued_there_is_nothing_to_score(make_home: MakeHom
     assert home.ledger.accuracy("tiny") == []
 
 
+def change_the_manifest(folder: Path) -> None:
+    told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps(told | {"trained_at": "2020-01-01T00:00:00Z"}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, change_the_manifest])
 def test_forecasts_of_a_model_whose_files_are_gone_leave_the_others_their_scores(
-    served: Installation, rows: pl.DataFrame, crown: Crown, caplog: pytest.LogCaptureFixture
+    served: Installation,
+    rows: pl.DataFrame,
+    crown: Crown,
+    caplog: pytest.LogCaptureFixture,
+    lose: Callable[[Path], None],
 ) -> None:
     crown(served, "repeat_last-2", calibration=BAND)
     issue("tiny", served)
     bring(served, until(rows, 440))
-    shutil.rmtree(served.home.models / "repeat_last-1")
+    lose(served.home.models / "repeat_last-1")
     score("tiny", served)
     assert {row.part for row in served.ledger.accuracy("tiny", "model")} == {"repeat_last-2"}
     assert "repeat_last-1 cannot be scored" in caplog.text
