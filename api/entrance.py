@@ -26,8 +26,8 @@ _ASKED = frozenset(
 _READS = frozenset({"GET", "OPTIONS"})  # the guard made a GET of HEAD
 _AT_ONCE = frozenset({"/healthz", "/readyz", "/metrics"})
 """Told even when there is too much to do: whoever asks decides whether this process goes on."""
-_DIGITS = 6
-"""A body whose length has fewer digits takes its turn when it is there: who sends slowly keeps nobody waiting."""
+_SMALL = 100_000
+"""A body of fewer bytes takes its turn when it is there: who sends slowly keeps nobody waiting."""
 _LOGIN = "/login"
 
 
@@ -66,7 +66,7 @@ class Entrance:
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
             receive = inbound = Inbound(receive, self._limits.max_body, self._limits.body_seconds)
-            if len(headers.get(b"content-length", b"longer")) < _DIGITS:
+            if _length(headers, unknown=_SMALL) < _SMALL:
                 self._admission.arriving += 1
                 try:
                     await inbound.arrive()
@@ -94,8 +94,7 @@ class Entrance:
             raise problems.too_many(wait)
         if rule is not None:
             rule.check(access, dataset)
-        length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length[:20]) > self._limits.max_body:
+        if _length(headers) > self._limits.max_body:
             raise too_large(self._limits.max_body)
 
     def _access(self, headers: dict[bytes, bytes], method: str, rule: Rule | None) -> Access:
@@ -150,6 +149,12 @@ class Entrance:
         if isinstance(error, UnauthenticatedError) and is_browser:
             return RedirectResponse(_LOGIN, 303)
         return problems.answer(error)
+
+
+def _length(headers: dict[bytes, bytes], unknown: int = 0) -> int:
+    """Return how many bytes a body is said to have; whoever writes a thousand digits is not asked for their value."""
+    told = headers.get(b"content-length", b"")
+    return int(told[:20]) if told.isdigit() else unknown
 
 
 def _address(scope: Scope) -> str:

@@ -28,8 +28,8 @@ from benchmarks.models.sides import ROWS, Task, network_step, silence
 
 # Every transformer here has two layers of width 256 with perceptrons of the same width: the recipe for ETTh1.
 ITRANSFORMER = Task(model="itransformer", options={"width": 256, "feed_forward": 256})
-# What neuralforecast trains under the same name: no trend apart, no averaged weights.
-PLAIN = replace(ITRANSFORMER, options={**ITRANSFORMER.options, "decomposition": 0, "averaging": 0.0, "loss": "mse"})
+# What neuralforecast trains under the same name: no linear map beside it, no averaged weights.
+PLAIN = replace(ITRANSFORMER, options={**ITRANSFORMER.options, "linear_path": False, "averaging": 0.0, "loss": "mse"})
 S_MAMBA = Task(model="s_mamba", options={"width": 256, "feed_forward": 256})
 # The same width is not the same work: the matrix products of a step take 44, 7.1 and 0.32 billion operations here, and
 # iTransformer's 1.1. darts has no model nearer to it.
