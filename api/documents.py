@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from api.bodies import UnsupportedError, read_body
+from api.mistakes import MISTAKES, OTHER
 from api.problems import document, status_of, suggest
 from forecast.errors import ConfigError
 
@@ -19,22 +20,6 @@ Sent = TypeVar("Sent", bound=BaseModel)
 _LARGEST = 2**18
 _MOST_MISTAKES = 10
 _MEDIA = frozenset({"application/json", "application/merge-patch+json"})
-_KINDS: Mapping[str, tuple[str, str]] = {
-    "missing": ("missing", "is missing"),
-    "greater_than_equal": ("out_of_range", "is out of range"),
-    "greater_than": ("out_of_range", "is out of range"),
-    "less_than_equal": ("out_of_range", "is out of range"),
-    "less_than": ("out_of_range", "is out of range"),
-    "finite_number": ("out_of_range", "is out of range"),
-    "int_type": ("not_a_number", "is not a whole number"),
-    "int_parsing": ("not_a_number", "is not a whole number"),
-    "int_from_float": ("not_a_number", "is not a whole number"),
-    "float_type": ("not_a_number", "is not a number"),
-    "float_parsing": ("not_a_number", "is not a number"),
-    "too_short": ("empty", "is empty"),
-    "too_long": ("too_long", "has too many entries"),
-    "timezone_aware": ("without_offset", "is a time without an offset"),
-}
 _REMEDIES: Mapping[str, str] = {
     "name": "write small letters, digits, - and _, at most 63",
     "cron": 'write the five fields of cron, such as "30 2 * * *"',
@@ -131,5 +116,5 @@ def _told(item: ErrorDetails, known: Iterable[str]) -> tuple[str, str, str, str]
     if kind == "enum":
         expected = str(item.get("ctx", {}).get("expected", ""))
         return f"{field}.unknown", where, f"{field} has a word that is not known", f"known are: {expected}"
-    ending, told = _KINDS.get(kind, ("malformed", "is malformed"))
+    ending, told, _ = MISTAKES.get(kind, OTHER)
     return f"{field}.{ending}", where, f"{field} {told}", _REMEDIES.get(field, f"see {field} at /docs")

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from api.mistakes import MISTAKES, OTHER
 from api.problems import suggest
 from forecast.errors import DataError
 
 Sent = TypeVar("Sent", bound=BaseModel)
-
-_KINDS: Mapping[str, tuple[str, str, str]] = {
-    "finite_number": ("not_finite", "is not a finite number", "send null where a value is missing"),
-    "float_type": ("not_a_number", "is not a number", "send a number, or null where a value is missing"),
-    "float_parsing": ("not_a_number", "is not a number", "send a number, or null where a value is missing"),
-    "int_type": ("not_a_number", "is not a whole number", "send a whole number"),
-    "int_parsing": ("not_a_number", "is not a whole number", "send a whole number"),
-    "int_parsing_size": ("out_of_range", "is out of range", "send a smaller one"),
-    "int_from_float": ("not_a_number", "is not a whole number", "send a whole number"),
-    "greater_than_equal": ("out_of_range", "is out of range", "send a larger one"),
-    "less_than": ("out_of_range", "is out of range", "send a smaller one"),
-    "less_than_equal": ("out_of_range", "is out of range", "send a smaller one"),
-    "string_type": ("malformed", "is not text", "send text"),
-    "string_too_long": ("too_long", "is too long", "send a shorter one"),
-    "string_unicode": ("malformed", "is not valid Unicode", "send valid Unicode"),
-    "too_long": ("too_long", "has too many entries", "send fewer"),
-    "too_short": ("empty", "is empty", "send at least one"),
-    "missing": ("missing", "is missing", "send it"),
-    "dict_type": ("malformed", "is not an object", "send an object"),
-    "model_type": ("malformed", "is not an object", "send an object"),
-    "list_type": ("malformed", "is not an array", "send an array"),
-}
 
 
 def parse(body: bytes, kind: type[Sent], names: Collection[str] = ()) -> Sent:
@@ -63,7 +42,7 @@ def mistake(first: ErrorDetails, kind: type[BaseModel], names: Collection[str] =
         )  # fmt: skip
     if found == "value_error":
         return DataError("body.malformed", first["msg"].removeprefix("Value error, "), "see the examples at /docs")
-    code, told, remedy = _KINDS.get(found, ("malformed", "is malformed", "see the examples at /docs"))
+    code, told, remedy = MISTAKES.get(found, OTHER)
     field = next((str(part) for part in at if part in kind.model_fields), "body")
     return DataError(f"{field}.{code}", f"{_place(at, kind, names)} {told}", remedy)
 

@@ -16,6 +16,7 @@ from api.batching import OverloadedError
 from api.bodies import SlowBodyError, TooLargeError, UnsupportedError
 from api.exchange import PRESENT, ForbiddenError, UnauthenticatedError
 from api.inbound import RefusedBody
+from api.mistakes import MISTAKES, OTHER
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -94,17 +95,6 @@ _INTERNAL: tuple[type[ForecastError], ...] = (StorageError, TrainingError)
 """These tell of paths and machines: the whole sentence goes to the log, the client learns the code."""
 
 _CUT_OFF: tuple[type[ForecastError], ...] = (TooLargeError, SlowBodyError)
-
-_VALIDATION = {
-    "int_parsing": ("not_a_number", "is not a whole number"),
-    "int_parsing_size": ("out_of_range", "is out of range"),
-    "int_from_float": ("not_a_number", "is not a whole number"),
-    "greater_than_equal": ("out_of_range", "is out of range"),
-    "less_than_equal": ("out_of_range", "is out of range"),
-    "string_too_long": ("too_long", "is too long"),
-    "too_long": ("too_long", "is given too often"),
-    "missing": ("missing", "is missing"),
-}
 
 
 def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
@@ -213,7 +203,7 @@ def _mistake(item: Mapping[str, Any], known: Iterable[str]) -> dict[str, str]:
             "detail": "there is no parameter of that name",
             "remedy": remedy,
         }
-    kind, told = _VALIDATION.get(item["type"], ("malformed", "is malformed"))
+    kind, told, _ = MISTAKES.get(item["type"], OTHER)
     bounds = {"greater_than_equal": "at least", "less_than_equal": "at most"}
     limit = (item.get("ctx") or {}).get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(item["type"], ""))
     remedy = f"give {bounds[item['type']]} {limit}" if limit is not None else f"see {name} at /docs"
