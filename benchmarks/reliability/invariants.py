@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 import polars as pl
@@ -12,6 +12,7 @@ from benchmarks.reliability.dates import at_wall_times, every_hour
 from benchmarks.reliability.home import PUSHED, REPLAYED, ROLLING, ROUNDS, SERIES
 from forecast.errors import ForecastError
 from forecast.installation import Installation
+from forecast.receipts import Receipt
 from forecast.runtime import load
 
 Pushed = Mapping[tuple[str, datetime], float]
@@ -73,6 +74,8 @@ def _issuance(installation: Installation) -> Iterator[str]:
 
 
 def _observations(installation: Installation, pushed: Pushed) -> Iterator[str]:
+    # Before the rows: an ingestion may end between the two, and more rows than were acknowledged are no loss.
+    receipts = installation.ledger.receipts(REPLAYED, limit=100_000)
     for dataset in (REPLAYED, PUSHED):
         table = installation.observations(dataset)
         try:
@@ -85,7 +88,7 @@ def _observations(installation: Installation, pushed: Pushed) -> Iterator[str]:
         if dataset == PUSHED and pushed:
             yield from _lost(rows, pushed)
         if dataset == REPLAYED and rows is not None:
-            yield from _gaps(installation, rows)
+            yield from _gaps(receipts, rows)
 
 
 def _lost(rows: pl.DataFrame | None, pushed: Pushed) -> Iterator[str]:
@@ -95,9 +98,8 @@ def _lost(rows: pl.DataFrame | None, pushed: Pushed) -> Iterator[str]:
             yield f"an acknowledged row of {key[0]} at {key[1]} is {there.get(key, 'lost')}, not {load_}"
 
 
-def _gaps(installation: Installation, rows: pl.DataFrame) -> Iterator[str]:
+def _gaps(receipts: Iterable[Receipt], rows: pl.DataFrame) -> Iterator[str]:
     """Tell whether rows that an ingestion acknowledged are not there: as many as all receipts count as new."""
-    receipts = installation.ledger.receipts(REPLAYED, limit=100_000)
     # A merge that was killed before its receipt is found by the next one, whose rows are then unchanged: more may be
     # there than receipts tell, never fewer.
     told = sum(receipt.new for receipt in receipts)
