@@ -163,7 +163,7 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, monkeypatch: pytest.Monkey
         flush(descriptor)
 
     observations = table(tmp_path / "home")
-    batches = [rows(10 * number, 10 * number + 15, load=float(number)) for number in range(4)]
+    batches = [rows(10 * number, 10 * number + 15, load=float(number)) for number in range(5)]
     states: list[pl.DataFrame | None] = [None]
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", noted)
@@ -174,7 +174,7 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, monkeypatch: pytest.Monkey
             if number == 2:
                 observations.maintain(timedelta(0), FUTURE)
     after = observations.read()
-    assert len(disk.cuts) > 40
+    assert len(disk.cuts) > 50
     torn = 0
     for number, (strict, lucky, acknowledged) in enumerate(disk.cuts):
         for kind, files in (("strict", strict), ("lucky", lucky)):
