@@ -28,7 +28,7 @@ class Limits:
     max_requests_per_route: int = 128
     max_forecasts: int = 24
     """Forecasts on demand at work at once, per route: each takes a core, and more would only be late together."""
-    max_waiting: int = 64
+    max_waiting: int = 32
     """Requests that wait for their turn; more are refused at once."""
     wait_milliseconds: int = 250
     """Time that a request waits before it is refused."""
