@@ -65,7 +65,7 @@ def test_replayed_products_have_the_step_s_shapes() -> None:
 
 
 def test_the_floor_of_itransformer_is_that_of_its_equations() -> None:
-    options = {"width": 16, "feed_forward": 24, "layers": 1, "heads": 2, "decomposition": 0}
+    options = {"width": 16, "feed_forward": 24, "layers": 1, "heads": 2, "linear_path": False}
     task = Task(model="itransformer", options=options, batch=4)
     tokens = task.batch * task.channels
     layer = tokens * (4 * 16 * 16 + 2 * 16 * 24)
