@@ -181,15 +181,15 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
 
 
 def beaten(night: Night) -> list[str]:
-    """Name the models that a baseline beats: a linear model is often the better choice."""
-    baselines = [one for one in night.candidates if one.model_name in night.baselines]
-    best = min(baselines, key=lambda one: one.pinball, default=None)
-    if best is None:
+    """Say which models a baseline beats, and by how much."""
+    bar = night.best_baseline
+    if bar is None:
         return []
+    more = [one.pinball / bar.pinball - 1 if bar.pinball else math.inf for one in night.beaten]
     return [
-        f"{one.model_name} does not beat {best.model_name}: its loss is {one.pinball / best.pinball - 1:+.1%}"
-        for one in night.leaderboard
-        if one.model_name not in night.baselines and best.pinball > 0 and one.pinball >= best.pinball
+        f"{night.called(one)} does not beat {night.called(bar)}: its loss is "
+        + (f"{share:+.1%}" if math.isfinite(share) else f"{one.pinball:g}")
+        for one, share in zip(night.beaten, more, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -50,6 +51,24 @@ class Night(Strict):
         """Every model that was scored, best first."""
         scored = (*self.candidates, *([self.incumbent] if self.incumbent else []))
         return tuple(sorted(scored, key=lambda one: (one.pinball != one.pinball, one.pinball)))  # NaN last
+
+    @property
+    def best_baseline(self) -> Evidence | None:
+        """The baseline of this night that the others should beat."""
+        baselines = [one for one in self.candidates if one.model_name in self.baselines and math.isfinite(one.pinball)]
+        return min(baselines, key=lambda one: one.pinball, default=None)
+
+    @property
+    def beaten(self) -> tuple[Evidence, ...]:
+        """The models that the best baseline beats, or whose loss is no number."""
+        bar = self.best_baseline
+        others = (one for one in self.leaderboard if one.model_name not in self.baselines)
+        return () if bar is None else tuple(one for one in others if not one.pinball < bar.pinball)
+
+    def called(self, one: Evidence) -> str:
+        """Name a model as people do; by its version, where another of that name was compared too."""
+        alike = [other for other in self.leaderboard if other.model_name == one.model_name]
+        return one.model_name if len(alike) == 1 else one.model_version
 
     def decided_again(self) -> Verdict:
         """Decide from what is stored: the same verdict, or somebody changed one or the other."""

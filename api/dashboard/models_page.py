@@ -78,7 +78,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         rows=_rows(night),
         horizons=job.horizons,
         promised=percent(night.leaderboard[0].promised_coverage),
-        beaten=_beaten(night),
+        beaten=[night.called(one) for one in night.beaten],
         comparisons=[
             (
                 f"{item.first} to {item.last}",
@@ -137,19 +137,6 @@ def _rows(night: Night) -> list[Row]:
 def _loss(night: Night, name: str) -> float | None:
     found = next((one.pinball for one in night.candidates if one.model_name == name), None)
     return found if found and math.isfinite(found) else None
-
-
-def _beaten(night: Night) -> list[str]:
-    """Name the models that a baseline beats."""
-    baselines = [one for one in night.candidates if one.model_name in night.baselines and math.isfinite(one.pinball)]
-    best = min(baselines, key=lambda one: one.pinball, default=None)
-    if best is None:
-        return []
-    return [
-        one.model_name
-        for one in night.leaderboard
-        if one.model_name not in night.baselines and not one.pinball < best.pinball
-    ]
 
 
 def _chance(p: float | None) -> str:
