@@ -55,12 +55,10 @@ class Stream(EventSourceResponse):
             _log.info("a client that followed events does not read: it is let go")
 
 
-async def happenings(feed: Feed, wanted: Wanted, after: int | None) -> AsyncIterator[ServerSentEvent]:
-    """Tell of events from a known one on, or from now on."""
+async def happenings(feed: Feed, wanted: Wanted, position: int) -> AsyncIterator[ServerSentEvent]:
+    """Tell of events after a position, which is known before the answer begins: what happens then is told."""
     yield ServerSentEvent(comment="events follow", retry=_RECONNECT_MS)
     try:
-        newest = await feed.newest()
-        position = newest if after is None else min(after, newest)
         while not feed.is_closing:
             events, position, is_level = await feed.after(position, wanted)
             for event in events:

@@ -96,7 +96,9 @@ async def follow_events(
             raise ConfigError("kinds.unknown", "there is no kind of event of that name", suggest(word, _KINDS))
     wanted = Wanted(datasets=frozenset(datasets), kinds=frozenset(kinds) or _USUAL)
     after = streams.event_of(last_event_id, query.after)
-    return streams.Stream(streams.happenings(service.feed, wanted, after), service.feed)
+    newest = await service.feed.newest()
+    position = newest if after is None else min(after, newest)
+    return streams.Stream(streams.happenings(service.feed, wanted, position), service.feed)
 
 
 @router.get(
