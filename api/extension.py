@@ -16,7 +16,6 @@ from api.recent import Recent
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.first_load import load_guarded
 from forecast.installation import Installation
-from forecast.ledger import Issuance
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.correct import moved
 from pipelines.predict import extend, fits
@@ -60,7 +59,9 @@ class Extensions:
         job = self._installation.jobs.datasets[issuance.dataset]
         try:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
-            model = load_guarded(self._installation.home.models / issuance.model_folder, self._digest(issuance))
+            # By what the ledger knows of the model: whoever can write its folder cannot write there.
+            digest = self._installation.ledger.model_digest(issuance.dataset, issuance.model_folder)
+            model = load_guarded(self._installation.home.models / issuance.model_folder, digest)
         except (NotFoundError, StorageError) as error:
             _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
             raise UnavailableError(
@@ -90,11 +91,6 @@ class Extensions:
         )
         self._recent.keep(issuance.forecast_id, prolonged, prolonged.weight)
         return prolonged
-
-    def _digest(self, issuance: Issuance) -> str | None:
-        """Return what the ledger knows of the model: whoever can write its folder cannot write there."""
-        champions = self._installation.ledger.champions(issuance.dataset, limit=1000)
-        return next((one.digest for one in champions if one.folder == issuance.model_folder and one.digest), None)
 
 
 def _not_reproducible() -> UnavailableError:

@@ -111,10 +111,10 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
             return frozenset(connection.execute(query).scalars())
 
     def model_digest(self, dataset: str, folder: str) -> str | None:
-        """Return the digest of a model's manifest when it became champion, or ``None`` if it never did."""
+        """Return the digest of a model's manifest when it became champion, or ``None`` if none was kept."""
         query = (
             sa.select(CHAMPIONS.c.digest)
-            .where(CHAMPIONS.c.dataset == dataset, CHAMPIONS.c.folder == folder)
+            .where(CHAMPIONS.c.dataset == dataset, CHAMPIONS.c.folder == folder, CHAMPIONS.c.digest != "")
             .order_by(CHAMPIONS.c.sequence.desc())
             .limit(1)
         )

@@ -8,7 +8,6 @@ Servers and load share the cores of one machine and are loaded in turns; figures
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import statistics
 import subprocess
@@ -16,12 +15,12 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from benchmarks.results import write_rows
 from benchmarks.serve import servers
 from benchmarks.serve.goals import Figures, goals
 from benchmarks.serve.home import DATASETS, bodies, make_home, make_key, network, tensors
@@ -130,15 +129,6 @@ class training:  # noqa: N801 - it reads as what it is: ``with training(home)``
         self._process.wait(30)
 
 
-def write(entries: Sequence[Any], file: Path) -> None:
-    """Write dataclasses as CSV."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.DictWriter(stream, [entry.name for entry in fields(entries[0])], lineterminator="\n")
-        table.writeheader()
-        table.writerows(asdict(entry) for entry in entries)
-
-
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, write, and tell which goals are met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -156,9 +146,8 @@ def main(given: Sequence[str] | None = None) -> None:
     single |= {"cores": os.cpu_count() or 0, "load_average": os.getloadavg()[1]}
     figures = [Single(name, round(value, 3)) for name, value in single.items()]
     reached = goals(Figures({(row.case, row.side): asdict(row) for row in told}, single))
-    write(told, options.results / "load.csv")
-    write(figures, options.results / "figures.csv")
-    write(reached, options.results / "goals.csv")
+    for name, entries in {"load": told, "figures": figures, "goals": reached}.items():
+        write_rows(options.results / f"{name}.csv", [asdict(entry) for entry in entries])
     for goal in reached:
         sys.stdout.write(f"{goal}\n")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
+from benchmarks.results import write_rows
 from benchmarks.serve import servers
-from benchmarks.serve.__main__ import RESULTS, Row, rows, write
+from benchmarks.serve.__main__ import RESULTS, Row, rows
 from benchmarks.serve.goals import Figures, goals
 from benchmarks.serve.home import bodies, tensors
 from benchmarks.serve.load import Answered, Asked, in_turns, is_there
@@ -49,7 +51,7 @@ def test_figures_are_medians_over_the_turns(tmp_path: Path) -> None:
     seen = {"service": [Answered(float(speed), 1.0, 2.0, 0.1) for speed in (1, 5, 3)]}
     told = rows("a case", 4, seen)
     assert told == [Row("a case", "service", 4, 3, 3.0, 1.0, 2.0, 0.1)]
-    write(told, tmp_path / "results" / "load.csv")
+    write_rows(tmp_path / "results" / "load.csv", [asdict(row) for row in told])
     with (tmp_path / "results" / "load.csv").open(encoding="utf-8") as file:
         assert [row["requests_per_second"] for row in csv.DictReader(file)] == ["3.0"]
 
