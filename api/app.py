@@ -10,31 +10,34 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import dashboard, documents, examples, problems
-from api.entrance import Entrance
+from api import dashboard
+from api.asgi.access_control import Entrance
+from api.asgi.guard import Guard
+from api.asgi.observer import Observer
+from api.asgi.shortcut import Shortcut
+from api.auth.scopes import Rules, public, reads_own
+from api.errors import problems
 from api.gauges import gauges
 from api.limits import Exposure, Limits
-from api.observer import Observer
-from api.ready import Shortcut
-from api.routes import (
+from api.openapi import examples
+from api.requests import json_body
+from api.routes import (  # fmt: skip
     accuracy,
     alerts,
     datasets,
     events,
     forecasts,
     health,
-    inference,
+    history,
     jobs,
+    mlflow_scoring,
     models,
     nixtla,
     observations,
     on_demand,
-    read_back,
+    open_inference,
     runs,
-    scoring,
-)  # fmt: skip
-from api.rules import Rules, public, reads_own
-from api.security import Guard
+)
 from api.service import Service
 from forecast.installation import Installation
 
@@ -71,12 +74,12 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     app.state.limits = service.limits
     service.metrics.add(lambda: gauges(service))
     problems.install(app)
-    documents.install(app)
+    json_body.install(app)
     # Looked through in this order with every request.
     for router in (
-        on_demand.router, forecasts.router, datasets.router, observations.router, read_back.router, accuracy.router,
+        on_demand.router, forecasts.router, datasets.router, observations.router, history.router, accuracy.router,
         alerts.router, models.router, models.writing, jobs.router, jobs.writing, runs.router, runs.writing,
-        events.router, nixtla.router, inference.router, scoring.router, health.router,
+        events.router, nixtla.router, open_inference.router, mlflow_scoring.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     for router in (dashboard.router, dashboard.login_router):

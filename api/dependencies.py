@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from api.exchange import access
-from api.problems import suggest
+from api.context import access
+from api.errors.problems import suggest
 from api.service import Service
+from forecast.config.dataset import DatasetJob
 from forecast.errors import NotFoundError
-from forecast.jobs import DatasetJob
-from forecast.settings import default_dataset as configured_dataset
+from forecast.home import default_dataset as configured_dataset
 
 
 @dataclass(frozen=True, slots=True)

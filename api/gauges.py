@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from api.issued import age_of
-from api.metrics import Gauge
+from api.observability.metrics import Gauge
 from api.service import Service
+from api.state.issued import age_of
 
 
 def gauges(service: Service) -> Iterator[Gauge]:

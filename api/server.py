@@ -17,16 +17,17 @@ from types import FrameType
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from api import journal, problems
 from api.app import create_app
-from api.feed import Feed
+from api.asgi.deadlines import protocol_of
+from api.errors import problems
 from api.limits import Exposure, Limits
-from api.protocol import protocol_of
+from api.observability import logs
 from api.service import Service
+from api.state.event_feed import Feed
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError
 from forecast.installation import Installation
-from forecast.ledger import Ledger
+from forecast.ledger.issuances import Ledger
 
 _STOP_SECONDS = 5
 _OPEN_FILES = 4096
@@ -41,7 +42,7 @@ def serve(
 
     Raises what :func:`exposure_of` raises, and ``port.taken`` if somebody listens there.
     """
-    journal.configure()
+    logs.configure()
     _open_more_files()
     exposure = exposure_of(host, allowed_hosts, installation.ledger)
     with listen(host, port) as listener, _quiet_signals():

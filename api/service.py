@@ -11,30 +11,30 @@ from datetime import datetime
 import anyio
 from anyio.to_thread import run_sync
 
-from api.admission import Admission
-from api.champions import Champions
-from api.encoding import json_rest
-from api.extension import MOST_WAITING, Extensions
-from api.feed import Feed
-from api.follower import Follower
-from api.history import Histories
-from api.issued import IssuedForecast, read_issued
-from api.keyring import Keyring
-from api.latest import LatestForecasts
+from api.asgi.admission import Admission
+from api.asgi.shortcut import ReadyAnswers
+from api.auth.keyring import Keyring
+from api.auth.sessions import Sessions
+from api.errors.problems import BUSY
+from api.forecasts.encoding import json_rest
+from api.forecasts.selection import select
 from api.limits import Exposure, Limits
-from api.metrics import Metrics
-from api.negotiation import JSON
-from api.operations import Operations
-from api.problems import BUSY
-from api.ready import ReadyAnswers
-from api.recent import Recent
-from api.schemas import ForecastQuery
-from api.selection import select
-from api.session import Sessions
-from api.tracing import Tracer
+from api.observability.metrics import Metrics
+from api.observability.operations import Operations
+from api.observability.tracing import Tracer
+from api.requests.negotiation import JSON
+from api.schemas.forecasts import ForecastQuery
+from api.state.champions import Champions
+from api.state.event_feed import Feed
+from api.state.histories import Histories
+from api.state.issued import IssuedForecast, read_issued
+from api.state.latest import LatestForecasts
+from api.state.long_horizon import MOST_WAITING, Extensions
+from api.state.lru import Recent
+from api.state.poller import Follower
 from forecast.errors import ForecastError, NotFoundError
 from forecast.installation import Installation
-from pipelines.maintain import check_tables
+from pipelines.maintenance.maintain import check_tables
 
 _log = logging.getLogger("api")
 _PAST_BYTES = 32 * 2**20

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Self
 
 from forecast.clock import Clock, ReplayClock, SystemClock
-from forecast.jobs import DatasetJob, JobFile, load_job_file
-from forecast.lake import Forecasts, Observations, Quarantine
-from forecast.ledger import Ledger
-from forecast.settings import Home, find_home
-from forecast.splits import instant
+from forecast.config.dataset import DatasetJob, JobFile, load_job_file
+from forecast.config.splits import instant
+from forecast.home import Home, find_home
+from forecast.lake.observations import Forecasts, Observations, Quarantine
+from forecast.ledger.issuances import Ledger
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,18 @@ from models.catalog import CATALOG, TRAINABLE, BuildRequest, ModelName, ModelSpe
 from models.errors import ModelError
 
 if TYPE_CHECKING:
-    from models.dlinear import DLinearModel
-    from models.export import ExportedSignature, TensorSignature, export_onnx
+    from models.baselines.linear import LinearModel
+    from models.baselines.seasonal_naive import SeasonalNaiveModel
+    from models.darts.export import ExportedSignature, TensorSignature, export_onnx
     from models.foundation import Chronos2Model, TimesFMModel, TiRexModel
-    from models.informer import InformerModel
-    from models.itransformer import ITransformerModel
-    from models.linear import LinearModel
-    from models.n_hits import NHiTSModel
-    from models.nlinear import NLinearModel
-    from models.patch_tsmixer import PatchTSMixerModel
-    from models.s_mamba import SMambaModel
-    from models.seasonal_naive import SeasonalNaiveModel
-    from models.tide import TiDEModel
+    from models.networks.dlinear import DLinearModel
+    from models.networks.informer import InformerModel
+    from models.networks.itransformer import ITransformerModel
+    from models.networks.n_hits import NHiTSModel
+    from models.networks.nlinear import NLinearModel
+    from models.networks.patch_tsmixer import PatchTSMixerModel
+    from models.networks.s_mamba import SMambaModel
+    from models.networks.tide import TiDEModel
 
 __all__ = [
     "CATALOG",
@@ -47,21 +47,21 @@ __all__ = [
 
 _NEEDS_TORCH = {
     "Chronos2Model": "models.foundation",
-    "DLinearModel": "models.dlinear",
-    "ExportedSignature": "models.export",
-    "ITransformerModel": "models.itransformer",
-    "InformerModel": "models.informer",
-    "LinearModel": "models.linear",
-    "NHiTSModel": "models.n_hits",
-    "NLinearModel": "models.nlinear",
-    "PatchTSMixerModel": "models.patch_tsmixer",
-    "SMambaModel": "models.s_mamba",
-    "SeasonalNaiveModel": "models.seasonal_naive",
-    "TensorSignature": "models.export",
-    "TiDEModel": "models.tide",
+    "DLinearModel": "models.networks.dlinear",
+    "ExportedSignature": "models.darts.export",
+    "ITransformerModel": "models.networks.itransformer",
+    "InformerModel": "models.networks.informer",
+    "LinearModel": "models.baselines.linear",
+    "NHiTSModel": "models.networks.n_hits",
+    "NLinearModel": "models.networks.nlinear",
+    "PatchTSMixerModel": "models.networks.patch_tsmixer",
+    "SMambaModel": "models.networks.s_mamba",
+    "SeasonalNaiveModel": "models.baselines.seasonal_naive",
+    "TensorSignature": "models.darts.export",
+    "TiDEModel": "models.networks.tide",
     "TiRexModel": "models.foundation",
     "TimesFMModel": "models.foundation",
-    "export_onnx": "models.export",
+    "export_onnx": "models.darts.export",
 }
 
 

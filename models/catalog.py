@@ -17,7 +17,7 @@ from models.errors import (
 )
 
 if TYPE_CHECKING:
-    from models.darts_bridge import ServiceModel
+    from models.darts.bridge import ServiceModel
 
 
 class ModelName(StrEnum):
@@ -140,18 +140,22 @@ CATALOG: Mapping[ModelName, ModelSpec] = MappingProxyType(
                 ModelName.SEASONAL_NAIVE,
                 "Seasonal naive",
                 "baseline",
-                "models.seasonal_naive:SeasonalNaiveModel",
+                "models.baselines.seasonal_naive:SeasonalNaiveModel",
                 reads=("season",),
             ),
-            ModelSpec(ModelName.LINEAR, "Linear (closed form)", "baseline", "models.linear:LinearModel"),
-            ModelSpec(ModelName.DLINEAR, "DLinear", "network", "models.dlinear:DLinearModel"),
-            ModelSpec(ModelName.NLINEAR, "NLinear", "network", "models.nlinear:NLinearModel"),
-            ModelSpec(ModelName.TIDE, "TiDE", "network", "models.tide:TiDEModel"),
-            ModelSpec(ModelName.N_HITS, "N-HiTS", "network", "models.n_hits:NHiTSModel"),
-            ModelSpec(ModelName.INFORMER, "Informer", "network", "models.informer:InformerModel"),
-            ModelSpec(ModelName.ITRANSFORMER, "iTransformer", "network", "models.itransformer:ITransformerModel"),
-            ModelSpec(ModelName.PATCH_TSMIXER, "PatchTSMixer", "network", "models.patch_tsmixer:PatchTSMixerModel"),
-            ModelSpec(ModelName.S_MAMBA, "S-Mamba", "network", "models.s_mamba:SMambaModel"),
+            ModelSpec(ModelName.LINEAR, "Linear (closed form)", "baseline", "models.baselines.linear:LinearModel"),
+            ModelSpec(ModelName.DLINEAR, "DLinear", "network", "models.networks.dlinear:DLinearModel"),
+            ModelSpec(ModelName.NLINEAR, "NLinear", "network", "models.networks.nlinear:NLinearModel"),
+            ModelSpec(ModelName.TIDE, "TiDE", "network", "models.networks.tide:TiDEModel"),
+            ModelSpec(ModelName.N_HITS, "N-HiTS", "network", "models.networks.n_hits:NHiTSModel"),
+            ModelSpec(ModelName.INFORMER, "Informer", "network", "models.networks.informer:InformerModel"),
+            ModelSpec(
+                ModelName.ITRANSFORMER, "iTransformer", "network", "models.networks.itransformer:ITransformerModel"
+            ),
+            ModelSpec(
+                ModelName.PATCH_TSMIXER, "PatchTSMixer", "network", "models.networks.patch_tsmixer:PatchTSMixerModel"
+            ),
+            ModelSpec(ModelName.S_MAMBA, "S-Mamba", "network", "models.networks.s_mamba:SMambaModel"),
             ModelSpec(ModelName.CHRONOS_2, "Chronos-2", "foundation", "models.foundation:Chronos2Model"),
             ModelSpec(ModelName.TIMESFM_2_5, "TimesFM 2.5", "foundation", "models.foundation:TimesFMModel"),
             ModelSpec(ModelName.TIREX, "TiRex", "foundation", "models.foundation:TiRexModel"),

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from models.darts_bridge import ServiceModel, check_arguments, check_window
+from models.darts.bridge import ServiceModel, check_arguments, check_window
 from models.errors import (
     BeyondPretrainingError,
     NotExportableError,

@@ -21,8 +21,8 @@ from darts.utils.likelihood_models.base import quantile_names
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from models.darts.series_checks import check_channels, check_values
 from models.errors import NotFittedError, OptionOutOfRangeError
-from models.series_checks import check_channels, check_values
 
 # N points of the path, L past steps, H horizon, C target channels, P past and F known-future covariates, Q outputs
 

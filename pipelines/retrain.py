@@ -11,30 +11,25 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
+from forecast.config.dataset import DatasetJob
+from forecast.config.training import Engine
 from forecast.errors import ConflictError, ForecastError, TrainingError, UnavailableError
-from forecast.evaluation import Evidence, Yardstick
+from forecast.evaluation.night import Night, judged
+from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob
-from forecast.ledger import Champion
-from forecast.nights import Night, judged
+from forecast.ledger.issuances import Champion
 from forecast.panel import Panel
-from forecast.policies import Engine
 from forecast.progress import Reporter
-from forecast.registry import Night as Tracked
-from forecast.registry import Registry, Run
-from forecast.rehearsal import rehearse
-from forecast.runtime import NETWORK, ServedModel, evaluated_in, load_evaluated, manifest_digest
-from forecast.tracked import Lineage
-from pipelines.backtest import evidence_of
-from pipelines.candidates import Candidate, Start, Task, examine, refit, start_from
-from pipelines.engines import Engine as Workers
-from pipelines.engines import LocalEngine, RayEngine
-from pipelines.fitting import check_models
-from pipelines.history import History
-from pipelines.predict import fits
-from pipelines.rollback import mirror
-from pipelines.slices import Slices
-from pipelines.track import (
+from forecast.runtime.model import NETWORK, ServedModel, evaluated_in, load_evaluated, manifest_digest
+from forecast.runtime.smoke_test import rehearse
+from forecast.tracking.entities import Lineage
+from forecast.tracking.registry import Night as Tracked
+from forecast.tracking.registry import Registry, Run
+from pipelines.forecasting.issue import fits
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.training_data import History
+from pipelines.preparation.windows import Windows, cut
+from pipelines.tracking.log import (
     lineage,
     log_candidate,
     log_comparison,
@@ -43,7 +38,12 @@ from pipelines.track import (
     night_tags,
     version_tags,
 )
-from pipelines.windows import Windows, cut
+from pipelines.training.backtest import evidence_of
+from pipelines.training.candidates import Candidate, Start, Task, examine, refit, start_from
+from pipelines.training.engines import Engine as Workers
+from pipelines.training.engines import LocalEngine, RayEngine
+from pipelines.training.fit import check_models
+from pipelines.training.rollback import mirror
 
 
 def retrain(name: str, installation: Installation, reporter: Reporter, engine: Engine | None = None) -> Night:

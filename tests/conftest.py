@@ -31,12 +31,12 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     import polars as pl
 
-    from forecast.evaluation import Evidence
+    from forecast.config.dataset import DatasetJob
+    from forecast.evaluation.scores import Evidence
+    from forecast.home import Home
     from forecast.installation import Installation
-    from forecast.jobs import DatasetJob
-    from forecast.runtime import Manifest
-    from forecast.settings import Home
-    from forecast.supervisor import Supervisor
+    from forecast.runtime.model import Manifest
+    from forecast.scheduling.supervisor import Supervisor
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 PASSWORD = "hunter2 %40/:@"  # noqa: S105  # of a server that lives as long as the tests
@@ -154,7 +154,7 @@ def tiny_document() -> dict[str, Any]:
 
 @pytest.fixture
 def tiny_job(tiny_document: dict[str, Any]) -> DatasetJob:
-    from forecast.jobs import JobFile
+    from forecast.config.dataset import JobFile
 
     return JobFile.model_validate(tiny_document).datasets["tiny"]
 
@@ -162,7 +162,7 @@ def tiny_job(tiny_document: dict[str, Any]) -> DatasetJob:
 @pytest.fixture
 def job_with() -> Callable[..., DatasetJob]:
     """Make a tiny job with some fields replaced: ``job_with(zone="Europe/Berlin")``."""
-    from forecast.jobs import JobFile
+    from forecast.config.dataset import JobFile
 
     def make(**fields: Any) -> DatasetJob:
         document = {"datasets": {"tiny": copy.deepcopy(dict(TINY_JOB)) | fields}}
@@ -251,7 +251,7 @@ def tiny_home(
     make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame], crown: Callable[..., Manifest]
 ) -> Installation:
     """A home whose rows are ingested and whose champion repeats the last value."""
-    from pipelines.ingest import ingest
+    from pipelines.ingestion.ingest import ingest
 
     installation = make_home(tiny_rows())
     ingest("tiny", installation)
@@ -334,9 +334,9 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
     """Store a repeat-last model for a job as a folder, with a golden example, as training does."""
     import numpy as np
 
-    from forecast.calibration import Calibration
-    from forecast.runtime import Manifest, Scaler, ServedModel, session, store
-    from pipelines.features import future_names
+    from forecast.runtime.calibration import Calibration
+    from forecast.runtime.model import Manifest, Scaler, ServedModel, session, store
+    from pipelines.preparation.features import future_names
 
     def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
         weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
@@ -397,8 +397,8 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
 @pytest.fixture
 def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
     """Store a repeat-last model in a home and make it the champion of its data set."""
-    from forecast.ledger import Champion
-    from forecast.runtime import manifest_digest
+    from forecast.ledger.issuances import Champion
+    from forecast.runtime.model import manifest_digest
 
     def make(
         installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any
@@ -466,8 +466,8 @@ def make_evidence() -> Callable[..., Evidence]:
     """Make evidence by scoring forecasts that are off by ``error`` deviations, on 200 origins an hour apart."""
     import numpy as np
 
-    from forecast.evaluation import Backtest, score
-    from forecast.rehearsal import Rehearsal
+    from forecast.evaluation.scores import Backtest, score
+    from forecast.runtime.smoke_test import Rehearsal
 
     def make(
         version: str = "v1",
@@ -510,8 +510,8 @@ def make_evidence() -> Callable[..., Evidence]:
 @pytest.fixture(scope="session")
 def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database without any run, to be copied: MLflow takes seconds to make one."""
-    from forecast.registry import Registry
-    from forecast.settings import Home
+    from forecast.home import Home
+    from forecast.tracking.registry import Registry
 
     folder = tmp_path_factory.mktemp("tracking")
     with pytest.MonkeyPatch.context() as environment:
@@ -523,7 +523,7 @@ def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tracking_server(tracking_database: Path) -> Callable[[Path], AbstractContextManager[tuple[str, Supervisor]]]:
     """Run MLflow's own server in a folder, which keeps artifacts where it likes: its address, and what can stop it."""
-    from forecast.supervisor import Member, Supervisor
+    from forecast.scheduling.supervisor import Member, Supervisor
 
     @contextmanager
     def serving(folder: Path) -> Iterator[tuple[str, Supervisor]]:
@@ -558,7 +558,7 @@ def tracking_url(
 @pytest.fixture(params=["sqlite", "server"])
 def tracking_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home whose runs are tracked in its own file, and one whose runs are by a server."""
-    from forecast.settings import Home
+    from forecast.home import Home
 
     if request.param == "server":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("tracking_url"))

@@ -31,7 +31,7 @@ import typer.main
 import yaml
 
 from benchmarks.reliability.fleet import free_ports
-from forecast.cli import app
+from forecast.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

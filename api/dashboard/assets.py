@@ -11,13 +11,13 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from api.auth.scopes import public
 from api.dashboard import plotly_script
-from api.negotiation import conditional
-from api.rules import public
+from api.requests.negotiation import conditional
 from forecast.errors import NotFoundError
 
 router = APIRouter(include_in_schema=False, dependencies=[public])
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "static"
 _MEDIA = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 

@@ -9,12 +9,12 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from api.context import access
 from api.dashboard import assets, plotly_script
-from api.dashboard.wording import age, count, percent, signed
-from api.exchange import access
-from forecast.keys import Scope
+from api.dashboard.formats import age, count, percent, signed
+from forecast.ledger.keys import Scope
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "templates"
 _pages = Environment(
     loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.auth.scopes import reads
 from api.dependencies import Dataset, DatasetDep, ServiceDep
-from api.negotiation import JSON, by_content, preferred
-from api.problems import suggest
+from api.errors.problems import suggest
+from api.requests.negotiation import JSON, by_content, preferred
 from api.routes.forecasts import problems
-from api.rules import reads
 from api.service import Service
 from forecast.errors import NotFoundError
 from forecast.vocabulary import before

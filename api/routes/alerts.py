@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.auth.scopes import reads
 from api.dependencies import DatasetDep, ServiceDep
 from api.routes.forecasts import problems
-from api.rules import reads
 
 router = APIRouter(prefix="/v1/datasets", tags=["accuracy"], dependencies=[reads])
 

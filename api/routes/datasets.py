@@ -6,13 +6,13 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from api.auth.scopes import reads_own
 from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
-from api.issued import age_of
-from api.negotiation import as_json
+from api.requests.negotiation import as_json
 from api.routes.forecasts import problems
-from api.rules import reads_own
-from api.schemas import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
+from api.schemas.forecasts import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
 from api.service import Service
+from api.state.issued import age_of
 
 router = APIRouter(prefix="/v1/datasets", tags=["data sets"], dependencies=[reads_own])
 

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import streams
+from api.auth.scopes import reads
 from api.dependencies import ServiceDep, find_dataset
-from api.feed import Wanted
-from api.job_schemas import LARGEST_NUMBER
-from api.negotiation import preferred
-from api.problems import suggest
+from api.errors.problems import suggest
+from api.events import streams
+from api.requests.negotiation import preferred
 from api.routes.forecasts import problems
-from api.rules import reads
+from api.schemas.jobs import LARGEST_NUMBER
+from api.state.event_feed import Wanted
 from forecast.errors import ConfigError
 
 router = APIRouter(prefix="/v1", tags=["events"], dependencies=[reads])

@@ -10,17 +10,18 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from api import encoding, rolling
+from api.answers import rolling
+from api.asgi.shortcut import Ready
+from api.auth.scopes import reads
 from api.dependencies import Dataset, DatasetDep, ServiceDep
-from api.issued import IssuedForecast, age_of
-from api.negotiation import FORMATS, JSON, TABLES, by_content, conditional, matches, preferred
-from api.problems import MEDIA_TYPE
-from api.ready import Ready
-from api.rules import reads
-from api.schemas import ForecastAnswer, ForecastQuery, Problem, RollingAnswer
-from api.selection import Selection, instant, select
+from api.errors.problems import MEDIA_TYPE
+from api.forecasts import encoding
+from api.forecasts.selection import Selection, instant, select
+from api.requests.negotiation import FORMATS, JSON, TABLES, by_content, conditional, matches, preferred
+from api.schemas.forecasts import ForecastAnswer, ForecastQuery, Problem, RollingAnswer
 from api.service import Service
-from forecast.jobs import DatasetJob
+from api.state.issued import IssuedForecast, age_of
+from forecast.config.dataset import DatasetJob
 
 _KEPT_BYTES = 2 * 2**20
 _LONG_POINTS = 5_000

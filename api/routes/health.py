@@ -6,13 +6,13 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.auth.scopes import public, reads
+from api.context import access
 from api.dependencies import Dataset, ServiceDep, seen_datasets
-from api.exchange import access
-from api.issued import age_of
-from api.rules import public, reads
-from api.schemas import DatasetReadiness, Liveness, Readiness
+from api.schemas.forecasts import DatasetReadiness, Liveness, Readiness
 from api.service import Service
-from forecast.keys import Scope
+from api.state.issued import age_of
+from forecast.ledger.keys import Scope
 
 router = APIRouter(tags=["health"])
 

@@ -6,16 +6,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 
+from api.auth.scopes import administers, reads
 from api.dependencies import ServiceDep
-from api.documents import checked, described, sent
-from api.job_schemas import JobInfo, JobList, JobPatch, NewJob, QueuedRuns, RunInfo, RunRequest
-from api.problems import suggest
+from api.errors.problems import suggest
+from api.requests.json_body import checked, described, sent
 from api.routes.forecasts import problems
-from api.rules import administers, reads
+from api.schemas.jobs import JobInfo, JobList, JobPatch, NewJob, QueuedRuns, RunInfo, RunRequest
 from api.service import Service
+from forecast.config.jobs import ScheduledJob
 from forecast.errors import ConfigError, NotFoundError
-from forecast.job_book import JobBook, KnownJob
-from forecast.scheduled_job import ScheduledJob
+from forecast.scheduling.job_book import JobBook, KnownJob
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[reads])
 writing = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[administers])

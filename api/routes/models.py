@@ -11,18 +11,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.auth.scopes import administers, reads_own
 from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
-from api.documents import described, sent
-from api.job_schemas import QueuedRuns
-from api.negotiation import as_json
+from api.requests.json_body import described, sent
+from api.requests.negotiation import as_json
 from api.routes.forecasts import problems
-from api.rules import administers, reads_own
-from api.schemas import ChampionInfo
+from api.schemas.forecasts import ChampionInfo
+from api.schemas.jobs import QueuedRuns
 from api.service import Service
-from forecast.evaluation import Evidence
-from forecast.job_book import JobBook
-from forecast.ledger import distinct
-from forecast.nights import Night
+from forecast.evaluation.night import Night
+from forecast.evaluation.scores import Evidence
+from forecast.ledger.issuances import distinct
+from forecast.scheduling.job_book import JobBook
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
 writing = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[administers])

@@ -9,15 +9,24 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
-from api.bodies import read_body
+from api.answers.on_demand import asked
+from api.auth.scopes import reads_own
 from api.dependencies import Dataset, ServiceDep, default_dataset, find_dataset
-from api.inlined import inlined
-from api.negotiation import JSON
-from api.nixtla import NixtlaAnswer, NixtlaRequest, answered, bands, grouped, model_of, panel_of, refuse_unsupported
-from api.on_demand import asked
-from api.placed import parse
+from api.errors.placed import parse
+from api.openapi.inline import inlined
+from api.protocols.nixtla import (
+    NixtlaAnswer,
+    NixtlaRequest,
+    answered,
+    bands,
+    grouped,
+    model_of,
+    panel_of,
+    refuse_unsupported,
+)
+from api.requests.bodies import read_body
+from api.requests.negotiation import JSON
 from api.routes.forecasts import problems
-from api.rules import reads_own
 from api.service import Service
 from forecast.errors import NotFoundError
 

@@ -9,14 +9,14 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from api.bodies import read_body
+from api.auth.scopes import reads, writes
 from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.requests.bodies import read_body
 from api.routes.forecasts import problems
-from api.rules import reads, writes
 from api.service import Service
-from forecast.receipts import Receipt
-from pipelines.ingest import ingest, validate
-from pipelines.sources.bodies import CONTENT_TYPES, from_body
+from forecast.ledger.receipts import Receipt
+from pipelines.ingestion.ingest import ingest, validate
+from pipelines.sources.request_body import CONTENT_TYPES, from_body
 
 
 class _NoParameters(BaseModel):

@@ -10,21 +10,21 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.routing import Route
 
-from api import encoding
-from api.bodies import read_body
+from api.answers.on_demand import OnDemandQuery, OnDemandRequest, forecast, read_json, read_rows
+from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep
-from api.inlined import inlined
-from api.issued import IssuedForecast
-from api.negotiation import FORMATS, JSON, TABLES, preferred
-from api.on_demand import OnDemandQuery, OnDemandRequest, forecast, read_json, read_rows
-from api.placed import mistake
+from api.errors.placed import mistake
+from api.forecasts import encoding
+from api.forecasts.selection import Selection, levels, zone
+from api.openapi.inline import inlined
+from api.requests.bodies import read_body
+from api.requests.negotiation import FORMATS, JSON, TABLES, preferred
 from api.routes.forecasts import problems, provenance
-from api.rules import reads_own
-from api.schemas import ForecastAnswer
-from api.selection import Selection, levels, zone
+from api.schemas.forecasts import ForecastAnswer
+from api.state.issued import IssuedForecast
+from forecast.config.dataset import DatasetJob
 from forecast.errors import ConfigError
-from forecast.jobs import DatasetJob
-from pipelines.sources.bodies import CONTENT_TYPES
+from pipelines.sources.request_body import CONTENT_TYPES
 
 _LONG_POINTS = 5_000
 

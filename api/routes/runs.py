@@ -7,8 +7,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from api.auth.scopes import administers, reads
 from api.dependencies import ServiceDep, find_dataset
-from api.job_schemas import (
+from api.errors.problems import suggest
+from api.events.run_log import LONGEST, read_log
+from api.routes.forecasts import problems
+from api.schemas.jobs import (
     LARGEST_NUMBER,
     MOST_RUNS,
     AttemptInfo,
@@ -20,15 +24,11 @@ from api.job_schemas import (
     RunsPage,
     RunsQuery,
 )
-from api.problems import suggest
-from api.routes.forecasts import problems
-from api.rules import administers, reads
-from api.run_log import LONGEST, read_log
 from api.service import Service
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError
-from forecast.lease import SCHEDULER
-from forecast.run_ledger import SHOWN, Run, State
+from forecast.ledger.runs import SHOWN, Run, State
+from forecast.scheduling.lease import SCHEDULER
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[reads])
 writing = APIRouter(prefix="/v1", tags=["runs"], dependencies=[administers])

@@ -13,7 +13,7 @@ from darts import TimeSeries
 from darts.utils.data import SequentialTorchTrainingDataset, TorchTrainingDataset
 from torch.utils.data import DataLoader
 
-from models.windows import collate_windows, window_dataset
+from models.darts.windows import collate_windows, window_dataset
 
 # L look-back, H horizon, C channels
 

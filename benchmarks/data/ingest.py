@@ -62,7 +62,7 @@ def plain(home: Path) -> None:
 def ours(home: Path) -> None:
     """Ingest as a user does."""
     from forecast.installation import Installation
-    from pipelines.ingest import ingest
+    from pipelines.ingestion.ingest import ingest
 
     installation = Installation.open(home)
     with installation.ledger:
@@ -137,7 +137,7 @@ def _in_a_process(side: str, home: Path, source: Path) -> tuple[float, float]:
 def _run(side: str, home: Path) -> None:
     import deltalake  # noqa: F401  # imports are paid by both sides before the clock starts
 
-    import pipelines.ingest  # noqa: F401
+    import pipelines.ingestion.ingest  # noqa: F401
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()

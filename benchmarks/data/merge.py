@@ -17,7 +17,7 @@ import polars as pl
 from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.data.measuring import RESULTS, measure, report
-from forecast.lake import TIME, Observations
+from forecast.lake.observations import TIME, Observations
 
 CHANNELS = ("load", "wind", "sun")
 SERIES = 114

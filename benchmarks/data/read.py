@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.measuring import RESULTS, measure, report
-from forecast import digests
-from forecast.lake import TIME, Observations
+from forecast.lake import checksums
+from forecast.lake.observations import TIME, Observations
 
 STEPS = 20_000
 CHANNELS = tuple(f"c{number}" for number in range(100))
@@ -59,7 +59,7 @@ def main() -> None:
             return tensor(table.read(since=SINCE))
 
         def first(number: int) -> Tensor:
-            digests.forget()
+            checksums.forget()
             return ours(number)
 
         def plain(_: int) -> Tensor:

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.protocol import Dataset, find_etth1, load_etth1
-from forecast.metrics import pinball
-from forecast.runtime import session
+from forecast.evaluation.metrics import pinball
+from forecast.runtime.model import session
 from models import CATALOG, BuildRequest, ModelName, export_onnx
-from models.quantization import quantize
+from models.darts.quantization import quantize
 
 # N windows, L look-back, H horizon, C channels, Q levels
 

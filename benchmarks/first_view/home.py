@@ -32,8 +32,8 @@ def make_home(folder: Path) -> None:
 
     from forecast.installation import Installation
     from forecast.progress import Reporter
-    from pipelines.ingest import ingest
-    from pipelines.predict import issue
+    from pipelines.forecasting.issue import issue
+    from pipelines.ingestion.ingest import ingest
     from pipelines.retrain import retrain
 
     if (folder / "forecast.toml").exists():

@@ -20,7 +20,7 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 
 from benchmarks.fuzz.known import Known
-from forecast.settings import Home
+from forecast.home import Home
 
 LONGEST_SECONDS = 5.0
 LEAST_SUCCESS = 0.3

@@ -11,7 +11,7 @@ import polars as pl
 from benchmarks.reliability.home import rows
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.keys import Key, Scope, mint
+from forecast.ledger.keys import Key, Scope, mint
 
 _HOURS = 1_000
 _JOB_FILE = """

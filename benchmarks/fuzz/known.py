@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from forecast.settings import Home
+from forecast.home import Home
 
 JOB = "fuzzed"
 """A job of the ledger's, which is there before each request."""

@@ -108,7 +108,7 @@ def night(options: argparse.Namespace) -> dict[str, dict[str, object]]:
 
     from forecast.installation import Installation
     from forecast.progress import Reporter
-    from pipelines.ingest import ingest
+    from pipelines.ingestion.ingest import ingest
     from pipelines.retrain import retrain
 
     with tempfile.TemporaryDirectory() as folder:

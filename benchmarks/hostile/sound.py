@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from forecast.calibration import Calibration
 from forecast.panel import Array
-from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Manifest, ServedModel, session, store
-from forecast.scaling import Scaler
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, Manifest, ServedModel, session, store
+from forecast.runtime.scaler import Scaler
 
 SERIES = ("east", "west")
 LOOKBACK, HORIZON, TARGETS, PAST, FUTURE, LEVELS = 24, 6, 2, 1, 3, 3

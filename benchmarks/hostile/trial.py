@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.hostile.sound import SERIES, windows
 from forecast.errors import ForecastError
-from forecast.first_load import limit, own_output
-from forecast.runtime import Prediction, ServedModel, load
+from forecast.runtime.model import Prediction, ServedModel, load
+from forecast.runtime.sandbox import limit, own_output
 
 HELD_OUT = 16
 _TOLERANCE = 1e-2

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from forecast.config.dataset import DatasetJob, load_job_file
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob, load_job_file
 from forecast.panel import Panel
-from pipelines.clean import clean
-from pipelines.ingest import ingest
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.clean import clean
 
 JOBS = Path(__file__).parent / "jobs.toml"
 MADE = "stationary"

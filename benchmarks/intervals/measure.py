@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.intervals.data import History
-from forecast.calibration import Calibration
-from forecast.evaluation import lead_groups
-from forecast.metrics import observed_mean, pinball
+from forecast.evaluation.metrics import observed_mean, pinball
+from forecast.evaluation.scores import lead_groups
 from forecast.panel import Array, Mask
-from forecast.runtime import ServedModel, load
-from pipelines.calibrate import calibrate
-from pipelines.exporting import about, export
-from pipelines.fitting import fit
-from pipelines.series import fit_scaler
-from pipelines.slices import Slices
-from pipelines.windows import Rows, Windows, cut
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import ServedModel, load
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.windows import Rows, Windows, cut
+from pipelines.training.calibrate import calibrate
+from pipelines.training.export import about, export
+from pipelines.training.fit import fit
 
 STRIDE = 5
 """Steps between two windows; no divisor of 24, so that all hours of the day are origins."""

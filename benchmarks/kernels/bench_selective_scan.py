@@ -19,9 +19,9 @@ from torch.nn import functional
 from benchmarks.kernels.measuring import RESULTS, Row, copy_rate, measure, report
 from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.agreement import compare
-from kernels.selective_scan_inputs import ScanInputs
-from kernels.selective_scan_reference import selective_scan_reference
-from kernels.selective_scan_torch import exportable
+from kernels.selective_scan.inputs import ScanInputs
+from kernels.selective_scan.reference import selective_scan_reference
+from kernels.selective_scan.torch import exportable
 
 Tensors = dict[str, Tensor]
 TIMED = ("u", "delta", "B", "C", "z")

@@ -21,7 +21,7 @@ from benchmarks.accuracy.protocol import DataMissingError, find_etth1, load_etth
 from benchmarks.kernels.measuring import RESULTS
 from kernels import prob_sparse_attention, prob_sparse_queries
 from kernels.agreement import relative_error
-from kernels.key_sampling import Sampling
+from kernels.prob_sparse.sampling import Sampling
 
 # B batch, H heads, LQ queries, LK keys, D head size, u selected queries
 
@@ -68,8 +68,8 @@ def _overlap(chosen: Tensor, exact: Tensor, length: int) -> float:
 def trained_projections(lookback: int, windows: int = 16) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Train an Informer for one epoch and give query, key and value of each encoder layer on unseen windows."""
     from models import InformerModel
+    from models.darts.windows import WindowDataset
     from models.layers.temporal_attention import TemporalAttention
-    from models.windows import WindowDataset
 
     data = load_etth1(find_etth1())
     fit = data.targets[: data.borders[0]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.informer import InformerConfig
+from models.networks.informer import InformerConfig
 
 # B batch, N steps, H heads, U sampled keys, S selected queries, D width, E = D / H
 

@@ -19,9 +19,9 @@ from benchmarks.models.lockstep import Pacer, Side
 from benchmarks.models.paced_training import PacedTraining
 from benchmarks.models.products import record
 from models.catalog import CATALOG, BuildRequest, ModelName
-from models.darts_bridge import NetworkModel
-from models.frame import Frame, FramedNetwork
-from models.informer import Informer, InformerConfig
+from models.darts.bridge import NetworkModel
+from models.darts.frame import Frame, FramedNetwork
+from models.networks.informer import Informer, InformerConfig
 from models.shape import WindowShape
 
 # B batch, L steps, C channels, D width

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from forecast.ledger import Ledger
-from forecast.run_ledger import ENDED, Run
+from forecast.ledger.issuances import Ledger
+from forecast.ledger.runs import ENDED, Run
 
 _ENDED = frozenset(ENDED) - {"coalesced"}
 

@@ -1,6 +1,6 @@
 """The dates that a schedule should have, worked out the plain way: by looking at every wall time of every day.
 
-It shares nothing with :mod:`forecast.cron` but the time zone database.
+It shares nothing with :mod:`forecast.config.cron` but the time zone database.
 """
 
 from collections.abc import Mapping

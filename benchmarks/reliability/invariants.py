@@ -12,8 +12,8 @@ from benchmarks.reliability.dates import at_wall_times, every_hour
 from benchmarks.reliability.home import PUSHED, REPLAYED, ROLLING, ROUNDS, SERIES
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.receipts import Receipt
-from forecast.runtime import load
+from forecast.ledger.receipts import Receipt
+from forecast.runtime.model import load
 
 Pushed = Mapping[tuple[str, datetime], float]
 """By series and time: the load of every row that was pushed and acknowledged."""

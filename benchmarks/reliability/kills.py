@@ -19,8 +19,8 @@ from benchmarks.reliability.home import BY_HAND, PUSHED, REPLAYED, rows
 from benchmarks.reliability.invariants import wrong
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.run_ledger import ENDED
+from forecast.ledger.runs import ENDED
+from forecast.scheduling.job_book import JobBook
 
 MEMBERS = ("schedule", "work", "serve")
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

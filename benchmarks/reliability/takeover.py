@@ -6,8 +6,8 @@ from pathlib import Path
 from benchmarks.reliability.fleet import Fleet, kill, wait_for
 from benchmarks.reliability.home import BY_HAND
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.lease import SCHEDULER
+from forecast.scheduling.job_book import JobBook
+from forecast.scheduling.lease import SCHEDULER
 
 
 def takeovers(home: Path, count: int) -> Iterator[float]:

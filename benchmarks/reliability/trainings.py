@@ -7,7 +7,7 @@ from benchmarks.reliability.fleet import Fleet, kill, wait_for
 from benchmarks.reliability.home import NIGHTLY
 from benchmarks.reliability.invariants import wrong
 from forecast.installation import Installation
-from forecast.job_book import JobBook
+from forecast.scheduling.job_book import JobBook
 
 
 def kill_in_each_phase(home: Path, most: int, seconds: float = 900.0) -> Iterator[tuple[str, int]]:

@@ -17,13 +17,13 @@ from typing import Any
 
 from benchmarks.reliability.account import all_runs, wrong_dates, wrong_ends
 from benchmarks.reliability.dates import at_wall_times, every_hour
+from forecast.config.jobs import Due, ScheduledJob
 from forecast.installation import Installation
-from forecast.lease import SCHEDULER
-from forecast.ledger import Ledger
-from forecast.receipts import Receipt
-from forecast.run_ledger import Run
-from forecast.scheduled_job import Due, ScheduledJob
-from forecast.scheduling import Scheduler
+from forecast.ledger.issuances import Ledger
+from forecast.ledger.receipts import Receipt
+from forecast.ledger.runs import Run
+from forecast.scheduling.lease import SCHEDULER
+from forecast.scheduling.scheduler import Scheduler
 
 ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata")
 START = datetime(2027, 1, 1, 0, 7, tzinfo=UTC)

@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 from rich.console import Console
 
 from forecast.clock import SystemClock
+from forecast.config.jobs import Cause, Due, Work
 from forecast.installation import Installation
-from forecast.scheduled_job import Cause, Due, Work
-from forecast.worker import work
+from pipelines.worker import work
 
 _START = datetime(2013, 10, 25, 1, tzinfo=ZoneInfo("America/New_York"))
 _DAYS = 8
@@ -37,7 +37,7 @@ def prepare(folder: Path) -> Installation:
     if (folder / "forecast.toml").exists():
         return Installation.open(folder)
     folder.mkdir(parents=True)
-    text = (Path(__file__).parents[2] / "forecast" / "sample.toml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "forecast" / "config" / "sample.toml").read_text(encoding="utf-8")
     for before, after in _CHANGES.items():
         text = text.replace(before, after)
     (folder / "forecast.toml").write_text(text, encoding="utf-8")

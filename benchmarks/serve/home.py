@@ -34,16 +34,16 @@ def make_home(folder: Path) -> None:
     import polars as pl
 
     from forecast.installation import Installation
-    from forecast.ledger import Champion
-    from forecast.runtime import manifest_digest
-    from pipelines.clean import clean
-    from pipelines.exporting import about, export
-    from pipelines.fitting import fit
-    from pipelines.ingest import ingest
-    from pipelines.predict import issue
-    from pipelines.series import fit_scaler
-    from pipelines.slices import Slices
-    from pipelines.windows import cut
+    from forecast.ledger.issuances import Champion
+    from forecast.runtime.model import manifest_digest
+    from pipelines.forecasting.issue import issue
+    from pipelines.ingestion.ingest import ingest
+    from pipelines.preparation.clean import clean
+    from pipelines.preparation.darts_series import fit_scaler
+    from pipelines.preparation.slices import Slices
+    from pipelines.preparation.windows import cut
+    from pipelines.training.export import about, export
+    from pipelines.training.fit import fit
 
     folder.mkdir(parents=True)
     lines = "".join(f'{name} = {{ role = "target" }}\n' for name in CHANNELS)
@@ -77,7 +77,7 @@ def make_home(folder: Path) -> None:
 def make_key(folder: Path) -> str:
     """Make a key that reads, and return its text."""
     from forecast.installation import Installation
-    from forecast.keys import Key, Scope, mint
+    from forecast.ledger.keys import Key, Scope, mint
 
     key_id, text, digest = mint()
     now = datetime.now(UTC)

@@ -15,17 +15,17 @@ from benchmarks.serve.home import DATASETS, START, STEPS, bodies, network
 
 def inside(home: Path, turns: int = 200) -> dict[str, float]:
     """Return medians in milliseconds; ``whole`` is the sum of what one request waits for, one after the other."""
-    from api.champions import Champions
-    from api.encoding import json_rest
-    from api.issued import read_issued
-    from api.on_demand import OnDemandRequest
-    from api.placed import parse
-    from api.schemas import ForecastQuery
-    from api.selection import select
+    from api.answers.on_demand import OnDemandRequest
+    from api.errors.placed import parse
+    from api.forecasts.encoding import json_rest
+    from api.forecasts.selection import select
+    from api.schemas.forecasts import ForecastQuery
+    from api.state.champions import Champions
+    from api.state.issued import read_issued
     from forecast.installation import Installation
-    from forecast.runtime import session
-    from pipelines.on_demand import from_columns
-    from pipelines.predict import rounds
+    from forecast.runtime.model import session
+    from pipelines.forecasting.issue import rounds
+    from pipelines.forecasting.on_demand import from_columns
 
     installation = Installation.open(home)
     champions, job = Champions(installation), installation.jobs.datasets[DATASETS[0]]

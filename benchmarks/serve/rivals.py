@@ -14,7 +14,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Response
 
-from api.on_demand import OnDemandRequest
+from api.answers.on_demand import OnDemandRequest
 from benchmarks.serve.home import CHANNELS, STEPS
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -14,12 +14,12 @@ from benchmarks.serve.home import DATASETS
 
 def main() -> None:
     """Train again and again; a line is told when it begins."""
-    from forecast.hosting import TRAINING_NICENESS
     from forecast.installation import Installation
-    from pipelines.clean import clean
-    from pipelines.fitting import fit
-    from pipelines.series import fit_scaler
-    from pipelines.slices import Slices
+    from forecast.scheduling.worker_host import TRAINING_NICENESS
+    from pipelines.preparation.clean import clean
+    from pipelines.preparation.darts_series import fit_scaler
+    from pipelines.preparation.slices import Slices
+    from pipelines.training.fit import fit
 
     os.nice(TRAINING_NICENESS)
     installation = Installation.open(Path(sys.argv[1]))

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels import prob_sparse_attention
-from kernels.key_sampling import Sampling, draw_keys
-from kernels.prob_sparse_reference import sample_size
+from kernels.prob_sparse.reference import sample_size
+from kernels.prob_sparse.sampling import Sampling, draw_keys
 from models.errors import WidthNotDivisibleError
 
 # B batch, N steps, M remembered steps, D width, U sampled keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from forecast.jobs import DatasetJob
+from forecast.config.dataset import DatasetJob
 from pipelines.sources.arrow import read_arrow
 from pipelines.sources.batch import Batch, Unreadable
 from pipelines.sources.benchmark import read_benchmark

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import polars as pl
 import pyarrow as pa
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob
 from pipelines.sources.batch import Content
 
 _FILE = b"ARROW1"

@@ -11,9 +11,9 @@ from typing import BinaryIO, Self
 
 import polars as pl
 
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import SqlSource
 from forecast.errors import DataError, ForecastError, first_line, nearest
-from forecast.jobs import DatasetJob
-from forecast.sources import SqlSource
 from forecast.vocabulary import Layout
 
 Wide = tuple[pl.DataFrame, tuple[str, ...]]

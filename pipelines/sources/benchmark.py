@@ -12,10 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
-from forecast.benchmarks import BENCHMARKS, FIRST_DAY, Benchmark, BenchmarkName
+from forecast.config.benchmarks import BENCHMARKS, FIRST_DAY, Benchmark, BenchmarkName
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import BenchmarkSource
 from forecast.errors import DataError, NotFoundError, UnavailableError
-from forecast.jobs import DatasetJob
-from forecast.sources import BenchmarkSource
 from pipelines.sources.batch import Batch, Content, Unreadable
 from pipelines.sources.csv import read_csv
 from pipelines.sources.files import read_file

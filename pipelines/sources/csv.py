@@ -11,11 +11,11 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import FileSource
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob
-from forecast.sources import FileSource
 from pipelines.sources.batch import Content, headers, require_columns, value_columns
-from pipelines.sources.unpacking import plain_name
+from pipelines.sources.compression import plain_name
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 """What a cell says that has no number."""

@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 
 import data
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import FilesSource
 from forecast.errors import ForecastError, NotFoundError, StorageError, nearest
-from forecast.jobs import DatasetJob
-from forecast.sources import FilesSource
-from pipelines.sources.addresses import at_address
 from pipelines.sources.batch import Batch, Content, Unreadable
-from pipelines.sources.unpacking import unpacked
+from pipelines.sources.compression import unpacked
+from pipelines.sources.remote import at_address
 
 Format = Callable[[Content, DatasetJob], pl.DataFrame]
 """Reads all rows as they are; columns that the job does not use may be left out."""

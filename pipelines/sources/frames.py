@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError, first_line
-from forecast.jobs import DatasetJob
 from forecast.vocabulary import Layout
 from pipelines.sources.batch import Batch, digest_of
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob
 from pipelines.sources.batch import Content, used_columns
-from pipelines.sources.columns import frame_of
+from pipelines.sources.records import frame_of
 
 
 def read_jsonl(content: Content, job: DatasetJob) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from pyarrow.parquet import ParquetFile
 
-from forecast.jobs import DatasetJob
+from forecast.config.dataset import DatasetJob
 from pipelines.sources.arrow import reading
 from pipelines.sources.batch import Content, used_columns
 

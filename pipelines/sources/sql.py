@@ -13,11 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import SqlSource
 from forecast.errors import ConfigError, NotFoundError, StorageError, first_line, nearest
-from forecast.jobs import DatasetJob
-from forecast.sources import SqlSource
 from pipelines.sources.batch import Batch, Unreadable, digest_of, require_columns, used_columns
-from pipelines.sources.columns import frame_of
+from pipelines.sources.records import frame_of
 
 _READ: Mapping[type, Callable[[str], Any]] = {
     datetime: datetime.fromisoformat,

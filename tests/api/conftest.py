@@ -15,19 +15,19 @@ import httpx
 import pytest
 
 from api.server import listen, server
-from forecast.calibration import Calibration
 from forecast.clock import SystemClock
-from forecast.keys import Key, Scope, mint
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.ledger.keys import Key, Scope, mint
+from forecast.runtime.calibration import Calibration
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     import polars as pl
 
     from api.limits import Exposure, Limits
     from forecast.installation import Installation
-    from forecast.ledger import Issuance
-    from forecast.runtime import Manifest
+    from forecast.ledger.issuances import Issuance
+    from forecast.runtime.model import Manifest
 
 ROOT = Path(__file__).parents[2]
 BAND = Calibration(

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.auth.scopes import Rule, Rules
 from api.limits import Exposure
-from api.rules import Rule, Rules
 from forecast.clock import SystemClock
-from forecast.keys import Scope, id_in
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.ledger.keys import Scope, id_in
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.score import score
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.monitoring.score import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-import api.encoding
-from api.admission import FORECASTING, Admission, Rates
+import api.forecasts.encoding
+from api.asgi.admission import FORECASTING, Admission, Rates
 from api.limits import Limits
 from forecast.errors import ConfigError
-from forecast.keys import Scope
-from pipelines.predict import issue
+from forecast.ledger.keys import Scope
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def test_what_comes_too_late_for_its_turn_is_refused_and_health_is_not(
     wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
     issue("tiny", home)
-    encode, go_on, at_work = api.encoding.json_rest, threading.Event(), []
+    encode, go_on, at_work = api.forecasts.encoding.json_rest, threading.Event(), []
 
     def slow(forecast: Any, part: Any, job: Any) -> bytes:
         if part.horizon < 6:
@@ -65,7 +65,7 @@ def test_what_comes_too_late_for_its_turn_is_refused_and_health_is_not(
             go_on.wait(20)
         return encode(forecast, part, job)
 
-    monkeypatch.setattr(api.encoding, "json_rest", slow)
+    monkeypatch.setattr(api.forecasts.encoding, "json_rest", slow)
     client = serve(home, Limits(max_requests=3, max_requests_per_route=2, max_waiting=1, wait_milliseconds=300))
     url = client.base_url.join(FORECAST)
     with ThreadPoolExecutor(8) as pool:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forecast.alert_rules import AlertKind
-from forecast.alerts import Finding
 from forecast.clock import SystemClock
+from forecast.config.alerts import AlertKind
+from forecast.monitoring.alerts import Finding
 
 if TYPE_CHECKING:
     from tests.api.conftest import Served

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from api.batching import LARGEST_RUN, Batcher, OverloadedError
+from api.state.batching import LARGEST_RUN, Batcher, OverloadedError
 from forecast.errors import DataError
-from forecast.runtime import load
-from pipelines.features import FUTURE_FEATURES
-from pipelines.predict import Round
+from forecast.runtime.model import load
+from pipelines.forecasting.issue import Round
+from pipelines.preparation.features import FUTURE_FEATURES
 
 if TYPE_CHECKING:
-    from forecast.jobs import DatasetJob
-    from forecast.runtime import Manifest, ServedModel
+    from forecast.config.dataset import DatasetJob
+    from forecast.runtime.model import Manifest, ServedModel
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.runtime import load
-from pipelines.clean import clean
-from pipelines.ingest import ingest
-from pipelines.predict import extend
+from forecast.runtime.model import load
+from pipelines.forecasting.issue import extend
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.clean import clean
 
 if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 

@@ -18,16 +18,16 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from api.feed import Feed, Wanted
 from api.server import listen, server
-from forecast.job_book import JobBook
-from forecast.run_ledger import Run
-from forecast.scheduled_job import Cause, Due, ScheduledJob
-from pipelines.predict import issue
+from api.state.event_feed import Feed, Wanted
+from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.ledger.runs import Run
+from forecast.scheduling.job_book import JobBook
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 REFRESH = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]})
@@ -294,7 +294,7 @@ def test_streams_do_not_hold_up_the_end_of_the_service(
 def test_a_client_that_does_not_read_is_let_go(
     home: Installation, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.streams._SEND_SECONDS", 0.5)
+    monkeypatch.setattr("api.events.streams._SEND_SECONDS", 0.5)
     queued(home)
     home.home.run_log(1).write_bytes((b"x" * 1000 + b"\n") * 20_000)  # more than all buffers on the way take
     one = server(home)

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from api.admission import FORECASTING
-from pipelines.ingest import ingest
+from api.asgi.admission import FORECASTING
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     import httpx
     import polars as pl
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 ENDLESS = "text/event-stream"

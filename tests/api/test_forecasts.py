@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from forecast.ledger_tables import ISSUANCES
-from forecast.runtime import load
-from pipelines.clean import clean
-from pipelines.ingest import ingest
-from pipelines.predict import extend, issue
+from forecast.ledger.tables import ISSUANCES
+from forecast.runtime.model import load
+from pipelines.forecasting.issue import extend, issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.clean import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 

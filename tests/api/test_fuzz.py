@@ -9,14 +9,14 @@ import pytest
 
 from api.limits import Limits
 from benchmarks.fuzz.fuzzer import LONGEST_SECONDS, Fuzzer
-from forecast.keys import Scope
-from pipelines.predict import issue
+from forecast.ledger.keys import Scope
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
 
 EACH = 12
 

@@ -21,11 +21,11 @@ import pytest
 
 from api.limits import Limits
 from benchmarks.fuzz.known import Known
-from pipelines.predict import issue
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
 
 MARK = "zqxhostile"
 """Part of whatever is sent; no answer may contain it."""

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from api import job_schemas
+from api.schemas import jobs as job_schemas
 
 if TYPE_CHECKING:
     from forecast.installation import Installation

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from api.bodies import LARGEST
+from api.requests.bodies import LARGEST
 
 if TYPE_CHECKING:
     import httpx

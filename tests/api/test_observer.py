@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import journal
 from api.limits import Limits
-from api.operations import Operations
+from api.observability import logs
+from api.observability.operations import Operations
 from forecast.errors import ConfigError
-from forecast.keys import Scope, id_in
+from forecast.ledger.keys import Scope, id_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,9 +36,9 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[st
     """What the service logs while a test runs, as machines read it."""
     stream, root = io.StringIO(), logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(journal, "_lines", None)
+    monkeypatch.setattr(logs, "_lines", None)
     level = root.level
-    journal.configure(stream)
+    logs.configure(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.setLevel(level)
 
@@ -120,7 +120,7 @@ def test_each_request_is_one_line_that_repeats_nothing_of_it(
 def test_a_format_of_the_log_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORECAST_LOG_FORMAT", "xml")
     with pytest.raises(ConfigError) as refused:
-        journal.configure(io.StringIO())
+        logs.configure(io.StringIO())
     assert refused.value.code == "log.format"
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from api.champions import Champions
-from forecast.runtime import load
-from pipelines.clean import clean
-from pipelines.predict import extend
+from api.state.champions import Champions
+from forecast.runtime.model import load
+from pipelines.forecasting.issue import extend
+from pipelines.preparation.clean import clean
 
 if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 PATH = "/v1/forecasts"
@@ -267,7 +267,7 @@ def test_parameters_beside_json_are_refused(served: Served) -> None:
 def test_more_than_one_request_may_ask_for_is_refused(
     served: Served, history: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.on_demand.MOST_POINTS", 100)
+    monkeypatch.setattr("api.answers.on_demand.MOST_POINTS", 100)
     refused = ask(served.client, history, horizon=26)
     assert (refused.status_code, refused.json()["code"]) == (422, "forecast.too_long")
     assert ask(served.client, history, horizon=25).status_code == 200
@@ -276,7 +276,7 @@ def test_more_than_one_request_may_ask_for_is_refused(
 def test_when_too_many_wait_the_answer_says_when_to_try_again(
     served: Served, history: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.batching._DEEPEST", 0)
+    monkeypatch.setattr("api.state.batching._DEEPEST", 0)
     refused = ask(served.client, history)
     assert (refused.status_code, refused.json()["code"]) == (503, "forecast.overloaded")
     assert refused.headers["retry-after"] == "1"

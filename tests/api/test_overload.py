@@ -10,7 +10,7 @@ import pytest
 from api.limits import Limits
 from benchmarks.serve.open_loop import offer
 from benchmarks.serve.overload import is_kept
-from forecast.keys import Scope
+from forecast.ledger.keys import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from api.limits import Limits
-from pipelines.predict import issue
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

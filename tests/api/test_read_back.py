@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from forecast.guards import Guard
-from forecast.nights import Night, judged
-from forecast.policies import Promotion
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.config.training import Promotion
+from forecast.evaluation.guards import Guard
+from forecast.evaluation.night import Night, judged
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     import httpx
 
-    from forecast.evaluation import Evidence
+    from forecast.evaluation.scores import Evidence
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 OBSERVATIONS, NEEDS, FORECAST = (f"/v1/datasets/tiny/{noun}" for noun in ("observations", "requirements", "forecast"))

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from forecast.keys import Scope
-from pipelines.predict import issue
+from forecast.ledger.keys import Scope
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

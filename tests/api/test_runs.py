@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from forecast.job_book import JobBook
-from forecast.lease import SCHEDULER, Lease
-from forecast.run_ledger import RunLedger
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.ledger.runs import RunLedger
+from forecast.scheduling.job_book import JobBook
+from forecast.scheduling.lease import SCHEDULER, Lease
 
 if TYPE_CHECKING:
     from forecast.installation import Installation

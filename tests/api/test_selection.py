@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from api.recent import Recent
-from api.selection import instant, places
+from api.forecasts.selection import instant, places
+from api.state.lru import Recent
 from forecast.errors import NotFoundError
 
 

@@ -17,9 +17,9 @@ from api.limits import Exposure
 from api.server import exposure_of, listen, serve
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError
-from forecast.keys import Scope, id_in
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.ledger.keys import Scope, id_in
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,19 +9,19 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-import api.encoding
-import api.latest
+import api.forecasts.encoding
 import api.routes.datasets
-from api.problems import STATUS, answer, status_of
+import api.state.latest
+from api.errors.problems import STATUS, answer, status_of
 from forecast.errors import ForecastError, StorageError
-from pipelines.predict import issue
+from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 
@@ -173,7 +173,7 @@ def test_many_clients_read_at_once(served: Served) -> None:
 def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
     served: Served, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
 ) -> None:
-    encode, go_on, lock = api.encoding.json_rest, threading.Event(), threading.Lock()
+    encode, go_on, lock = api.forecasts.encoding.json_rest, threading.Event(), threading.Lock()
     now = most = 0
 
     def slow(forecast: Any, part: Any, job: Any) -> bytes:
@@ -187,7 +187,7 @@ def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
                 now -= 1
         return encode(forecast, part, job)
 
-    monkeypatch.setattr(api.encoding, "json_rest", slow)
+    monkeypatch.setattr(api.forecasts.encoding, "json_rest", slow)
     url = served.client.base_url.join("/v1/datasets/tiny/forecast")
     with ThreadPoolExecutor(48) as pool:
         flood = [
@@ -206,13 +206,13 @@ def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
 
 
 def test_a_very_long_answer_is_not_kept(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, made = api.encoding.json_rest, []
+    encode, made = api.forecasts.encoding.json_rest, []
 
     def counted(forecast: Any, part: Any, job: Any) -> bytes:
         made.append(part.horizon)
         return encode(forecast, part, job)
 
-    monkeypatch.setattr(api.encoding, "json_rest", counted)
+    monkeypatch.setattr(api.forecasts.encoding, "json_rest", counted)
     for _ in range(2):
         assert served.get(horizon=30).status_code == 200
         assert len(served.get(horizon=10_000).content) > 2 * 2**20
@@ -259,7 +259,7 @@ def test_an_unforeseen_failure_does_not_end_the_following_of_the_ledger(
 
     crowned(served.home, "repeat_last-2", bias=0.3)
     with monkeypatch.context() as broken:
-        broken.setattr(api.latest, "read_issued", fail)
+        broken.setattr(api.state.latest, "read_issued", fail)
         second, _ = issue("tiny", served.home)
         wait_until(lambda: served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["internal"])
         assert served.get().json()["forecast_id"] == served.issuance.forecast_id
@@ -272,7 +272,7 @@ def test_a_ledger_that_does_not_answer_degrades_the_service(
 ) -> None:
     go_on = threading.Event()
     with monkeypatch.context() as hung:
-        hung.setattr(api.latest, "_LATE_SECONDS", 0.2)
+        hung.setattr(api.state.latest, "_LATE_SECONDS", 0.2)
         hung.setattr(type(served.home.ledger), "issuance", lambda *_args, **_kwargs: go_on.wait(20) and None)
         wait_until(lambda: served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["forecast.not_followed"])
         assert served.client.get("/readyz").json()["status"] == "degraded"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from api.keyring import Keyring
-from api.session import Sessions, cookie_in, set_cookie
+from api.auth.keyring import Keyring
+from api.auth.sessions import Sessions, cookie_in, set_cookie
 from forecast.clock import FixedClock, SystemClock
-from forecast.keys import Scope, id_in
+from forecast.ledger.keys import Scope, id_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from benchmarks.intervals import data
 from benchmarks.intervals.__main__ import main, read_rows, summary, write_rows
 from benchmarks.intervals.data import History, read
 from benchmarks.intervals.measure import BANDS, Row, _known, measure
-from forecast.jobs import load_job_file
-from pipelines.windows import cut
+from forecast.config.dataset import load_job_file
+from pipelines.preparation.windows import cut
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from forecast.job_book import JobBook
-from forecast.scheduled_job import ScheduledJob
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.config.jobs import ScheduledJob
+from forecast.scheduling.job_book import JobBook
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 from tests.deploy.conftest import Compose
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 import typer.main
 import yaml
 
-from forecast.cli import app
+from forecast.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forecast.cli import main
+from forecast.cli.app import main
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from forecast.config.jobs import Cause, Due, ScheduledJob
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.ledger import Ledger
-from forecast.receipts import Receipt
-from forecast.scheduled_job import Cause, Due, ScheduledJob
-from forecast.scheduling import Scheduler
-from forecast.vigil import Vigil
+from forecast.ledger.issuances import Ledger
+from forecast.ledger.receipts import Receipt
+from forecast.scheduling.scheduler import Scheduler
+from forecast.scheduling.watchdog import Vigil
 
 NOW = datetime(2027, 5, 1, 12, 0, 30, tzinfo=UTC)
 NIGHTLY = {"dataset": "tiny", "steps": ["retrain"], "cron": "30 2 * * *"}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forecast.alert_rules import AlertKind
-from forecast.alerts import Finding
-from forecast.ledger import Ledger
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.config.alerts import AlertKind
+from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.ledger.issuances import Ledger
+from forecast.monitoring.alerts import Finding
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from forecast.alert_rules import AlertKind, AlertRule
-from forecast.alerts import LivePart, Seen, evaluate
-from forecast.fitted_on import Holdout, Spread
-from forecast.jobs import JobFile, _told
+from forecast.config.alerts import AlertKind, AlertRule
+from forecast.config.dataset import JobFile, _told
+from forecast.monitoring.alerts import LivePart, Seen, evaluate
+from forecast.monitoring.reference import Holdout, Spread
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forecast.calibration import Calibration, scales
+from forecast.runtime.calibration import Calibration, scales
 
 DAYS, DAY = 5, 24
 EVEN = np.ones((2, 7, 3))

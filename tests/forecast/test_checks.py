@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import forecast
-from forecast.checks import CHECKS
+from forecast.config.checks import CHECKS
+from forecast.config.dataset import DatasetJob, load_job_file
 from forecast.errors import ConfigError
-from forecast.jobs import DatasetJob, load_job_file
 from forecast.units import conversion
 from forecast.vocabulary import Action
 

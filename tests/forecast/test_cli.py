@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 import typer.testing
 
-from forecast.cli import app
+from forecast.cli.app import app
 from forecast.installation import Installation
-from pipelines.predict import issue
+from pipelines.forecasting.issue import issue
 
 MakeHome = Callable[..., Installation]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

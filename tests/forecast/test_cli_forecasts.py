@@ -7,9 +7,9 @@ import pytest
 
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.report import write_report
+from pipelines.forecasting.issue import issue
+from pipelines.forecasting.report import write_report
+from pipelines.ingestion.ingest import ingest
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from forecast.config.jobs import Cause, Due, ScheduledJob
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.scheduling.job_book import JobBook
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

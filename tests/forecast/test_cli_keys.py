@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from forecast.keys import Scope, digest_of, id_in
+from forecast.ledger.keys import Scope, digest_of, id_in
 
 if TYPE_CHECKING:
     import subprocess

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forecast.evaluation import Evidence
+from forecast.config.training import Promotion
+from forecast.evaluation.night import Night, judged
+from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.nights import Night, judged
-from forecast.policies import Promotion
-from forecast.runtime import Manifest
-from forecast.variants import Variant, Variants
+from forecast.runtime.model import Manifest
+from forecast.runtime.precision import Variant, Variants
 
 Run = Callable[..., tuple[int, str, str]]
 POLICY = Promotion(max_coverage_error=1.0)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from forecast.installation import Installation
-from pipelines.ingest import ingest
+from pipelines.ingestion.ingest import ingest
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from forecast.installation import Installation
-from pipelines.predict import issue
+from pipelines.forecasting.issue import issue
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -38,10 +38,10 @@ def test_a_home_is_backed_up_and_restored_by_two_commands(tiny_home: Installatio
 def test_the_doctor_tells_by_its_exit_code_whether_anything_is_to_be_done(
     tiny_home: Installation, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import doctor
+    from pipelines.doctor import examine
 
-    few = {name: check for name, check in doctor.CHECKS.items() if name in {"job file", "ledger", "forecasts"}}
-    monkeypatch.setattr(doctor.examine, "__defaults__", (few,))
+    few = {name: check for name, check in examine.CHECKS.items() if name in {"job file", "ledger", "forecasts"}}
+    monkeypatch.setattr(examine.examine, "__defaults__", (few,))
     home = tiny_home.home.path
     code, out, _ = run("doctor", "--home", home)
     assert code == 9

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.correction import LEAST, Correction, offsets_of
-from forecast.metrics import pinball
+from forecast.evaluation.metrics import pinball
+from forecast.monitoring.correction import LEAST, Correction, offsets_of
 from forecast.panel import Array
 
 LEVELS = (0.1, 0.5, 0.9)

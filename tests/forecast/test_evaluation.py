@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from forecast.evaluation import Backtest, Evidence, Yardstick, lead_groups, score
+from forecast.evaluation.scores import Backtest, Evidence, Yardstick, lead_groups, score
 from forecast.panel import Panel
-from forecast.rehearsal import Rehearsal
-from forecast.scaling import Scaler
+from forecast.runtime.scaler import Scaler
+from forecast.runtime.smoke_test import Rehearsal
 
 NAN = float("nan")
 LEVELS = (0.1, 0.5, 0.9)

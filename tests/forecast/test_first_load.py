@@ -13,16 +13,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from forecast import first_load
 from forecast.errors import NotFoundError, StorageError
-from forecast.first_load import load_guarded, try_together
-from forecast.runtime import GOLDEN, MANIFEST, NETWORK, manifest_digest
+from forecast.runtime import sandbox
+from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, manifest_digest
+from forecast.runtime.sandbox import load_guarded, try_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from forecast.jobs import DatasetJob
-    from forecast.runtime import Manifest
+    from forecast.config.dataset import DatasetJob
+    from forecast.runtime.model import Manifest
 
 
 def endless_loop(shapes: dict[str, tuple[object, ...]], horizon: int, targets: int) -> onnx.ModelProto:
@@ -71,7 +71,7 @@ def stored(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Mani
 
 def test_a_sound_model_is_tried_once_and_then_loaded_at_once(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_guarded(stored, manifest_digest(stored))
-    monkeypatch.setattr(first_load, "_try", lambda *_: pytest.fail("it was tried a second time"))
+    monkeypatch.setattr(sandbox, "_try", lambda *_: pytest.fail("it was tried a second time"))
     assert load_guarded(stored, manifest_digest(stored)).manifest == first.manifest
 
 
@@ -82,7 +82,7 @@ def test_a_network_that_never_ends_is_stopped_and_refused(
         shapes: dict[str, tuple[object, ...]] = {"past_target": ("B", *golden["targets"].shape[1:])}
     endless = endless_loop(shapes, tiny_job.horizon, len(tiny_job.targets))
     digest = replace_network(stored, endless.SerializeToString())
-    monkeypatch.setattr(first_load, "_WALL_SECONDS", 6)
+    monkeypatch.setattr(sandbox, "_WALL_SECONDS", 6)
     began = time.monotonic()
     with pytest.raises(StorageError) as refused:
         load_guarded(stored, digest)
@@ -138,7 +138,7 @@ def test_a_model_that_is_not_there_is_told_so(tmp_path: Path) -> None:
 def test_a_model_that_the_ledger_does_not_know_is_refused_without_a_try(
     stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_load, "_try", lambda *_: pytest.fail("it was tried"))
+    monkeypatch.setattr(sandbox, "_try", lambda *_: pytest.fail("it was tried"))
     with pytest.raises(StorageError) as refused:
         load_guarded(stored, "0" * 64)
     assert refused.value.code == "model.corrupt"
@@ -175,7 +175,7 @@ def test_models_that_were_tried_together_are_not_tried_alone(
 ) -> None:
     again = Path(shutil.copytree(stored, tmp_path / "again"))
     try_together([(folder, manifest_digest(folder)) for folder in (stored, again)])
-    monkeypatch.setattr(first_load, "_try", lambda *_: pytest.fail("it was tried a second time"))
+    monkeypatch.setattr(sandbox, "_try", lambda *_: pytest.fail("it was tried a second time"))
     for folder in (stored, again):
         assert load_guarded(folder, manifest_digest(folder)).manifest.model_version
 

@@ -12,10 +12,10 @@ from benchmarks.hostile.kinds import KINDS, SLEEPERS, STOPPED, make, pickled
 from benchmarks.hostile.mutations import FILES, WAYS, mutate
 from benchmarks.hostile.sound import store_sound
 from benchmarks.hostile.trials import Outcome, tried
-from forecast import first_load
 from forecast.errors import ForecastError
-from forecast.first_load import load_guarded
-from forecast.runtime import manifest_digest
+from forecast.runtime import sandbox
+from forecast.runtime.model import manifest_digest
+from forecast.runtime.sandbox import load_guarded
 
 _ATTACKS = {**KINDS, **SLEEPERS}
 _MUTATIONS = 200
@@ -76,7 +76,7 @@ def test_the_service_loads_and_tries_nothing_that_the_ledger_does_not_know(
 ) -> None:
     known = manifest_digest(sound)
     for entry in ("_try", "load"):
-        monkeypatch.setattr(first_load, entry, lambda *_: pytest.fail("it was opened"))
+        monkeypatch.setattr(sandbox, entry, lambda *_: pytest.fail("it was opened"))
     for folder in attacked.values():
         with pytest.raises(ForecastError):
             load_guarded(folder, known)
@@ -85,7 +85,7 @@ def test_the_service_loads_and_tries_nothing_that_the_ledger_does_not_know(
 def test_a_folder_that_is_refused_by_the_child_is_not_opened_by_the_service(
     attacked: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_load, "load", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr(sandbox, "load", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(ForecastError) as refused:
         load_guarded(attacked["network: nodes that wait for each other"])
     assert refused.value.code == "model.unusable"

@@ -11,10 +11,10 @@ import polars as pl
 import psutil
 import pytest
 
-from forecast.hosting import TRAINING_NICENESS, WorkerHost
+from forecast.config.jobs import Cause, Due, ScheduledJob
 from forecast.installation import Installation
-from forecast.run_ledger import Run
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.ledger.runs import Run
+from forecast.scheduling.worker_host import TRAINING_NICENESS, WorkerHost
 
 WaitUntil = Callable[..., None]
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from forecast.config.jobs import ScheduledJob, Weight, Work
 from forecast.errors import ConfigError, ConflictError, ForecastError, NotFoundError
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.scheduled_job import ScheduledJob, Weight, Work
+from forecast.scheduling.job_book import JobBook
 
 HOUR = timedelta(hours=1)
 

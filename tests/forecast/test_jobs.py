@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 import forecast
+from forecast.config.dataset import JobFile, load_job_file
 from forecast.errors import ConfigError, NotFoundError, StorageError
-from forecast.jobs import JobFile, load_job_file
 
 NAN = float("nan")
 Document = dict[str, Any]
@@ -98,7 +98,7 @@ def load(tmp_path: Path, to_toml: Callable[[Mapping[str, Any]], str]) -> Callabl
 
 
 def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
-    path = Path(forecast.__file__).parent / "sample.toml"
+    path = Path(forecast.__file__).parent / "config" / "sample.toml"
     name, job = load_job_file(path).dataset(None)
     assert name == "nyc-airports"
     assert job.horizons == (24, 168, 336)

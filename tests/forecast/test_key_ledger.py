@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from forecast.errors import NotFoundError
-from forecast.keys import LONGEST, Key, Scope, digest_of, id_in, mint
-from forecast.ledger import Ledger
+from forecast.ledger.issuances import Ledger
+from forecast.ledger.keys import LONGEST, Key, Scope, digest_of, id_in, mint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.errors import ConfigError, ConflictError, DataError, ForecastError, NotFoundError, StorageError
-from forecast.lake import FORECASTS, TIME, Forecasts, Observations
+from forecast.lake.observations import FORECASTS, TIME, Forecasts, Observations
 
 START = datetime(2024, 1, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -231,7 +231,7 @@ def test_a_writer_that_finds_the_table_locked_for_too_long_gives_up(
 ) -> None:
     from filelock import FileLock
 
-    monkeypatch.setattr("forecast.turns._LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("forecast.lake.locks._LOCK_SECONDS", 0.05)
     with FileLock(tmp_path / "locks" / "tiny.observations.lock"), pytest.raises(ConflictError, match="another process"):
         observations.merge(rows(0, 1))
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from forecast.errors import StorageError
-from forecast.lake import TIME, Observations
+from forecast.lake.observations import TIME, Observations
 
 START = datetime(2024, 1, 31, 12, tzinfo=UTC)
 FUTURE = datetime(2200, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ def rows(first: int, last: int, load: float = 1.0) -> pl.DataFrame:
 @pytest.fixture
 def observations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Observations:
     """A table of five versions, one of them with a checkpoint of the log."""
-    monkeypatch.setattr("forecast.delta._CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr("forecast.lake.table._CHECKPOINT_EVERY", 3)
     observations = table(tmp_path)
     for number in range(5):
         observations.merge(rows(6 * number, 6 * number + 12, load=float(number)))
@@ -133,7 +133,7 @@ def test_a_file_is_read_for_its_digest_once_per_process(
     observations: Observations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observations.read()
-    monkeypatch.setattr("forecast.folder.Folder.digest", None)
+    monkeypatch.setattr("forecast.lake.storage.Folder.digest", None)
     assert len(observations.read()) == 36
 
 

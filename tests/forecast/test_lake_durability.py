@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from forecast.installation import Installation
-from forecast.lake import TIME, Observations
-from pipelines.predict import issue
+from forecast.lake.observations import TIME, Observations
+from pipelines.forecasting.issue import issue
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -138,7 +138,7 @@ def test_a_replayed_batch_is_on_disk_even_if_its_first_writer_died_before_it_was
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr("forecast.delta.VersionedTable._secure", die)
+        dying.setattr("forecast.lake.table.VersionedTable._secure", die)
         with pytest.raises(KeyboardInterrupt):
             observations.merge(rows(10, 20))
     committed = set(folder(observations).rglob("*.parquet")) | {folder(observations) / "_delta_log" / f"{1:020d}.json"}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.errors import ConfigError, NotFoundError
-from forecast.lake import TIME, MergeCount, Observations, row_digest
+from forecast.lake.observations import TIME, MergeCount, Observations, row_digest
 from forecast.vocabulary import Conflicts
 
 START = datetime(2024, 1, 31, 20, tzinfo=UTC)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from forecast.errors import NotFoundError
-from forecast.lake import FORECASTS, TIME, Forecasts, Observations, Quarantine
+from forecast.lake.observations import FORECASTS, TIME, Forecasts, Observations, Quarantine
 
 START = datetime(2024, 1, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -93,8 +93,8 @@ def test_a_month_that_gets_many_small_files_is_put_together_by_the_next_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observations = table(tmp_path)
-    monkeypatch.setattr("forecast.lake.MANY_FILES", 6)
-    monkeypatch.setattr("forecast.delta.MANY_FILES", 6)
+    monkeypatch.setattr("forecast.lake.observations.MANY_FILES", 6)
+    monkeypatch.setattr("forecast.lake.table.MANY_FILES", 6)
     for number in range(14):
         observations.merge(rows(number, number + 1))
     assert len(observations._open(observations.version).files) < 7

@@ -12,7 +12,7 @@ import pytest
 
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.lake import TIME, Observations, Quarantine
+from forecast.lake.observations import TIME, Observations, Quarantine
 from forecast.vocabulary import Conflicts
 
 START = datetime(2024, 1, 31, 12, tzinfo=UTC)
@@ -71,7 +71,7 @@ def rows(first: int, last: int, load: float = 1.0, version: int | None = None) -
 def test_a_table_in_an_object_store_does_all_that_one_on_disk_does(
     lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecast.delta._CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("forecast.lake.table._CHECKPOINT_EVERY", 2)
     observations = Observations(lake, tmp_path / "locks", "tiny", ("load",))
     assert not observations.exists
     for number in range(3):

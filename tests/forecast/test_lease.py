@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from forecast.lease import Lease
-from forecast.ledger import Ledger
+from forecast.ledger.issuances import Ledger
+from forecast.scheduling.lease import Lease
 
 
 @dataclass

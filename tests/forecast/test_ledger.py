@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from forecast.errors import StorageError
-from forecast.ledger import Champion, Issuance, Ledger
-from forecast.receipts import Finding, Receipt
+from forecast.ledger.issuances import Champion, Issuance, Ledger
+from forecast.ledger.receipts import Finding, Receipt
 from forecast.vocabulary import Action
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -14,13 +14,13 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.reliability.account import all_runs, wrong_ends
+from forecast.config.jobs import Cause, Due, ScheduledJob
 from forecast.errors import ConflictError, StorageError
-from forecast.lease import Lease
-from forecast.ledger import Champion, Ledger
-from forecast.ledger_tables import SCHEMA, SCHEMA_VERSION
-from forecast.receipts import Receipt
-from forecast.run_ledger import Run
-from forecast.scheduled_job import Cause, Due, ScheduledJob
+from forecast.ledger.issuances import Champion, Ledger
+from forecast.ledger.receipts import Receipt
+from forecast.ledger.runs import Run
+from forecast.ledger.tables import SCHEMA, SCHEMA_VERSION
+from forecast.scheduling.lease import Lease
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

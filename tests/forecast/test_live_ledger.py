@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.correction import Correction
-from forecast.fitted_on import FittedOn
-from forecast.ledger import Ledger
-from forecast.ledger_tables import LEAD_SCORES
-from forecast.live_ledger import DayScores, day_of
-from forecast.live_scores import MEASURES, Points, Tally
+from forecast.ledger.issuances import Ledger
+from forecast.ledger.scores import DayScores, day_of
+from forecast.ledger.tables import LEAD_SCORES
+from forecast.monitoring.correction import Correction
+from forecast.monitoring.live_scores import MEASURES, Points, Tally
+from forecast.monitoring.reference import FittedOn
 from forecast.panel import Array
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forecast.metrics import coverage, mean_absolute_error, pinball, skill
+from forecast.evaluation.metrics import coverage, mean_absolute_error, pinball, skill
 
 NAN = float("nan")
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)  # half of the smallest number is zero

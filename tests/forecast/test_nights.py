@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forecast.console import beaten, leaderboard, night_document
-from forecast.evaluation import Evidence
+from forecast.cli.output import beaten, leaderboard, night_document
+from forecast.config.dataset import DatasetJob
+from forecast.config.training import Promotion
+from forecast.evaluation.night import Night, judged
+from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob
-from forecast.ledger import Champion, Ledger
-from forecast.nights import Night, judged
-from forecast.policies import Promotion
+from forecast.ledger.issuances import Champion, Ledger
 
 Make = Callable[..., Evidence]
 POLICY = Promotion(max_coverage_error=1.0)

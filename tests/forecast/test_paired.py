@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.paired import LEAST, paired_test
+from forecast.evaluation.significance import LEAST, paired_test
 
 
 def losses(seed: int, count: int, overlap: int = 1) -> np.ndarray:

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forecast.config.training import Promotion
 from forecast.errors import ConflictError
-from forecast.evaluation import Evidence
-from forecast.policies import Promotion
-from forecast.promotion import Verdict, best, decide
+from forecast.evaluation.promotion import Verdict, best, decide
+from forecast.evaluation.scores import Evidence
 
 Make = Callable[..., Evidence]
 POLICY = Promotion(max_coverage_error=1.0)  # the made-up bands of these tests cover nearly everything

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from forecast import provenance
-from forecast.ledger import Issuance, Ledger
-from forecast.ledger_tables import MIGRATIONS
+from forecast.ledger.issuances import Issuance, Ledger
+from forecast.ledger.tables import MIGRATIONS
 from forecast.provenance import Provenance, code
 
 NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)

@@ -15,11 +15,11 @@ import pytest
 from mlflow import MlflowClient
 
 from forecast.errors import StorageError
-from forecast.figures import by_lead
-from forecast.registry import Registry, Run
-from forecast.settings import Home
-from forecast.supervisor import Supervisor
-from forecast.tracked import Lineage
+from forecast.home import Home
+from forecast.plots.charts import by_lead
+from forecast.scheduling.supervisor import Supervisor
+from forecast.tracking.entities import Lineage
+from forecast.tracking.registry import Registry, Run
 
 DATA = Lineage("tiny", "5" * 64, "/lake/tiny/observations", 7, ("load", "price"), "training")
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from forecast.jobs import DatasetJob
-from forecast.rehearsal import Rehearsal, rehearse
-from forecast.runtime import NETWORK, load
+from forecast.config.dataset import DatasetJob
+from forecast.runtime.model import NETWORK, load
+from forecast.runtime.smoke_test import Rehearsal, rehearse
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from forecast.config.jobs import Cause, Due, ScheduledJob, Weight
 from forecast.errors import ConflictError, NotFoundError
-from forecast.ledger import Champion, Ledger
-from forecast.run_ledger import Run
-from forecast.scheduled_job import Cause, Due, ScheduledJob, Weight
+from forecast.ledger.issuances import Champion, Ledger
+from forecast.ledger.runs import Run
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecast.calibration import Calibration
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError, NotFoundError, StorageError
-from forecast.jobs import DatasetJob
-from forecast.runtime import GOLDEN, MANIFEST, NETWORK, Manifest, load, sha256
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, Manifest, load, sha256
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")

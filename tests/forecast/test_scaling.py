@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from forecast.errors import DataError
 from forecast.panel import Panel
-from forecast.scaling import Scaler
+from forecast.runtime.scaler import Scaler
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")

@@ -9,14 +9,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from forecast.alert_rules import AlertKind
-from forecast.alerts import Finding
+from forecast.config.alerts import AlertKind
+from forecast.config.jobs import Cause, ScheduledJob
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.lease import SCHEDULER
-from forecast.scheduled_job import Cause, ScheduledJob
-from forecast.scheduling import Scheduler
-from pipelines.ingest import ingest
+from forecast.monitoring.alerts import Finding
+from forecast.scheduling.job_book import JobBook
+from forecast.scheduling.lease import SCHEDULER
+from forecast.scheduling.scheduler import Scheduler
+from pipelines.ingestion.ingest import ingest
 
 MakeHome = Callable[..., Installation]
 WaitUntil = Callable[..., None]

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from forecast.errors import ConfigError, NotFoundError, StorageError
-from forecast.ledger import Ledger
-from forecast.settings import Home, cores, find_home
+from forecast.home import Home, cores, find_home
+from forecast.ledger.issuances import Ledger
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.reliability.dates import at_wall_times, every_hour
 from benchmarks.reliability.year import Year
-from forecast.cron import Cron
+from forecast.config.cron import Cron
 
 ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca")
 

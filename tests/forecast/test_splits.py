@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from forecast.jobs import DatasetJob
+from forecast.config.dataset import DatasetJob
 
 MakeJob = Callable[..., DatasetJob]
 HOLDOUT = date(2024, 5, 1)

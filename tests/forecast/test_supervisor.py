@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forecast.errors import ConflictError, ForecastError, UnavailableError
-from forecast.supervisor import Member, Supervisor, require_free_port
+from forecast.scheduling.supervisor import Member, Supervisor, require_free_port
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SLEEP = "import time; time.sleep(600)"
@@ -67,7 +67,7 @@ def test_readiness_is_asked_for_without_a_proxy(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("forecast.supervisor._READY_SECONDS", 5.0)
+    monkeypatch.setattr("forecast.scheduling.supervisor._READY_SECONDS", 5.0)
     monkeypatch.setattr("urllib.request._opener", None)  # a process asks for its proxies once
     with Supervisor([web_server("one", tmp_path)], tmp_path) as supervisor:
         supervisor.wait_until_ready()
@@ -91,7 +91,7 @@ def test_a_member_that_dies_before_it_is_ready_is_an_error(tmp_path: Path) -> No
 
 
 def test_a_member_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecast.supervisor._READY_SECONDS", 0.5)
+    monkeypatch.setattr("forecast.scheduling.supervisor._READY_SECONDS", 0.5)
     member = Member("mute", [sys.executable, "-c", SLEEP], f"http://127.0.0.1:{free_port()}/")
     with pytest.raises(UnavailableError, match="waited") as caught, Supervisor([member], tmp_path) as supervisor:
         supervisor.wait_until_ready()
@@ -111,7 +111,7 @@ def test_a_member_that_cannot_be_started_is_told_and_the_others_are_stopped(tmp_
 def test_a_member_that_does_not_listen_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
-    monkeypatch.setattr("forecast.supervisor._GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("forecast.scheduling.supervisor._GRACE_SECONDS", 0.3)
     deaf = (
         "import pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "pathlib.Path('ready').touch(); time.sleep(600)"

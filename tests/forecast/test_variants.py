@@ -1,6 +1,6 @@
 import pytest
 
-from forecast.variants import ServedIn, Variant, Variants
+from forecast.runtime.precision import ServedIn, Variant, Variants
 
 NAN = float("nan")
 

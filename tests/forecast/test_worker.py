@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from forecast.config.jobs import Cause, Due, ScheduledJob
 from forecast.errors import DataError, StorageError
 from forecast.installation import Installation
-from forecast.run_ledger import Run, tell
-from forecast.scheduled_job import Cause, Due, ScheduledJob
-from forecast.worker import work
+from forecast.ledger.runs import Run, tell
+from pipelines.worker import work
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -102,7 +102,7 @@ def test_what_may_pass_is_tried_again_and_what_would_repeat_itself_is_not(
     error: BaseException,
     state: str,
 ) -> None:
-    monkeypatch.setattr("forecast.worker.ingest", fail_with(error))
+    monkeypatch.setattr("pipelines.worker.ingest", fail_with(error))
     run = begun()
     assert not executed(run)
     assert tiny_home.ledger.run(run.run_id).state == state
@@ -112,7 +112,7 @@ def test_what_may_pass_is_tried_again_and_what_would_repeat_itself_is_not(
 def test_an_unexpected_failure_is_told_as_internal(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecast.worker.issue", fail_with(ZeroDivisionError("division by zero")))
+    monkeypatch.setattr("pipelines.worker.issue", fail_with(ZeroDivisionError("division by zero")))
     run = begun("forecast", retries=0)
     assert not executed(run)
     assert tiny_home.ledger.run(run.run_id).reason == "[internal] ZeroDivisionError: division by zero"
@@ -126,7 +126,7 @@ def test_a_failure_is_logged_as_it_is_whatever_brackets_it_has(
     monkeypatch: pytest.MonkeyPatch,
     text: str,
 ) -> None:
-    monkeypatch.setattr("forecast.worker.ingest", fail_with(DataError("x.y", text)))
+    monkeypatch.setattr("pipelines.worker.ingest", fail_with(DataError("x.y", text)))
     assert not executed(begun())
     assert text in log.getvalue()
 
@@ -153,10 +153,10 @@ def test_what_a_worker_does_not_own_any_more_it_does_not_issue(
         tiny_home.ledger.finish(run, "abandoned", NOW, "silent", retry=True)
         return ingested
 
-    from forecast import worker
+    from pipelines import worker
 
     ingested = worker.ingest("tiny", tiny_home)
-    monkeypatch.setattr("forecast.worker.ingest", lose_it)
+    monkeypatch.setattr("pipelines.worker.ingest", lose_it)
     assert not executed(run)
     assert tiny_home.ledger.issuance("tiny") is None
     assert tiny_home.ledger.run(run.run_id).state == "queued"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.agreement import compare
-from kernels.selective_scan_reference import selective_scan_reference
+from kernels.selective_scan.reference import selective_scan_reference
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def every_buffer_starts_as_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "step by step":
         # The package offers the function under the module's name.
-        monkeypatch.setattr(importlib.import_module("kernels.selective_scan"), "_FILL_A_GPU", 0)
+        monkeypatch.setattr(importlib.import_module("kernels.selective_scan.scan"), "_FILL_A_GPU", 0)
     return request.param
 
 

@@ -20,7 +20,10 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import prob_sparse_kernels, prob_sparse_triton, selective_scan_kernels, selective_scan_triton
+from kernels.prob_sparse import programs as prob_sparse_kernels
+from kernels.prob_sparse import triton as prob_sparse_triton
+from kernels.selective_scan import programs as selective_scan_kernels
+from kernels.selective_scan import triton as selective_scan_triton
 
 DISASSEMBLER = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
 if not DISASSEMBLER.exists():

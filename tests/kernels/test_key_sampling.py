@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.errors import KernelError, KernelErrorCode
-from kernels.key_sampling import draw_keys, philox
+from kernels.prob_sparse.sampling import draw_keys, philox
 
 CPU = torch.device("cpu")
 

@@ -10,14 +10,9 @@ from torch import Tensor
 
 from kernels import KernelError, KernelErrorCode, prob_sparse_attention, prob_sparse_queries, prob_sparse_route, routing
 from kernels.agreement import Agreement, compare, relative_error
-from kernels.key_sampling import draw_keys
-from kernels.prob_sparse_reference import (
-    prob_sparse_reference,
-    reference_measure,
-    reference_selection,
-    sample_size,
-)
-from kernels.prob_sparse_torch import select
+from kernels.prob_sparse.reference import prob_sparse_reference, reference_measure, reference_selection, sample_size
+from kernels.prob_sparse.sampling import draw_keys
+from kernels.prob_sparse.torch import select
 
 LENGTHS = (1, 7, 63, 96, 100, 257)
 
@@ -129,7 +124,7 @@ def test_layout_and_pieces_do_not_change_the_result(monkeypatch: pytest.MonkeyPa
     expected = prob_sparse_attention(**tensors)
     packed = {name: t.contiguous() for name, t in tensors.items()}
     assert relative_error(prob_sparse_attention(**packed), expected) < 1e-6
-    monkeypatch.setattr("kernels.prob_sparse_torch._PIECE", {"cpu": 1})
+    monkeypatch.setattr("kernels.prob_sparse.torch._PIECE", {"cpu": 1})
     assert relative_error(prob_sparse_attention(**packed), expected) < 1e-6
     assert relative_error(prob_sparse_attention(**tensors), expected) < 1e-6
 

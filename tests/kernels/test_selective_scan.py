@@ -9,20 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import (
-    KernelError,
-    KernelErrorCode,
-    selective_scan,
-    selective_scan_bidirectional,
-    selective_scan_route,
-)
+from kernels import KernelError, KernelErrorCode, selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.agreement import Agreement, compare, relative_error
-from kernels.selective_scan_inputs import ScanInputs
-from kernels.selective_scan_reference import selective_scan_reference
+from kernels.selective_scan.inputs import ScanInputs
+from kernels.selective_scan.reference import selective_scan_reference
 
 LENGTHS = (1, 7, 63, 96, 100, 257)
 # The package offers the function under the module's name.
-MODULE = importlib.import_module("kernels.selective_scan")
+MODULE = importlib.import_module("kernels.selective_scan.scan")
 
 
 def scan_inputs(

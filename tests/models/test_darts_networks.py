@@ -10,12 +10,12 @@ from darts.models.forecasting.nlinear import _NLinearModule
 from darts.utils.data.torch_datasets.utils import PLModuleInput
 from torch import Tensor, nn
 
-from models.darts_network import DartsNetwork
-from models.dlinear import DLinear, DLinearConfig
-from models.n_hits import NHiTS, NHiTSConfig
-from models.nlinear import NLinear, NLinearConfig
+from models.darts.network import DartsNetwork
+from models.networks.dlinear import DLinear, DLinearConfig
+from models.networks.n_hits import NHiTS, NHiTSConfig
+from models.networks.nlinear import NLinear, NLinearConfig
+from models.networks.tide import TiDE, TiDEConfig
 from models.shape import WindowShape
-from models.tide import TiDE, TiDEConfig
 
 L, H, C, Q = 12, 8, 3, 3
 SHAPE = WindowShape(L, H, C, past=2, future=3, static=2, outputs=Q)

@@ -15,7 +15,7 @@ from darts.utils.onnx import run_onnx_prediction
 
 from models import CATALOG, ExportedSignature, ModelError, ModelName, export_onnx
 from models.catalog import TRAINABLE
-from models.export import OPSET, TOLERANCE
+from models.darts.export import OPSET, TOLERANCE
 
 LOOKBACK, HORIZON = 26, 8
 HEAD = "network.members.0.core.head.weight"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models import CATALOG, ITransformerModel, ModelError, ModelName, export_onnx
 from models.catalog import TRAINABLE
-from models.frame import Decomposed, Frame, FramedNetwork, LinearPath, averaged
+from models.darts.frame import Decomposed, Frame, FramedNetwork, LinearPath, averaged
 from models.shape import WindowShape
 
 LOOKBACK, HORIZON, TARGETS = 26, 8, 3

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.key_sampling import draw_keys
-from models.informer import Informer, InformerConfig, InformerModel
+from kernels.prob_sparse.sampling import draw_keys
+from models.networks.informer import Informer, InformerConfig, InformerModel
 from models.shape import WindowShape
 
 Weights = dict[str, Tensor]

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.darts.frame import Frame
 from models.errors import ModelError
-from models.frame import Frame
-from models.informer import Informer, InformerConfig, InformerModel
 from models.layers.step_embedding import Distilling
+from models.networks.informer import Informer, InformerConfig, InformerModel
 from models.shape import WindowShape
 
 SHAPE = WindowShape(lookback=27, horizon=6, targets=3, past=2, future=4, static=2, outputs=3)

@@ -13,9 +13,9 @@ from darts.utils.likelihood_models import GaussianLikelihood, PoissonLikelihood,
 from torch import Tensor
 
 from models import ITransformerModel, ModelError, ModelName
-from models.frame import Frame, FramedNetwork
-from models.itransformer import EncoderLayer, ITransformer, ITransformerConfig
+from models.darts.frame import Frame, FramedNetwork
 from models.layers.attention import SelfAttention
+from models.networks.itransformer import EncoderLayer, ITransformer, ITransformerConfig
 from models.shape import WindowShape
 
 Weights = dict[str, Tensor]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from darts.utils.data import SequentialTorchTrainingDataset
 
-from models.closed_form import TrainingBatches
-from models.linear import Linear, LinearConfig
+from models.baselines.closed_form import TrainingBatches
+from models.baselines.linear import Linear, LinearConfig
+from models.darts.windows import WindowDataset
 from models.shape import WindowShape
-from models.windows import WindowDataset
 
 LOOKBACK, HORIZON = 12, 5
 

@@ -12,7 +12,7 @@ from darts import TimeSeries
 from torch import Tensor
 
 from models import ModelError, ModelName, PatchTSMixerModel
-from models.masked_pretraining import MaskedPretraining, random_mask
+from models.networks.masked_pretraining import MaskedPretraining, random_mask
 
 LOOKBACK, HORIZON = 48, 8
 QUIET: dict[str, Any] = {

@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError
 
 from models import ModelError, ModelName, PatchTSMixerModel, export_onnx
-from models.frame import Frame, FramedNetwork
+from models.darts.frame import Frame, FramedNetwork
 from models.layers.patching import Patching
-from models.patch_tsmixer import PatchTSMixer, PatchTSMixerConfig
+from models.networks.patch_tsmixer import PatchTSMixer, PatchTSMixerConfig
 from models.shape import WindowShape
 
 Weights = dict[str, Tensor]

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from models import ModelName, export_onnx
-from models.quantization import quantize
+from models.darts.quantization import quantize
 
 LOOKBACK = 26
 

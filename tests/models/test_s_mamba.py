@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from models import ModelError, export_onnx
 from models.layers.state_space import BidirectionalMamba
-from models.s_mamba import SMamba, SMambaConfig, SMambaModel
+from models.networks.s_mamba import SMamba, SMambaConfig, SMambaModel
 from models.shape import WindowShape
 
 Weights = dict[str, Tensor]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.catalog import CATALOG, BuildRequest, ModelName
-from models.frame import Frame, FramedNetwork
+from models.darts.frame import Frame, FramedNetwork
 from models.search_spaces import (
     SEARCH_SPACES,
     SIZES,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.seasonal_naive import SeasonalNaive, SeasonalNaiveConfig
+from models.baselines.seasonal_naive import SeasonalNaive, SeasonalNaiveConfig
 from models.shape import WindowShape
 
 

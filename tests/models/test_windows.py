@@ -13,7 +13,7 @@ from darts.utils.data.torch_datasets.utils import TorchTrainingSample, _batch_co
 
 from models import ModelError, ModelName
 from models.catalog import TRAINABLE
-from models.windows import WindowDataset, collate_windows, window_dataset
+from models.darts.windows import WindowDataset, collate_windows, window_dataset
 
 FIELDS = [entry.name for entry in fields(TorchTrainingSample)]
 
@@ -86,7 +86,7 @@ def test_fast_windows_change_nothing_in_the_result(
     forecast: Callable[..., np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.darts_bridge.window_dataset", lambda reference: reference)
+    monkeypatch.setattr("models.darts.bridge.window_dataset", lambda reference: reference)
     slow = tiny(ModelName.ITRANSFORMER).fit(panel.series, **panel.covariates, verbose=False)
     np.testing.assert_array_equal(forecast(slow, panel), forecast(fitted(ModelName.ITRANSFORMER), panel))
 

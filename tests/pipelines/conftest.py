@@ -8,21 +8,21 @@ import polars as pl
 import pytest
 
 if TYPE_CHECKING:
-    from forecast.jobs import DatasetJob
+    from forecast.config.dataset import DatasetJob
     from forecast.panel import Panel
-    from forecast.runtime import ServedModel
-    from pipelines.candidates import Task
+    from forecast.runtime.model import ServedModel
+    from pipelines.training.candidates import Task
 
 
 @pytest.fixture(scope="session")
 def train_model() -> Callable[[DatasetJob, Panel, str, Path], ServedModel]:
     """Fit a model on a panel, export it to a folder, and load it as the service does."""
-    from forecast.runtime import load
-    from pipelines.exporting import about, export
-    from pipelines.fitting import fit
-    from pipelines.series import fit_scaler
-    from pipelines.slices import Slices
-    from pipelines.windows import cut
+    from forecast.runtime.model import load
+    from pipelines.preparation.darts_series import fit_scaler
+    from pipelines.preparation.slices import Slices
+    from pipelines.preparation.windows import cut
+    from pipelines.training.export import about, export
+    from pipelines.training.fit import fit
 
     def train(job: DatasetJob, panel: Panel, name: str, folder: Path) -> ServedModel:
         slices = Slices.of(panel, job)
@@ -41,10 +41,10 @@ def train_model() -> Callable[[DatasetJob, Panel, str, Path], ServedModel]:
 @pytest.fixture
 def make_task(tmp_path: Path) -> Callable[..., Task]:
     """Make a task of a night: one model, trained and scored on a panel."""
-    from forecast.evaluation import Yardstick
-    from pipelines.candidates import Task
-    from pipelines.series import fit_scaler
-    from pipelines.slices import Slices
+    from forecast.evaluation.scores import Yardstick
+    from pipelines.preparation.darts_series import fit_scaler
+    from pipelines.preparation.slices import Slices
+    from pipelines.training.candidates import Task
 
     def make(job: DatasetJob, panel: Panel, name: str, **changes: Any) -> Task:
         slices = Slices.of(panel, job)
@@ -62,8 +62,8 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
 @pytest.fixture
 def tiny_panel(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., Panel]:
     """Make the cleaned history of the tiny data set."""
-    from forecast.lake import TIME
-    from pipelines.clean import clean
+    from forecast.lake.observations import TIME
+    from pipelines.preparation.clean import clean
 
     def make(job: DatasetJob, hours: int = 400, seed: int = 0) -> Panel:
         rows = tiny_rows(hours, seed=seed).rename({"site": "series"})

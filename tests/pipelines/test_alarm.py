@@ -8,14 +8,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from forecast.evaluation import Evidence
+from forecast.config.training import Promotion
+from forecast.evaluation.night import Night, judged
+from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.nights import Night, judged
-from forecast.policies import Promotion
-from forecast.runtime import Manifest
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.score import score
+from forecast.runtime.model import Manifest
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.monitoring.score import score
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

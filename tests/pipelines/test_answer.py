@@ -16,16 +16,16 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import ForecastError
-from forecast.jobs import DatasetJob
+from forecast.home import Home
 from forecast.panel import Panel
-from forecast.registry import Registry
-from forecast.runtime import Manifest, ServedModel, load
-from forecast.settings import Home
-from forecast.supervisor import Member, Supervisor
-from pipelines import answer
-from pipelines.pack import application, rows_before
-from pipelines.windows import cut
+from forecast.runtime.model import Manifest, ServedModel, load
+from forecast.scheduling.supervisor import Member, Supervisor
+from forecast.tracking.registry import Registry
+from pipelines.preparation.windows import cut
+from pipelines.tracking import mlflow_pyfunc
+from pipelines.tracking.mlflow_model import application, rows_before
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -51,7 +51,7 @@ def folder(job: DatasetJob, store_model: Callable[..., Manifest], tmp_path: Path
 @pytest.fixture
 def answers(folder: Path, job: DatasetJob, panel: Panel) -> Iterator[Any]:
     with application(folder, job, rows_before(panel, job, 0, panel.steps)) as packed:
-        yield answer._load_pyfunc(str(packed.data))
+        yield mlflow_pyfunc._load_pyfunc(str(packed.data))
 
 
 def expected(model: ServedModel, panel: Panel, job: DatasetJob, origin: int) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def test_a_packed_model_runs_from_its_own_code_without_a_training_framework(logg
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
         "answer = model.predict(model.input_example)\n"
         "import pipelines, forecast\n"
-        "print(json.dumps({'code': [pipelines.__path__[0], forecast.__path__[0]], 'rows': len(answer),"
+        "print(json.dumps({'code': [pipelines.__path__[0], forecast.__path__[0]], 'rows': len(mlflow_pyfunc),"
         " 'loaded': sorted({name.partition('.')[0] for name in sys.modules})}))\n"
     )
     ran = subprocess.run(

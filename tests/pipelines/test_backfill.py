@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.latest import LatestForecasts
+from api.state.latest import LatestForecasts
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError, NotFoundError
 from forecast.installation import Installation
-from forecast.ledger import Champion, Issuance
-from forecast.runtime import Manifest, manifest_digest
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.recompute import recompute
+from forecast.ledger.issuances import Champion, Issuance
+from forecast.runtime.model import Manifest, manifest_digest
+from pipelines.forecasting.issue import issue
+from pipelines.forecasting.recompute import recompute
+from pipelines.ingestion.ingest import ingest
 
 MakeHome = Callable[..., Installation]
 MakeRows = Callable[..., pl.DataFrame]

@@ -6,14 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.evaluation import Yardstick
-from forecast.jobs import DatasetJob
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.scores import Yardstick
 from forecast.panel import Panel
-from forecast.rehearsal import Rehearsal
-from forecast.runtime import ServedModel, load
-from pipelines.backtest import backtest, evidence_of
-from pipelines.clean import clean
-from pipelines.windows import cut
+from forecast.runtime.model import ServedModel, load
+from forecast.runtime.smoke_test import Rehearsal
+from pipelines.preparation.clean import clean
+from pipelines.preparation.windows import cut
+from pipelines.training.backtest import backtest, evidence_of
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

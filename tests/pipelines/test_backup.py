@@ -17,19 +17,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecast.archive import Writer, read_manifest
-from forecast.digests import forget
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.ledger import Issuance
-from forecast.pinned import Pinned
-from forecast.runtime import load
-from pipelines import backup
-from pipelines.backup import Backup, back_up
-from pipelines.ingest import ingest
-from pipelines.maintain import check_tables, maintain
-from pipelines.predict import issue
-from pipelines.restore import restore
+from forecast.lake.checksums import forget
+from forecast.lake.pinned import Pinned
+from forecast.ledger.issuances import Issuance
+from forecast.runtime.model import load
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.maintenance import backup
+from pipelines.maintenance.archive import Writer, read_manifest
+from pipelines.maintenance.backup import Backup, back_up
+from pipelines.maintenance.maintain import check_tables, maintain
+from pipelines.maintenance.restore import restore
 
 # Stands still in the middle of a backup.
 TO_BE_KILLED = """
@@ -191,9 +191,9 @@ def test_maintenance_during_a_backup_takes_nothing_away_from_it(
 def test_what_was_running_waits_in_the_queue_of_a_restored_home(
     issued_home: Installation, reopened: Callable[[Path], Installation], tmp_path: Path
 ) -> None:
-    from forecast.job_book import JobBook
-    from forecast.processes import machine
-    from forecast.scheduled_job import ScheduledJob
+    from forecast.config.jobs import ScheduledJob
+    from forecast.scheduling.job_book import JobBook
+    from forecast.scheduling.processes import machine
 
     clock = issued_home.clock("tiny")
     JobBook(issued_home).add("often", ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
@@ -211,7 +211,7 @@ def test_what_was_running_waits_in_the_queue_of_a_restored_home(
 def test_mlflow_finds_its_artifacts_in_the_new_home(
     issued_home: Installation, tracking_database: Path, tmp_path: Path
 ) -> None:
-    from forecast.registry import Registry
+    from forecast.tracking.registry import Registry
 
     home = issued_home.home
     shutil.copyfile(tracking_database, home.path / "mlflow.db")

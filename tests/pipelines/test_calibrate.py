@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.calibration import Calibration
-from forecast.jobs import DatasetJob
-from forecast.metrics import observed_mean, pinball
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.metrics import observed_mean, pinball
 from forecast.panel import Panel
-from forecast.runtime import ServedModel, load
-from pipelines.calibrate import _Residuals, calibrate
-from pipelines.windows import Windows, cut
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import ServedModel, load
+from pipelines.preparation.windows import Windows, cut
+from pipelines.training.calibrate import _Residuals, calibrate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from safetensors.torch import load, save
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import StorageError, TrainingError
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.progress import Step
-from forecast.runtime import EVALUATED, MANIFEST, WEIGHTS, load_evaluated
-from forecast.runtime import load as load_model
-from pipelines.candidates import Start, Task, _race, examine, refit, start_from
-from pipelines.fitting import Fitted
-from pipelines.saved import save_weights
-from pipelines.series import fit_scaler
+from forecast.runtime.model import EVALUATED, MANIFEST, WEIGHTS, load_evaluated
+from forecast.runtime.model import load as load_model
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.training.candidates import Start, Task, _race, examine, refit, start_from
+from pipelines.training.checkpoints import save_weights
+from pipelines.training.fit import Fitted
 
 MakeTask = Callable[..., Task]
 TRAINING = {"max_epochs": 2, "stride": 8, "batch_size": 32}

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.checks import CHECKS
+from forecast.config.checks import CHECKS
+from forecast.config.dataset import DatasetJob, JobFile
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob, JobFile
-from forecast.lake import TIME
-from forecast.receipts import Finding
+from forecast.lake.observations import TIME
+from forecast.ledger.receipts import Finding
 from forecast.vocabulary import Action
-from pipelines.checking import check_rows
-from pipelines.settling import settle
-from pipelines.sieve import Sieve
+from pipelines.ingestion.checked_batch import Sieve
+from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.row_checks import check_rows
 from pipelines.sources.batch import Batch
 
 MakeJob = Callable[..., DatasetJob]

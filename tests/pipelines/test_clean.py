@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecast.config.dataset import DatasetJob, JobFile
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob, JobFile
-from forecast.lake import TIME
-from pipelines.clean import clean
+from forecast.lake.observations import TIME
+from pipelines.preparation.clean import clean
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")

@@ -10,17 +10,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from api.extension import Extensions
-from api.history import Histories
-from api.issued import read_issued
-from forecast.calibration import Calibration
+from api.state.histories import Histories
+from api.state.issued import read_issued
+from api.state.long_horizon import Extensions
 from forecast.installation import Installation
-from forecast.runtime import Manifest, load
-from pipelines.clean import clean
-from pipelines.correct import moved
-from pipelines.ingest import ingest
-from pipelines.predict import extend, issue
-from pipelines.score import score
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import Manifest, load
+from pipelines.forecasting.correct import moved
+from pipelines.forecasting.issue import extend, issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.monitoring.score import score
+from pipelines.preparation.clean import clean
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -8,19 +8,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError, TrainingError
-from forecast.evaluation import Yardstick
-from forecast.jobs import DatasetJob
-from forecast.lake import TIME
+from forecast.evaluation.scores import Yardstick
+from forecast.lake.observations import TIME
 from forecast.panel import Panel
-from forecast.runtime import Manifest, ServedModel, load
-from pipelines.backtest import backtest
-from pipelines.clean import clean
-from pipelines.history import trainable
-from pipelines.predict import extend, forecastable
-from pipelines.series import fit_scaler
-from pipelines.slices import Slices
-from pipelines.windows import cut
+from forecast.runtime.model import Manifest, ServedModel, load
+from pipelines.forecasting.issue import extend, forecastable
+from pipelines.preparation.clean import clean
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.training_data import trainable
+from pipelines.preparation.windows import cut
+from pipelines.training.backtest import backtest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

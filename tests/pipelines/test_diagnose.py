@@ -11,15 +11,15 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from forecast.evaluation import Yardstick
-from forecast.jobs import DatasetJob
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.scores import Yardstick
 from forecast.panel import Panel
-from forecast.rehearsal import rehearse
-from forecast.runtime import NETWORK, Manifest, ServedModel, load
-from pipelines.backtest import evidence_of
-from pipelines.diagnose import diagnose
-from pipelines.series import fit_scaler
-from pipelines.windows import Windows, cut
+from forecast.runtime.model import NETWORK, Manifest, ServedModel, load
+from forecast.runtime.smoke_test import rehearse
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.windows import Windows, cut
+from pipelines.tracking.figures import diagnose
+from pipelines.training.backtest import evidence_of
 
 Case = tuple[ServedModel, Windows, Panel, DatasetJob, Path]
 BERLIN = ZoneInfo("Europe/Berlin")

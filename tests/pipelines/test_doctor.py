@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from forecast.digests import forget
-from forecast.findings import Finding
+from forecast.config.jobs import ScheduledJob
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.job_ledger import Host
-from forecast.processes import machine
-from forecast.scheduled_job import ScheduledJob
-from pipelines import doctor_data, doctor_machine, doctor_work
-from pipelines.doctor import CHECKS, Patient, examine
-from pipelines.predict import issue
+from forecast.lake.checksums import forget
+from forecast.ledger.jobs import Host
+from forecast.scheduling import processes
+from forecast.scheduling.job_book import JobBook
+from pipelines.doctor import data, machine, work
+from pipelines.doctor.examine import CHECKS, Patient, examine
+from pipelines.doctor.finding import Finding
+from pipelines.forecasting.issue import issue
 
 Found = Callable[..., list[Finding]]
 NOW = datetime.now(UTC)
@@ -74,7 +74,7 @@ def test_a_sound_home_is_well(sick: Installation) -> None:
 
 def test_an_installation_without_torch_is_told_what_to_do_and_one_with_it_what_its_kernels_do() -> None:
     # In a process of its own: nothing else here needs torch.
-    look = "from pipelines.doctor_machine import kernels\nprint(*kernels(None), sep='\\n')"
+    look = "from pipelines.doctor.machine import kernels\nprint(*kernels(None), sep='\\n')"
     told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
     assert "prob_sparse_attention runs on the" in told
     assert "selective_scan runs on the" in told
@@ -89,7 +89,7 @@ def test_a_package_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, t
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with Patient(None) as patient:
-        (finding,) = doctor_machine.packages(patient)
+        (finding,) = machine.packages(patient)
     assert finding.code == "packages.do_not_fit"
     assert "torch is 1.0.0" in finding.fact
 
@@ -202,7 +202,7 @@ def test_a_queue_without_worker_hosts_and_runs_that_stand_still_are_told(sick: I
     assert codes(found("worker hosts", "runs")) == ["worker.none"]
     sick.ledger.host_beat(Host("other:1", "other", 1, NOW, NOW - timedelta(minutes=5), 1, 1))
     assert "worker.silent" in codes(found("worker hosts"))
-    sick.ledger.take(machine(), NOW - timedelta(minutes=5), trainings=1, others=1)
+    sick.ledger.take(processes.machine(), NOW - timedelta(minutes=5), trainings=1, others=1)
     assert codes(found("runs")) == ["run.stuck"]
 
 
@@ -214,7 +214,7 @@ def test_a_store_of_mlflow_that_cannot_be_opened_is_told(sick: Installation, fou
 def test_an_alias_of_mlflow_that_is_not_the_champion_is_told(
     sick: Installation, found: Found, tracking_database: Path
 ) -> None:
-    from forecast.registry import Registry
+    from forecast.tracking.registry import Registry
 
     shutil.copyfile(tracking_database, sick.home.path / "mlflow.db")
     client = Registry(sick.home)._client
@@ -230,7 +230,7 @@ def test_an_alias_of_mlflow_that_is_not_the_champion_is_told(
 def test_every_check_has_a_place_in_the_table() -> None:
     ours = {
         value
-        for module in (doctor_machine, doctor_data, doctor_work)
+        for module in (machine, data, work)
         for name, value in vars(module).items()
         if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
     }

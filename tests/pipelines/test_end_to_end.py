@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from forecast.installation import Installation
-from forecast.runtime import load
+from forecast.runtime.model import load
 from models.catalog import ModelName
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

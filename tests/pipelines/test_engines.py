@@ -14,6 +14,7 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -24,12 +25,11 @@ from forecast.errors import (
     TrainingError,
     UnavailableError,
 )
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.progress import Reporter, Step
-from forecast.runtime import WEIGHTS
-from pipelines.candidates import Candidate, Task, examine
-from pipelines.engines import Engine, LocalEngine, RayEngine
+from forecast.runtime.model import WEIGHTS
+from pipelines.training.candidates import Candidate, Task, examine
+from pipelines.training.engines import Engine, LocalEngine, RayEngine
 
 KINDS = (ConfigError, ConflictError, DataError, NotFoundError, StorageError, TrainingError, UnavailableError)
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from forecast.ledger import Champion, Ledger
-from forecast.run_ledger import tell
+from forecast.ledger.issuances import Champion, Ledger
+from forecast.ledger.runs import tell
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 

@@ -6,18 +6,18 @@ import numpy as np
 import onnx
 import pytest
 
+from forecast.config.dataset import DatasetJob
+from forecast.config.training import Quantize
 from forecast.errors import StorageError
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
-from forecast.policies import Quantize
-from forecast.rehearsal import rehearse
-from forecast.runtime import NETWORK, Manifest, load
-from forecast.variants import ServedIn, Variant, Variants
-from pipelines.exporting import about, export
-from pipelines.fitting import fit
-from pipelines.series import fit_scaler
-from pipelines.slices import Slices
-from pipelines.windows import Windows, cut
+from forecast.runtime.model import NETWORK, Manifest, load
+from forecast.runtime.precision import ServedIn, Variant, Variants
+from forecast.runtime.smoke_test import rehearse
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.windows import Windows, cut
+from pipelines.training.export import about, export
+from pipelines.training.fit import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.jobs import DatasetJob, JobFile
-from pipelines.features import FUTURE_FEATURES, known_future
+from forecast.config.dataset import DatasetJob, JobFile
+from pipelines.preparation.features import FUTURE_FEATURES, known_future
 
 HOUR = timedelta(hours=1)
 MakeJob = Callable[..., DatasetJob]

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.channels import Channel
+from forecast.config.channels import Channel
 from forecast.panel import Array
 from forecast.vocabulary import Fill
-from pipelines.filling import filled
+from pipelines.preparation.fill import filled
 
 NAN = float("nan")
 

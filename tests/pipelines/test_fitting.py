@@ -14,16 +14,16 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import ConfigError, StorageError, TrainingError
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
 from forecast.progress import Step
 from models.catalog import ModelName
-from models.export import export_onnx
-from pipelines.fitting import Fitted, check_models, fit
-from pipelines.saved import save_weights
-from pipelines.series import fit_scaler
-from pipelines.slices import Slices
+from models.darts.export import export_onnx
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.slices import Slices
+from pipelines.training.checkpoints import save_weights
+from pipelines.training.fit import Fitted, check_models, fit
 
 MakeJob = Callable[..., DatasetJob]
 MakePanel = Callable[..., Panel]

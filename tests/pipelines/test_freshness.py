@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from forecast.config.dataset import DatasetJob
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
-from forecast.runtime import Manifest
-from pipelines.clean import clean
-from pipelines.freshness import imputed_fraction, newest_observed, observed_until
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.runtime.model import Manifest
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.clean import clean
+from pipelines.preparation.freshness import imputed_fraction, newest_observed, observed_until
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

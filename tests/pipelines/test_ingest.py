@@ -10,8 +10,8 @@ import pytest
 
 from forecast.errors import ConfigError, DataError, StorageError
 from forecast.installation import Installation
-from forecast.receipts import Finding, Receipt
-from pipelines.ingest import ingest, validate
+from forecast.ledger.receipts import Finding, Receipt
+from pipelines.ingestion.ingest import ingest, validate
 from pipelines.sources.frames import from_frame
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from api.issued import read_issued
-from api.latest import LatestForecasts
+from api.state.issued import read_issued
+from api.state.latest import LatestForecasts
 from forecast.clock import SystemClock
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.ledger import Champion, Issuance, Ledger
-from forecast.revision import Revision
-from forecast.runtime import Manifest, manifest_digest
-from pipelines.maintain import maintain, remove_unissued
-from pipelines.predict import issue
+from forecast.ledger.issuances import Champion, Issuance, Ledger
+from forecast.monitoring.revision import Revision
+from forecast.runtime.model import Manifest, manifest_digest
+from pipelines.forecasting.issue import issue
+from pipelines.maintenance.maintain import maintain, remove_unissued
 
 KILLS = 30
 DAY = timedelta(days=1)
@@ -157,7 +157,7 @@ def left(two_models: Installation, monkeypatch: pytest.MonkeyPatch) -> str:
 
     promote(two_models, "repeat_last-2")
     with monkeypatch.context() as dying:
-        dying.setattr("forecast.ledger.Ledger.issue", die)
+        dying.setattr("forecast.ledger.issuances.Ledger.issue", die)
         with pytest.raises(KeyboardInterrupt):
             issue("tiny", two_models)
     (found,) = unissued(two_models)
@@ -206,7 +206,7 @@ def test_while_a_forecast_is_issued_nothing_is_removed(
         keep(ledger, issuance, revision)
 
     with monkeypatch.context() as slow:
-        slow.setattr("forecast.ledger.Ledger.issue", frozen_for_two_days)
+        slow.setattr("forecast.ledger.issuances.Ledger.issue", frozen_for_two_days)
         issuance, _ = issue("tiny", two_models)
     assert removed == [frozenset()]
     assert whole(issuance, two_models)

@@ -10,21 +10,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.calibration import Calibration
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError
-from forecast.evaluation import Yardstick
+from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob
-from forecast.lake import TIME
+from forecast.lake.observations import TIME
 from forecast.panel import Panel
-from forecast.runtime import MANIFEST, Manifest, ServedModel, load, session
-from forecast.scaling import Scaler
-from pipelines.backtest import backtest
-from pipelines.clean import clean, missing_counts
-from pipelines.features import FUTURE_FEATURES, future_covariates, future_names
-from pipelines.predict import extend, fits, forecastable
-from pipelines.series import fit_scaler, to_darts
-from pipelines.windows import cut
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import MANIFEST, Manifest, ServedModel, load, session
+from forecast.runtime.scaler import Scaler
+from pipelines.forecasting.issue import extend, fits, forecastable
+from pipelines.preparation.clean import clean, missing_counts
+from pipelines.preparation.darts_series import fit_scaler, to_darts
+from pipelines.preparation.features import FUTURE_FEATURES, future_covariates, future_names
+from pipelines.preparation.windows import cut
+from pipelines.training.backtest import backtest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -8,9 +8,9 @@ import pytest
 
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from pipelines.ingest import ingest
-from pipelines.maintain import check_tables, maintain
-from pipelines.predict import issue
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.maintenance.maintain import check_tables, maintain
 
 MakeHome = Callable[..., Installation]
 MakeRows = Callable[..., pl.DataFrame]

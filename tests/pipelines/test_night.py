@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from forecast.errors import ForecastError, StorageError, TrainingError, UnavailableError
+from forecast.evaluation.night import Night
 from forecast.installation import Installation
-from forecast.nights import Night
 from forecast.progress import Reporter
-from forecast.runtime import load, load_evaluated
-from pipelines.ingest import ingest
+from forecast.runtime.model import load, load_evaluated
+from pipelines.ingestion.ingest import ingest
 from pipelines.retrain import retrain
-from pipelines.rollback import rollback
+from pipelines.training.rollback import rollback
 
 Make = Callable[..., Installation]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -66,7 +66,7 @@ def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_dis
 
 
 def test_a_first_night_a_second_one_and_back(make: Make) -> None:
-    from forecast.registry import Registry
+    from forecast.tracking.registry import Registry
 
     home = make()
     first = a_night(home)

@@ -12,21 +12,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.calibration import Calibration
+from forecast.config.dataset import DatasetJob
 from forecast.errors import TrainingError
-from forecast.evaluation import Yardstick
-from forecast.jobs import DatasetJob
-from forecast.lake import TIME
+from forecast.evaluation.scores import Yardstick
+from forecast.lake.observations import TIME
 from forecast.panel import Panel
-from forecast.runtime import Manifest, ServedModel, session
-from forecast.scaling import Scaler
-from pipelines.backtest import backtest
-from pipelines.calibrate import calibrate
-from pipelines.clean import clean, known_before
-from pipelines.features import future_names
-from pipelines.predict import extend
-from pipelines.series import fit_scaler, to_darts
-from pipelines.windows import Windows, cut
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import Manifest, ServedModel, session
+from forecast.runtime.scaler import Scaler
+from pipelines.forecasting.issue import extend
+from pipelines.preparation.clean import clean, known_before
+from pipelines.preparation.darts_series import fit_scaler, to_darts
+from pipelines.preparation.features import future_names
+from pipelines.preparation.windows import Windows, cut
+from pipelines.training.backtest import backtest
+from pipelines.training.calibrate import calibrate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from forecast.alert_rules import AlertKind
-from forecast.alerts import Finding
 from forecast.clock import SystemClock
+from forecast.config.alerts import AlertKind
 from forecast.errors import ConfigError
 from forecast.installation import Installation
-from pipelines import notify
-from pipelines.notify import SIGNATURE, deliver
-from pipelines.score import score
+from forecast.monitoring.alerts import Finding
+from pipelines.monitoring import webhook
+from pipelines.monitoring.score import score
+from pipelines.monitoring.webhook import SIGNATURE, deliver
 
 OLD = Finding(AlertKind.STALE, "data", "nothing was observed for 7.0 h", 25200.0, 21600.0)
 DRIFT = Finding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0.25)
@@ -121,7 +121,7 @@ def test_without_a_secret_nothing_is_signed(home: Installation, receiver: Receiv
 
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify.time, "sleep", lambda _: None)
+    monkeypatch.setattr(webhook.time, "sleep", lambda _: None)
 
 
 @pytest.mark.usefixtures("_at_once")

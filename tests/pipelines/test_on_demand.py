@@ -13,21 +13,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.calibration import Calibration
 from forecast.errors import DataError
-from forecast.lake import TIME
-from forecast.runtime import load
-from pipelines.calendars import CalendarMemory
-from pipelines.clean import clean
-from pipelines.features import known_future
-from pipelines.on_demand import check, from_columns, from_rows
-from pipelines.predict import extend
-from pipelines.sources.bodies import from_json
+from forecast.lake.observations import TIME
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import load
+from pipelines.forecasting.issue import extend
+from pipelines.forecasting.on_demand import check, from_columns, from_rows
+from pipelines.preparation.calendar_cache import CalendarMemory
+from pipelines.preparation.clean import clean
+from pipelines.preparation.features import known_future
+from pipelines.sources.request_body import from_json
 
 if TYPE_CHECKING:
-    from forecast.jobs import DatasetJob
+    from forecast.config.dataset import DatasetJob
     from forecast.panel import Panel
-    from forecast.runtime import Manifest, ServedModel
+    from forecast.runtime.model import Manifest, ServedModel
 
 START = datetime(2024, 3, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast.jobs import DatasetJob
-from forecast.scaling import Scaler
-from pipelines.perturb import in_blocks, newest, noisy, scattered, without
-from pipelines.windows import Windows, some
+from forecast.config.dataset import DatasetJob
+from forecast.runtime.scaler import Scaler
+from pipelines.preparation.windows import Windows, some
+from pipelines.study.perturb import in_blocks, newest, noisy, scattered, without
 
 STEPS, LOOKBACK = 72, 48
 SCALER = Scaler(

@@ -8,19 +8,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.calibration import Calibration
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError, ForecastError, StorageError, UnavailableError
-from forecast.evaluation import Yardstick
+from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
-from forecast.runtime import Manifest, ServedModel, load
-from pipelines.backtest import backtest
-from pipelines.clean import clean
-from pipelines.ingest import ingest
-from pipelines.predict import extend, issue
-from pipelines.report import write_report
-from pipelines.windows import cut
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import Manifest, ServedModel, load
+from pipelines.forecasting.issue import extend, issue
+from pipelines.forecasting.report import write_report
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.clean import clean
+from pipelines.preparation.windows import cut
+from pipelines.training.backtest import backtest
 
 HOUR = timedelta(hours=1)
 MakeHome = Callable[..., Installation]
@@ -247,7 +247,11 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("forecast.ledger.Ledger.issue", "forecast.folder.Folder.flush", "forecast.folder.Folder.write"):
+    for place in (
+        "forecast.ledger.issuances.Ledger.issue",
+        "forecast.lake.storage.Folder.flush",
+        "forecast.lake.storage.Folder.write",
+    ):
         with monkeypatch.context() as dying:
             dying.setattr(place, die)
             with pytest.raises(KeyboardInterrupt):

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from forecast.errors import ConflictError, ForecastError, NotFoundError, StorageError
 from forecast.installation import Installation
-from forecast.ledger_tables import ISSUANCES
-from forecast.runtime import Manifest
-from pipelines.ingest import ingest
-from pipelines.maintain import maintain
-from pipelines.predict import issue
-from pipelines.recompute import TOLERANCE, recompute
+from forecast.ledger.tables import ISSUANCES
+from forecast.runtime.model import Manifest
+from pipelines.forecasting.issue import issue
+from pipelines.forecasting.recompute import TOLERANCE, recompute
+from pipelines.ingestion.ingest import ingest
+from pipelines.maintenance.maintain import maintain
 
 MakeHome = Callable[..., Installation]
 MakeRows = Callable[..., pl.DataFrame]

@@ -12,7 +12,7 @@ import pytest
 import forecast
 from forecast.errors import DataError
 from forecast.installation import Installation, replay_start
-from pipelines.ingest import ingest
+from pipelines.ingestion.ingest import ingest
 
 START = datetime(2024, 1, 11, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -174,7 +174,7 @@ def test_a_replay_crosses_the_hour_that_autumn_doubles_without_losing_a_row(
 def test_the_sample_is_ingested_once_however_often_it_is_read(make_home: MakeHome, tmp_path: Path) -> None:
     import tomllib
 
-    document = tomllib.loads((Path(forecast.__file__).parent / "sample.toml").read_text(encoding="utf-8"))
+    document = tomllib.loads((Path(forecast.__file__).parent / "config" / "sample.toml").read_text(encoding="utf-8"))
     installation = make_home(document=document, folder=tmp_path / "sample")
     first = ingest("nyc-airports", installation)
     again = ingest("nyc-airports", installation)

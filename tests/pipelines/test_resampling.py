@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob
-from forecast.lake import TIME
+from forecast.lake.observations import TIME
 from forecast.panel import Panel
-from pipelines.clean import clean
+from pipelines.preparation.clean import clean
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from forecast.installation import Installation
-from forecast.runtime import Manifest
-from pipelines.clean import clean
+from forecast.runtime.model import Manifest
+from pipelines.preparation.clean import clean
+from pipelines.preparation.slices import Slices
 from pipelines.retrain import _incumbent
-from pipelines.slices import Slices
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 
 from forecast.installation import Installation
-from forecast.revision import Revision, revision
-from forecast.runtime import MANIFEST, Manifest, load
-from pipelines.features import FUTURE_FEATURES
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.monitoring.revision import Revision, revision
+from forecast.runtime.model import MANIFEST, Manifest, load
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.features import FUTURE_FEATURES
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -5,11 +5,11 @@ import pytest
 
 from forecast.errors import NotFoundError, StorageError
 from forecast.installation import Installation
-from forecast.ledger import Champion
-from forecast.runtime import NETWORK, Manifest
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.rollback import rollback, watch
+from forecast.ledger.issuances import Champion
+from forecast.runtime.model import NETWORK, Manifest
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.training.rollback import rollback, watch
 
 Crown = Callable[..., Manifest]
 DOWN = "http://127.0.0.1:9"  # nobody listens on the discard port

@@ -15,14 +15,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.calibration import Calibration
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.ledger_tables import FORECAST_SCORES, LEAD_SCORES, SCORED_DAYS, SERIES_SCORES
-from forecast.runtime import MANIFEST, Manifest
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.score import score
+from forecast.ledger.tables import FORECAST_SCORES, LEAD_SCORES, SCORED_DAYS, SERIES_SCORES
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import MANIFEST, Manifest
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.monitoring.score import score
 
 HOUR = timedelta(hours=1)
 EPOCH = datetime(2024, 1, 1)  # noqa: DTZ001 - rows come as wall times

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.channels import Channel
+from forecast.config.channels import Channel
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob
 from forecast.vocabulary import Role
-from pipelines.checking import check_rows
-from pipelines.series_checks import check_series, flat_line, level_jump, spike
-from pipelines.settling import settle
-from pipelines.sieve import Sieve
+from pipelines.ingestion.checked_batch import Sieve
+from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.row_checks import check_rows
+from pipelines.ingestion.series_checks import check_series, flat_line, level_jump, spike
 from pipelines.sources.batch import Batch
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

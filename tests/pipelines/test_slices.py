@@ -4,10 +4,10 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import TrainingError
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
-from pipelines.slices import Slices
+from pipelines.preparation.slices import Slices
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

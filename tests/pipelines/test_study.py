@@ -12,16 +12,16 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.jobs import DatasetJob
 from forecast.progress import Reporter
 from models.catalog import TRAINABLE, ModelName
-from pipelines.history import History
-from pipelines.ingest import ingest
-from pipelines.study import Study, study
-from pipelines.study_plan import Condition, Question, points
-from pipelines.study_scores import ROWS, Bench, read_rows
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.training_data import History
+from pipelines.study.plan import Condition, Question, points
+from pipelines.study.run import Study, study
+from pipelines.study.scores import ROWS, Bench, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

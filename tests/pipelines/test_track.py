@@ -11,24 +11,22 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from forecast.evaluation import Evidence, Yardstick
-from forecast.jobs import DatasetJob
+from forecast.config.dataset import DatasetJob
+from forecast.config.training import Promotion
+from forecast.evaluation.promotion import Verdict, decide
+from forecast.evaluation.scores import Evidence, Yardstick
+from forecast.home import Home
 from forecast.panel import Panel
-from forecast.policies import Promotion
 from forecast.progress import Step
-from forecast.promotion import Verdict, decide
-from forecast.registry import Registry
-from forecast.rehearsal import rehearse
-from forecast.runtime import NETWORK, Manifest, load
-from forecast.settings import Home
-from forecast.tracked import DARTS
-from forecast.variants import Variant, Variants
-from pipelines.backtest import evidence_of
-from pipelines.candidates import Candidate, Task, examine
-from pipelines.fitting import Fitted
-from pipelines.series import fit_scaler, to_darts
-from pipelines.slices import Slices
-from pipelines.track import (
+from forecast.runtime.model import NETWORK, Manifest, load
+from forecast.runtime.precision import Variant, Variants
+from forecast.runtime.smoke_test import rehearse
+from forecast.tracking.entities import DARTS
+from forecast.tracking.registry import Registry
+from pipelines.preparation.darts_series import fit_scaler, to_darts
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.windows import Windows, cut
+from pipelines.tracking.log import (
     curves,
     lineage,
     log_candidate,
@@ -39,7 +37,9 @@ from pipelines.track import (
     precisions,
     version_tags,
 )
-from pipelines.windows import Windows, cut
+from pipelines.training.backtest import evidence_of
+from pipelines.training.candidates import Candidate, Task, examine
+from pipelines.training.fit import Fitted
 
 MOST_METRICS = 60  # keys per run; beyond them MLflow's pages become slow
 BOTH = Variants(

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from forecast.errors import StorageError
 from forecast.installation import Installation
 from models.catalog import ModelName
-from pipelines.history import History
-from pipelines.trials import Attempt, Trials
+from pipelines.preparation.training_data import History
+from pipelines.search.trials import Attempt, Trials
 
 MakeHome = Callable[..., Installation]
 OWN = {"kernel_size": 7, "const_init": False}
@@ -28,7 +28,7 @@ def document(tiny_document: dict[str, Any]) -> dict[str, Any]:
 def home(
     make_home: Callable[..., Installation], tiny_rows: Callable[..., Any], document: dict[str, Any]
 ) -> Installation:
-    from pipelines.ingest import ingest
+    from pipelines.ingestion.ingest import ingest
 
     # Optuna fills URLs in: the braces in a folder's name must stay what they are.
     folder = Path(make_home().home.path.parent) / "{a} b"

@@ -19,14 +19,14 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from forecast.config.dataset import JobFile
+from forecast.config.training import Engine
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.jobs import JobFile
-from forecast.policies import Engine
 from forecast.progress import Reporter, Step
-from pipelines.deadline import Limited, TimeIsOverError
-from pipelines.ingest import ingest
-from pipelines.tune import Tuning, tune
+from pipelines.ingestion.ingest import ingest
+from pipelines.search.deadline import Limited, TimeIsOverError
+from pipelines.search.tune import Tuning, tune
 
 MakeHome = Callable[..., Installation]
 MakeRows = Callable[..., pl.DataFrame]

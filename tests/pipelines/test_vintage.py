@@ -7,11 +7,11 @@ import pytest
 
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.runtime import Manifest
-from pipelines.clean import clean
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.vintage import Vintage, vintage
+from forecast.runtime.model import Manifest
+from pipelines.forecasting.covariate_age import Vintage, vintage
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.preparation.clean import clean
 
 MakeHome = Callable[..., Installation]
 MakeRows = Callable[..., pl.DataFrame]

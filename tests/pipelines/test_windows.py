@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import TrainingError
-from forecast.jobs import DatasetJob
 from forecast.panel import Panel
-from pipelines.features import known_future
-from pipelines.windows import cut
+from pipelines.preparation.features import known_future
+from pipelines.preparation.windows import cut
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

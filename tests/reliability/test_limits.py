@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from forecast.clock import SystemClock
-from forecast.hosting import WorkerHost
 from forecast.installation import Installation
-from forecast.job_book import JobBook
-from forecast.run_ledger import Run
+from forecast.ledger.runs import Run
+from forecast.scheduling.job_book import JobBook
+from forecast.scheduling.worker_host import WorkerHost
 
 pytestmark = pytest.mark.timeout(300)
 WaitUntil = Callable[..., None]

@@ -14,7 +14,7 @@ from benchmarks.reliability.account import all_runs, wrong_ends
 from benchmarks.reliability.fleet import Fleet, kill, wait_for
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.job_book import JobBook
+from forecast.scheduling.job_book import JobBook
 
 pytestmark = pytest.mark.timeout(600)
 NEAR, FAR = "near", "far"

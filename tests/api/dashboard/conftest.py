@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forecast.nights import Night, judged
-from forecast.policies import Promotion
-from forecast.scheduled_job import Cause, Due
-from pipelines.ingest import ingest
-from pipelines.predict import issue
-from pipelines.score import score
+from forecast.config.jobs import Cause, Due
+from forecast.config.training import Promotion
+from forecast.evaluation.night import Night, judged
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.monitoring.score import score
 
 if TYPE_CHECKING:
     import polars as pl
     from playwright.sync_api import Browser, Page
 
-    from forecast.evaluation import Evidence
+    from forecast.evaluation.scores import Evidence
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 JOB = {"dataset": "tiny", "steps": ["ingest", "score", "forecast"], "cron": "0 */6 * * *"}

@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 import polars as pl
 import pytest
 
-from forecast.calibration import Calibration
-from forecast.keys import Scope
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.ledger.keys import Scope
+from forecast.runtime.calibration import Calibration
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
 
 pytestmark = pytest.mark.timeout(120)
 PAGES = ("/", "/accuracy?window=all", "/models", "/runs", "/runs/2", "/data")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from forecast.alert_rules import AlertKind
-from forecast.alerts import Finding
 from forecast.clock import SystemClock
-from pipelines.ingest import ingest
-from pipelines.predict import issue
+from forecast.config.alerts import AlertKind
+from forecast.monitoring.alerts import Finding
+from pipelines.forecasting.issue import issue
+from pipelines.ingestion.ingest import ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime import Manifest
+    from forecast.runtime.model import Manifest
     from tests.api.conftest import Served
 
 

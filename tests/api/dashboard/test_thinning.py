@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dashboard.thinning import thinned
+from api.dashboard.figures.downsample import thinned
 
 
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), max_size=400), st.integers(2, 100))

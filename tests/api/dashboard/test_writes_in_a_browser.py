@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forecast.clock import SystemClock
-from forecast.keys import Scope
-from forecast.scheduled_job import Work
+from forecast.config.jobs import Work
+from forecast.ledger.keys import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from forecast.config.dataset import DatasetJob, JobFile
 from forecast.errors import ForecastError
-from forecast.jobs import DatasetJob, JobFile
 from pipelines.sources import Batch, Unreadable, read
 
 

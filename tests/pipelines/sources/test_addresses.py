@@ -14,7 +14,7 @@ import pytest
 
 from forecast.errors import ForecastError
 from pipelines.sources import Batch, Unreadable
-from pipelines.sources.addresses import without_secrets
+from pipelines.sources.remote import without_secrets
 
 ReadAll = Callable[..., list[Batch | Unreadable]]
 Read = Callable[..., Batch]

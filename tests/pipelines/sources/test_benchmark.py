@@ -14,8 +14,8 @@ import pytest
 from darts import datasets
 from darts.datasets.dataset_loaders import DatasetLoader
 
-from forecast import benchmarks
-from forecast.benchmarks import BENCHMARKS, Benchmark, BenchmarkName, with_known_channels
+from forecast.config import benchmarks
+from forecast.config.benchmarks import BENCHMARKS, Benchmark, BenchmarkName, with_known_channels
 from forecast.errors import ForecastError
 from forecast.vocabulary import parse_duration
 from pipelines.sources import Batch

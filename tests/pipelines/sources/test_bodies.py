@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import ForecastError
-from forecast.jobs import DatasetJob
-from pipelines.sources.bodies import CONTENT_TYPES, from_body
+from pipelines.sources.request_body import CONTENT_TYPES, from_body
 
 FRAME = pl.DataFrame(
     {"time": ["t1", "t2"], "site": ["a", "b"], "load": [1.0, None], "price": [2, 3], "wind": [4.5, 5.5]}

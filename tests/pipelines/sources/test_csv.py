@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError, ForecastError
-from forecast.jobs import DatasetJob
 from pipelines.sources import Batch
 from pipelines.sources.batch import Content
 from pipelines.sources.csv import read_csv

@@ -12,8 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import ForecastError
-from forecast.jobs import DatasetJob
 from pipelines.sources import SOURCES, Batch, Unreadable
 from pipelines.sources.arrow import read_arrow
 from pipelines.sources.batch import Content

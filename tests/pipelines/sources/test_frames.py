@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from darts import TimeSeries, concatenate
 
+from forecast.config.dataset import DatasetJob
 from forecast.errors import DataError
-from forecast.jobs import DatasetJob
 from pipelines.sources.frames import from_darts, from_frame
 
 FRAME = pl.DataFrame(

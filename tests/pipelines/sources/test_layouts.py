@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import PushSource, Source
 from forecast.errors import ConfigError, ForecastError
-from forecast.jobs import DatasetJob
-from forecast.sources import PushSource, Source
 from forecast.vocabulary import Conflicts, Layout
 from pipelines.sources import SOURCES, Batch
 

@@ -1,0 +1,163 @@
+"""What a client asks of ``POST /v1/forecasts``, read from its body and refused with the place of the first mistake."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api.dependencies import Dataset, find_dataset
+from api.errors.placed import parse
+from api.forecasts.selection import instant
+from api.service import Service
+from api.state.champions import CHAMPION, Loaded
+from api.state.issued import IssuedForecast
+from forecast.errors import DataError
+from forecast.ledger.issuances import Issuance
+from forecast.panel import Panel
+from forecast.vocabulary import MAX_HORIZON
+from pipelines.forecasting.on_demand import check, from_columns, from_rows
+from pipelines.preparation.freshness import imputed_fraction, observed_until
+from pipelines.sources.request_body import from_body, from_json
+
+MOST_POINTS = 200_000
+"""Series times channels times steps of one answer."""
+_LONG_BODY = 256 * 2**10
+
+Numbers = list[Annotated[float, Field(strict=True)] | None]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class History(_Sent):
+    """Values on the data set's grid."""
+
+    start: str = Field(description="RFC 3339 time with offset of the first value.", max_length=40)
+    series: dict[Name, dict[Name, Numbers]] = Field(
+        description="By series and channel, equally many; null where a value is missing. Units are the channels'.",
+        min_length=1,
+    )
+
+
+class OnDemandQuery(_Sent):
+    """Which forecast is asked for."""
+
+    dataset: Name = Field(description="Name of a data set: its models may be asked.")
+    model: Name = Field(default=CHAMPION, description="Model version, or champion or previous.")
+    horizon: int | None = Field(
+        default=None, ge=1, le=MAX_HORIZON, description="Steps; the trained horizon if left out. More are recursive."
+    )
+    quantiles: list[float] = Field(default=[], max_length=100, description="Levels that were trained; all if left out.")
+    tz: Name | None = Field(default=None, description="IANA zone in which times are told; UTC if left out.")
+
+
+class OnDemandRequest(OnDemandQuery):
+    """A forecast from history that is sent along: ``history`` on the grid, or ``rows`` as they would be pushed."""
+
+    history: History | None = None
+    future: dict[Name, dict[Name, Numbers]] = Field(
+        default={}, description="With history: known-future covariates by series and channel, from its end on."
+    )
+    rows: list[dict[str, Any]] | dict[str, list[Any]] | None = Field(
+        default=None, description="Records or columns in the columns of the source; covariates run ahead."
+    )
+
+    @model_validator(mode="after")
+    def _one_history(self) -> OnDemandRequest:
+        if (self.history is None) == (self.rows is None):
+            message = "give either history or rows"
+            raise ValueError(message)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A forecast that is asked for and can be made."""
+
+    dataset: Dataset
+    loaded: Loaded
+    panel: Panel
+    horizon: int
+
+
+async def read_json(body: bytes, service: Service) -> tuple[OnDemandRequest, Asked]:
+    """Read a JSON body; raises what ``parse``, ``from_json`` and ``Champions.of`` raise."""
+    is_long = len(body) > _LONG_BODY
+    names = service.champions.names()
+    request = await run_sync(parse, body, OnDemandRequest, names) if is_long else parse(body, OnDemandRequest, names)
+    dataset = find_dataset(request.dataset, service)
+    loaded = await service.champions.of(dataset.name, request.model)
+    if request.history is None:
+        panel = await run_sync(lambda: from_rows(from_json(request.rows, dataset.job, dataset.name), dataset.job))
+        return request, asked(panel, request.horizon, dataset, loaded, service)
+    start = instant(request.history.start, "history.start")
+    assert start is not None  # noqa: S101 - a text was given
+    values = (start, request.history.series, request.future, dataset.job, loaded.model.manifest.scaler.targets)
+    panel = await run_sync(from_columns, *values) if is_long else from_columns(*values)
+    return request, asked(panel, request.horizon, dataset, loaded, service)
+
+
+async def read_rows(body: bytes, media: str, query: OnDemandQuery, service: Service) -> Asked:
+    """Read a body of rows: CSV, JSON lines, Arrow or Parquet."""
+    dataset = find_dataset(query.dataset, service)
+    loaded = await service.champions.of(dataset.name, query.model)
+    panel = await run_sync(lambda: from_rows(from_body(body, media, dataset.job, dataset.name), dataset.job))
+    return asked(panel, query.horizon, dataset, loaded, service)
+
+
+def asked(
+    panel: Panel,
+    horizon: int | None,
+    dataset: Dataset,
+    loaded: Loaded,
+    service: Service,
+    *,
+    only_trained: bool = True,
+) -> Asked:
+    """Check that a forecast can be made; raises what ``check`` raises, and ``forecast.too_long``."""
+    latest = service.latest.find(dataset.name)
+    on = None if latest is None else latest.issuance.origin
+    check(panel, loaded.model.manifest, dataset.job, on, only_trained=only_trained)
+    horizon = horizon or loaded.model.manifest.horizon
+    require_points(len(panel.series) * len(dataset.job.targets) * horizon)
+    return Asked(dataset, loaded, panel, horizon)
+
+
+def require_points(points: int) -> None:
+    """Raise ``forecast.too_long`` for more than one request may ask for."""
+    if points > MOST_POINTS:
+        raise DataError(
+            "forecast.too_long",
+            f"series times channels times steps are {points}, and one request may ask for {MOST_POINTS}",
+            "ask for fewer steps, or send fewer series at once",
+        )
+
+
+async def forecast(asked: Asked, service: Service) -> IssuedForecast:
+    """Make a forecast. It is told as an issued one is, but kept nowhere."""
+    prediction = await service.champions.forecast(asked.loaded, asked.panel, asked.horizon)
+    panel, job, champion, manifest = asked.panel, asked.dataset.job, asked.loaded.champion, asked.loaded.model.manifest
+    now = service.latest.now(asked.dataset.name)
+    issuance = Issuance(
+        forecast_id=uuid.uuid4().hex,
+        dataset=asked.dataset.name,
+        issued_at=now,
+        origin=panel.end,
+        horizon=manifest.horizon,
+        quantiles=manifest.quantiles,
+        data_version=0,  # never told: the rows are the client's
+        model_name=champion.model_name,
+        model_version=champion.model_version,
+        model_folder=champion.folder,
+        imputed_fraction=imputed_fraction(panel, job),
+        recorded_at=now,
+        newest_observed=observed_until(panel),
+    )
+    mean, quantiles = prediction.mean.transpose(0, 2, 1), prediction.quantiles.transpose(0, 2, 1, 3)
+    return IssuedForecast(issuance, job.step, panel.series, manifest.targets, mean, quantiles)

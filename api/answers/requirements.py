@@ -1,0 +1,128 @@
+"""What a forecast needs now: rows, channels and times, and what of them the lake does not have."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from api.dependencies import Dataset
+from api.service import Service
+from api.state.champions import Loaded
+from forecast.config.dataset import DatasetJob
+from forecast.panel import Mask, Panel
+from forecast.vocabulary import Role
+
+
+class Needed(BaseModel):
+    """Times of rows, the last one included."""
+
+    start: datetime
+    end: datetime
+    rows: int
+    channels: list[str]
+
+
+class NeededChannel(BaseModel):
+    """One channel that rows must have."""
+
+    name: str
+    column: str = Field(description="Its name in rows that are pushed.")
+    role: Role
+    unit: str
+    lower: float | None
+    upper: float | None
+
+
+class Lacking(BaseModel):
+    """Values that are not stored: what a forecast made now would fill by the channel's policy, or miss."""
+
+    series: str
+    channel: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+class Requirements(BaseModel):
+    """What a forecast from ``origin`` on needs."""
+
+    dataset: str
+    model_name: str
+    model_version: str
+    frequency: str
+    zone: str
+    origin: datetime = Field(description="Time of the first step: the step after the newest row, or now without rows.")
+    horizon: int
+    horizon_trained: int
+    series: list[str] = Field(description="Those that the model was trained on.")
+    channels: list[NeededChannel]
+    history: Needed = Field(
+        description="The look-back: every one of its times, of every series that is to be forecast."
+    )
+    future: Needed | None = Field(description="Known-future covariates beyond the origin; null if there are none.")
+    data_version: int | None
+    lacking: list[Lacking] = Field(description="What is not stored of it; empty when all is there.")
+
+
+def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service: Service) -> Requirements:
+    """Tell what a model needs; reads the lake's newest version: use a thread."""
+    job, manifest = dataset.job, loaded.model.manifest
+    found = service.histories.newest(dataset.name)
+    steps = horizon or manifest.horizon
+    # The network always makes whole rounds, and takes covariates for them.
+    rounds = -(-steps // manifest.horizon) * manifest.horizon
+    origin = found[1].end if found else service.latest.now(dataset.name)
+    return Requirements(
+        dataset=dataset.name,
+        model_name=manifest.model_name,
+        model_version=manifest.model_version,
+        frequency=job.frequency,
+        zone=job.zone,
+        origin=origin,
+        horizon=steps,
+        horizon_trained=manifest.horizon,
+        series=list(manifest.scaler.targets),
+        channels=[
+            NeededChannel(
+                name=name, column=channel.column or name, role=channel.role, unit=channel.unit, lower=channel.lower,
+                upper=channel.upper,
+            )
+            for name, channel in job.channels.items()
+        ],
+        history=Needed(
+            start=origin - job.step * manifest.lookback,
+            end=origin - job.step,
+            rows=manifest.lookback,
+            channels=[*job.targets, *job.past_covariates, *job.future_covariates],
+        ),
+        future=Needed(
+            start=origin, end=origin + job.step * (rounds - 1), rows=rounds, channels=list(job.future_covariates)
+        )
+        if job.future_covariates
+        else None,
+        data_version=found[0] if found else None,
+        lacking=_lacking(found[1], job, manifest.lookback, rounds, set(manifest.scaler.targets)) if found else [],
+    )  # fmt: skip
+
+
+def _lacking(panel: Panel, job: DatasetJob, lookback: int, ahead: int, trained: set[str]) -> list[Lacking]:
+    first = panel.steps - lookback
+    parts: tuple[tuple[tuple[str, ...], Mask, int], ...] = (
+        (job.targets, panel.observed, panel.steps),
+        (job.past_covariates, panel.past_observed, panel.steps),
+        (job.future_covariates, panel.future_observed, panel.steps + ahead),
+    )
+    told = []
+    for names, observed, last in parts:
+        for s, series in enumerate(panel.series):
+            for k, channel in enumerate(names):
+                seen = np.zeros(last - first, bool)
+                stored = observed[s, max(first, 0) : last, k]
+                seen[max(-first, 0) : max(-first, 0) + len(stored)] = stored
+                rows = np.flatnonzero(~seen)
+                if len(rows) and series in trained:
+                    at = (panel.time(first + int(rows[0])), panel.time(first + int(rows[-1])))
+                    told.append(Lacking(series=series, channel=channel, count=len(rows), first=at[0], last=at[1]))
+    return told

@@ -1,0 +1,162 @@
+"""Who asks, whether they may, whether it is their turn: decided in front of the routes, before a body is read."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.asgi.admission import Admission, Rates
+from api.auth.keyring import Keyring
+from api.auth.scopes import Rule, Rules
+from api.auth.sessions import Sessions, cookie_in
+from api.context import EVERYTHING, NOTHING, Access, Exchange, ForbiddenError, UnauthenticatedError
+from api.errors import problems
+from api.limits import Limits
+from api.observability.metrics import Metrics
+from api.requests.bodies import too_large
+from api.requests.body_limit import Inbound, RefusedBody
+from forecast.errors import ForecastError
+
+_ASKED = frozenset(
+    (b"authorization", b"x-api-key", b"cookie", b"x-csrf-token", b"content-length", b"transfer-encoding", b"accept")
+)
+_READS = frozenset({"GET", "OPTIONS"})  # the guard made a GET of HEAD
+_AT_ONCE = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Told even when there is too much to do: whoever asks decides whether this process goes on."""
+_SMALL = 100_000
+"""A body of fewer bytes takes its turn when it is there: who sends slowly keeps nobody waiting."""
+_LOGIN = "/login"
+
+
+class Entrance:
+    """The layer around the routes that knows keys, rules and turns."""
+
+    def __init__(
+        self, app: ASGIApp, rules: Rules, keyring: Keyring, sessions: Sessions, limits: Limits, admission: Admission,
+        metrics: Metrics,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._rules = rules
+        self._keyring = keyring
+        self._sessions = sessions
+        self._limits = limits
+        self._admission = admission
+        self._metrics = metrics
+        self._rates = Rates(limits.rate_per_second, limits.rate_burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange: Exchange = scope["exchange"]
+        method = scope["method"]
+        headers = {name: value for name, value in scope["headers"] if name in _ASKED}
+        found = self._rules.find(method, scope["path"])
+        rule, dataset = found or (None, None)
+        if rule is not None:
+            exchange.template = rule.template
+        try:
+            self._check(scope, headers, exchange, rule, dataset)
+        except ForecastError as error:
+            await self._refused(error, rule, headers)(scope, receive, send)
+            return
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            receive = inbound = Inbound(receive, self._limits.max_body, self._limits.body_seconds)
+            if _length(headers, unknown=_SMALL) < _SMALL:
+                self._admission.arriving += 1
+                try:
+                    await inbound.arrive()
+                except RefusedBody as refused:
+                    await self._refused(refused.error, rule, headers)(scope, receive, send)
+                    return
+                finally:
+                    self._admission.arriving -= 1
+        if rule is None and not self._keyring.is_open:  # what no rule is known of is not even looked for
+            await self._nothing(scope["path"])(scope, receive, send)
+        elif rule is None or rule.template in _AT_ONCE:
+            await self._app(scope, receive, send)
+        elif self._admission.try_enter(rule.template) or await self._admission.enter(rule.template):
+            await self._work(rule.template, scope, receive, send)
+        else:
+            await self._refused(problems.BUSY, rule, headers)(scope, receive, send)
+
+    def _check(
+        self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange, rule: Rule | None, dataset: str | None
+    ) -> None:
+        access = EVERYTHING if self._keyring.is_open else self._access(headers, scope["method"], rule)
+        exchange.access = access
+        wait = self._rates.wait(access.key_id or _address(scope))
+        if wait:
+            raise problems.too_many(wait)
+        if rule is not None:
+            rule.check(access, dataset)
+        if _length(headers) > self._limits.max_body:
+            raise too_large(self._limits.max_body)
+
+    def _access(self, headers: dict[bytes, bytes], method: str, rule: Rule | None) -> Access:
+        given = headers.get(b"x-api-key")
+        if given is None and b"authorization" in headers:
+            kind, _, given = headers[b"authorization"].partition(b" ")
+            if kind.lower() != b"bearer":
+                given = b""
+        if given is not None:  # a key that is sent counts, whatever cookie a browser adds
+            return self._keyring.identify(given.strip().decode("latin-1")) or NOTHING
+        cookie = cookie_in(headers[b"cookie"].decode("latin-1")) if b"cookie" in headers else None
+        access = self._sessions.recognise(cookie) if cookie else None
+        if access is None or cookie is None:
+            return NOTHING
+        if method not in _READS and rule is not None and rule.scope is not None:
+            token = headers.get(b"x-csrf-token", b"").decode("latin-1")
+            if not self._sessions.has_token(cookie, token):
+                raise ForbiddenError(
+                    "csrf.missing", "a write of a browser's session needs its token", "send it as X-CSRF-Token"
+                )
+        return access
+
+    async def _work(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a turn until the answer begins: sending it to a slow client is no work."""
+        works = True
+
+        async def send_and_leave(message: Message) -> None:
+            nonlocal works
+            if works:
+                works = False
+                self._admission.leave(route)
+                self._admission.answering += 1
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_leave)
+        finally:
+            if works:
+                self._admission.leave(route)
+            else:
+                self._admission.answering -= 1
+
+    def _nothing(self, path: str) -> Response:
+        methods = self._rules.methods(path)
+        if methods:
+            return problems.without_route(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(methods)})
+        return problems.without_route(HTTPStatus.NOT_FOUND, {})
+
+    def _refused(self, error: ForecastError, rule: Rule | None, headers: dict[bytes, bytes]) -> Response:
+        self._metrics.refused(error.code)
+        is_browser = rule is not None and rule.is_page and b"text/html" in headers.get(b"accept", b"")
+        if isinstance(error, UnauthenticatedError) and is_browser:
+            return RedirectResponse(_LOGIN, 303)
+        return problems.answer(error)
+
+
+def _length(headers: dict[bytes, bytes], unknown: int = 0) -> int:
+    """Return how many bytes a body is said to have; whoever writes a thousand digits is not asked for their value."""
+    told = headers.get(b"content-length", b"")
+    return int(told[:20]) if told.isdigit() else unknown
+
+
+def _address(scope: Scope) -> str:
+    client: Any = scope.get("client")
+    return str(client[0]) if client else ""

@@ -1,0 +1,1 @@
+"""API keys, browser sessions, and the scope of each route."""

@@ -1,0 +1,39 @@
+"""Routes whose users are browsers: what goes wrong is told by a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from api.dashboard.rendering import rendered
+from api.errors.problems import mistakes_of, status_of, told_outside
+from forecast.errors import ForecastError
+
+
+class ForBrowsers(APIRoute):
+    """A route that tells of an error with a page."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler that does so."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:
+                first = mistakes_of(request, error)[0]
+                return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, first["code"], first["detail"], first["remedy"])
+            except ForecastError as error:
+                return _problem(status_of(error), error.code, *told_outside(error))
+
+        return handle
+
+
+def _problem(status: int, code: str, told: str, remedy: str) -> Response:
+    return rendered("problem.html", status, title="This cannot be shown", code=code, told=told, remedy=remedy)

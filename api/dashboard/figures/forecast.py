@@ -1,0 +1,153 @@
+"""What the forecast page draws, as JSON for its script: history, forecast with all its bands, earlier issue times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from api.dashboard.figures.downsample import thinned
+from api.dashboard.formats import number, short
+from api.state.issued import IssuedForecast
+from forecast.config.dataset import DatasetJob
+from forecast.ledger.issuances import Issuance
+from forecast.panel import Array, Panel
+
+MOST_POINTS = 1500
+_TWO_WEEKS = timedelta(days=14)
+_BAND = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series and channel of a forecast."""
+
+    forecast: IssuedForecast
+    series: int
+    channel: int
+    horizon: int
+
+    @property
+    def quantiles(self) -> Array:
+        """[H, Q]."""
+        return self.forecast.quantiles[self.series, self.channel, : self.horizon]
+
+    @property
+    def median(self) -> Array:
+        """[H]."""
+        return self.quantiles[:, self.forecast.issuance.quantiles.index(0.5)]
+
+    @property
+    def band(self) -> tuple[Array, Array, float]:
+        """The edges [H] of the band whose width is nearest to 80%, and that width."""
+        low, high = _band(self.forecast.issuance.quantiles)
+        levels = self.forecast.issuance.quantiles
+        return self.quantiles[:, low], self.quantiles[:, high], round(levels[high] - levels[low], 10)
+
+    def times(self, job: DatasetJob) -> list[datetime]:
+        """Return the wall times of the steps."""
+        return [time.astimezone(job.tz) for time in self.forecast.times(self.horizon)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a forecast, as a row of the page's table."""
+
+    time: str
+    lower: str
+    median: str
+    upper: str
+    actual: str
+
+
+def rows(line: Line, panel: Panel, job: DatasetJob, most: int) -> tuple[Step, ...]:
+    """Return the first steps as a table."""
+    lower, upper, _ = line.band
+    truth = truth_of(line, panel, job)
+    numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist())
+    told = list(zip(line.times(job), *numbers, strict=True))[:most]
+    return tuple(
+        Step(short(time, job.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value))
+        for time, low, mid, high, value in told
+    )
+
+
+def truth_of(line: Line, panel: Panel, job: DatasetJob) -> Array:
+    """Return what was observed of a forecast's steps, [H]; NaN where it was not, or is not yet."""
+    known = observed(panel, line.forecast.series[line.series], job.targets.index(_channel(line)))
+    origin = panel.index(line.forecast.issuance.origin)
+    truth = np.full(line.horizon, np.nan)
+    happened = known[max(origin, 0) : origin + line.horizon]
+    truth[: len(happened)] = happened
+    return truth
+
+
+def document(line: Line, panel: Panel, job: DatasetJob) -> dict[str, Any]:
+    """Return a forecast as the page's script draws it; the same as it makes of the answer over REST."""
+    issuance = line.forecast.issuance
+    return {
+        "id": issuance.forecast_id,
+        "issued": short(issuance.issued_at, job.tz),
+        "model": issuance.model_name,
+        "trained": issuance.horizon,
+        "levels": list(issuance.quantiles),
+        "times": [wall(time, job) for time in line.forecast.times(line.horizon)],
+        "quantiles": [rounded(line.quantiles[:, level]) for level in range(len(issuance.quantiles))],
+        "history": history(
+            panel, job, line.forecast.series[line.series], _channel(line), *_reach(line, job), MOST_POINTS
+        ),
+    }
+
+
+def history(
+    panel: Panel, job: DatasetJob, series: str, channel: str, start: datetime, end: datetime, most: int
+) -> dict[str, Any]:
+    """Return what was observed in [start, end), thinned to about so many points; holes are null."""
+    first, last = max(panel.index(start), 0), min(max(panel.index(end), 0), panel.steps)
+    values = observed(panel, series, job.targets.index(channel))[first:last]
+    kept = thinned(values, most)
+    return {
+        "times": [wall(panel.time(first + int(place)), job) for place in kept],
+        "values": rounded(values[kept]),
+        "thinned": len(kept) < len(values),
+    }
+
+
+def observed(panel: Panel, series: str, channel: int) -> Array:
+    """Return what was observed of one target, [T]; a value that was filled is NaN."""
+    row = panel.series.index(series)
+    return np.where(panel.observed[row, :, channel], panel.targets[row, :, channel], np.nan)
+
+
+def newest_by_model(issuances: Sequence[Issuance]) -> list[Issuance]:
+    """Return the latest forecast of each model, in the order in which they are given."""
+    return list({item.model_version: item for item in reversed(issuances)}.values())[::-1]
+
+
+def wall(time: datetime, job: DatasetJob) -> str:
+    """Write a time as the figure's axis has it: wall time of the data set's zone."""
+    return time.astimezone(job.tz).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rounded(values: Array) -> list[float | None]:
+    """Return numbers with six digits, holes as null: what a figure can show."""
+    return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]  # noqa: PLR0124 - NaN
+
+
+def _reach(line: Line, job: DatasetJob) -> tuple[datetime, datetime]:
+    origin = line.forecast.issuance.origin
+    reach = max(_TWO_WEEKS, job.step * line.forecast.issuance.horizon)
+    return origin - reach, origin + 2 * max(reach, job.step * line.horizon)
+
+
+def _channel(line: Line) -> str:
+    return line.forecast.channels[line.channel]
+
+
+def _band(levels: Sequence[float]) -> tuple[int, int]:
+    """Return the places of the symmetric pair of levels whose width is nearest to 80%."""
+    pairs = [(place, len(levels) - 1 - place) for place in range((len(levels) + 1) // 2)]
+    return min(pairs, key=lambda pair: abs(levels[pair[1]] - levels[pair[0]] - _BAND))

@@ -1,0 +1,158 @@
+"""``GET /data``: how fresh the rows are, where they have gaps, what came in, and what was put aside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import numpy as np
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from api.auth.scopes import reads_own
+from api.dashboard.error_pages import ForBrowsers
+from api.dashboard.figures.summary import Tile
+from api.dashboard.formats import age, count, percent, short, told
+from api.dashboard.navigation import DatasetQuery, chosen, frame
+from api.dashboard.rendering import rendered
+from api.dependencies import Dataset, ServiceDep
+from api.errors.problems import told_outside
+from api.service import Service
+from forecast.config.dataset import DatasetJob
+from forecast.panel import Mask, Panel
+from forecast.vocabulary import parse_duration
+from pipelines.preparation.freshness import newest_observed
+
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
+_DAYS = 30
+_RECEIPTS = 12
+_PUT_ASIDE = 50
+_STEPS = (0.0, 0.05, 0.25, 0.75)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """How much of one day is missing of one channel."""
+
+    level: int
+    """From 0, nothing, to 4, nearly all; -1 where no row is expected yet."""
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """The newest value of one series and channel."""
+
+    series: str
+    channel: str
+    newest: str
+    age: str
+    is_late: bool
+
+
+@router.get("/data")
+async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> Response:
+    """Render the page; it reads the newest history, which the service has in memory."""
+    return await run_sync(_page, chosen(query.dataset, service), service)
+
+
+def _page(dataset: Dataset, service: Service) -> Response:
+    name, job, ledger = dataset.name, dataset.job, service.installation.ledger
+    fault = service.histories.fault(name)
+    history = None if fault else service.histories.newest(name)
+    now = service.latest.now(name)
+    shared = frame("Data", dataset, service) | {
+        "title": f"Data of {job.title or name}",
+        "fault": fault,
+        "fault_told": told_outside(fault) if fault else (),
+    }
+    if history is None:
+        return rendered("data_empty.html", **shared)
+    version, panel = history
+    fresh = list(_freshness(panel, job, now))
+    late = [item for item in fresh if item.is_late]
+    days, gaps = _gaps(panel, job)
+    missing = _missing_lately(panel, job)
+    aside = service.installation.quarantine(name).read(limit=1000)
+    reasons = Counter(zip(aside["code"].to_list(), aside["reason"].to_list(), strict=True)).most_common(20)
+    newest = panel.end - job.step
+    tiles = [
+        Tile("Newest row", age(now - newest), "old", told(newest, job.tz)),
+        Tile("Missing in 30 days", percent(missing, 1), "", "of the targets' values, of all series"),
+        Tile("Series", f"{len(panel.series):,}", "", f"{count(len(job.channels), 'channel')}, every {job.frequency}"),
+        Tile("Put aside", f"{len(aside):,}" if len(aside) < 1000 else "1,000+", count(len(aside), "row").split()[-1],
+             "kept with the reason, never used"),
+    ]  # fmt: skip
+    lede = (
+        f"Everything has come in: the newest row is {age(now - newest)} old."
+        if not late
+        else f"{count(len(late), 'pair')} of series and channel lag behind by more than {job.stale_after}."
+    )
+    return rendered(
+        "data.html",
+        **shared,
+        lede=lede,
+        tiles=tiles,
+        version=version,
+        fresh=sorted(fresh, key=lambda item: not item.is_late)[:200],
+        days=days,
+        gaps=gaps,
+        receipts=[(short(item.recorded_at, job.tz), item) for item in ledger.receipts(name, _RECEIPTS)],
+        reasons=reasons,
+        aside=[row | {"at": short(row["recorded_at"], job.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)],
+    )
+
+
+def _freshness(panel: Panel, job: DatasetJob, now: datetime) -> Iterator[Freshness]:
+    allowed = parse_duration(job.stale_after)
+    for series, channels in newest_observed(panel, job).items():
+        for channel, newest in channels.items():
+            if newest is None:
+                yield Freshness(series, channel, "never observed", "-", is_late=True)
+            else:
+                since = max(now - newest, timedelta())
+                yield Freshness(series, channel, told(newest, job.tz), age(since), is_late=since > allowed)
+
+
+def _observed(panel: Panel, job: DatasetJob) -> Iterator[tuple[str, Mask]]:
+    """Yield each channel with what was observed of it, [S, T]."""
+    parts = (
+        (job.targets, panel.observed),
+        (job.past_covariates, panel.past_observed),
+        (job.future_covariates, panel.future_observed[:, : panel.steps]),
+    )
+    for names, observed in parts:
+        for place, name in enumerate(names):
+            yield name, observed[:, :, place]
+
+
+def _gaps(panel: Panel, job: DatasetJob) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+    """Return the last days, and of each channel how much of each day is missing over all series."""
+    last = (panel.end - job.step).astimezone(job.tz).date()
+    dates = [last - timedelta(days=back) for back in reversed(range(_DAYS))]
+    first = max(panel.steps - int(timedelta(days=_DAYS + 2) / job.step), 0)
+    day_of = np.array(
+        [(panel.time(row).astimezone(job.tz).date() - dates[0]).days for row in range(first, panel.steps)]
+    )
+    found = []
+    for name, observed in _observed(panel, job):
+        cells = []
+        for day, date in enumerate(dates):
+            rows = observed[:, first:][:, day_of == day]
+            if not rows.size:
+                cells.append(Cell(-1, f"{date:%d %b}: no rows"))
+                continue
+            share = 1.0 - float(rows.mean())
+            level = sum(share > step for step in _STEPS)
+            cells.append(Cell(level, f"{date:%d %b}: {percent(share)} missing"))
+        found.append((name, cells))
+    return [f"{date.day}" if date.day != 1 else f"{date:%b}" for date in dates], found
+
+
+def _missing_lately(panel: Panel, job: DatasetJob) -> float:
+    steps = int(timedelta(days=_DAYS) / job.step)
+    return 1.0 - float(panel.observed[:, -steps:].mean())

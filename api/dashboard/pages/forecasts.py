@@ -1,0 +1,239 @@
+"""``GET /``: the forecast of one series and channel, how it evolved, and where it comes from."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import Field
+
+from api.auth.scopes import reads_own
+from api.dashboard.error_pages import ForBrowsers
+from api.dashboard.figures import forecast as drawing
+from api.dashboard.figures.forecast import Line
+from api.dashboard.figures.summary import tiles
+from api.dashboard.figures.svg_preview import sketch
+from api.dashboard.formats import age as told_age
+from api.dashboard.formats import short, span, told
+from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
+from api.dashboard.rendering import embedded, rendered
+from api.dependencies import Dataset, ServiceDep
+from api.forecasts.selection import instant, places
+from api.service import Service
+from api.state.issued import IssuedForecast, age_of
+from forecast.errors import NotFoundError, UnavailableError
+from forecast.ledger.issuances import Issuance
+from forecast.panel import Panel
+from forecast.vocabulary import MAX_HORIZON
+
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
+_TABLE_STEPS = 48
+_REPLAYED = 60
+
+
+class ForecastsQuery(DatasetQuery):
+    """What the page's form sends; what is left out is chosen."""
+
+    series: str | None = None
+    channel: str | None = None
+    horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON)] = None
+    model: str | None = None
+    as_of: str | None = None
+
+
+@router.get("/")
+async def page(request: Request, query: Annotated[ForecastsQuery, Query()], service: ServiceDep) -> Response:
+    """Render the page, or the page that says what is missing."""
+    dataset = chosen(query.dataset, service)
+    if service.latest.find(dataset.name) is None:
+        return await run_sync(_empty, dataset, service)
+    issuances = await run_sync(service.installation.ledger.issuances, dataset.name, _REPLAYED)
+    issued = await service.known_at(dataset.name, _as_of(query, issuances))
+    series = places([query.series] if query.series else [], issued.series, "series")[0]
+    channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
+    horizon = query.horizon or issued.issuance.horizon
+    reached = await service.extensions.reach(issued, horizon)
+    limiter = service.long_turn() if horizon > issued.issuance.horizon else None
+    line = Line(reached, series, channel, horizon)
+    return await run_sync(_full, request, dataset, service, issuances, line, limiter=limiter)
+
+
+@router.get("/history")
+async def history(query: Annotated[HistoryQuery, Query()], service: ServiceDep) -> Response:
+    """Tell what was observed between two wall times, for a figure: as many points as it can show."""
+    dataset = chosen(query.dataset, service)
+    return await run_sync(_history, query, dataset, service)
+
+
+class HistoryQuery(DatasetQuery):
+    """A part of the history, by wall times of the data set's zone."""
+
+    series: str
+    channel: str
+    start: datetime
+    end: datetime
+
+
+def _history(query: HistoryQuery, dataset: Dataset, service: Service) -> Response:
+    panel = _panel(dataset, service)
+    series = panel.series[places([query.series], panel.series, "series")[0]]
+    channel = dataset.job.targets[places([query.channel], dataset.job.targets, "channel")[0]]
+    start, end = (time.replace(tzinfo=dataset.job.tz) for time in (query.start, query.end))
+    part = drawing.history(panel, dataset.job, series, channel, start, end, drawing.MOST_POINTS)
+    return Response(embedded(part), media_type="application/json")
+
+
+def _as_of(query: ForecastsQuery, issuances: list[Issuance]) -> datetime | None:
+    as_of = instant(query.as_of or None)
+    if not query.model:
+        return as_of
+    by_model = [
+        item.issued_at
+        for item in issuances
+        if item.model_version == query.model and (as_of is None or item.issued_at <= as_of)
+    ]
+    if not by_model:
+        raise NotFoundError(
+            "model.not_issued", "none of the latest forecasts was issued with that model", "choose another model"
+        )
+    return by_model[0]
+
+
+def _full(request: Request, dataset: Dataset, service: Service, issuances: list[Issuance], line: Line) -> Response:
+    name, job, forecast = dataset.name, dataset.job, line.forecast
+    issuance, panel = forecast.issuance, _panel(dataset, service)
+    age, stale = age_of(forecast, job, service.latest.now(name))
+    latest = service.latest.of(name).issuance
+    is_latest = latest.forecast_id == issuance.forecast_id
+    series, channel = forecast.series[line.series], forecast.channels[line.channel]
+    shown = _with(issuances, issuance)
+    wanted = {"series": series, "channels": channel, "horizon": str(line.horizon)}
+    if not is_latest:
+        wanted["as_of"] = issuance.issued_at.isoformat()
+    path = f"v1/datasets/{quote(name)}/forecast?{urlencode(wanted)}"
+    download = urlencode({"dataset": name} | wanted)
+    drawn = _drawn(dataset, shown, line, panel, service)
+    steps = drawing.rows(line, panel, job, min(line.horizon, _TABLE_STEPS))
+    return rendered(
+        "forecasts.html",
+        **frame("Forecasts", dataset, service),
+        title=f"{channel} at {series}",
+        series=[Option(key, key, i == line.series) for i, key in enumerate(forecast.series)],
+        channels=[Option(key, key, i == line.channel) for i, key in enumerate(forecast.channels)],
+        horizons=_horizons(dataset, forecast, line.horizon),
+        models=_models(shown, issuance),
+        issues=_issues(shown, issuance, dataset),
+        others=[item for item in drawing.newest_by_model(shown) if item.model_version != issuance.model_version],
+        tiles=tiles(line, dataset, service, span(line.horizon, job.step)),
+        band=line.band[2],
+        steps=steps,
+        came_true=sum(bool(step.actual) for step in steps),
+        issuance=issuance,
+        issued_at=told(issuance.issued_at, job.tz),
+        origin=told(issuance.origin, job.tz),
+        newest=told(panel.end - job.step, job.tz),
+        age_told=told_age(timedelta(seconds=age)),
+        is_stale=stale and is_latest,
+        is_latest=is_latest,
+        recursive=line.horizon > issuance.horizon,
+        span=span(line.horizon, job.step),
+        unit=job.channels[channel].unit,
+        address=f"{request.base_url}{path}",
+        path=f"/{path}",
+        download=download,
+        state=f"{latest.forecast_id}/{service.histories.newest(name)[0]}",  # type: ignore[index]
+        drawn=embedded(drawn),
+        sketch=sketch(drawn["shown"]),
+    )
+
+
+def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, service: Service) -> dict[str, Any]:
+    job, channel = dataset.job, line.forecast.channels[line.channel]
+    revisions = service.installation.ledger.revisions(dataset.name, _REPLAYED)
+    moved = {key: value.by_channel[channel].mean for key, value in revisions.items() if channel in value.by_channel}
+    return {
+        "dataset": dataset.name,
+        "series": line.forecast.series[line.series],
+        "channel": channel,
+        "unit": job.channels[channel].unit,
+        "zone": job.zone,
+        "start": drawing.wall(panel.start, job),
+        "end": drawing.wall(panel.end, job),
+        "shown": drawing.document(line, panel, job),
+        "issues": [
+            {
+                "id": item.forecast_id,
+                "at": item.issued_at.isoformat(),
+                "told": short(item.issued_at, job.tz),
+                "model": item.model_version,
+                "moved": moved.get(item.forecast_id),
+            }
+            for item in reversed(shown)
+        ],
+    }
+
+
+def _panel(dataset: Dataset, service: Service) -> Panel:
+    found = service.histories.newest(dataset.name)
+    if found is None:
+        raise UnavailableError("history.empty", f"{dataset.name} has no rows", f'run "forecast ingest {dataset.name}"')
+    return found[1]
+
+
+def _empty(dataset: Dataset, service: Service) -> Response:
+    name = dataset.name
+    has_rows = service.histories.has_rows(name)
+    has_champion = service.installation.ledger.champion(name) is not None
+    return rendered(
+        "empty.html",
+        **frame("Forecasts", dataset, service),
+        title="No forecast yet",
+        fault=service.latest.fault(name),
+        steps=[
+            ("Bring the data in", f"forecast ingest {name}", has_rows),
+            ("Train the models and choose a champion", f"forecast train {name}", has_champion),
+            ("Issue the first forecast", f"forecast forecast {name}", False),
+        ],
+        state="",
+    )
+
+
+def _horizons(dataset: Dataset, forecast: IssuedForecast, wanted: int) -> list[Option]:
+    trained = forecast.issuance.horizon
+    offered = {
+        *(steps for steps in dataset.job.horizons if steps <= trained),
+        trained,
+        min(2 * trained, MAX_HORIZON),
+        wanted,
+    }
+    return [
+        Option(str(steps), span(steps, dataset.job.step) + (", recursive" if steps > trained else ""), steps == wanted)
+        for steps in sorted(offered)
+    ]
+
+
+def _with(issuances: list[Issuance], issuance: Issuance) -> list[Issuance]:
+    """Return the latest forecasts and the one that is shown; of those of one instant only the last can be asked for."""
+    newest = {item.issued_at: item for item in reversed(issuances)} | {issuance.issued_at: issuance}
+    return sorted(newest.values(), key=lambda item: item.sequence, reverse=True)
+
+
+def _models(shown: list[Issuance], issuance: Issuance) -> list[Option]:
+    versions = dict.fromkeys(item.model_version for item in shown)
+    newest = next(iter(versions))
+    return [Option("" if key == newest else key, key, key == issuance.model_version) for key in versions]
+
+
+def _issues(shown: list[Issuance], issuance: Issuance, dataset: Dataset) -> list[Option]:
+    return [
+        Option(
+            "" if place == 0 else item.issued_at.isoformat(),
+            short(item.issued_at, dataset.job.tz) + (" (latest)" if place == 0 else ""),
+            item.forecast_id == issuance.forecast_id,
+        )
+        for place, item in enumerate(shown)
+    ]

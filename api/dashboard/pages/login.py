@@ -1,0 +1,55 @@
+"""``/login`` and ``/logout``: a browser exchanges a key for a session."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from api.auth.scopes import public
+from api.auth.sessions import set_cookie
+from api.context import ForbiddenError, access
+from api.dashboard.rendering import rendered
+from api.dependencies import ServiceDep
+from api.requests.bodies import read_body
+
+router = APIRouter(include_in_schema=False, dependencies=[public])
+_LARGEST = 4096
+
+
+@router.get("/login")
+async def login_page(service: ServiceDep) -> Response:
+    """Ask for a key, where there are keys."""
+    if service.keyring.is_open or access().session:
+        return RedirectResponse("/", 303)
+    return rendered("login.html", title="Log in", refused=False)
+
+
+@router.post("/login")
+async def log_in(request: Request, service: ServiceDep) -> Response:
+    """Open the session of a key."""
+    found = service.keyring.identify(await _field(request, "key"))
+    if found is None:
+        return rendered("login.html", 401, title="Log in", refused=True)
+    sessions = service.sessions
+    answer = RedirectResponse("/", 303)
+    cookie = set_cookie(sessions.open(found), sessions.lifetime, secure=request.url.scheme == "https")
+    answer.headers["Set-Cookie"] = cookie
+    return answer
+
+
+@router.post("/logout")
+async def log_out(request: Request, service: ServiceDep) -> Response:
+    """End the session of this browser."""
+    present = access()
+    if present.session and not service.sessions.has_token(present.session, await _field(request, "csrf")):
+        raise ForbiddenError("csrf.missing", "a browser's write needs its session's token", "use the page's own form")
+    answer = RedirectResponse("/login", 303)
+    answer.headers["Set-Cookie"] = set_cookie("", service.sessions.lifetime, secure=request.url.scheme == "https")
+    return answer
+
+
+async def _field(request: Request, name: str) -> str:
+    body = await read_body(request, _LARGEST)
+    return next(iter(parse_qs(body.decode("latin-1"), max_num_fields=10).get(name, [])), "").strip()

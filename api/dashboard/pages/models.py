@@ -1,0 +1,162 @@
+"""``GET /models``: what the last night compared and decided, who reigned before, and where MLflow shows it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from api.auth.scopes import reads_own
+from api.dashboard.error_pages import ForBrowsers
+from api.dashboard.formats import number, percent, short, signed, told
+from api.dashboard.navigation import DatasetQuery, chosen, frame
+from api.dashboard.rendering import embedded, rendered
+from api.dependencies import Dataset, ServiceDep
+from api.service import Service
+from forecast.evaluation.metrics import skill
+from forecast.evaluation.night import Night
+from forecast.evaluation.scores import Evidence
+from forecast.home import Home
+
+router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
+_NAIVE, _LINEAR = "seasonal_naive", "linear"
+_CURVES = 6
+_COLOURS = ("@actual", "@accent", "@other", "@good", "@history", "@soft")
+_DASHES = ("solid", "solid", "solid", "dash", "dot", "dashdot")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model of a night."""
+
+    version: str
+    is_champion: bool
+    is_challenger: bool
+    pinball: str
+    share: float
+    """Of the largest loss that is shown."""
+    maes: list[str]
+    mase: str
+    coverage: str
+    naive: str
+    linear: str
+
+
+@router.get("/models")
+async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> Response:
+    """Render the page."""
+    return await run_sync(_page, chosen(query.dataset, service), service)
+
+
+def _page(dataset: Dataset, service: Service) -> Response:
+    name, job, ledger = dataset.name, dataset.job, service.installation.ledger
+    champions = ledger.champions(name, 20)
+    nights = ledger.nights(name, 7)
+    shared: dict[str, Any] = frame("Models", dataset, service) | {
+        "title": f"Models of {job.title or name}",
+        "champions": [(told(one.promoted_at, job.tz), one) for one in champions],
+        "nights": [(short(night.recorded_at, job.tz), night) for night in nights],
+        "promote_at": f"/v1/models/{quote(name)}/promote",
+    }
+    if not nights:
+        return rendered("models_empty.html", **shared)
+    night = nights[0]
+    ui = tracking_ui(service.installation.home)
+    return rendered(
+        "models.html",
+        **shared,
+        night=night,
+        when=told(night.recorded_at, job.tz),
+        holdout=f"{short(night.holdout_from, job.tz)} to {short(night.holdout_until, job.tz)}",
+        rows=_rows(night),
+        horizons=job.horizons,
+        promised=percent(night.leaderboard[0].promised_coverage),
+        beaten=[night.called(one) for one in night.beaten],
+        comparisons=[
+            (
+                f"{item.first} to {item.last}",
+                signed(item.gain),
+                item.gain >= 0,
+                _chance(item.p_better),
+                _chance(item.p_worse),
+            )
+            for item in night.verdict.comparisons
+        ],
+        tracking=f"{ui}/#/runs/{quote(night.tracking_run)}",
+        tracking_all=_compared(night, ui),
+        curves=embedded(_curves(night)),
+    )
+
+
+def tracking_ui(home: Home) -> str:
+    """Return the address of MLflow's UI: ``FORECAST_MLFLOW_UI``, the tracking server, or the one of ``forecast up``."""
+    named = os.environ.get("FORECAST_MLFLOW_UI") or ""
+    if not named and home.tracking_uri.startswith("http") and "@" not in home.tracking_uri:
+        named = home.tracking_uri
+    return (named if named.startswith(("http://", "https://")) else "http://127.0.0.1:5000").rstrip("/")
+
+
+def _compared(night: Night, ui: str) -> str:
+    """Return the address of MLflow's comparison of a night's models; empty of a night that does not name them."""
+    if not night.tracking_models:
+        return ""
+    runs, experiments = (
+        quote(json.dumps(ids)) for ids in ([*night.tracking_models.values()], [night.tracking_experiment])
+    )
+    # The last part opens MLflow's pages for model training; without it a new browser shows those for agents.
+    return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
+
+
+def _rows(night: Night) -> list[Row]:
+    naive, linear = (_loss(night, name) for name in (_NAIVE, _LINEAR))
+    most = max((one.pinball for one in night.leaderboard if math.isfinite(one.pinball)), default=1.0) or 1.0
+    return [
+        Row(
+            one.model_version,
+            one.model_version == night.champion,
+            one.model_version == night.verdict.challenger,
+            number(one.pinball, 4),
+            one.pinball / most if math.isfinite(one.pinball) else 0.0,
+            [number(scores.mae) for scores in one.by_horizon.values()],
+            number(one.overall.mase),
+            percent(one.overall.coverage, 1),
+            signed(None if naive is None else skill(one.pinball, naive)),
+            signed(None if linear is None else skill(one.pinball, linear)),
+        )
+        for one in night.leaderboard
+    ]
+
+
+def _loss(night: Night, name: str) -> float | None:
+    found = next((one.pinball for one in night.candidates if one.model_name == name), None)
+    return found if found and math.isfinite(found) else None
+
+
+def _chance(p: float | None) -> str:
+    return "too few origins" if p is None else f"{p:.3f}"
+
+
+def _curves(night: Night) -> dict[str, Any]:
+    """Draw the loss of the best models by lead time."""
+    shown: list[Evidence] = list(night.leaderboard[:_CURVES])
+    data = [
+        {
+            "y": [round(value, 5) if math.isfinite(value) else None for value in one.by_lead.get("pinball", ())],
+            "x0": 1, "dx": 1, "mode": "lines", "hovertemplate": "%{y:.3f}",
+            "name": one.model_name + (" (champion)" if one.model_version == night.champion else ""),
+            "line": {"color": _COLOURS[place], "dash": _DASHES[place], "width": 1.8},
+        }
+        for place, one in enumerate(shown)
+    ]  # fmt: skip
+    titles = {
+        "xaxis": {"title": {"text": "lead time in steps"}},
+        "yaxis": {"title": {"text": "pinball loss, deviations"}, "rangemode": "tozero"},
+    }
+    return {"data": data, "layout": titles}

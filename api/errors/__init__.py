@@ -1,0 +1,1 @@
+"""Errors of the REST interface as problem documents."""

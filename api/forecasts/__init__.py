@@ -1,0 +1,1 @@
+"""Select parts of a forecast and encode them."""

@@ -1,0 +1,154 @@
+"""A selected part of a forecast as bytes: JSON, CSV, an Arrow stream or Parquet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import orjson
+import polars as pl
+from pydantic_core import to_json
+
+from api.forecasts.selection import Selection
+from api.requests.negotiation import ARROW, CSV, PARQUET
+from api.state.issued import IssuedForecast
+from forecast.config.dataset import DatasetJob
+from forecast.vocabulary import Quantile
+
+
+def rfc3339(time: datetime, zone: tzinfo) -> str:
+    """Write a time with its offset in a zone.
+
+    >>> rfc3339(datetime.fromisoformat("2013-11-02T02:00:00+00:00"), ZoneInfo("America/New_York"))
+    '2013-11-01T22:00:00-04:00'
+    """
+    return time.astimezone(zone).isoformat().replace("+00:00", "Z")
+
+
+def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob, *, is_sent: bool = False) -> bytes:
+    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time.
+
+    ``is_sent`` says that the client sent the rows: they have no data version.
+    """
+    issuance, zone = forecast.issuance, ZoneInfo(part.zone)
+    head = {
+        "dataset": issuance.dataset,
+        "forecast_id": issuance.forecast_id,
+        "issued_at": rfc3339(issuance.issued_at, zone),
+        "origin": rfc3339(issuance.origin, zone),
+        "data_version": None if is_sent else issuance.data_version,
+        "model_name": issuance.model_name,
+        "model_version": issuance.model_version,
+        "fallback_reason": None,
+        "imputed_fraction": issuance.imputed_fraction,
+        "newest_observed": rfc3339(issuance.newest_observed, zone) if issuance.newest_observed else None,
+        "frequency": job.frequency,
+        "horizon": part.horizon,
+        "horizon_trained": issuance.horizon,
+        "recursive": part.horizon > issuance.horizon,
+        "quantiles": [issuance.quantiles[level] for level in part.levels],
+        "zone": part.zone,
+        "provenance": issuance.provenance,
+    }
+    return to_json(head)[1:-1] + b',"forecasts":[' + b",".join(_lines(forecast, part, job)) + b"]}"
+
+
+def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
+    """Complete the JSON of an answer."""
+    return age_told(age, stale=stale) + rest
+
+
+def age_told(age: int, *, stale: bool) -> bytes:
+    """Begin the JSON of an answer."""
+    return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false")
+
+
+def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:
+    """Return one row per point: series, channel, time, lead, recursive, mean, one column per quantile."""
+    issuance = forecast.issuance
+    count, leads = part.horizon - part.first, np.arange(part.first + 1, part.horizon + 1, dtype=np.int32)
+    times = pl.Series(forecast.times(part.horizon)[part.first :], dtype=pl.Datetime("us", "UTC"))
+    shared = {
+        "time": times.dt.convert_time_zone(part.zone),
+        "lead": leads,
+        "recursive": leads > issuance.horizon,
+    }
+    steps = slice(part.first, part.horizon)
+    frames = [
+        pl.DataFrame(
+            {
+                "series": pl.repeat(forecast.series[s], count, dtype=pl.String, eager=True),
+                "channel": pl.repeat(forecast.channels[c], count, dtype=pl.String, eager=True),
+                **shared,
+                "mean": forecast.mean[s, c, steps],
+                **{
+                    Quantile(issuance.quantiles[level]).label: forecast.quantiles[s, c, steps, level]
+                    for level in part.levels
+                },
+            }
+        )
+        for s in part.series
+        for c in part.channels
+    ]
+    return pl.concat(frames)
+
+
+def encoded(rows: pl.DataFrame, media: str) -> bytes:
+    """Write a table; in CSV its times carry their offset."""
+    out = io.BytesIO()
+    if media == ARROW:
+        rows.write_ipc_stream(out, compat_level=pl.CompatLevel.oldest())
+    elif media == PARQUET:
+        rows.write_parquet(out)
+    else:
+        assert media == CSV, media  # noqa: S101 - JSON is not written from tables
+        times = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.Datetime)]
+        told = [_told(rows[name]) for name in times]
+        rows.with_columns(told).write_csv(out)
+    return out.getvalue()
+
+
+def _told(times: pl.Series) -> pl.Series:
+    zone = ZoneInfo(str(times.dtype.time_zone))  # type: ignore[attr-defined]  # it is a Datetime
+    return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
+
+
+def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> Iterator[bytes]:
+    """Yield the JSON of each series and channel."""
+    issuance, steps = forecast.issuance, slice(part.first, part.horizon)
+    levels, channels = list(part.levels), list(part.channels)
+    told_levels = tuple(issuance.quantiles[level] for level in part.levels)
+    points = _points(
+        issuance.origin, forecast.step, range(part.first, part.horizon), issuance.horizon, told_levels, part.zone
+    )
+    width = (part.horizon - part.first) * (1 + len(levels))
+    for s in part.series:
+        mean, quantiles = forecast.mean[s, channels, steps], forecast.quantiles[s, channels, steps][..., levels]
+        numbers = np.concatenate([mean[..., None], quantiles], axis=-1)  # [C, H, 1 + Q]
+        told = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        for place, c in enumerate(part.channels):
+            channel = forecast.channels[c]
+            line = {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit}
+            own = tuple(told[place * width : (place + 1) * width])
+            yield to_json(line)[:-1] + b',"points":[' + points % own + b"]}"
+
+
+@lru_cache(maxsize=32)
+def _points(
+    origin: datetime, step: timedelta, places: range, trained: int, levels: tuple[float, ...], zone: str
+) -> bytes:
+    """Return the JSON of the points of every line, with a place for each number.
+
+    Filling it in takes a quarter of the time that points as dictionaries take. Whoever asks on demand in the same hour
+    is told the same times.
+    """
+    own, quantiles = ZoneInfo(zone), ",".join(f'"{level:g}":%b' for level in levels)
+    return ",".join(
+        f'{{"time":"{rfc3339(origin + step * place, own)}","lead":{place + 1},"mean":%b,"quantiles":{{{quantiles}}},'
+        f'"recursive":{"true" if place >= trained else "false"}}}'
+        for place in places
+    ).encode()

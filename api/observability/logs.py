@@ -1,0 +1,82 @@
+"""The log: one JSON object per line for machines, plain text on a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from functools import lru_cache
+from typing import IO, Any
+
+from api.context import PRESENT, Exchange
+from forecast.errors import ConfigError
+
+_LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "critical"}
+_requests = logging.getLogger("api.requests")
+_lines: IO[str] | None = None
+"""Where requests are told as JSON."""
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def configure(stream: IO[str] | None = None) -> None:
+    """Write what is logged to standard error; ``FORECAST_LOG_FORMAT`` (``json`` or ``text``) decides for both cases."""
+    stream = stream or sys.stderr
+    wanted = os.environ.get("FORECAST_LOG_FORMAT") or ("text" if stream.isatty() else "json")
+    if wanted not in {"json", "text"}:
+        raise ConfigError("log.format", "FORECAST_LOG_FORMAT is neither json nor text", "unset it")
+    global _lines  # noqa: PLW0603 - a process has one log
+    _lines = stream if wanted == "json" else None
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines() if wanted == "json" else logging.Formatter(_TEXT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one JSON object: time, level, logger, message, and the id of the request that it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        told: dict[str, Any] = {
+            "time": _time(record.created),
+            "level": _LEVELS.get(record.levelno, record.levelname.lower()),
+            "logger": record.name,
+        }
+        told["message"] = record.getMessage()
+        exchange = PRESENT.get()
+        if exchange is not None:
+            told["request_id"] = exchange.request_id
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def tell(exchange: Exchange, method: str, status: int, seconds: float) -> None:
+    """Log one request: nothing of it but its declared route, so that no query and no key is ever written down."""
+    if _lines is not None:
+        _lines.write(_line(exchange, method, status, seconds))
+    elif _requests.isEnabledFor(logging.INFO):
+        key_id, request_id = exchange.access.key_id, exchange.request_id
+        _requests.info("%s %s %d %.2f ms %s %s", method, exchange.template, status, seconds * 1000, key_id, request_id)
+
+
+def _line(exchange: Exchange, method: str, status: int, seconds: float) -> str:
+    # By hand, because every request pays for it: none of these has a character that JSON would escape.
+    told = f'"{exchange.access.key_id}"' if exchange.access.key_id else "null"
+    return (
+        f'{{"time": "{_time(time.time())}", "level": "info", "logger": "api.requests", '
+        f'"request_id": "{exchange.request_id}", "method": "{method}", "route": "{exchange.template}", '
+        f'"status": {status}, "milliseconds": {seconds * 1000:.2f}, '
+        f'"key_id": {told}}}\n'
+    )
+
+
+@lru_cache(maxsize=4)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+
+
+def _time(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"

@@ -1,0 +1,70 @@
+"""What the ledger says of scheduler, worker hosts and runs: looked at now and then, told from memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from api.observability.metrics import Gauge
+from forecast.installation import Installation
+from forecast.ledger.runs import SHOWN
+from forecast.scheduling.lease import SCHEDULER
+
+_SILENT_SECONDS = 15.0
+
+
+class Operations:
+    """Follows whether somebody schedules and somebody works.
+
+    Whether they live is told by beats that move, seen against this process's own clock: no clock has to agree.
+    """
+
+    def __init__(self, installation: Installation, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._installation = installation
+        self._monotonic = monotonic
+        self._counts: Mapping[str, int] = {}
+        self._lease: object = None
+        self._hosts: object = None
+        self._moved: dict[str, float] = {}
+        self._has_jobs = False
+
+    def refresh(self) -> None:
+        """Read the ledger."""
+        ledger = self._installation.ledger
+        self._has_jobs = bool(self._installation.jobs.jobs) or bool(ledger.job_states())
+        self._counts = ledger.run_counts()
+        lease, hosts = ledger.lease(SCHEDULER), tuple((host.name, host.heartbeat_at) for host in ledger.hosts())
+        now = self._monotonic()
+        if lease != self._lease:
+            self._moved["scheduler"] = now
+        if hosts != self._hosts:
+            self._moved["worker"] = now
+        self._lease, self._hosts = lease, hosts
+
+    def reasons(self) -> list[str]:
+        """Return why no forecast will follow the present one; nothing without jobs."""
+        if not self._has_jobs:
+            return []
+        told = []
+        if self._lease is None:
+            told.append("scheduler.absent")
+        elif self._is_silent("scheduler"):
+            told.append("scheduler.stalled")
+        if not self._hosts or self._is_silent("worker"):
+            told.append("worker.absent")
+        return told
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Return how many runs there are in each state, and whether somebody schedules and works."""
+        for state in (*SHOWN, "coalesced"):
+            yield Gauge(
+                "forecast_runs", "Runs in the ledger by state.", self._counts.get(state, 0), (("state", state),)
+            )
+        yield Gauge("forecast_queue_length", "Runs that wait for a worker.", self._counts.get("queued", 0))
+        reasons = self.reasons()
+        for part, codes in (("scheduler", ("scheduler.absent", "scheduler.stalled")), ("worker", ("worker.absent",))):
+            alive = self._has_jobs and not any(code in reasons for code in codes)
+            yield Gauge("forecast_part_alive", "Whether a part of the installation works.", alive, (("part", part),))
+
+    def _is_silent(self, part: str) -> bool:
+        return self._monotonic() - self._moved.get(part, self._monotonic()) > _SILENT_SECONDS

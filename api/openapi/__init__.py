@@ -1,0 +1,1 @@
+"""Examples and responses for the OpenAPI document."""

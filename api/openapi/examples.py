@@ -1,0 +1,191 @@
+"""Examples of the documentation, made of the installation's own data sets: each of them can be sent as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from api.dependencies import Dataset
+from api.service import Service
+from forecast.errors import ForecastError
+from forecast.scheduling.job_book import JobBook
+
+_NEW_JOB = "example"
+_SOME_START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What examples are about: the look-back of one series, every value the same."""
+
+    dataset: Dataset
+    series: tuple[str, ...]
+    lookback: int
+    horizon: int
+    start: datetime
+
+    def columns(self) -> dict[str, list[float]]:
+        job = self.dataset.job
+        return {name: [self.value(name)] * self.lookback for name in job.channels}
+
+    def ahead(self) -> dict[str, list[float]]:
+        return {name: [self.value(name)] * self.horizon for name in self.dataset.job.future_covariates}
+
+    def value(self, channel: str) -> float:
+        """Return a value that the channel may have."""
+        one = self.dataset.job.channels[channel]
+        low, high = one.lower, one.upper
+        if low is not None and low > 1:
+            return low
+        return high if high is not None and high < 1 else 1.0
+
+    @property
+    def times(self) -> list[str]:
+        step = self.dataset.job.step
+        return [(self.start + step * row).isoformat() for row in range(self.lookback)]
+
+
+def fill(document: dict[str, Any], service: Service) -> None:
+    """Put examples into an OpenAPI document: of path parameters, and of bodies that are JSON."""
+    subject = _subject(service)
+    in_path = {"dataset": subject.dataset.name, "name": subject.dataset.name, "version": "champion"}
+    in_path |= _scheduled(service)
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] in in_path:
+                    parameter["example"] = in_path[parameter["name"]]
+            make = _BODIES.get(path)
+            content = operation.get("requestBody", {}).get("content", {})
+            if make is not None and "application/json" in content:
+                content["application/json"]["examples"] = {
+                    name: {"value": value} for name, value in make(subject).items()
+                }
+
+
+def _scheduled(service: Service) -> dict[str, Any]:
+    """Return a job and a run: known ones, else those that the examples make."""
+    told: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
+    with suppress(ForecastError):  # the documentation is read most when the ledger does not answer
+        told["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
+        told["run"] = next((run.run_id for run in service.installation.ledger.runs(limit=1)), 1)
+    return told
+
+
+def _subject(service: Service) -> _Subject:
+    jobs = service.installation.jobs.datasets
+    name, job = next(iter(jobs.items()))
+    manifest = service.champions.manifest(name)
+    latest = service.latest.find(name)
+    lookback = job.lookback if manifest is None else manifest.lookback
+    origin = _SOME_START + job.step * lookback if latest is None else latest.issuance.origin
+    return _Subject(
+        dataset=Dataset(name, job),
+        series=("a",) if manifest is None else tuple(manifest.scaler.targets),
+        lookback=lookback,
+        horizon=job.horizon if manifest is None else manifest.horizon,
+        start=(origin - job.step * lookback).astimezone(UTC),
+    )
+
+
+def _on_demand(subject: _Subject) -> dict[str, Any]:
+    job, one = subject.dataset.job, subject.series[0]
+    about = {"dataset": subject.dataset.name, "horizon": subject.horizon}
+    grid: dict[str, Any] = {"start": subject.start.isoformat(), "series": {one: subject.columns()}}
+    future = {"future": {one: subject.ahead()}} if job.future_covariates else {}
+    examples: dict[str, Any] = {"history on the grid": about | {"history": grid} | future}
+    wide = str(job.source.layout) == "wide" and not job.source.version
+    if wide and not job.future_covariates and not any(channel.source_unit for channel in job.channels.values()):
+        columns = {job.channels[name].column or name: values for name, values in subject.columns().items()}
+        named = {job.series: [one] * subject.lookback} if job.series else {}
+        rows = {job.time: subject.times, **named, **columns}
+        examples["rows as they are pushed"] = about | {"rows": rows}
+    return examples
+
+
+def _nixtla(subject: _Subject) -> dict[str, Any]:
+    job = subject.dataset.job
+    count = len(subject.series) * len(job.targets)
+    names = sorted(
+        name if len(job.targets) == 1 else f"{name}/{target}" for name in subject.series for target in job.targets
+    )
+    values = [subject.value(name.rpartition("/")[2] if len(job.targets) > 1 else job.targets[0]) for name in names]
+    covariates = (*job.future_covariates, *job.past_covariates)
+    step = int(job.step.total_seconds())
+    body = {
+        "model": subject.dataset.name,
+        "freq": f"{step // 3600}h" if step % 3600 == 0 else f"{step}s",
+        "h": subject.horizon,
+        "level": [round(100 * (2 * job.quantiles[-1] - 1), 6)],
+        "series": {
+            "y": [value for value in values for _ in range(subject.lookback)],
+            "sizes": [subject.lookback] * count,
+            "X": [[subject.value(name)] * (subject.lookback * count) for name in covariates] or None,
+            "X_future": [[subject.value(name)] * (subject.horizon * count) for name in job.future_covariates] or None,
+            "start_datetime": [subject.start.isoformat()] * count,
+        },
+    }
+    return {"a forecast": body}
+
+
+def _infer(subject: _Subject) -> dict[str, Any]:
+    job = subject.dataset.job
+
+    def tensor(role: str, channels: tuple[str, ...], rows: int) -> dict[str, Any]:
+        data = [subject.value(name) for _ in range(rows) for name in channels]
+        return {"name": role, "datatype": "FP64", "shape": [1, rows, len(channels)], "data": data}
+
+    inputs = [
+        {"name": "series", "datatype": "BYTES", "shape": [1], "data": [subject.series[0]]},
+        {"name": "start", "datatype": "BYTES", "shape": [1], "data": [subject.start.isoformat()]},
+        tensor("targets", job.targets, subject.lookback),
+    ]
+    if job.past_covariates:
+        inputs.append(tensor("past", job.past_covariates, subject.lookback))
+    if job.future_covariates:
+        inputs.append(tensor("future", job.future_covariates, subject.lookback + subject.horizon))
+    return {"one window": {"inputs": inputs, "parameters": {"horizon": subject.horizon}}}
+
+
+def _invocation(subject: _Subject) -> dict[str, Any]:
+    job = subject.dataset.job
+    columns: dict[str, Any] = {"series": [subject.series[0]] * subject.lookback, "time": subject.times}
+    columns |= subject.columns()
+    if job.future_covariates:
+        later = [(subject.start + job.step * (subject.lookback + row)).isoformat() for row in range(subject.horizon)]
+        columns["series"] += [subject.series[0]] * subject.horizon
+        columns["time"] += later
+        for name in job.channels:
+            columns[name] += subject.ahead().get(name, [None] * subject.horizon)
+    return {"columns": {"inputs": columns, "params": {"horizon": subject.horizon}}}
+
+
+def _new_job(subject: _Subject) -> dict[str, Any]:
+    job = {"name": _NEW_JOB, "dataset": subject.dataset.name, "steps": ["ingest", "forecast"], "cron": "5 * * * *"}
+    return {"every hour": job}
+
+
+def _changes(_subject: _Subject) -> dict[str, Any]:
+    return {"it rests": {"paused": True}, "it goes on": {"paused": False}}
+
+
+def _runs(_subject: _Subject) -> dict[str, Any]:
+    return {"now": {}}
+
+
+_BODIES: Mapping[str, Callable[[_Subject], dict[str, Any]]] = MappingProxyType(
+    {
+        "/v1/forecasts": _on_demand,
+        "/v2/forecast": _nixtla,
+        "/v2/models/{name}/infer": _infer,
+        "/v2/models/{name}/versions/{version}/infer": _infer,
+        "/invocations": _invocation,
+        "/v1/jobs": _new_job,
+        "/v1/jobs/{job}": _changes,
+        "/v1/jobs/{job}/runs": _runs,
+    }
+)

@@ -1,0 +1,247 @@
+"""What Nixtla's client sends and wants back: series one behind the other without names, and bands by level."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.answers.on_demand import MOST_POINTS, Numbers
+from api.state.champions import CHAMPION
+from forecast.config.dataset import DatasetJob
+from forecast.errors import DataError
+from forecast.panel import Array, Panel
+from forecast.runtime.model import Manifest, Prediction
+from forecast.vocabulary import MAX_HORIZON
+from pipelines.forecasting.on_demand import from_columns
+
+_FREQUENCY = re.compile(r"(\d{0,4})([A-Za-z]+)(?:-[A-Z]{3})?")
+_UNITS = {
+    "s": timedelta(seconds=1), "min": timedelta(minutes=1), "t": timedelta(minutes=1), "h": timedelta(hours=1),
+    "d": timedelta(days=1), "w": timedelta(weeks=1),
+}  # fmt: skip
+_MOST_SERIES = 1_000
+
+
+class _Sent(BaseModel):
+    # The client sends options of its own service, of which those that would change the answer are refused.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class NixtlaSeries(_Sent):
+    """All series, one behind the other."""
+
+    y: Numbers
+    sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, max_length=_MOST_SERIES)
+    X: list[Numbers] | None = Field(default=None, description="Covariates known beforehand, then those of the past.")
+    X_future: list[Numbers] | None = None
+    start_datetime: list[str] | None = Field(
+        default=None, description="Of each series; else they end with the newest row."
+    )
+    categorical_exog: list[int] | None = None
+
+
+class NixtlaParameters(_Sent):
+    """``model_parameters`` of the client's call."""
+
+    series: list[str] | None = Field(
+        default=None, description='What each series is, sorted by its id: "east", or "east/load" of several targets.'
+    )
+
+
+class NixtlaRequest(_Sent):
+    """A forecast as the client asks for it."""
+
+    series: NixtlaSeries
+    freq: str = Field(max_length=20)
+    h: int = Field(ge=1, le=MAX_HORIZON)
+    model: str = Field(default="timegpt", max_length=200, description="Data set, or data set/version; see /v2/models.")
+    level: list[Annotated[float, Field(ge=0, lt=100)]] | None = Field(default=None, max_length=100)
+    finetune_steps: int = 0
+    finetuned_model_id: str | None = Field(default=None, max_length=200)
+    feature_contributions: bool = False
+    model_parameters: NixtlaParameters | None = None
+
+
+class NixtlaAnswer(BaseModel):
+    """The forecasts, one series behind the other."""
+
+    mean: list[float]
+    intervals: dict[str, list[float]] | None = Field(description="``lo-80``, ``hi-80`` and so on.")
+    weights_x: None = None
+    feature_contributions: None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finetune_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The targets of one series of the data set, as places among those that were sent."""
+
+    name: str
+    places: tuple[int, ...]
+
+
+def model_of(model: str, tuned: str | None = None) -> tuple[str | None, str]:
+    """Return the data set that is meant, ``None`` for the usual one, and the model's version.
+
+    >>> model_of("timegpt-2.1"), model_of("plant"), model_of("plant/linear-20131102T023000-00534b")
+    ((None, 'champion'), ('plant', 'champion'), ('plant', 'linear-20131102T023000-00534b'))
+    """
+    dataset, _, version = model.partition("/")
+    named = None if dataset.startswith("timegpt") else dataset
+    return named, tuned or version or CHAMPION
+
+
+def refuse_unsupported(sent: NixtlaRequest, job: DatasetJob) -> None:
+    """Raise ``nixtla.unsupported`` for what would change the answer, ``freq.differs``, ``series.sizes``."""
+    series = sent.series
+    for is_wanted, told in (
+        (sent.finetune_steps > 0, "finetune_steps"),
+        (sent.feature_contributions, "feature_contributions"),
+        (bool(series.categorical_exog), "categorical_exog"),
+    ):
+        if is_wanted:
+            raise DataError("nixtla.unsupported", f"{told} is not done by this service", "leave it out")
+    if step_of(sent.freq) != job.step:
+        raise DataError("freq.differs", f"freq is not the data set's frequency of {job.frequency}", "send its freq")
+    if sum(series.sizes) != len(series.y):
+        raise DataError("series.sizes", "the sizes do not add up to the values of y", "send the length of each series")
+    known, past, count = len(job.future_covariates), len(job.past_covariates), len(series.sizes)
+    if len(series.X or ()) != known + past or len(series.X_future or ()) != known:
+        raise DataError(
+            "series.covariates",
+            f"the model takes {known} covariates known beforehand (X_df) and {past} of the past (hist_exog_list)",
+            "send them in the order of the data set's channels",
+        )
+    if any(len(values) != len(series.y) for values in series.X or ()) or any(
+        len(values) != count * sent.h for values in series.X_future or ()
+    ):
+        raise DataError("series.covariates", "X or X_future has not a value for each step", "send all of them")
+    if series.start_datetime is not None and len(series.start_datetime) != count:
+        raise DataError("series.start_datetime", "there is not one start_datetime for each series", "send all of them")
+    if count * sent.h > MOST_POINTS:
+        raise DataError("forecast.too_long", f"one request may ask for {MOST_POINTS} values", "use num_partitions")
+
+
+def step_of(freq: str) -> timedelta | None:
+    """Return the step of a frequency as pandas writes it; ``None`` for one that has no fixed length.
+
+    >>> step_of("15min"), step_of("h"), step_of("MS")
+    (datetime.timedelta(seconds=900), datetime.timedelta(seconds=3600), None)
+    """
+    found = _FREQUENCY.fullmatch(freq)
+    unit = _UNITS.get(found[2].lower()) if found and found[2] not in {"M", "MS"} else None
+    return None if found is None or unit is None else int(found[1] or 1) * unit
+
+
+def grouped(sent: NixtlaRequest, manifest: Manifest) -> list[Group]:
+    """Tell which sent series is what target of what series: they come without names, in the order of their ids.
+
+    As ``model_parameters`` say; else, if there are as many as the model knows, in the order of its names; else, of a
+    model with one target, as series that it does not know. Raises ``series.unnamed``.
+    """
+    targets, count = manifest.targets, len(sent.series.sizes)
+    trained = list(manifest.scaler.targets)
+    names = [name if len(targets) == 1 else f"{name}/{target}" for name in trained for target in targets]
+    given = sent.model_parameters.series if sent.model_parameters else None
+    if given is None and len(targets) == 1 and count != len(names):
+        return [Group(f"series {place}", (place,)) for place in range(count)]
+    if given is None and count == len(names):
+        given = sorted(names)
+    if given is None or len(given) != count or not set(given) <= set(names) or len(set(given)) != count:
+        raise _unnamed(names)
+    found = {name: place for place, name in enumerate(given)}
+    groups = []
+    for name in trained:
+        own = [name if len(targets) == 1 else f"{name}/{target}" for target in targets]
+        if not found.keys() & set(own):
+            continue
+        if not set(own) <= found.keys():
+            raise _unnamed(names)
+        groups.append(Group(name, tuple(found[one] for one in own)))
+    return groups
+
+
+def _unnamed(names: Sequence[str]) -> DataError:
+    shown = ", ".join(f'"{name}"' for name in names[:6]) + (", ..." if len(names) > 6 else "")
+    return DataError(
+        "series.unnamed",
+        "the client sends no names of series, and these cannot be told by their number",
+        f"name all targets of each in model_parameters={{'series': [{shown}]}}, in the order of their ids",
+    )
+
+
+def panel_of(group: Group, sent: NixtlaRequest, job: DatasetJob, end: datetime) -> Panel:
+    """Make the panel of one series; ``end`` is the time behind its newest value where none of its times is told.
+
+    Raises ``start_datetime.malformed`` and what ``pipelines.forecasting.on_demand.from_columns`` does.
+    """
+    series, begins = sent.series, [0]
+    for size in sent.series.sizes:
+        begins.append(begins[-1] + size)
+    first = group.places[0]
+    steps = series.sizes[first]
+    inside, ahead = slice(begins[first], begins[first] + steps), slice(first * sent.h, (first + 1) * sent.h)
+    columns: dict[str, Sequence[float | None]] = {
+        target: series.y[begins[place] : begins[place + 1]]
+        for target, place in zip(job.targets, group.places, strict=True)
+    }
+    covariates = (*job.future_covariates, *job.past_covariates)
+    columns |= {name: values[inside] for name, values in zip(covariates, series.X or (), strict=True)}
+    future = {name: values[ahead] for name, values in zip(job.future_covariates, series.X_future or (), strict=True)}
+    start = end - job.step * steps if series.start_datetime is None else _start(series.start_datetime[first], job)
+    return from_columns(start, {group.name: columns}, {group.name: future}, job, (group.name,))
+
+
+def _start(text: str, job: DatasetJob) -> datetime:
+    try:
+        read = datetime.fromisoformat(text)
+        return read if read.tzinfo else read.replace(tzinfo=job.tz)  # wall times of the data set
+    except ValueError:
+        raise DataError(
+            "start_datetime.malformed", "a start_datetime is not ISO 8601", "send 2024-01-31T17:00:00"
+        ) from None
+
+
+def bands(level: Sequence[float], trained: Sequence[float]) -> dict[str, int]:
+    """Return the names of the bands' edges, and the place of each among the trained quantile levels.
+
+    Raises ``quantiles.not_trained``.
+
+    >>> bands([80], (0.1, 0.5, 0.9))
+    {'lo-80': 0, 'hi-80': 2}
+    """
+    found = {}
+    for width in level:
+        for side, wanted in (("lo", (100 - width) / 200), ("hi", (100 + width) / 200)):
+            near = [place for place, known in enumerate(trained) if abs(known - wanted) < 1e-9]
+            if not near:
+                known = ", ".join(f"{100 * (2 * one - 1):g}" for one in trained if one >= 0.5)
+                raise DataError("quantiles.not_trained", "no model was trained for a level", f"available are {known}")
+            found[f"{side}-{width:g}"] = near[0]
+    return found
+
+
+def answered(groups: Mapping[Group, Prediction], count: int, edges: Mapping[str, int] | None) -> dict[str, Any]:
+    """Put forecasts into the order in which the series were sent."""
+    means: list[Array | None] = [None] * count
+    quantiles: list[Array | None] = [None] * count
+    for group, made in groups.items():
+        for channel, place in enumerate(group.places):
+            means[place], quantiles[place] = made.mean[0, :, channel], made.quantiles[0, :, channel]
+    told = NixtlaAnswer(
+        mean=[value for one in means if one is not None for value in one.tolist()],
+        intervals=None
+        if edges is None
+        else {
+            name: [value for one in quantiles if one is not None for value in one[:, at].tolist()]
+            for name, at in edges.items()
+        },
+    )
+    return told.model_dump()

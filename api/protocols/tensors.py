@@ -1,0 +1,163 @@
+"""Tensors of the Open Inference Protocol: as JSON, or as bytes behind the JSON (the binary tensor extension)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+
+from api.errors.placed import parse
+from forecast.errors import DataError
+
+Tensor = np.ndarray[Any, np.dtype[Any]]
+
+_TYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {
+        "FP64": np.dtype("<f8"), "FP32": np.dtype("<f4"), "FP16": np.dtype("<f2"), "INT64": np.dtype("<i8"),
+        "INT32": np.dtype("<i4"), "INT16": np.dtype("<i2"), "INT8": np.dtype("i1"),
+    }
+)  # fmt: skip
+_MOST_ELEMENTS = 8 * 2**20
+
+
+class _Part(BaseModel):
+    # Clients add members and parameters that others understand.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    parameters: dict[str, Any] = {}
+
+
+class InputTensor(_Part):
+    """A tensor that is sent."""
+
+    name: str = Field(max_length=200)
+    shape: list[int] = Field(max_length=8)
+    datatype: str = Field(max_length=20)
+    data: list[Any] | None = Field(default=None, description="Flat or nested; left out if it follows as bytes.")
+
+
+class OutputTensor(_Part):
+    """A tensor that is asked for."""
+
+    name: str = Field(max_length=200)
+
+
+class InferRequest(_Part):
+    """Windows to forecast: ``series``, ``start``, ``targets`` and, if the model has them, ``past`` and ``future``."""
+
+    id: str | None = Field(default=None, max_length=200)
+    inputs: list[InputTensor] = Field(max_length=20)
+    outputs: list[OutputTensor] | None = Field(default=None, max_length=20)
+
+
+def read_tensors(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Tensor]]:
+    """Read a request and its tensors; those of ``BYTES`` are of objects, which are texts.
+
+    Raises ``tensor.header``, ``tensor.shape``, ``tensor.datatype``, ``tensor.malformed``, ``tensor.size`` and what
+    ``api.errors.placed`` does.
+    """
+    length = len(body)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdecimal() and int(header_length[:12]) <= len(body)):
+            raise DataError(
+                "tensor.header", "Inference-Header-Content-Length is not the length of the JSON", "send its bytes"
+            )
+        length = int(header_length[:12])
+    sent = parse(body[:length], InferRequest)
+    rest, tensors = memoryview(body)[length:], {}
+    for number, tensor in enumerate(sent.inputs):
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            tensors[tensor.name] = _of_json(tensor, f"inputs[{number}]")
+            continue
+        if type(size) is not int or not 0 <= size <= len(rest):
+            raise DataError("tensor.size", f"inputs[{number}] has not the bytes that it announces", "send all of them")
+        tensors[tensor.name] = _of_bytes(tensor, rest[:size], f"inputs[{number}]")
+        rest = rest[size:]
+    if len(rest):
+        raise DataError("tensor.size", "there are bytes behind the last tensor", "announce them by binary_data_size")
+    return sent, tensors
+
+
+def written(sent: InferRequest, head: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> tuple[bytes, int | None]:
+    """Write the outputs that are asked for; returns the body, and the length of its JSON if bytes follow it.
+
+    Raises ``tensor.unknown``.
+    """
+    wanted = sent.outputs or [OutputTensor(name=name) for name in outputs]
+    usual = bool(sent.parameters.get("binary_data_output", False))
+    told, binary = [], []
+    for one in wanted:
+        if one.name not in outputs:
+            raise DataError("tensor.unknown", "an output is not one of the model's", f"ask for {' or '.join(outputs)}")
+        values = np.ascontiguousarray(outputs[one.name], dtype="<f8")
+        entry: dict[str, Any] = {"name": one.name, "datatype": "FP64", "shape": list(values.shape)}
+        if one.parameters.get("binary_data", usual):
+            binary.append(values.tobytes())
+            entry["parameters"] = {"binary_data_size": values.nbytes}
+        else:
+            entry["data"] = values.reshape(-1).tolist()
+        told.append(entry)
+    document = to_json({key: value for key, value in head.items() if value is not None} | {"outputs": told})
+    return (document + b"".join(binary), len(document)) if binary else (document, None)
+
+
+def _elements(tensor: InputTensor, place: str) -> int:
+    count = math.prod(tensor.shape)
+    if any(size < 0 for size in tensor.shape) or count > _MOST_ELEMENTS:
+        raise DataError("tensor.shape", f"{place} has a shape that cannot be", "send sizes of a smaller tensor")
+    if tensor.datatype not in {"BYTES", *_TYPES}:
+        raise DataError("tensor.datatype", f"{place} has a datatype that is not read", "send FP64, FP32 or BYTES")
+    return count
+
+
+def _of_json(tensor: InputTensor, place: str) -> Tensor:
+    count = _elements(tensor, place)
+    if tensor.data is None:
+        raise DataError("tensor.malformed", f"{place} has neither data nor binary_data_size", "send one of them")
+    flat = list(tensor.data)
+    while flat and all(isinstance(item, list) for item in flat):
+        flat = [inner for item in flat for inner in item]
+    if len(flat) != count:
+        raise DataError("tensor.shape", f"{place} has not as many elements as its shape says", "send all of them")
+    if tensor.datatype == "BYTES":
+        if not all(isinstance(item, str) for item in flat):
+            raise DataError("tensor.malformed", f"{place} is not an array of texts", "send texts")
+        return np.asarray(flat, dtype=object).reshape(tensor.shape)
+    for at, item in enumerate(flat):
+        if type(item) not in {int, float} or not -1.8e308 < item < 1.8e308:
+            raise DataError("tensor.malformed", f"{place}.data[{at}] is not a finite number", "send finite numbers")
+    return np.asarray(flat, dtype=np.float64).reshape(tensor.shape)
+
+
+def _of_bytes(tensor: InputTensor, data: memoryview, place: str) -> Tensor:
+    count = _elements(tensor, place)
+    if tensor.datatype == "BYTES":
+        return np.asarray(_texts(data, count, place), dtype=object).reshape(tensor.shape)
+    kind = _TYPES[tensor.datatype]
+    if len(data) != count * kind.itemsize:
+        raise DataError("tensor.size", f"{place} has not as many bytes as its shape says", "send all of them")
+    return np.frombuffer(data, dtype=kind).reshape(tensor.shape)
+
+
+def _texts(data: memoryview, count: int, place: str) -> list[str]:
+    """Read texts, each behind its length in four bytes."""
+    texts: list[str] = []
+    try:
+        while len(data) and len(texts) < count:
+            (length,) = struct.unpack_from("<I", data)
+            if length > len(data) - 4:
+                break
+            texts.append(bytes(data[4 : 4 + length]).decode("utf-8"))
+            data = data[4 + length :]
+    except (struct.error, UnicodeDecodeError):
+        texts = []
+    if len(texts) != count or len(data):
+        raise DataError("tensor.malformed", f"{place} is not as many texts as its shape says", "send length and UTF-8")
+    return texts

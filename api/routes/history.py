@@ -1,0 +1,143 @@
+"""``GET /v1/datasets/{dataset}/observations`` and ``/requirements``: what is stored, and what a forecast needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import polars as pl
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+
+from api.answers.requirements import Requirements, requirements
+from api.auth.scopes import reads
+from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.forecasts.encoding import encoded
+from api.forecasts.selection import instant, places, zone
+from api.requests.negotiation import FORMATS, JSON, TABLES, by_content, preferred
+from api.routes.forecasts import problems
+from api.service import Service
+from api.state.champions import CHAMPION
+from forecast.errors import ConfigError, UnavailableError
+from forecast.vocabulary import MAX_HORIZON
+
+router = APIRouter(prefix="/v1/datasets", tags=["observations"], dependencies=[reads])
+
+
+class ObservationQuery(BaseModel):
+    """Which rows are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    series: Annotated[list[str], Field(description="Series, repeated or comma separated; all if left out.")] = []
+    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; all if left out.")] = []
+    start: Annotated[str | None, Field(description="RFC 3339 time with offset: the first time.")] = None
+    end: Annotated[str | None, Field(description="RFC 3339 time with offset: the first time that is left out.")] = None
+    tz: Annotated[str | None, Field(description="IANA zone in which times are told; UTC if left out.")] = None
+    limit: Annotated[int, Field(ge=1, le=1_000_000, description="The newest rows, at most so many.")] = 100_000
+
+
+class SeriesOfRows(BaseModel):
+    """The rows of one series as columns."""
+
+    series: str
+    time: list[str]
+    values: dict[str, list[float | None]] = Field(description="By channel; null where there is none.")
+
+
+class ObservationAnswer(BaseModel):
+    """Stored rows as they are, before gaps are filled."""
+
+    dataset: str
+    data_version: int
+    zone: str
+    rows: int
+    truncated: bool = Field(description="Whether older rows of the range were left out; see limit.")
+    series: list[SeriesOfRows]
+
+
+class RequirementsQuery(BaseModel):
+    """Which forecast is meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON, description="The trained one if left out.")] = None
+    model: Annotated[str, Field(max_length=200, description="Model version, or champion or previous.")] = CHAMPION
+
+
+@router.get(
+    "/{dataset}/observations",
+    response_model=ObservationAnswer,
+    summary="Read rows back",
+    responses={200: {"content": TABLES}, **problems(404, 406, 422, 503)},
+)
+async def read_observations(
+    request: Request, dataset: DatasetDep, query: Annotated[ObservationQuery, Query()], service: ServiceDep
+) -> Response:
+    """Return stored rows of the newest data version."""
+    media = preferred(request.headers.get("accept"), FORMATS)
+    body = await run_sync(_rows, dataset, query, service, media, limiter=service.long_answers)
+    return by_content(request, body, media)
+
+
+@router.get(
+    "/{dataset}/requirements",
+    response_model=Requirements,
+    summary="What a forecast needs now",
+    responses=problems(404, 406, 422, 503),
+)
+async def read_requirements(
+    request: Request, dataset: DatasetDep, query: Annotated[RequirementsQuery, Query()], service: ServiceDep
+) -> Response:
+    """Tell the rows, channels and covariate times of the next forecast, and what the lake lacks of them."""
+    preferred(request.headers.get("accept"), (JSON,))
+    loaded = await service.champions.of(dataset.name, query.model)
+    told = await run_sync(requirements, dataset, loaded, query.horizon, service)
+    body = told.model_dump_json().encode()
+    return by_content(request, body)
+
+
+def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: str) -> bytes:
+    job, table = dataset.job, service.installation.observations(dataset.name)
+    begin, end = instant(query.start, "start"), instant(query.end, "end")
+    known = list(job.channels)
+    channels = [known[place] for place in places(query.channels, known, "channel")]
+    if begin is not None and end is not None and begin >= end:
+        raise ConfigError("range.empty", "start is not before end", "ask for a later end")
+    if not table.exists:
+        raise UnavailableError("history.empty", f"{dataset.name} has no rows", f'run "forecast ingest {dataset.name}"')
+    zone_name, version = zone(query.tz).key, table.version
+    rows = table.read(version=version, since=begin, until=end, channels=channels)
+    if query.series:
+        rows = rows.filter(pl.col("series").is_in(_named(query.series, dataset, service)))
+    is_truncated = len(rows) > query.limit
+    if is_truncated:
+        rows = rows.sort("time", "series").tail(query.limit).sort("series", "time")
+    rows = rows.with_columns(pl.col("time").dt.convert_time_zone(zone_name))
+    if media != JSON:
+        return encoded(rows, media)
+    told: dict[str, Any] = {
+        "dataset": dataset.name,
+        "data_version": version,
+        "zone": zone_name,
+        "rows": len(rows),
+        "truncated": is_truncated,
+        "series": [
+            {
+                "series": name,
+                "time": [time.isoformat().replace("+00:00", "Z") for time in part["time"]],
+                "values": {channel: part[channel].fill_nan(None).to_list() for channel in channels},
+            }
+            for (name,), part in rows.group_by("series", maintain_order=True)
+        ],
+    }
+    return to_json(told)
+
+
+def _named(given: Sequence[str], dataset: Dataset, service: Service) -> list[str]:
+    newest = service.histories.newest(dataset.name)
+    known = [] if newest is None else list(newest[1].series)
+    return [known[place] for place in places(given, known, "series")]

@@ -1,0 +1,1 @@
+"""What the process keeps in memory: latest forecasts, champions, histories."""

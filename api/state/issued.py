@@ -1,0 +1,88 @@
+"""An issued forecast as arrays, read back from the lake and checked before anyone sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from forecast.config.dataset import DatasetJob
+from forecast.errors import StorageError, UnavailableError
+from forecast.installation import Installation
+from forecast.ledger.issuances import Issuance
+from forecast.panel import Array
+from forecast.vocabulary import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedForecast:
+    """One forecast of all series and channels of a data set.
+
+    S series, C channels, H steps, Q quantile levels; steps beyond ``issuance.horizon`` are recursive.
+    """
+
+    issuance: Issuance
+    step: timedelta
+    series: tuple[str, ...]
+    channels: tuple[str, ...]
+    mean: Array
+    """[S, C, H]"""
+    quantiles: Array
+    """[S, C, H, Q], ascending along Q."""
+
+    @property
+    def horizon(self) -> int:
+        """H, the number of steps at hand."""
+        return int(self.mean.shape[2])
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the arrays."""
+        return int(self.mean.nbytes + self.quantiles.nbytes)
+
+    def times(self, horizon: int) -> list[datetime]:
+        """Return the UTC times of the first steps."""
+        return [self.issuance.origin + self.step * lead for lead in range(horizon)]
+
+
+def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecast:
+    """Read the rows of an issuance; raises ``forecast.damaged`` if one is missing or not finite.
+
+    Raises ``forecast.champion_outdated`` if the job file has another frequency than the rows.
+    """
+    rows = installation.forecasts(issuance.dataset).read(issuance.forecast_id, issuance.issued_at)
+    job = installation.jobs.datasets[issuance.dataset]
+    series = tuple(rows["series"].unique().sort())
+    present = set(rows["channel"].unique())
+    channels = tuple(name for name in job.targets if name in present)
+    # Rows come sorted by series, channel, lead: the channels are brought into the order of the job file afterwards.
+    shape, order = (len(series), len(present), issuance.horizon), [sorted(present).index(name) for name in channels]
+    levels = len(issuance.quantiles)
+    if rows.is_empty() or len(rows) != shape[0] * shape[1] * shape[2] or (rows["quantiles"].list.len() != levels).any():
+        raise _damaged(issuance, f"{len(rows)} rows of {shape[0]} series, {shape[1]} channels, {shape[2]} steps")
+    after_origin = (rows["time"] - issuance.origin).dt.total_microseconds()
+    if (after_origin != (rows["lead"].cast(pl.Int64) - 1) * (job.step // timedelta(microseconds=1))).any():
+        raise UnavailableError(
+            "forecast.champion_outdated",
+            f"the forecast of {issuance.dataset} was made at another frequency than the job file's",
+            f'run "forecast train {issuance.dataset}"',
+        )
+    mean = rows["mean"].to_numpy().reshape(shape)[:, order]
+    quantiles = rows["quantiles"].explode(empty_as_null=True).to_numpy().reshape(*shape, levels)[:, order]
+    if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):
+        raise _damaged(issuance, "a value that is not finite")
+    return IssuedForecast(issuance, job.step, series, channels, mean, quantiles)
+
+
+def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int, bool]:
+    """Return the seconds since a forecast was issued, and whether that makes it stale."""
+    age = max(now - issued.issuance.issued_at, timedelta(0))
+    return int(age.total_seconds()), age >= parse_duration(job.stale_after)
+
+
+def _damaged(issuance: Issuance, found: str) -> StorageError:
+    return StorageError(
+        "forecast.damaged", f"forecast {issuance.forecast_id} of {issuance.dataset} has {found}", "issue it again"
+    )

@@ -1,0 +1,101 @@
+"""Steps beyond the trained horizon: computed on demand with the model and the data version of an issuance."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import anyio
+import numpy as np
+from anyio.to_thread import run_sync
+
+from api.errors.problems import BUSY
+from api.state.histories import Histories, hidden
+from api.state.issued import IssuedForecast
+from api.state.lru import Recent
+from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
+from forecast.installation import Installation
+from forecast.runtime.sandbox import load_guarded
+from forecast.vocabulary import MAX_HORIZON
+from pipelines.forecasting.correct import moved
+from pipelines.forecasting.issue import extend, fits
+
+MOST_WAITING = 64
+"""Requests that wait for their turn at long work; fewer than may be at work on one route, so that the others go on."""
+_CAPACITY = 64 * 2**20
+_log = logging.getLogger("api")
+
+
+class Extensions:
+    """Prolongs issued forecasts; the longest of each is kept, since a shorter one is its prefix."""
+
+    def __init__(self, installation: Installation, histories: Histories) -> None:
+        self._installation = installation
+        self._histories = histories
+        self._recent: Recent[str, IssuedForecast] = Recent(_CAPACITY)
+        # One at a time: a flood of long horizons must not take the threads that other requests read with.
+        self._turn = anyio.CapacityLimiter(1)
+
+    async def reach(self, issued: IssuedForecast, horizon: int) -> IssuedForecast:
+        """Return a forecast of at least ``horizon`` steps whose first ones are the issued ones."""
+        if horizon <= issued.horizon:
+            return issued
+        known = self._known(issued, horizon)
+        if known is not None:
+            return known
+        if self._turn.statistics().tasks_waiting >= MOST_WAITING:
+            raise BUSY.with_traceback(None)  # or it would grow with every raise
+        return await run_sync(self._prolong, issued, horizon, limiter=self._turn)
+
+    def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
+        found = self._recent.get(issued.issuance.forecast_id)
+        return found if found and found.horizon >= horizon else None
+
+    def _prolong(self, issued: IssuedForecast, horizon: int) -> IssuedForecast:
+        known = self._known(issued, horizon)  # whoever had the turn before may have made it
+        if known:
+            return known
+        issuance, trained = issued.issuance, issued.horizon
+        job = self._installation.jobs.datasets[issuance.dataset]
+        try:
+            panel = self._histories.at(issuance.dataset, issuance.data_version)
+            # By what the ledger knows of the model: whoever can write its folder cannot write there.
+            digest = self._installation.ledger.model_digest(issuance.dataset, issuance.model_folder)
+            model = load_guarded(self._installation.home.models / issuance.model_folder, digest)
+        except (NotFoundError, StorageError) as error:
+            _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
+            raise UnavailableError(
+                "forecast.not_extendable",
+                "the model or the rows that made this forecast cannot be read any more",
+                f"ask for at most {trained} steps",
+            ) from error
+        if not fits(model.manifest, job):
+            raise _not_reproducible()
+        whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
+        try:
+            panel = panel.only(issued.series)
+            correction = self._installation.ledger.correction(issuance.correction)
+            prediction = moved(extend(model, panel, job, whole), correction, model.manifest, panel.series)
+        except (ConfigError, DataError) as error:
+            raise hidden(error) from error
+        rows = [panel.series.index(name) for name in issued.series]
+        columns = [model.manifest.targets.index(name) for name in issued.channels]
+        mean = prediction.mean.transpose(0, 2, 1)[rows][:, columns]
+        quantiles = prediction.quantiles.transpose(0, 2, 1, 3)[rows][:, columns]
+        if not np.allclose(mean[:, :, :trained], issued.mean, rtol=1e-3, atol=1e-6):
+            raise _not_reproducible()
+        prolonged = replace(
+            issued,
+            mean=np.concatenate([issued.mean, mean[:, :, trained:]], axis=2),
+            quantiles=np.concatenate([issued.quantiles, quantiles[:, :, trained:]], axis=2),
+        )
+        self._recent.keep(issuance.forecast_id, prolonged, prolonged.weight)
+        return prolonged
+
+
+def _not_reproducible() -> UnavailableError:
+    return UnavailableError(
+        "forecast.not_reproducible",
+        "the issued forecast comes out differently now, so it cannot be prolonged",
+        "the job file was changed since: issue a new forecast",
+    )

@@ -1,0 +1,96 @@
+"""Commands about keys of the REST interface: make one, list them, revoke one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from forecast.cli.options import HomeOption, JsonOption, opened
+from forecast.cli.output import ERR, OUT, print_json
+from forecast.clock import SystemClock
+from forecast.errors import ConfigError
+from forecast.ledger.keys import Key, Scope, mint
+from forecast.vocabulary import parse_duration
+
+_LONGEST_NAME = 80
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    keys = typer.Typer(help="Make, list and revoke keys of the REST interface.", no_args_is_help=True)
+    for command in (create, list_keys, revoke):
+        keys.command("list" if command is list_keys else None)(command)
+    app.add_typer(keys, name="keys")
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    scope: Annotated[Scope, typer.Option(help="Each implies those before it.")] = Scope.READ,
+    dataset: Annotated[list[str] | None, typer.Option(help="Limit it to a data set; may be repeated.")] = None,
+    expires: Annotated[str | None, typer.Option(help='How long it is valid, as "90d"; for ever if not given.')] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and show its text, once: only its digest is stored."""
+    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ConfigError(
+            "key.name", f"a key's name has 1 to {_LONGEST_NAME} printable characters", "say whose the key is"
+        )
+    installation = opened(home)
+    datasets = tuple(dict.fromkeys(installation.jobs.dataset(one)[0] for one in dataset or ()))
+    now = SystemClock().now()
+    key_id, text, digest = mint()
+    key = Key(key_id, name, digest, scope, datasets, now, now + parse_duration(expires) if expires else None)
+    installation.ledger.keep_key(key)
+    if as_json:
+        print_json(_told(key, now) | {"key": text})
+        return
+    OUT.print(text, markup=False, highlight=False, soft_wrap=True)
+    ERR.print(f"made key {key_id}; its text is not shown again. Send it as: Authorization: Bearer KEY", soft_wrap=True)
+
+
+def list_keys(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show every key that was made, without its text."""
+    now = SystemClock().now()
+    found = opened(home).ledger.api_keys()
+    if as_json:
+        print_json([_told(key, now) for key in found])
+        return
+    table = Table("id", "name", "scope", "data sets", "made", "expires", "state", box=None)
+    for key in found:
+        table.add_row(
+            key.key_id, escape(key.name), str(key.scope), ", ".join(key.datasets) or "all",
+            f"{key.created_at:%Y-%m-%d %H:%M}", f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never",
+            key.state(now),
+        )  # fmt: skip
+    OUT.print(table if found else "there are no keys: whoever reaches the service may do everything")
+
+
+def revoke(
+    key_id: Annotated[str, typer.Argument(help='Its id, as "forecast keys list" shows it.')],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key open nothing any more; a service that runs follows within seconds."""
+    now = SystemClock().now()
+    key = opened(home).ledger.revoke_key(key_id, now)
+    if as_json:
+        print_json(_told(key, now))
+    else:
+        OUT.print(f"key {key.key_id} ({key.name}) opens nothing any more", markup=False)
+
+
+def _told(key: Key, now: datetime) -> dict[str, object]:
+    return {
+        "key_id": key.key_id,
+        "name": key.name,
+        "scope": str(key.scope),
+        "datasets": list(key.datasets),
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "state": key.state(now),
+    }

@@ -1,0 +1,137 @@
+"""Commands that keep an installation well: back it up, restore it, examine it; and the report of a forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+
+from forecast.cli.options import (
+    DatasetArgument,
+    HomeOption,
+    HorizonOption,
+    JsonOption,
+    PortOption,
+    UiPortOption,
+    opened,
+)
+from forecast.cli.output import OUT, print_json
+from forecast.errors import UnavailableError
+from forecast.home import home_at
+from forecast.vocabulary import Horizon
+from pipelines.doctor.finding import Finding
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (backup, restore, doctor, plot):
+        app.command()(command)
+
+
+def backup(
+    target: Annotated[
+        Path, typer.Argument(help="The file to write, or a folder for one named by the time.", show_default=False)
+    ],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the home into one archive, consistent while everything runs."""
+    from pipelines.maintenance.backup import back_up
+
+    done = back_up(opened(home), target)
+    if as_json:
+        told = done.manifest.model_dump(mode="json", exclude={"files"})
+        print_json({"file": str(done.path), "bytes": done.bytes, "files": len(done.manifest.files), **told})
+        return
+    for warning in done.warnings:
+        OUT.print(f"[yellow]not in it[/]: {escape(str(warning))} [dim]({warning.code})[/]", soft_wrap=True)
+    size = f"{len(done.manifest.files):,} files, {done.bytes / 2**20:,.1f} MiB"
+    OUT.print(f'"{done.path}": {size}', markup=False, soft_wrap=True)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `forecast backup` wrote.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="The home to make: empty, or not there yet.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a home of a backup; every file is compared with its digest, tables and champions are checked."""
+    from pipelines.maintenance.restore import restore as bring_back
+
+    done = bring_back(file, home_at(folder).path)
+    if as_json:
+        told = done.manifest.model_dump(mode="json", exclude={"files"})
+        print_json({"restored_to": str(done.home), "champions": done.champions, **told})
+        return
+    OUT.print(
+        f'"{done.home}" is as of {done.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC: '
+        f"{len(done.manifest.tables)} tables checked, {len(done.champions)} champions loaded",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Also read and verify every file of the tables.")] = False,
+    port: PortOption = 8000,
+    ui_port: UiPortOption = 5000,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Examine the installation and say what to do; exit code 9 if anything is to be done."""
+    from pipelines.doctor.examine import Patient, examine
+
+    with Patient(home, deep=deep, port=port, ui_port=ui_port) as patient:
+        findings = examine(patient)
+    is_well = all(finding.is_well for finding in findings)
+    if as_json:
+        print_json({"well": is_well, "findings": findings})
+    else:
+        OUT.print(_findings_table(findings))
+    if not is_well:
+        raise typer.Exit(9)
+
+
+def plot(
+    dataset: DatasetArgument = None,
+    horizon: HorizonOption = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the latest forecast as an HTML report; nothing is issued."""
+    from pipelines.forecasting.report import write_report
+
+    if horizon is not None:
+        Horizon(horizon)
+    installation = opened(home)
+    name, _ = installation.jobs.dataset(dataset)
+    issuance = installation.ledger.issuance(name)
+    if issuance is None:
+        raise UnavailableError(
+            "forecast.none_yet", f"no forecast of {name} was issued yet", f'run "forecast forecast {name}"'
+        )
+    report = write_report(name, installation, issuance, horizon)
+    if as_json:
+        print_json({"forecast_id": issuance.forecast_id, "report": str(report)})
+    else:
+        OUT.print(f"plot: {report}", markup=False, soft_wrap=True)
+    if show:
+        typer.launch(report.as_uri())
+
+
+def _findings_table(findings: Sequence[Finding]) -> Table:
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("about", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    table.add_column("to do", overflow="fold")
+    marks = {"well": "[green]✓[/]", "warning": "[yellow]![/]", "fault": "[red]✗[/]"}
+    for finding in findings:
+        code = "" if finding.is_well else f" [dim]({finding.code})[/]"
+        table.add_row(marks[finding.level], finding.about, f"{escape(finding.fact)}{code}", escape(finding.remedy))
+    return table

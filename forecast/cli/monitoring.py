@@ -1,0 +1,155 @@
+"""Commands about forecasts that were served: how good they were, and what is wrong now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+
+from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, opened
+from forecast.cli.output import OUT, print_json
+from forecast.installation import Installation
+from forecast.ledger.alerts import Alert
+from forecast.monitoring.live_scores import Accuracy
+from forecast.monitoring.revision import Revision
+from forecast.vocabulary import before
+
+
+class Part(StrEnum):
+    """What there is one row of."""
+
+    ALL = "all"
+    LEAD_TIME = "lead_time"
+    LEAD_GROUP = "lead_group"
+    CHANNEL = "channel"
+    MODEL = "model"
+    SERIES = "series"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (score, accuracy, alerts):
+        app.command()(command)
+
+
+def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Score issued forecasts against what was observed since, correct quantiles, raise and resolve alerts."""
+    from pipelines.monitoring.score import score as compare
+
+    installation = opened(home)
+    name, _ = installation.jobs.dataset(dataset)
+    scored = compare(name, installation)
+    if as_json:
+        print_json(scored)
+        return
+    OUT.print(f"{name}: {scored.told}", markup=False)
+    for told in scored.raised:
+        OUT.print(f"  raised: {told}", markup=False, style="red")
+    for told in scored.resolved:
+        OUT.print(f"  resolved: {told}", markup=False, style="green")
+
+
+def accuracy(
+    dataset: DatasetArgument = None,
+    by: Annotated[Part, typer.Option(help="What there is one row of.")] = Part.LEAD_GROUP,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Forecasts with origins of the last so long, such as 30d; all if not given.", show_default=False
+        ),
+    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Of this channel alone.", show_default=False)] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how good the forecasts were that were served, and how far the latest one moved."""
+    installation = opened(home)
+    name, _ = installation.jobs.dataset(dataset)
+    since = None if window is None else before(installation.clock(name).now(), window)
+    ledger = installation.ledger
+    rows = ledger.accuracy(name, by.value, since, channel=channel)
+    latest = next(iter(ledger.revisions(name, 1).items()), None)
+    opened_alerts = ledger.alerts(name, open_only=True)
+    if as_json:
+        revision = None if latest is None else {"forecast_id": latest[0], **latest[1].model_dump(mode="json")}
+        print_json(
+            {
+                "dataset": name, "by": by.value, "since": since, "rows": rows, "revision": revision,
+                "alerts": opened_alerts,
+            }
+        )  # fmt: skip
+        return
+    if not rows:
+        OUT.print(f'{name}: nothing was scored yet; "forecast score {name}" compares forecasts with what came true')
+    else:
+        OUT.print(_accuracy_table(rows, name, by, since))
+    if latest is not None:
+        OUT.print(revision_told(latest[1]), markup=False)
+    for alert in opened_alerts:
+        OUT.print(f"open since {alert.raised_at:%Y-%m-%d %H:%M} UTC: {alert.told}", markup=False, style="red")
+
+
+def alerts(
+    dataset: DatasetArgument = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that are not over.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what was found wrong by the job file's alert rules, and what still is."""
+    installation: Installation = opened(home)
+    name, _ = installation.jobs.dataset(dataset)
+    found = installation.ledger.alerts(name, open_only=only_open, limit=limit)
+    if as_json:
+        print_json(found)
+    else:
+        OUT.print(_alerts_table(found))
+
+
+def revision_told(revision: Revision) -> str:
+    """Say in a sentence how far the latest forecast moved and why."""
+    causes = ", ".join(f"{cause} {change:.3f}" for cause, change in revision.causes.items())
+    return (
+        f"the latest forecast moved by {revision.change.mean:.3f} deviations on {revision.steps} steps "
+        f"(at most {revision.change.largest:.3f}); by cause: {causes}"
+    )
+
+
+def _accuracy_table(rows: list[Accuracy], name: str, by: Part, since: datetime | None) -> Table:
+    window = "" if since is None else f", origins since {since:%Y-%m-%d}"
+    table = Table(
+        title=f"{name}: served forecasts{window}, in standard deviations of each channel",
+        title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column(by.value.replace("_", " "), no_wrap=True)
+    headings = ("values", "MAE", "RMSE", "MASE", "pinball", "covers", "of", "width", "skill vs naive", "MAE in units")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            escape(row.part), f"{row.count:,}", f"{row.mae:.3f}", f"{row.rmse:.3f}", _number(row.mase),
+            f"{row.pinball:.4f}", f"{row.coverage:.1%}", f"{row.promised_coverage:.0%}", f"{row.width:.3f}",
+            "-" if row.skill is None else f"{row.skill:+.1%}", _number(row.mae_in_units),
+        )  # fmt: skip
+    return table
+
+
+def _alerts_table(found: list[Alert]) -> Table:
+    table = Table(title="alerts", title_justify="left")
+    for heading in ("alert", "kind", "raised", "resolved", "what"):
+        table.add_column(heading, overflow="fold")
+    for alert in found:
+        resolved = "[red]open[/]" if alert.resolved_at is None else f"{alert.resolved_at:%Y-%m-%d %H:%M}"
+        table.add_row(
+            str(alert.sequence), alert.kind, f"{alert.raised_at:%Y-%m-%d %H:%M}", resolved, escape(alert.told)
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

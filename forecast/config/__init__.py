@@ -1,0 +1,1 @@
+"""What ``forecast.toml`` may say, as strict models."""

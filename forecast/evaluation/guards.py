@@ -1,0 +1,79 @@
+"""Guards: conditions that a challenger must meet, however well it forecasts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from forecast.config.training import Promotion
+from forecast.evaluation.metrics import skill
+from forecast.evaluation.scores import Evidence
+from forecast.strict import Strict
+from forecast.vocabulary import parse_duration
+
+ONNX_TOLERANCE = 1e-4
+
+
+class Guard(Strict):
+    """One condition, and whether it is met."""
+
+    name: str
+    passed: bool
+    told: str
+
+
+def own_guards(challenger: Evidence, champion: Evidence | None, policy: Promotion) -> Iterator[Guard]:
+    """Check what a model must be able to do whoever reigns."""
+    seen = challenger.rehearsal
+    sound = is_sound(challenger)
+    told = "all forecasts and scores are finite" if sound else "some of its forecasts or scores are not finite"
+    yield Guard(name="finite", passed=sound, told=told)
+    stress = ", ".join(seen.not_finite_on)
+    told = f"forecasts from {stress} are not finite" if stress else "forecasts from absurd histories are finite"
+    yield Guard(name="stress", passed=not stress, told=told)
+    off = abs(challenger.overall.coverage - challenger.promised_coverage)
+    tolerated = policy.max_coverage_error
+    if champion is not None:  # a band that misses its promise is no reason to keep one that misses more
+        tolerated = max(tolerated, abs(champion.overall.coverage - champion.promised_coverage))
+    yield Guard(
+        name="coverage",
+        passed=off <= tolerated,
+        told=f"its {challenger.promised_coverage:.0%} band covers {challenger.overall.coverage:.1%}",
+    )
+    budget = parse_duration(policy.max_latency).total_seconds() * 1000
+    yield Guard(
+        name="latency",
+        passed=seen.latency_ms <= budget,
+        told=f"a forecast takes {seen.latency_ms:.1f} ms of {budget:.0f} ms",
+    )
+    yield Guard(
+        name="size",
+        passed=seen.size_mb <= policy.max_size,
+        told=f"its network has {seen.size_mb:.1f} MB of {policy.max_size:.0f} MB",
+    )
+    yield Guard(
+        name="onnx",
+        passed=seen.onnx_difference <= ONNX_TOLERANCE,
+        told=f"ONNX Runtime and torch differ by {seen.onnx_difference:.1e} deviations",
+    )
+
+
+def part_guards(
+    challenger: Evidence, champion: Evidence, lead_gains: Mapping[str, float], policy: Promotion
+) -> Iterator[Guard]:
+    """Check that no channel, and no group of lead times, pays for the gain of the others."""
+    channels = {
+        channel: skill(scores.pinball, champion.by_channel[channel].pinball)
+        for channel, scores in challenger.by_channel.items()
+        if math.isfinite(scores.pinball)
+    }
+    for name, gains in (("channels", channels), ("lead times", lead_gains)):
+        if gains:
+            place = min(gains, key=lambda part: gains[part])
+            told = f"the gain is least at {place} with {gains[place]:+.1%} (allowed {-policy.max_part_loss:.0%})"
+            yield Guard(name=name, passed=gains[place] >= -policy.max_part_loss, told=told)
+
+
+def is_sound(evidence: Evidence) -> bool:
+    """Whether a model's forecasts and its score are finite numbers."""
+    return evidence.is_finite and math.isfinite(evidence.pinball)

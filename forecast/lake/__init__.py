@@ -1,0 +1,1 @@
+"""The Delta tables: observations, issued forecasts, quarantined rows."""

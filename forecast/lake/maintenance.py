@@ -1,0 +1,121 @@
+"""Looking after a table: find what is damaged, put small files together, remove what is no longer needed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from forecast.errors import ForecastError
+from forecast.lake import commit_log
+from forecast.lake.checksums import FOLDER as DIGESTS
+from forecast.lake.checksums import corrupt
+from forecast.lake.checksums import name_of as digests_of
+from forecast.lake.locks import one_writer, told_storage_errors
+from forecast.lake.table import ASIDE, FILE, Snapshot, VersionedTable
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that :meth:`Table.check` found."""
+
+    code: str
+    """``lake.corrupt``: must not be read. ``lake.torn_tail``: was never acknowledged, and lies aside."""
+    told: str
+    """The file, what is wrong with it, and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check of a whole table looked at, and what it found."""
+
+    versions: int
+    files: int
+    damages: tuple[Damage, ...]
+
+    def __add__(self, other: Checked) -> Checked:
+        return Checked(self.versions + other.versions, self.files + other.files, self.damages + other.damages)
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What maintenance did to the data files."""
+
+    files_before: int
+    files_after: int
+    bytes_freed: int
+
+
+class Table(VersionedTable):
+    """A table that can be checked and maintained."""
+
+    def check(self) -> Checked:
+        """Read every file that is kept and compare it with its digest; tell what is damaged and what was put aside."""
+        damages: list[Damage] = []
+        files: dict[str, str] = {}
+        with one_writer(self._lock), told_storage_errors(self._folder.location):
+            with _collecting(damages):
+                self._settle()
+            versions = self._digests.versions()
+            for version in versions:
+                with _collecting(damages):
+                    files |= self._digests.read(version).files
+            for name, reason in self._digests.damaged(files, anew=True):
+                with _collecting(damages):
+                    raise corrupt(self._folder.place(name), reason)
+            if versions and not damages:
+                with _collecting(damages):
+                    self._open(versions[-1])
+            for name in self._folder.names(ASIDE):
+                place = self._folder.place(f"{ASIDE}/{name}")
+                damages.append(Damage("lake.torn_tail", f'"{place}" was never acknowledged; remove it once seen'))
+        return Checked(len(versions), len(files) + len(versions), tuple(damages))
+
+    def maintain(self, retention: timedelta, now: datetime) -> Maintained:
+        """Put small files together, and remove what is needed by no version that was the latest within the retention.
+
+        May be ended at any moment and begun anew. Earlier versions can no longer be read afterwards.
+        """
+        with self._writing() as at:
+            before = self._data_files()
+            if at is not None:
+                self._put_together(at)
+                self._forget_before(now - retention)
+            after = self._data_files()
+        return Maintained(len(before), len(after), sum(before.values()) - sum(after.values()))
+
+    def _data_files(self) -> dict[str, int]:
+        sizes = self._folder.sizes()
+        return {name: size for name, size in sizes.items() if name.startswith(f"{self._partition}=")}
+
+    def _put_together(self, at: Snapshot) -> None:
+        small = at.small(at.files["part"], 2)
+        if len(small):
+            by_part = small.partition_by("part", as_dict=True).items()
+            frames = ((str(key[0]), self._rows(at, files).drop(FILE).collect()) for key, files in by_part)
+            self._commit(at, frames, small, changes_data=False)
+
+    def _forget_before(self, time: datetime) -> None:
+        """Remove the versions that were outdated at a time, and every file that no other version needs."""
+        versions = self._digests.versions()
+        first = versions[max(bisect_right(versions, time, key=self._recorded_at) - 1, 0)]
+        if first != versions[0]:
+            at = self._open(first)
+            needed = [*commit_log.in_log(at.digests), *at.files["name"]]
+            self._digests.write(first, {name: at.digests[name] for name in needed}, is_whole=True)
+            # Newest first: those not yet reached still lead to one that is whole.
+            self._folder.remove([digests_of(version) for version in reversed(versions) if version < first])
+            self._folder.flush([DIGESTS])
+        kept = {name for version in self._digests.versions() for name in self._digests.read(version).files}
+        ours = (f"{self._partition}=", f"{commit_log.FOLDER}/")
+        self._folder.remove([name for name in self._folder.sizes() if name.startswith(ours) and name not in kept])
+
+
+@contextmanager
+def _collecting(damages: list[Damage]) -> Iterator[None]:
+    try:
+        yield
+    except ForecastError as error:
+        damages.append(Damage(error.code, str(error)))

@@ -1,0 +1,59 @@
+"""A table's files held still while they are copied, however long that takes and whatever is written meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from forecast.errors import StorageError
+from forecast.lake.checksums import Digests
+from forecast.lake.checksums import name_of as digests_of
+from forecast.lake.locks import one_writer, told_storage_errors
+from forecast.lake.storage import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Every version of a table that was acknowledged and kept at one moment."""
+
+    version: int
+    folder: Path
+    files: Mapping[str, str | None]
+    """SHA-256 by name; ``None`` for the files of digests, which tell their own."""
+
+
+def pin(table: Path, lock: Path, folder: Path) -> Pinned | None:
+    """Link every file of a table's kept versions into a folder of the same disk; ``None`` if nothing was ever written.
+
+    The writers wait for that moment only: a table's files never change, and those that maintenance removes afterwards
+    stay under their second name. A tail that was not acknowledged is not taken. On a disk without links the writers
+    wait while the files are copied.
+    """
+    digests = Digests(Folder(table))
+    with one_writer(lock), told_storage_errors(str(table)):
+        versions = digests.versions()
+        if not versions:
+            return None
+        files: dict[str, str | None] = {digests_of(version): None for version in versions}
+        for version in versions:
+            files |= digests.read(version).files
+        for name in files:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(table / name, target)
+    return Pinned(versions[-1], folder, files)
+
+
+def _link(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise StorageError(
+            "lake.corrupt", f'"{source}" is damaged: it is missing', "put this file back from a backup of the home"
+        )
+    with suppress(OSError):  # another disk, or one that has no links
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)

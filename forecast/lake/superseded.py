@@ -1,0 +1,51 @@
+"""Rows that lost when they came: kept beside the observations, each once, so that the history has them too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from forecast.clock import Clock
+from forecast.lake.conflicts import KEY, TIME
+from forecast.lake.locks import told_storage_errors
+from forecast.lake.maintenance import Table
+from forecast.lake.table import FILE
+
+RECORDED_AT = "recorded_at"
+
+
+class Superseded(Table):
+    """The outdated rows of one data set, in the columns of its observations' table, by month of their time."""
+
+    def __init__(self, location: Path | str, lock: Path, clock: Clock | None) -> None:
+        super().__init__(location, lock, "month", clock)
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Keep those rows that are not kept yet; they have the columns in which observations are stored."""
+        if rows.is_empty():
+            return
+        with self._writing() as latest:
+            at = latest
+            rows = rows.unique(maintain_order=True)
+            values = [name for name in rows.columns if name != "month"]
+            if at is not None:
+                at = self._extend(at, rows.select(values).schema)
+                known = self._rows(
+                    at, at.files.filter(pl.col("part").is_in(rows["month"].unique().to_list()))
+                ).collect()
+                for name in at.schema:
+                    if name not in {*rows.columns, RECORDED_AT}:  # rows with a value there are not among these
+                        known = known.filter(pl.col(name).is_null())
+                rows = rows.join(known, on=values, how="anti", nulls_equal=True)
+            if len(rows):
+                now = pl.lit(self._now(at)).cast(TIME).alias(RECORDED_AT)
+                self._append(at, rows.with_columns(now))
+
+    def read(self) -> pl.DataFrame:
+        """Return all rows, in the order in which they were recorded."""
+        if not self.exists:
+            return pl.DataFrame(schema={**dict.fromkeys(KEY, pl.String()), "time": TIME, RECORDED_AT: TIME})
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            return self._rows(at, at.files).drop(FILE).sort(RECORDED_AT, *KEY).collect()

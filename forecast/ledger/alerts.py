@@ -1,0 +1,128 @@
+"""The part of the ledger about alerts: each is raised once, resolved once, and told to a webhook once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from forecast.ledger.database import Store
+from forecast.ledger.runs import tell
+from forecast.ledger.tables import ALERTS, RUNS
+from forecast.monitoring.alerts import Finding
+
+_OLD_NEWS = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something that was wrong from when to when."""
+
+    sequence: int
+    """Never changes: what a trigger reacted to is told by it."""
+    dataset: str
+    kind: str
+    subject: str
+    raised_at: datetime
+    """On the machine's clock, as ``resolved_at``."""
+    resolved_at: datetime | None
+    told: str
+    value: float | None
+    """When it was raised."""
+    limit: float | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still so."""
+        return self.resolved_at is None
+
+
+class AlertLedger(Store):
+    """The part of the ledger about alerts."""
+
+    def settle_alerts(
+        self, dataset: str, findings: Sequence[Finding], now: datetime
+    ) -> tuple[list[Alert], list[Alert]]:
+        """Raise an alert for everything that is newly wrong and resolve those that are over; returns both.
+
+        What was wrong before and still is keeps its alert as it was raised.
+        """
+        wrong = {(str(one.kind), one.subject): one for one in findings}
+        with self._in_turn() as connection:
+            query = sa.select(ALERTS).where(ALERTS.c.dataset == dataset, ALERTS.c.resolved_at.is_(None))
+            opened = {(row["kind"], row["subject"]): row for row in connection.execute(query).mappings()}
+            over = [row["sequence"] for key, row in opened.items() if key not in wrong]
+            if over:
+                connection.execute(sa.update(ALERTS).where(ALERTS.c.sequence.in_(over)).values(resolved_at=now))
+            fresh = []
+            for (kind, subject), one in wrong.items():
+                if (kind, subject) in opened:
+                    continue
+                values = {
+                    "dataset": dataset, "kind": kind, "subject": subject, "raised_at": now, "told": one.told,
+                    "value": one.value, "limit": one.limit,
+                }  # fmt: skip
+                statement = sa.insert(ALERTS).values(values).returning(ALERTS.c.sequence)
+                fresh.append(connection.execute(statement).scalar_one())
+            changed = sa.select(ALERTS).where(ALERTS.c.sequence.in_([*over, *fresh])).order_by(ALERTS.c.sequence)
+            alerts = [_alert(row) for row in connection.execute(changed).mappings()]
+            for alert in alerts:
+                tell(
+                    connection, "alert", dataset, now,
+                    {
+                        "sequence": alert.sequence, "state": "raised" if alert.is_open else "resolved",
+                        "kind": alert.kind, "subject": alert.subject, "told": alert.told,
+                    },
+                )  # fmt: skip
+        return [one for one in alerts if one.is_open], [one for one in alerts if not one.is_open]
+
+    def alerts(self, dataset: str | None = None, *, open_only: bool = False, limit: int = 100) -> list[Alert]:
+        """Return alerts, the newest first, at most ``limit``; of all data sets if none is named."""
+        query = sa.select(ALERTS).order_by(ALERTS.c.sequence.desc()).limit(limit)
+        if dataset is not None:
+            query = query.where(ALERTS.c.dataset == dataset)
+        if open_only:
+            query = query.where(ALERTS.c.resolved_at.is_(None))
+        with self._transaction() as connection:
+            return [_alert(row) for row in connection.execute(query).mappings()]
+
+    def untold_alerts(self, dataset: str, now: datetime) -> list[Alert]:
+        """Return alerts that the webhook was not told of, or not that they are over, the oldest first.
+
+        One that was raised and resolved untold comes as resolved; what happened a week ago is no news any more.
+        """
+        untold = sa.or_(
+            sa.and_(
+                ALERTS.c.resolved_at.is_(None), ALERTS.c.raise_sent_at.is_(None), ALERTS.c.raised_at >= now - _OLD_NEWS
+            ),
+            sa.and_(ALERTS.c.resolve_sent_at.is_(None), ALERTS.c.resolved_at >= now - _OLD_NEWS),
+        )
+        query = sa.select(ALERTS).where(ALERTS.c.dataset == dataset, untold).order_by(ALERTS.c.sequence)
+        with self._transaction() as connection:
+            return [_alert(row) for row in connection.execute(query).mappings()]
+
+    def told_alert(self, alert: Alert, now: datetime) -> None:
+        """Note that the webhook was told of an alert in the state that it is given in."""
+        sent = {"raise_sent_at": now} if alert.is_open else {"resolve_sent_at": now}
+        with self._transaction() as connection:
+            connection.execute(sa.update(ALERTS).where(ALERTS.c.sequence == alert.sequence).values(sent))
+
+    def failed_jobs(self, dataset: str) -> dict[str, str]:
+        """Return by job why its latest run failed for good; jobs whose latest run succeeded are not among them."""
+        latest = (
+            sa.select(sa.func.max(RUNS.c.run_id))
+            .where(RUNS.c.dataset == dataset, RUNS.c.state.in_(("succeeded", "failed")))
+            .group_by(RUNS.c.job)
+        )
+        query = sa.select(RUNS.c.job, RUNS.c.reason).where(RUNS.c.run_id.in_(latest), RUNS.c.state == "failed")
+        with self._transaction() as connection:
+            return {
+                job: reason or "it did not say why" for job, reason in connection.execute(query.order_by(RUNS.c.job))
+            }
+
+
+def _alert(row: RowMapping) -> Alert:
+    return Alert(**{name: row[name] for name in Alert.__slots__})

@@ -1,0 +1,430 @@
+"""Runs in the ledger: a date is claimed once, taken by one worker at a time, and ends once.
+
+``queued`` -> ``running`` -> ``succeeded``, ``failed`` or ``cancelled``; a date that was missed is ``coalesced`` into a
+later one. An attempt that dies, or fails and may be tried again, puts its run back into the queue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+from sqlalchemy.engine import RowMapping
+
+from forecast.config.jobs import CatchUp, Cause, Due, ScheduledJob, Weight
+from forecast.errors import ConflictError, NotFoundError
+from forecast.ledger.database import Store, insert_into
+from forecast.ledger.tables import ATTEMPTS, EVENTS, RUNS
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "coalesced"]
+Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"]
+
+SHOWN = ("queued", "running", "succeeded", "failed", "cancelled")
+ENDED = ("succeeded", "failed", "cancelled", "coalesced")
+_COALESCING = (Cause.CRON, Cause.DATA, Cause.WATERMARK, Cause.DRIFT, Cause.REGRESSION)
+_TELL_IN_TURN = "SELECT pg_advisory_xact_lock(7082025)"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One logical date of a job, and how far it got."""
+
+    run_id: int
+    job: str
+    dataset: str
+    kind: str
+    """Its weight: ``training`` or ``light``."""
+    logical_date: str
+    state: str
+    claimed_at: datetime
+    ended_at: datetime | None
+    pid: int | None
+    reason: str | None
+    """What it did, or why it failed, waits or was given up."""
+    cause: str | None
+    due_at: datetime | None
+    document: str | None
+    host: str | None
+    """The machine of the worker that has or had it."""
+    attempt: int
+    failures: int
+    not_before: datetime | None
+    """Machine's time before which it is not tried again."""
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    cancel_asked_at: datetime | None
+    coalesced_into: int | None
+    progress: float | None
+    doing: str | None
+    peak_memory_mb: float | None
+    tracking_run: str | None
+    """Run in MLflow."""
+    forecast_id: str | None
+    log: str | None
+
+    @property
+    def definition(self) -> ScheduledJob:
+        """The job as it was when the date was claimed; raises ``run.outdated``."""
+        try:
+            return ScheduledJob.model_validate_json(self.document or "")
+        except ValidationError as error:
+            told = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
+            raise ConflictError("run.outdated", told, "run the job anew") from error
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One worker's try at a run."""
+
+    run_id: int
+    number: int
+    host: str
+    pid: int | None
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    reason: str | None
+    peak_memory_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened."""
+
+    sequence: int
+    at: datetime
+    kind: str
+    """``run`` (a state), ``progress``, ``forecast``, ``promotion``, ``alert``."""
+    dataset: str
+    run_id: int | None
+    document: Mapping[str, Any]
+
+
+class RunLedger(Store):
+    """The part of the ledger about runs."""
+
+    # --- claiming ---------------------------------------------------------------------------------------------------
+
+    def claim(self, job: str, definition: ScheduledJob, dates: Sequence[Due], now: datetime) -> list[int]:
+        """Claim dates of a job that nobody claimed before; returns the runs that wait to be executed, in order.
+
+        Unless the job wants each of its dates, or they were asked for by hand, the latest is queued and the others,
+        with those that still wait unbegun, are coalesced into it.
+        """
+        if not dates:
+            return []
+        row = {
+            "job": job, "dataset": definition.dataset, "kind": str(definition.weight), "state": "queued",
+            "claimed_at": now, "document": definition.model_dump_json(exclude_defaults=True),
+        }  # fmt: skip
+        rows = [
+            row | {"logical_date": date.logical_date, "due_at": date.at, "cause": str(date.cause)} for date in dates
+        ]
+        with self._in_turn() as connection:
+            statement = insert_into(connection, RUNS).on_conflict_do_nothing().returning(RUNS.c.run_id)
+            claimed = sorted(connection.execute(statement, rows).scalars())
+            if not claimed:
+                return []
+            waiting = claimed
+            if dates[-1].cause in _COALESCING and definition.catch_up == CatchUp.LATEST:
+                waiting = claimed[-1:]
+                _coalesce(connection, job, waiting[0], now)
+            for run_id in waiting:
+                _tell_run(connection, run_id, definition.dataset, now, "queued")
+        return waiting
+
+    # --- executing --------------------------------------------------------------------------------------------------
+
+    def take(self, machine: str, now: datetime, *, trainings: int, others: int) -> Run | None:
+        """Take the run that is next in the queue for a worker on this machine; ``None`` if none may begin.
+
+        A machine has so many places for trainings and for other runs; of one job at most one run is running anywhere.
+        """
+        with self._in_turn() as connection:
+            counted = connection.execute(
+                sa.select(RUNS.c.kind, sa.func.count())
+                .where(RUNS.c.state == "running", RUNS.c.host == machine)
+                .group_by(RUNS.c.kind)
+            )
+            counts: dict[str, int] = {row[0]: row[1] for row in counted}
+            free = {
+                str(Weight.TRAINING): trainings - counts.get(str(Weight.TRAINING), 0),
+                str(Weight.LIGHT): others - sum(count for kind, count in counts.items() if kind != Weight.TRAINING),
+            }
+            kinds = [kind for kind, places in free.items() if places > 0]
+            busy = sa.select(RUNS.c.job).where(RUNS.c.state == "running")
+            found = connection.execute(
+                sa.select(RUNS.c.run_id, RUNS.c.attempt, RUNS.c.dataset)
+                .where(
+                    RUNS.c.state == "queued", RUNS.c.kind.in_(kinds), RUNS.c.job.not_in(busy),
+                    sa.or_(RUNS.c.not_before.is_(None), RUNS.c.not_before <= now),
+                )
+                .order_by(RUNS.c.run_id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).first()  # fmt: skip
+            if found is None:
+                return None
+            run_id, attempt, dataset = found
+            connection.execute(
+                sa.update(RUNS)
+                .where(RUNS.c.run_id == run_id)
+                .values(
+                    state="running", host=machine, attempt=attempt + 1, started_at=now, heartbeat_at=now, pid=None,
+                    progress=None, doing=None, not_before=None,
+                )
+            )  # fmt: skip
+            connection.execute(
+                sa.insert(ATTEMPTS).values(run_id=run_id, number=attempt + 1, host=machine, started_at=now)
+            )
+            _tell_run(connection, run_id, dataset, now, "running")
+            return _run(connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().one())
+
+    def started(self, run: Run, pid: int, log: str | None = None) -> None:
+        """Note the process that executes an attempt, and where it writes if that is known."""
+        values = {"pid": pid} | ({} if log is None else {"log": log})
+        with self._transaction() as connection:
+            connection.execute(sa.update(RUNS).where(*_held(run)).values(values))
+            connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(pid=pid))
+
+    def beat(
+        self, run: Run, now: datetime, progress: float | None = None, doing: str | None = None, *, tell: bool = True
+    ) -> bool:
+        """Say that an attempt lives, and how far it is; returns whether the run is still its own."""
+        with self._transaction() as connection:
+            values = {"heartbeat_at": now, "progress": progress, "doing": doing}
+            held = connection.execute(sa.update(RUNS).where(*_held(run)).values(values)).rowcount > 0
+            if held and tell and doing is not None:
+                _tell(connection, "progress", run.dataset, now, {"progress": progress, "doing": doing}, run.run_id)
+        return held
+
+    def note_memory(self, run: Run, megabytes: float) -> None:
+        """Keep the largest resident memory of a run's processes."""
+        with self._transaction() as connection:
+            connection.execute(sa.update(RUNS).where(*_held(run)).values(peak_memory_mb=megabytes))
+            connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(peak_memory_mb=megabytes))
+
+    def link(self, run: Run, **links: str) -> None:
+        """Say what belongs to a run: ``tracking_run`` in MLflow, ``forecast_id``."""
+        with self._transaction() as connection:
+            connection.execute(sa.update(RUNS).where(*_held(run)).values(links))
+
+    def finish(self, run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: bool = False) -> str | None:
+        """End an attempt; returns the run's state now, or ``None`` if the attempt was not its owner's any more.
+
+        With ``retry`` a failed or abandoned attempt is tried again after its job's back-off, as often as the job says.
+        An attempt that is handed back does not count as one.
+        """
+        with self._in_turn() as connection:
+            row = connection.execute(sa.select(RUNS).where(*_held(run)).with_for_update()).mappings().first()
+            if row is None:
+                return None
+            held = _run(row)
+            changes = _after(held, outcome, now, reason, retry=retry)
+            connection.execute(sa.update(RUNS).where(RUNS.c.run_id == run.run_id).values(changes))
+            connection.execute(
+                sa.update(ATTEMPTS).where(*_attempt(run)).values(ended_at=now, outcome=outcome, reason=reason)
+            )
+            state = str(changes["state"])
+            _tell_run(connection, run.run_id, run.dataset, now, state, str(changes["reason"]))
+        return state
+
+    def cancel(self, run_id: int, now: datetime) -> Run:
+        """Cancel a run that waits, or ask the worker of a running one to stop; raises ``run.ended`` if it is over."""
+        with self._in_turn() as connection:
+            row = (
+                connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id).with_for_update()).mappings().first()
+            )
+            if row is None:
+                raise _unknown(run_id)
+            run = _run(row)
+            if run.has_ended:
+                raise ConflictError("run.ended", f"run {run_id} has {run.state} already", "there is nothing to cancel")
+            changes: dict[str, Any] = {"cancel_asked_at": now}
+            if run.state == "queued":
+                changes |= {"state": "cancelled", "ended_at": now, "reason": "cancelled before it began"}
+                _tell_run(connection, run_id, run.dataset, now, "cancelled", changes["reason"])
+            connection.execute(sa.update(RUNS).where(RUNS.c.run_id == run_id).values(changes))
+        return self.run(run_id)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: int) -> Run:
+        """Return one run."""
+        with self._transaction() as connection:
+            row = connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().first()
+        if row is None:
+            raise _unknown(run_id)
+        return _run(row)
+
+    def runs(
+        self,
+        *,
+        dataset: str | None = None,
+        job: str | None = None,
+        states: Iterable[str] = (),
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Run]:
+        """Return the newest runs first, at most ``limit``; ``before`` goes on behind a run that was read."""
+        query = sa.select(RUNS).order_by(RUNS.c.run_id.desc()).limit(limit)
+        wanted = {RUNS.c.dataset: dataset, RUNS.c.job: job}
+        query = query.where(*(column == value for column, value in wanted.items() if value is not None))
+        if states:
+            query = query.where(RUNS.c.state.in_(tuple(states)))
+        if before is not None:
+            query = query.where(RUNS.c.run_id < before)
+        with self._transaction() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def queue(self, limit: int | None = None) -> list[Run]:
+        """Return the runs that wait, the next one first: the place in this list is the position in the queue."""
+        query = sa.select(RUNS).where(RUNS.c.state == "queued").order_by(RUNS.c.run_id).limit(limit)
+        with self._transaction() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def waiting(self, until: int | None = None) -> int:
+        """Count the runs that wait, or those up to one of them: the count is its position in the queue."""
+        query = sa.select(sa.func.count()).select_from(RUNS).where(RUNS.c.state == "queued")
+        if until is not None:
+            query = query.where(RUNS.c.run_id <= until)
+        with self._transaction() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def run_counts(self) -> dict[str, int]:
+        """Return how many runs there are by state; a state without any is left out."""
+        query = sa.select(RUNS.c.state, sa.func.count()).group_by(RUNS.c.state)  # answered from an index
+        with self._transaction() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def attempts(self, run_id: int) -> list[Attempt]:
+        """Return the tries at a run, the first one first."""
+        query = sa.select(ATTEMPTS).where(ATTEMPTS.c.run_id == run_id).order_by(ATTEMPTS.c.number)
+        with self._transaction() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Attempt(**row) for row in rows]
+
+    def last_due(self, job: str, *causes: Cause, until: datetime | None = None) -> datetime | None:
+        """Return the latest instant, at most ``until``, at which a job was due for one of some causes."""
+        query = sa.select(sa.func.max(RUNS.c.due_at, type_=RUNS.c.due_at.type)).where(RUNS.c.job == job)
+        if causes:
+            query = query.where(RUNS.c.cause.in_([str(cause) for cause in causes]))
+        if until is not None:
+            query = query.where(RUNS.c.due_at <= until)
+        with self._transaction() as connection:
+            return connection.execute(query).scalar()
+
+    def is_claimed(self, job: str, logical_date: str) -> bool:
+        """Whether a date of a job was ever claimed."""
+        query = sa.select(RUNS.c.run_id).where(RUNS.c.job == job, RUNS.c.logical_date == logical_date)
+        with self._transaction() as connection:
+            return connection.execute(query).first() is not None
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def events(
+        self, after: int = 0, *, run_id: int | None = None, kinds: Iterable[str] = (), limit: int = 500
+    ) -> list[Event]:
+        """Return what happened after a known event, in order."""
+        query = sa.select(EVENTS).where(EVENTS.c.sequence > after).order_by(EVENTS.c.sequence).limit(limit)
+        if run_id is not None:
+            query = query.where(EVENTS.c.run_id == run_id)
+        if kinds:
+            query = query.where(EVENTS.c.kind.in_(tuple(kinds)))
+        with self._transaction() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
+
+    def last_event(self) -> int:
+        """Return the number of the newest event; 0 if nothing ever happened."""
+        with self._transaction() as connection:
+            return connection.execute(sa.select(sa.func.max(EVENTS.c.sequence))).scalar() or 0
+
+    def forget_events(self, before: datetime) -> int:
+        """Remove events from before a time; returns how many."""
+        with self._transaction() as connection:
+            return connection.execute(sa.delete(EVENTS).where(EVENTS.c.at < before)).rowcount
+
+
+def tell(connection: sa.Connection, kind: str, dataset: str, now: datetime, document: Mapping[str, Any]) -> None:
+    """Write an event within a transaction of the ledger."""
+    _tell(connection, kind, dataset, now, document, None)
+
+
+def _tell(
+    connection: sa.Connection,
+    kind: str,
+    dataset: str,
+    now: datetime,
+    document: Mapping[str, Any],
+    run_id: int | None,
+) -> None:
+    row = {"at": now, "kind": kind, "dataset": dataset, "run_id": run_id, "document": json.dumps(document)}
+    if connection.dialect.name == "postgresql":
+        # Or a number could become visible after a larger one, and whoever follows would step over it. Taken last in
+        # every transaction, so it waits for nobody who waits for it.
+        connection.exec_driver_sql(_TELL_IN_TURN)
+    connection.execute(sa.insert(EVENTS).values(row))
+
+
+def _tell_run(
+    connection: sa.Connection, run_id: int, dataset: str, now: datetime, state: str, reason: str | None = None
+) -> None:
+    _tell(connection, "run", dataset, now, {"state": state, "reason": reason}, run_id)
+
+
+def _coalesce(connection: sa.Connection, job: str, into: int, now: datetime) -> None:
+    """End what of a job still waits unbegun, unless somebody asked for it, in one run."""
+    others = sa.update(RUNS).where(
+        RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != into,
+        RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
+    )  # fmt: skip
+    ended = {"state": "coalesced", "coalesced_into": into, "ended_at": now, "reason": f"coalesced into run {into}"}
+    connection.execute(others.values(ended))
+
+
+def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: bool) -> dict[str, Any]:
+    """Return how the run's row changes when an attempt ends."""
+    if outcome == "succeeded":
+        return {"state": "succeeded", "ended_at": now, "reason": reason, "progress": 1.0, "doing": None}
+    if outcome == "cancelled" or run.cancel_asked_at is not None:
+        return {"state": "cancelled", "ended_at": now, "reason": reason}
+    waiting = {"state": "queued", "heartbeat_at": None, "progress": None, "doing": None}
+    if outcome == "handed_back":
+        return waiting | {"reason": reason}
+    failures = run.failures + 1
+    try:
+        definition = run.definition
+    except ConflictError:  # nobody could execute it
+        definition = None
+    if retry and definition is not None and failures <= definition.retries:
+        not_before = now + definition.wait_after(failures)
+        told = f"{reason}; it is tried again"
+        return waiting | {"failures": failures, "not_before": not_before, "reason": told}
+    return {"state": "failed", "failures": failures, "ended_at": now, "reason": reason}
+
+
+def _held(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
+    return RUNS.c.run_id == run.run_id, RUNS.c.attempt == run.attempt, RUNS.c.state == "running"
+
+
+def _attempt(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
+    return ATTEMPTS.c.run_id == run.run_id, ATTEMPTS.c.number == run.attempt
+
+
+def _unknown(run_id: int) -> NotFoundError:
+    return NotFoundError("run.unknown", f"no run {run_id}", 'see "forecast runs list"')
+
+
+def _run(row: RowMapping) -> Run:
+    return Run(**{name: row[name] for name in Run.__slots__})

@@ -1,0 +1,1 @@
+"""How good served forecasts are: live scores, corrections, revisions, alert rules."""

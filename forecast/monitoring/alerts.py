@@ -1,0 +1,194 @@
+"""Alerts: what is wrong with a data set's forecasts, data or jobs by the job file's rules; nothing here looks it up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+import numpy as np
+
+from forecast.config.alerts import LEAST_FORECASTS, AlertKind, AlertRule
+from forecast.evaluation.metrics import skill
+from forecast.evaluation.significance import unpaired_test
+from forecast.monitoring.reference import Holdout
+from forecast.panel import Array
+from forecast.vocabulary import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong now."""
+
+    kind: AlertKind
+    subject: str
+    """What it is about: always the same words for the same thing."""
+    told: str
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LivePart:
+    """Sums over the series of one channel and group of lead times, of forecasts whose last lead time has come.
+
+    O origins in time order; those with nothing observed are left out.
+    """
+
+    first: int
+    last: int
+    overlap: int
+    """Neighbouring origins whose forecasts share a step."""
+    count: Array
+    """[O]"""
+    pinball: Array
+    inside: Array
+    compared: Array
+    naive: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that rules look at."""
+
+    now: datetime
+    stale_after: str
+    promised_coverage: float = 0.0
+    parts: Mapping[tuple[str, int], LivePart] = field(default_factory=dict)
+    """By channel and last lead time of a group."""
+    groups: Mapping[int, LivePart] = field(default_factory=dict)
+    """The same, all channels together."""
+    channels: Mapping[str, LivePart] = field(default_factory=dict)
+    """By channel, all lead times together, of forecasts that came true to their end."""
+    holdout: Holdout | None = None
+    shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By channel: the population stability index of its newest values, and what is usual."""
+    issued_at: datetime | None = None
+    observed_until: datetime | None = None
+    """End of the newest step in which anything was observed."""
+    failed_jobs: Mapping[str, str] = field(default_factory=dict)
+    """By job whose latest run failed for good: why."""
+
+
+def evaluate(rules: Sequence[AlertRule], seen: Seen) -> list[Finding]:
+    """Return what is wrong by some rules, each subject of a kind once."""
+    found: dict[tuple[str, str], Finding] = {}
+    for rule in rules:
+        for finding in _CHECKS[rule.kind](rule, seen):
+            found.setdefault((finding.kind, finding.subject), finding)
+    return list(found.values())
+
+
+def _error(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    if seen.holdout is None:
+        return
+    for channel, part in seen.channels.items():
+        before = seen.holdout.loss_by_channel.get(channel)
+        if before is not None and len(part.count) >= LEAST_FORECASTS:
+            yield from _worse(rule, channel, channel, part, before)
+    for end, part in seen.groups.items():
+        losses = seen.holdout.losses_by_group.get(end)
+        if losses and len(part.count) >= LEAST_FORECASTS:
+            about = f"lead times {part.first} to {part.last}"
+            yield from _worse(rule, f"{part.first}-{part.last}", about, part, float(np.mean(losses)))
+
+
+def _worse(rule: AlertRule, subject: str, about: str, part: LivePart, before: float) -> Iterator[Finding]:
+    newest = _newest(part, rule.last)
+    loss = float(newest.pinball.sum() / newest.count.sum())
+    if math.isfinite(before) and before > 0 and loss / before > rule.limit:
+        told = f"the loss of {about} is {loss / before:.2f} times that of the holdout ({loss:.4f} against {before:.4f})"
+        yield Finding(rule.kind, subject, told, loss / before, rule.limit)
+
+
+def _coverage(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    for (channel, _), part in seen.parts.items():
+        if len(part.count) < LEAST_FORECASTS:
+            continue
+        newest = _newest(part, rule.last)
+        covered = float(newest.inside.sum() / newest.count.sum())
+        if abs(covered - seen.promised_coverage) > rule.limit:
+            told = (
+                f"the {seen.promised_coverage:.0%} band of {channel} covers {covered:.1%} at lead times "
+                f"{part.first} to {part.last} of the last {len(newest.count)} forecasts"
+            )
+            yield Finding(rule.kind, f"{channel}/{part.first}-{part.last}", told, covered, rule.limit)
+
+
+def _skill(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    limit = rule.below or 0.0
+    for part in seen.groups.values():
+        newest = _newest(part, rule.last)
+        if len(part.count) < LEAST_FORECASTS or newest.naive.sum() <= 0:
+            continue
+        value = skill(float(newest.compared.sum()), float(newest.naive.sum()))
+        if value < limit:
+            told = (
+                f"the skill against the seasonal naive forecast is {value:+.1%} at lead times {part.first} to "
+                f"{part.last} of the last {len(newest.count)} forecasts"
+            )
+            yield Finding(rule.kind, f"{part.first}-{part.last}", told, value, limit)
+
+
+def _regression(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    if seen.holdout is None:
+        return
+    level = rule.significance or 0.01
+    for end, part in seen.groups.items():
+        before = seen.holdout.losses_by_group.get(end)
+        if not before:
+            continue
+        live = part.pinball / part.count
+        test = unpaired_test(live, before, (part.overlap, end))
+        mean = float(np.mean(before))
+        if test is None or mean <= 0 or test.mean / mean <= rule.limit or test.p_higher > level:
+            continue
+        told = (
+            f"the loss at lead times {part.first} to {part.last} is {test.mean / mean:+.1%} against the holdout, "
+            f"which is no chance (p {test.p_higher:.2g} of {len(live)} forecasts)"
+        )
+        yield Finding(rule.kind, f"{part.first}-{part.last}", told, test.mean / mean, rule.limit)
+
+
+def _drift(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    for channel, (shift, usual) in seen.shifts.items():
+        limit = max(rule.limit, usual)
+        if shift > limit:
+            told = (
+                f"{channel} is spread otherwise than on the rows that the champion was fitted on "
+                f"(stability index {shift:.2f}, limit {limit:.2f})"
+            )
+            yield Finding(rule.kind, channel, told, shift, limit)
+
+
+def _stale(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    limit = parse_duration(rule.after or seen.stale_after)
+    for subject, what, since in (
+        ("forecast", "no forecast was issued", seen.issued_at),
+        ("data", "nothing was observed", seen.observed_until),
+    ):
+        if since is not None and seen.now - since > limit:
+            age: timedelta = seen.now - since
+            told = f"{what} for {age.total_seconds() / 3600:.1f} h"
+            yield Finding(rule.kind, subject, told, age.total_seconds(), limit.total_seconds())
+
+
+def _run_failed(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+    for job, reason in seen.failed_jobs.items():
+        yield Finding(rule.kind, job, f"{job} failed: {reason}")
+
+
+_CHECKS = MappingProxyType(
+    {
+        AlertKind.ERROR: _error, AlertKind.COVERAGE: _coverage, AlertKind.SKILL: _skill,
+        AlertKind.REGRESSION: _regression, AlertKind.DRIFT: _drift, AlertKind.STALE: _stale,
+        AlertKind.RUN_FAILED: _run_failed,
+    }
+)  # fmt: skip
+
+
+def _newest(part: LivePart, last: int) -> LivePart:
+    arrays = {name: getattr(part, name)[-last:] for name in ("count", "pinball", "inside", "compared", "naive")}
+    return LivePart(part.first, part.last, part.overlap, **arrays)

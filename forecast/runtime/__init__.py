@@ -1,0 +1,1 @@
+"""A model as it is served: manifest, ONNX session, scaling, calibration."""

@@ -1,0 +1,140 @@
+"""First load of a model in a process with limits: ``python -m forecast.runtime.sandbox FOLDER DIGEST ...``.
+
+A network is a program: one that never ends, or takes all memory, must not do so in the service. What the child has run
+once under its digest is loaded by the service itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from forecast.errors import ForecastError, NotFoundError, StorageError
+from forecast.runtime.model import MANIFEST, ServedModel, load, manifest_digest
+
+_CPU_SECONDS = 20
+_WALL_SECONDS = 30
+_MEMORY = 4 * 2**30
+_PASSED: dict[tuple[Path, str], None] = {}
+_MOST_PASSED = 1000
+_turn = threading.Lock()
+_SEPARATOR = "\t"
+_KINDS: Mapping[str, type[ForecastError]] = {"NotFoundError": NotFoundError, "StorageError": StorageError}
+
+
+def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> ServedModel:
+    """Load an exported model like ``forecast.runtime.model.load``, after a child process has loaded it within limits.
+
+    Raises what ``load`` does, and ``model.hostile`` if the child had to be stopped or broke down. Blocks: a second the
+    first time, milliseconds from then on.
+    """
+    try:
+        found = manifest_digest(folder)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            told = f'there is no model in "{folder}"'
+            raise NotFoundError("model.not_found", told, 'run "forecast train"') from error
+        raise
+    known = digest or found
+    if known != found:  # no child is needed to see that it is another model
+        told = f'"{folder / MANIFEST}" is not the file that was exported'
+        raise StorageError("model.corrupt", told, "roll back or retrain")
+    with _turn:  # one child at a time: the others find its result
+        if (folder, known) not in _PASSED:
+            _try(folder, known)
+            _pass([(folder, known)])
+    return load(folder, known, threads)
+
+
+def try_together(models: Iterable[tuple[Path, str]]) -> None:
+    """Try models, by folder and digest, in one child: most of what a child costs is its start.
+
+    If it fails nothing is known of any of them: each is tried alone when it is loaded.
+    """
+    with _turn:
+        new = [model for model in models if model not in _PASSED]
+        if len(new) > 1:
+            with suppress(subprocess.TimeoutExpired):
+                if _child(new).returncode == 0:
+                    _pass(new)
+
+
+def _pass(models: Sequence[tuple[Path, str]]) -> None:
+    if len(_PASSED) >= _MOST_PASSED:
+        _PASSED.clear()
+    _PASSED.update(dict.fromkeys(models))
+
+
+def _child(models: Sequence[tuple[Path, str]]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "forecast.runtime.sandbox", *(str(part) for model in models for part in model)]
+    # Nothing of the service's secrets goes to the child, and it finds the same code.
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV"}}
+    return subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # a network may make ONNX Runtime warn without end
+        env=kept | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def _try(folder: Path, digest: str) -> None:
+    try:
+        done = _child([(folder, digest)])
+    except subprocess.TimeoutExpired as error:
+        raise _hostile(folder, f"it did not end within {_WALL_SECONDS} s") from error
+    if done.returncode == 0:
+        return
+    kind, _, rest = done.stdout.strip().partition(_SEPARATOR)
+    told = rest.split(_SEPARATOR)
+    if kind in _KINDS and len(told) == 3:
+        raise _KINDS[kind](*told)
+    raise _hostile(folder, f"its process ended with code {done.returncode}")
+
+
+def _hostile(folder: Path, reason: str) -> StorageError:
+    return StorageError(
+        "model.hostile",
+        f'the model in "{folder}" could not be tried within {_CPU_SECONDS} s and {_MEMORY // 2**30} GiB ({reason})',
+        "roll back or retrain",
+    )
+
+
+def limit(cpu_seconds: int = _CPU_SECONDS) -> None:
+    """Bind this process, for good: processor time, memory, and no byte into any file."""
+    if os.name != "nt":
+        import resource  # not there on Windows
+
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def own_output() -> TextIO:
+    """Return standard output for this process's own words: what libraries print there goes to standard error."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def main() -> None:
+    """Load models within limits; what is wrong with the first bad one is told on standard output."""
+    limit()
+    output = own_output()
+    try:
+        for folder, digest in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+            load(Path(folder), digest)
+    except ForecastError as error:
+        output.write(_SEPARATOR.join((type(error).__name__, error.code, error.fact, error.remedy)))
+        output.flush()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

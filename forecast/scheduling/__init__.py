@@ -1,0 +1,1 @@
+"""Scheduler, worker hosts, leases and the processes they watch."""

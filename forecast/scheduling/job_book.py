@@ -1,0 +1,182 @@
+"""All jobs of an installation, from the job file and from the ledger, and what may be done with them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from forecast.clock import SystemClock
+from forecast.config.jobs import JOB_NAME, Cause, Due, ScheduledJob, Work
+from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
+from forecast.installation import Installation
+from forecast.ledger.issuances import distinct
+from forecast.ledger.jobs import JobState, timing_of
+
+_LOG = logging.getLogger(__name__)
+_MOST_DATES = 10_000
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+_MOMENT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """A job, where it is defined, and how it stands."""
+
+    name: str
+    definition: ScheduledJob
+    origin: Literal["job_file", "ledger"]
+    """Where it is defined; what stands in the job file is changed there."""
+    paused: bool
+    since: datetime | None
+    """Its dates count from here, on its data set's clock; ``None`` until a scheduler has seen it with this schedule."""
+
+
+class JobBook:
+    """The jobs of one installation."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._ledger = installation.ledger
+
+    def jobs(self) -> dict[str, KnownJob]:
+        """Return every job by name: those of the job file first, which win over others of the same name."""
+        states = self._ledger.job_states()
+        found = {
+            name: _known(name, definition, "job_file", states.get(name))
+            for name, definition in self._installation.jobs.jobs.items()
+        }
+        for name, state in states.items():
+            try:
+                definition = state.definition
+            except ConflictError as error:  # the others go on
+                _LOG.error("%s [%s]", error, error.code)
+                continue
+            if name not in found and definition is not None and definition.dataset in self._installation.jobs.datasets:
+                found[name] = _known(name, definition, "ledger", state)
+        return found
+
+    def job(self, name: str) -> KnownJob:
+        """Return one job; raises ``job.unknown``."""
+        jobs = self.jobs()
+        if name not in jobs:
+            raise NotFoundError("job.unknown", "there is no job of that name", nearest(name, jobs))
+        return jobs[name]
+
+    def see(self, known: KnownJob, now: datetime) -> KnownJob:
+        """Let the dates of a job of the job file count from now if it is new or its schedule has changed."""
+        state = self._ledger.see_job(known.name, timing_of(known.definition), now)
+        return _known(known.name, known.definition, known.origin, state)
+
+    def add(self, name: str, definition: ScheduledJob) -> KnownJob:
+        """Keep a new job in the ledger; raises ``job.name``, ``job.exists`` and ``job.no_data_set``."""
+        if not re.fullmatch(JOB_NAME, name):
+            raise ConfigError(
+                "job.name", "that is no name for a job", "write small letters, digits, - and _, at most 63"
+            )
+        self._installation.jobs.check_job(name, definition)
+        if name in self._installation.jobs.jobs:
+            raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
+        self._ledger.define_job(name, definition, self._installation.clock(definition.dataset).now())
+        return self.job(name)
+
+    def change(self, name: str, definition: ScheduledJob) -> KnownJob:
+        """Replace the definition of a job that is not in the job file; raises ``job.other_data_set``."""
+        known = self._ours(name)
+        self._installation.jobs.check_job(name, definition)
+        if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
+            raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
+        now = self._installation.clock(known.definition.dataset).now()
+        self._ledger.define_job(name, definition, now, replace=True)
+        return self.job(name)
+
+    def remove(self, name: str) -> None:
+        """Forget a job that is not in the job file; its runs stay, those that wait are cancelled."""
+        self._ours(name)
+        self._ledger.delete_job(name)
+        for run in self._ledger.queue():
+            if run.job == name:
+                with contextlib.suppress(ConflictError):  # a worker may have been quicker
+                    self._ledger.cancel(run.run_id, SystemClock().now())
+
+    def pause(self, name: str, *, paused: bool) -> KnownJob:
+        """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
+        known = self.job(name)
+        now = self._installation.clock(known.definition.dataset).now()
+        if known.origin == "job_file":
+            self.see(known, now)
+        self._ledger.pause_job(name, now, paused=paused)
+        return self.job(name)
+
+    def run_now(self, name: str) -> int:
+        """Queue a run of a job, whatever its schedule says; returns its number."""
+        return self._ask(name, self.job(name).definition)
+
+    def _ask(self, name: str, definition: ScheduledJob) -> int:
+        now = self._installation.clock(definition.dataset).now()
+        # Two people may ask in one second: each gets a run.
+        date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
+        (run_id,) = self._ledger.claim(name, definition, [date], SystemClock().now())
+        return run_id
+
+    def roll_back(self, dataset: str, version: str = "") -> int:
+        """Queue that an earlier champion, or the one before, becomes champion again and forecasts; returns the run.
+
+        Raises ``promotion.no_earlier`` where there is none, ``promotion.is_champion`` and ``model.unknown``.
+        """
+        versions = [one.model_version for one in distinct(self._ledger.champions(dataset, limit=None))]
+        if version and version not in versions:
+            told = "no model of that version is or was champion"
+            raise NotFoundError("model.unknown", told, nearest(version, versions))
+        if not versions or (not version and len(versions) < 2):
+            raise NotFoundError("promotion.no_earlier", "no other model was champion before", "train another one")
+        if version == versions[0]:
+            raise ConflictError("promotion.is_champion", f"{version} is the champion already", "there is nothing to do")
+        steps = (Work.ROLLBACK, Work.FORECAST)
+        return self._ask(f"{dataset}.rollback", ScheduledJob(dataset=dataset, steps=steps, version=version))
+
+    def backfill(self, name: str, first: datetime, last: datetime) -> list[int]:
+        """Queue a run for each date of a range, both ends included, that never had one; returns their numbers.
+
+        Raises ``job.no_cron`` for a job that has no dates, ``job.range`` for a range that is turned round, reaches
+        into the future or is too long.
+        """
+        known = self.job(name)
+        dataset = self._installation.jobs.datasets[known.definition.dataset]
+        cron = known.definition.cron_in(dataset.zone)
+        if cron is None:
+            raise ConfigError("job.no_cron", f'job "{name}" is not due by the clock', "run it with run now")
+        if not _EARLIEST <= first <= last <= self._installation.clock(known.definition.dataset).now():
+            raise ConfigError("job.range", "a range begins before it ends, and ends before now", "give other ends")
+        dates = []
+        for due in cron.between(first - _MOMENT, last):
+            dates.append(Due(logical_date=cron.logical_date(due), at=due, cause=Cause.BACKFILL))
+            if len(dates) > _MOST_DATES:
+                raise ConfigError("job.range", f"that range has over {_MOST_DATES:,} dates", "give a shorter one")
+        return self._ledger.claim(name, known.definition, dates, SystemClock().now())
+
+    def following(self, known: KnownJob) -> datetime | None:
+        """Return when a job is due next by the clock, in UTC on its data set's clock."""
+        cron = known.definition.cron_in(self._installation.jobs.datasets[known.definition.dataset].zone)
+        if cron is None or known.paused:
+            return None
+        return next(cron.following(self._installation.clock(known.definition.dataset).now()), None)
+
+    def _ours(self, name: str) -> KnownJob:
+        known = self.job(name)
+        if known.origin == "job_file":
+            raise ConflictError("job.in_job_file", f'job "{name}" stands in the job file', "change it there")
+        return known
+
+
+def _known(
+    name: str, definition: ScheduledJob, origin: Literal["job_file", "ledger"], state: JobState | None
+) -> KnownJob:
+    is_seen = state is not None and state.timing == timing_of(definition)
+    return KnownJob(
+        name, definition, origin, state is not None and state.paused, state.since if state and is_seen else None
+    )

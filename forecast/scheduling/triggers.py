@@ -1,0 +1,67 @@
+"""What makes jobs due beside the clock: rows that came in, and alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from forecast.config.jobs import Cause, Due, Trigger
+from forecast.installation import Installation
+from forecast.scheduling.job_book import KnownJob
+
+_BY_TRIGGER = tuple(Cause(trigger) for trigger in Trigger)
+
+
+class Triggers:
+    """Looks at what jobs wait for; what a job was run for once does not make it due again."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._watermarks: dict[str, tuple[int | None, datetime | None]] = {}
+        """By data set: a data version and its watermark."""
+        self._done: dict[tuple[str, Trigger], str] = {}
+        """What each job was last found to be claimed for: spares a look into the ledger in every beat."""
+
+    def asked(self, known: KnownJob, now: datetime) -> list[Due]:
+        """Return what a job is due for by its triggers, at most one date of each."""
+        if not known.definition.on or self._rests(known, now):
+            return []
+        found = []
+        for trigger in known.definition.on:
+            date = self._date(trigger, known.definition.dataset)
+            if date is None or self._done.get((known.name, trigger)) == date:
+                continue
+            if self._installation.ledger.is_claimed(known.name, date):
+                self._done[known.name, trigger] = date
+            else:
+                found.append(Due(logical_date=date, at=now, cause=Cause(trigger)))
+        return found
+
+    def _rests(self, known: KnownJob, now: datetime) -> bool:
+        if not known.definition.rest:
+            return False
+        last = self._installation.ledger.last_due(known.name, *_BY_TRIGGER, until=now)
+        return last is not None and now < last + known.definition.rest
+
+    def _date(self, trigger: Trigger, dataset: str) -> str | None:
+        match trigger:
+            case Trigger.DATA:
+                version = self._installation.ledger.newest_change(dataset)
+                return None if version is None else f"data-{version}"
+            case Trigger.WATERMARK:
+                watermark = self._watermark(dataset)
+                return None if watermark is None else f"watermark-{watermark.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+            case Trigger.DRIFT | Trigger.REGRESSION:
+                return next(self._alerts(trigger, dataset), None)
+
+    def _watermark(self, dataset: str) -> datetime | None:
+        version = self._installation.ledger.newest_change(dataset)
+        if version is not None and self._watermarks.get(dataset, (None, None))[0] != version:
+            targets = self._installation.jobs.datasets[dataset].targets
+            self._watermarks[dataset] = version, self._installation.observations(dataset).watermark(targets)
+        return self._watermarks.get(dataset, (None, None))[1]
+
+    def _alerts(self, trigger: Trigger, dataset: str) -> Iterator[str]:
+        for alert in self._installation.ledger.alerts(dataset, open_only=True):
+            if alert.kind == trigger:
+                yield f"{trigger}-{alert.sequence}"

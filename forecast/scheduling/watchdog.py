@@ -1,0 +1,61 @@
+"""Sees which workers have died: runs whose heartbeat stands still are given up and tried again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import ClassVar
+
+from forecast.ledger.runs import Run, RunLedger
+from forecast.scheduling.processes import find, machine
+
+_LOG = logging.getLogger(__name__)
+
+
+class Vigil:
+    """Watches the heartbeats of all running runs against this process's own monotonic clock."""
+
+    SILENT_SECONDS: ClassVar[float] = 10.0
+    """How long a heartbeat stands still before its worker is taken for dead; it beats every two seconds."""
+    PATIENT_SECONDS: ClassVar[float] = 60.0
+    """The same for a worker whose process can be seen to live: it may be held up in one long call."""
+    ASLEEP_SECONDS: ClassVar[float] = 30.0
+    """Between two looks further apart this process slept itself, perhaps with the workers: it begins anew."""
+
+    def __init__(self, ledger: RunLedger, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
+        self._monotonic = monotonic
+        self._machine = machine()
+        self._seen: dict[int, tuple[tuple[int, datetime | None], float]] = {}
+        """By run: attempt and heartbeat, and when this heartbeat was first seen."""
+        self._looked_at = monotonic()
+
+    def keep(self, now: datetime) -> list[Run]:
+        """Look once at all heartbeats; returns the runs that were given up."""
+        running = self._ledger.runs(states=("running",), limit=10_000)
+        seen, given_up = {}, []
+        if self._monotonic() - self._looked_at > self.ASLEEP_SECONDS:
+            self._seen.clear()
+        self._looked_at = self._monotonic()
+        for run in running:
+            pulse = (run.attempt, run.heartbeat_at)
+            first = self._seen.get(run.run_id)
+            since = first[1] if first is not None and first[0] == pulse else self._monotonic()
+            silent = self._monotonic() - since
+            if silent > self.SILENT_SECONDS and (silent > self.PATIENT_SECONDS or not self._lives(run)):
+                reason = f"its worker on {run.host} gave no sign of life for {silent:.0f} s"
+                state = self._ledger.finish(run, "abandoned", now, reason, retry=True)
+                if state is not None:  # or it ended this moment
+                    _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
+                    given_up.append(run)
+            else:
+                seen[run.run_id] = (pulse, since)
+        self._seen = seen
+        return given_up
+
+    def _lives(self, run: Run) -> bool:
+        return (
+            run.host == self._machine and run.pid is not None and find(run.pid, "worker", str(run.run_id)) is not None
+        )

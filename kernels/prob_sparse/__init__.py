@@ -1,0 +1,1 @@
+"""ProbSparse attention (Informer)."""

@@ -1,0 +1,1 @@
+"""Models that are solved by a formula instead of trained."""

@@ -1,0 +1,1 @@
+"""The bridge between torch networks and darts."""

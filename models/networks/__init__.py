@@ -1,0 +1,1 @@
+"""Trained networks, each with its config and its darts model."""

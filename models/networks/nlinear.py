@@ -1,0 +1,60 @@
+"""NLinear: one linear map around the last value of a window (arXiv 2205.13504)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from darts.models.forecasting.nlinear import _NLinearModule
+from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
+
+from models.darts.bridge import NetworkModel, NetworkModule, Recipe
+from models.darts.frame import Frame
+from models.darts.network import LINEAR_ADAM, DartsNetwork
+from models.shape import WindowShape
+
+
+@dataclass(frozen=True, slots=True)
+class NLinearConfig:
+    """Options of `NLinear`, named as in darts."""
+
+    normalize: bool = True
+    """Subtract the last value of a window and add it to the forecast."""
+    const_init: bool = True
+    """Start from the mean of the look-back, not from random weights."""
+
+    def check(self, lookback: int, horizon: int) -> None:
+        """Accept: both are switches."""
+
+
+class NLinear(DartsNetwork):
+    """One linear map from look-back to horizon around the window's last value (arXiv 2205.13504, section 4)."""
+
+    def build(self, config: NLinearConfig, shape: WindowShape, **arguments: Any) -> PLForecastingModule:
+        """Make darts' NLinear."""
+        del shape
+        return _NLinearModule(
+            input_dim=1,
+            future_cov_dim=0,
+            static_cov_dim=0,
+            shared_weights=True,
+            normalize=config.normalize,
+            const_init=config.const_init,
+            **arguments,
+        )
+
+
+class NLinearModule(NetworkModule):
+    """`NLinear` inside Lightning."""
+
+    network_class = NLinear
+    config_class = NLinearConfig
+
+
+class NLinearModel(NetworkModel):
+    """NLinear as a darts model; options: the fields of `NLinearConfig`. Its last value takes the place of scaling."""
+
+    module_class = NLinearModule
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
+        {"default": Recipe(NLinearConfig(), LINEAR_ADAM, Frame(scale_windows=False))}
+    )

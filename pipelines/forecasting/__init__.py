@@ -1,0 +1,1 @@
+"""Issue, extend, correct and recompute forecasts."""

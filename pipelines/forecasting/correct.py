@@ -1,0 +1,108 @@
+"""Find the correction of a champion's quantiles from what came true, and move forecasts by it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from forecast.clock import SystemClock
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.scores import lead_groups
+from forecast.installation import Installation
+from forecast.ledger.scores import Issued
+from forecast.monitoring.correction import Correction, offsets_of
+from forecast.monitoring.reference import FittedOn
+from forecast.runtime.model import Manifest, Prediction
+from pipelines.forecasting.issued import Actuals, Served, read_served
+
+_WINDOW = timedelta(days=14)
+_LEAST_STEPS = 100
+_MOST_POINTS = 1_500_000
+
+
+def window(job: DatasetJob) -> int:
+    """Return how many of the newest steps a correction is found from: two weeks, but at least a hundred."""
+    return max(_WINDOW // job.step, _LEAST_STEPS)
+
+
+def correct(
+    name: str, installation: Installation, issued: list[Issued], actuals: Actuals, fitted: FittedOn
+) -> int | None:
+    """Find a model's correction from its issued forecasts and keep it; returns its number, ``None`` if it has none.
+
+    Where many forecasts overlap every so-manieth is enough: they say nearly the same of the same steps.
+    """
+    job = installation.jobs.datasets[name]
+    first = len(actuals.values) - window(job)
+    points = job.horizon * max(len(actuals.series) * len(job.targets), 1)
+    near = [
+        (number, one) for number, one in enumerate(issued)
+        if first < actuals.row(one.origin) + one.horizon and actuals.row(one.origin) < len(actuals.values)
+    ]  # fmt: skip
+    every = -(-len(near) * points // _MOST_POINTS)
+    # By their number among all of the model's, so that the same ones are taken as long as they are near.
+    taken = [one for number, one in near if number % max(every, 1) == 0]
+    if not taken:
+        return None
+    ((_, served),) = read_served(name, installation, [taken], actuals)
+    correction = _correction(served, actuals, fitted, job, first)
+    latest = installation.ledger.latest_correction(name, correction.model_version)
+    if latest is None and not correction.moves:
+        return None
+    return installation.ledger.keep_correction(name, correction, SystemClock().now())
+
+
+def applicable(
+    name: str, installation: Installation, manifest: Manifest, origin: datetime
+) -> tuple[int, Correction] | None:
+    """Return the model's latest correction and its number, if a forecast from an origin is to be moved by it.
+
+    One that nothing has come true for since a whole window is too old.
+    """
+    job = installation.jobs.datasets[name]
+    latest = installation.ledger.latest_correction(name, manifest.model_version) if job.live_correction else None
+    if latest is None:
+        return None
+    _, correction = latest
+    fits = (correction.channels, correction.levels) == (manifest.targets, manifest.quantiles)
+    is_fresh = origin - correction.until <= job.step * window(job)
+    return latest if fits and is_fresh and correction.moves else None
+
+
+def moved(
+    prediction: Prediction, correction: Correction | None, manifest: Manifest, series: tuple[str, ...]
+) -> Prediction:
+    """Return a forecast [S, H, C, Q] with its quantiles moved, within the channels' bounds; the mean stays."""
+    if correction is None:
+        return prediction
+    quantiles = correction.apply(prediction.quantiles, manifest.scaler.deviations(series))
+    for number, (lower, upper) in enumerate(zip(manifest.lower, manifest.upper, strict=True)):
+        quantiles[..., number, :] = np.clip(quantiles[..., number, :], lower, upper)
+    return Prediction(prediction.mean, quantiles)
+
+
+def _correction(served: Served, actuals: Actuals, fitted: FittedOn, job: DatasetJob, first: int) -> Correction:
+    ends = tuple(end for end in lead_groups(job.horizons) if end <= served.actual.shape[3]) or (served.actual.shape[3],)
+    levels = served.issued[0].levels
+    deviations = fitted.deviations_of(actuals.series, job.targets)
+    deviations = np.broadcast_to(deviations[None, :, :, None], served.actual.shape)
+    rows = np.broadcast_to(served.rows[:, None, None], served.actual.shape)
+    is_known = np.isfinite(served.actual) & np.isfinite(served.base).all(axis=-1) & (rows >= first)
+    offsets, seen = [], []
+    for begin, end in zip((0, *ends), ends, strict=False):
+        found = []
+        for channel in range(len(job.targets)):
+            part = np.s_[:, :, channel, begin:end]
+            kept = is_known[part]
+            found.append(
+                offsets_of(
+                    served.actual[part][kept], served.base[part][kept], deviations[part][kept], rows[part][kept], levels
+                )
+            )
+        offsets.append(tuple(one for one, _ in found))
+        seen.append(tuple(count for _, count in found))
+    return Correction(
+        model_version=served.issued[0].model_version, until=actuals.end, channels=job.targets, levels=levels, ends=ends,
+        offsets=tuple(offsets), seen=tuple(seen),
+    )  # fmt: skip

@@ -1,0 +1,155 @@
+"""Forecasts that were issued, as arrays beside what was really observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecast.installation import Installation
+from forecast.ledger.scores import Issued
+from forecast.panel import Array
+from pipelines.preparation.clean import clean
+
+_ROWS_AT_ONCE = 2_000_000
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Actuals:
+    """What was really observed of a data set's targets; what was filled is missing."""
+
+    series: tuple[str, ...]
+    channels: tuple[str, ...]
+    start: datetime
+    step: timedelta
+    values: Array
+    """[T, S, C], NaN where nothing was observed."""
+
+    @classmethod
+    def read(cls, name: str, installation: Installation, since: datetime) -> Actuals:
+        """Read what is known now of the steps from a time on; none of them may have been observed yet."""
+        job = installation.jobs.datasets[name]
+        rows = installation.observations(name).read(since=since)
+        told = pl.any_horizontal(pl.col([*job.targets, *job.past_covariates]).is_not_null())
+        if not rows.select(told.any()).item():
+            return cls((), job.targets, since, job.step, np.empty((0, 0, len(job.targets))))
+        panel = clean(rows, job)
+        values = np.where(panel.observed, panel.targets, np.nan).transpose(1, 0, 2)
+        return cls(panel.series, job.targets, panel.start, panel.step, np.ascontiguousarray(values))
+
+    @property
+    def end(self) -> datetime:
+        """The first time of which nothing is known."""
+        return self.start + self.step * len(self.values)
+
+    def row(self, time: datetime) -> int:
+        """Return the row of a time, which may lie outside."""
+        return (time - self.start) // self.step
+
+    def between(self, first: int, last: int) -> Array:
+        """Return rows [first, last), NaN where there are none: [last - first, S, C]."""
+        whole = np.full((last - first, *self.values.shape[1:]), np.nan)
+        inside = self.values[max(first, 0) : max(last, 0)]
+        whole[max(-first, 0) : max(-first, 0) + len(inside)] = inside
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Some forecasts of one model and the same levels.
+
+    F forecasts, S series and C channels of the actuals, H lead times, Q quantiles; NaN where nothing was forecast.
+    """
+
+    issued: tuple[Issued, ...]
+    rows: NDArray[np.int64]
+    """[F, H], the row of the actuals that each step is of."""
+    actual: Array
+    """[F, S, C, H]"""
+    mean: Array
+    naive: Array
+    quantiles: Array
+    """[F, S, C, H, Q]"""
+    base: Array
+    """[F, S, C, H, Q], before any correction."""
+
+
+def read_served(
+    name: str, installation: Installation, groups: Sequence[Sequence[Issued]], actuals: Actuals
+) -> Iterator[tuple[Sequence[Issued], Served]]:
+    """Read groups of forecasts, each of one model, a bounded number of rows at a time."""
+    job = installation.jobs.datasets[name]
+    each = max(len(actuals.series) * len(job.targets), 1)
+    chunk: list[Sequence[Issued]] = []
+    size = 0
+    for group in groups:
+        chunk.append(group)
+        size += sum(one.horizon for one in group) * each
+        if size >= _ROWS_AT_ONCE:
+            yield from _read(name, installation, chunk, actuals)
+            chunk, size = [], 0
+    if chunk:
+        yield from _read(name, installation, chunk, actuals)
+
+
+def _read(
+    name: str, installation: Installation, groups: Sequence[Sequence[Issued]], actuals: Actuals
+) -> Iterator[tuple[Sequence[Issued], Served]]:
+    wanted = {one.forecast_id: one.issued_at for group in groups for one in group}
+    rows = installation.forecasts(name).read_many(wanted)
+    told = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
+    of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*told, strict=True))
+    since = (pl.col("time") - actuals.start).dt.total_microseconds()
+    step = actuals.step // _MICROSECOND
+    known = rows.with_columns(
+        pl.col("forecast_id").cast(pl.Enum(list(wanted))).to_physical().alias("forecast"),
+        series=pl.col("series").cast(pl.Enum(actuals.series), strict=False).to_physical().cast(pl.Int64),
+        channel=pl.col("channel").cast(pl.Enum(actuals.channels), strict=False).to_physical().cast(pl.Int64),
+        row=since // step,
+    )
+    known = known.with_columns(group=of_group.gather(known["forecast"]), place=of_place.gather(known["forecast"]))
+    # Forecasts of a channel, a series or a frequency that the job file no longer has can be held against nothing.
+    known = known.filter(pl.col("series").is_not_null(), pl.col("channel").is_not_null(), since % step == 0)
+    parts = known.partition_by("group", as_dict=True)
+    for number, group in enumerate(groups):
+        part = parts.get((number,), known.clear())
+        yield group, _arranged(tuple(group), part, actuals)
+
+
+def _arranged(issued: tuple[Issued, ...], rows: pl.DataFrame, actuals: Actuals) -> Served:
+    levels, horizon = len(issued[0].levels), max(one.horizon for one in issued)
+    rows = rows.filter(pl.col("quantiles").list.len() == levels, pl.col("lead") <= horizon)
+    shape = (len(issued), len(actuals.series), len(actuals.channels), horizon)
+    place, series, channel, step = (rows[name].to_numpy() for name in ("place", "series", "channel", "row"))
+    at = (place, series, channel, rows["lead"].to_numpy() - 1)
+
+    def laid_out(values: Array) -> Array:
+        dense = np.full((*shape, *values.shape[1:]), np.nan)
+        dense[at] = values
+        return dense
+
+    inside = (step >= 0) & (step < len(actuals.values))
+    happened = np.full(len(rows), np.nan)
+    happened[inside] = actuals.values[step[inside], series[inside], channel[inside]]
+    base = rows["base"].fill_null(rows["quantiles"])
+    first = np.asarray([actuals.row(one.origin) for one in issued], dtype=np.int64)
+    return Served(
+        issued=issued,
+        rows=first[:, None] + np.arange(horizon),
+        actual=laid_out(happened),
+        mean=laid_out(rows["mean"].to_numpy()),
+        naive=laid_out(rows["naive"].to_numpy()),
+        quantiles=laid_out(_numbers(rows["quantiles"], levels)),
+        base=laid_out(_numbers(base, levels)),
+    )
+
+
+def _numbers(lists: pl.Series, levels: int) -> Array:
+    if not len(lists):
+        return np.empty((0, levels))
+    return np.asarray(lists.list.to_array(levels).to_numpy().reshape(len(lists), levels), dtype=float)

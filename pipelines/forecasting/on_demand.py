@@ -1,0 +1,269 @@
+"""Forecasts from history that somebody sends: from its values to windows by arrays alone, without a table between."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+import numpy as np
+
+from forecast.config.checks import CHECKS
+from forecast.config.dataset import DatasetJob
+from forecast.errors import DataError, nearest
+from forecast.panel import Array, Mask, Panel
+from forecast.runtime.model import Manifest
+from forecast.vocabulary import Action
+from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.row_checks import check_rows
+from pipelines.preparation.clean import clean, statics_of
+from pipelines.preparation.fill import filled
+from pipelines.sources import Batch
+
+Values = Sequence[float | None]
+Columns = Mapping[str, Values]
+
+PLAUSIBLE = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+_MOST_NAMES = 20
+_REFUSED = ("null_key", "malformed_series", "unknown_series", "malformed_time", "implausible_time", "off_grid",
+            "missing_hour", "not_a_number", "not_finite", "out_of_range", "conflicting")  # fmt: skip
+_CHECKS: Mapping[str, Action] = MappingProxyType({name: Action.REJECT for name in CHECKS if name in _REFUSED})
+"""What would put a row aside, or change it, on its way into the lake: nobody would see that it had no part."""
+
+
+def from_columns(
+    start: datetime,
+    series: Mapping[str, Columns],
+    future: Mapping[str, Columns],
+    job: DatasetJob,
+    trained: Collection[str],
+) -> Panel:
+    """Make a panel of values on the grid, by series and channel in their units; ``None`` is a missing value.
+
+    ``start`` is the time of the first value. ``future`` has known-future covariates from the end of the history on;
+    those of its own times lie in ``series``. Gaps are filled by the job file's policy, as those of stored rows are.
+    ``trained`` are the series that may come. Messages name places, such as ``history.series.east.load[17]``, never what
+    was sent there.
+
+    Raises ``history.unknown_series``, ``history.empty``, ``history.uneven``, ``history.missing_channel``,
+    ``history.unknown_channel``, ``history.out_of_range``, ``history.implausible_time``, ``future.unknown_channel`` and
+    ``future.unknown_series``.
+    """
+    names = tuple(sorted(series))
+    _require_trained(names, trained)
+    known = (*job.targets, *job.past_covariates, *job.future_covariates)
+    steps = _common_length(names, series, job, known)
+    _require_plausible(start, job.step * steps)
+    seen = (*job.targets, *job.past_covariates)
+    values = _laid_out(names, series, seen, job, "history.series")
+    observed = np.isfinite(values)
+    if not observed.any():
+        raise DataError("history.empty", "no value of the history is told", "send values that were observed")
+    ahead, ahead_observed = _known_ahead(names, series, future, job, steps)
+    # As in the lake, the grid ends with the newest row in which anything was observed, and begins with the first.
+    told = np.flatnonzero(observed.any(axis=(0, 2)))
+    first, last = int(told[0]), int(told[-1]) + 1
+    values, observed = values[:, first:last], observed[:, first:last]
+    repaired = filled(values, observed, [job.channels[name] for name in seen], job.season)
+    ahead, ahead_observed = ahead[:, first:], ahead_observed[:, first:]
+    count = len(job.targets)
+    channels = [job.channels[name] for name in job.future_covariates]
+    return Panel(
+        series=names,
+        start=start + job.step * first,
+        step=job.step,
+        targets=repaired[..., :count],
+        past=repaired[..., count:],
+        observed=observed[..., :count],
+        filled={},
+        past_observed=observed[..., count:],
+        future=filled(ahead, ahead_observed, channels, job.season),
+        future_observed=ahead_observed,
+        statics=statics_of(names, job),
+    )
+
+
+def from_rows(batch: Batch, job: DatasetJob) -> Panel:
+    """Make a panel of rows as they would be pushed, checked by the same checks; what these would put aside is refused.
+
+    Known-future covariates have rows up to the horizon, whose other channels are empty. Raises ``ingest.*`` with the
+    first places, ``history.empty`` and ``history.off_grid``.
+    """
+    strict = job.model_copy(update={"checks": {**job.checks, **_CHECKS}})
+    sieve = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # when the rows happened is for the client to know
+    settle(sieve, job.source)
+    if sieve.rows.is_empty():
+        raise DataError("history.empty", "the body has no rows", "send rows that were observed")
+    try:
+        return clean(sieve.rows.select("series", "time", *job.channels), job)
+    except DataError as error:
+        if error.code != "history.off_grid":
+            raise DataError(error.code, error.fact, "send rows that were observed") from None
+        raise off_grid(job) from None  # without the time that was sent
+
+
+def from_arrays(
+    start: datetime, name: str, targets: Array, past: Array, future: Array, job: DatasetJob, place: str
+) -> Panel:
+    """Make a panel of one series whose every value is told: ``targets`` [T, C], ``past`` [T, P], ``future`` [T + A, K].
+
+    Raises ``history.not_finite``, ``history.out_of_range`` and ``history.implausible_time``; ``place`` is what messages
+    call the window.
+    """
+    _require_plausible(start, job.step * len(targets))
+    parts = ((targets, job.targets), (past, job.past_covariates), (future, job.future_covariates))
+    for values, channels in parts:
+        for number, channel in enumerate(channels):
+            wrong = np.flatnonzero(~np.isfinite(values[:, number]))
+            if len(wrong):
+                raise DataError(
+                    "history.not_finite", f"{place}.{channel}[{wrong[0]}] is not a finite number", "send every value"
+                )
+            _require_bounds(values[None, :, number], channel, (place,), job)
+    return Panel(
+        series=(name,),
+        start=start,
+        step=job.step,
+        targets=targets[None],
+        past=past[None],
+        observed=np.ones((1, *targets.shape), bool),
+        filled={},
+        future=future[None],
+        statics=statics_of((name,), job),
+    )
+
+
+def check(panel: Panel, manifest: Manifest, job: DatasetJob, on: datetime | None, *, only_trained: bool = True) -> None:
+    """Raise what keeps a model from forecasting a panel; ``on`` is a time of the data set's grid, if any is known.
+
+    Unless ``only_trained``, series may be new to the model: see :meth:`ServedModel.knowing`.
+
+    Raises ``history.unknown_series``, ``history.off_grid`` and ``forecast.short_history``.
+    """
+    if only_trained or manifest.statics:
+        _require_trained(panel.series, manifest.scaler.targets)
+    if on is not None and not job.resamples and (panel.start - on) % job.step != timedelta(0):
+        raise off_grid(job)
+    if panel.steps < manifest.lookback:
+        raise DataError(
+            "forecast.short_history",
+            f"{panel.steps} rows of history are fewer than the look-back of {manifest.lookback}",
+            f"send the last {manifest.lookback} rows or more; /v1/datasets/.../requirements tells which",
+        )
+
+
+def off_grid(job: DatasetJob) -> DataError:
+    """Return the refusal of times that lie between the data set's steps."""
+    return DataError(
+        "history.off_grid",
+        f"times of the history do not lie on the data set's grid of {job.frequency}",
+        "send times that /v1/datasets/.../requirements tells",
+    )
+
+
+def _require_trained(names: Sequence[str], trained: Collection[str]) -> None:
+    for name in names:
+        if name not in trained:
+            raise DataError(
+                "history.unknown_series", "the history has a series that the model was not trained on",
+                _nearest(name, trained),
+            )  # fmt: skip
+
+
+def _common_length(names: Sequence[str], series: Mapping[str, Columns], job: DatasetJob, known: Sequence[str]) -> int:
+    lengths: set[int] = set()
+    for name in names:
+        for channel in (*job.targets, *job.past_covariates, *job.future_covariates):
+            if channel not in series[name]:
+                raise DataError(
+                    "history.missing_channel", f"history.series.{name} has no {channel}",
+                    "send every channel; null where a value is missing",
+                )  # fmt: skip
+        for channel, values in series[name].items():
+            if channel not in known:
+                raise DataError(
+                    "history.unknown_channel", f"history.series.{name} has a channel that the data set does not have",
+                    _nearest(channel, known),
+                )  # fmt: skip
+            lengths.add(len(values))
+    if len(lengths) > 1:
+        raise DataError(
+            "history.uneven", f"channels of the history have {min(lengths)} to {max(lengths)} values",
+            "send equally many of each channel; null where a value is missing",
+        )  # fmt: skip
+    if not lengths or lengths == {0}:
+        raise DataError("history.empty", "the history has no values", "send values that were observed")
+    return lengths.pop()
+
+
+def _known_ahead(
+    names: Sequence[str], series: Mapping[str, Columns], future: Mapping[str, Columns], job: DatasetJob, steps: int
+) -> tuple[Array, Mask]:
+    """Return the user's known-future covariates from the start of the history on, [S, T + A, K], and what was told."""
+    for name, columns in future.items():
+        if name not in series:
+            raise DataError(
+                "future.unknown_series", "future has a series that the history does not have", _nearest(name, series)
+            )
+        for channel in columns:
+            if channel not in job.future_covariates:
+                raise DataError(
+                    "future.unknown_channel", "future has a channel that is not known beforehand",
+                    _nearest(channel, job.future_covariates),
+                )  # fmt: skip
+    if not job.future_covariates:
+        none = np.empty((len(names), steps, 0))
+        return none, none.astype(bool)
+    before = _laid_out(names, series, job.future_covariates, job, "history.series")
+    reach = max((len(values) for columns in future.values() for values in columns.values()), default=0)
+    padded = {
+        name: {
+            channel: (*future.get(name, {}).get(channel, ()), *([None] * reach))[:reach]
+            for channel in job.future_covariates
+        }
+        for name in names
+    }
+    whole = np.concatenate([before, _laid_out(names, padded, job.future_covariates, job, "future")], axis=1)
+    return whole, np.isfinite(whole)
+
+
+def _laid_out(
+    names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], job: DatasetJob, place: str
+) -> Array:
+    """Return values as [S, T, K]; NaN where there is none."""
+    told = [[series[name][channel] for channel in channels] for name in names]
+    # None becomes NaN. Laid out as the lake's rows are, or sums over them would be rounded otherwise.
+    values = np.ascontiguousarray(np.asarray(told, dtype=np.float64).transpose(0, 2, 1))
+    for number, channel in enumerate(channels):
+        _require_bounds(values[..., number], channel, [f"{place}.{name}" for name in names], job)
+    return values
+
+
+def _require_bounds(values: Array, channel: str, places: Sequence[str], job: DatasetJob) -> None:
+    """Raise ``history.out_of_range`` if one of [S, T] values cannot be."""
+    one = job.channels[channel]
+    if one.lower is None and one.upper is None:
+        return
+    low, high = (-np.inf if one.lower is None else one.lower), (np.inf if one.upper is None else one.upper)
+    outside = (values < low) | (values > high)  # false of NaN
+    if outside.any():
+        at, row = np.argwhere(outside)[0].tolist()
+        raise DataError(
+            "history.out_of_range",
+            f"{places[at]}.{channel}[{row}] lies outside the channel's bounds",
+            f"send values from {low:g} to {high:g}",
+        )
+
+
+def _require_plausible(start: datetime, length: timedelta) -> None:
+    if not PLAUSIBLE[0] <= start <= PLAUSIBLE[1] - length:  # a sum could be beyond what a time can be
+        raise DataError(
+            "history.implausible_time",
+            "the history begins before 1900 or ends after 2200",
+            "send the time of its first value as start",
+        )
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    told = nearest(name[:80], known)
+    return told if told.startswith("did you mean") or len(known) <= _MOST_NAMES else "see /v1/datasets"

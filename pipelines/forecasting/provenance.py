@@ -1,0 +1,47 @@
+"""Tell what a forecast is made from, when it is made."""
+
+from __future__ import annotations
+
+import onnxruntime
+
+from forecast.config.dataset import DatasetJob
+from forecast.lake.observations import Observations
+from forecast.panel import Panel
+from forecast.provenance import Provenance, code, machine
+from forecast.runtime.model import ServedModel
+from pipelines.forecasting.covariate_age import vintage
+
+
+def provenance_of(
+    model_digest: str,
+    model: ServedModel,
+    table: Observations,
+    version: int,
+    panel: Panel,
+    job: DatasetJob,
+    *,
+    hindsight: bool = False,
+) -> Provenance:
+    """Return the provenance of a forecast of a panel, which was read from a version of the table.
+
+    ``model_digest`` is that of the model's manifest.
+    """
+    known = vintage(table, version, panel, job)
+    running = code()
+    return Provenance(
+        model_digest=model_digest,
+        kernels=model.manifest.kernels,
+        data_digest=panel.digest,
+        data_recorded_at=table.recorded_at(version),
+        covariates_version=known and known.version,
+        covariates_recorded_at=known and known.recorded_at,
+        covariates_until=known and known.until,
+        code_version=running.version,
+        code_commit=running.commit,
+        code_changed=running.changed,
+        runtime=f"onnxruntime {onnxruntime.__version__}",
+        provider=model.provider,
+        threads=model.threads,
+        machine=machine(),
+        hindsight=hindsight,
+    )

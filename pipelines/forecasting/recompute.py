@@ -1,0 +1,166 @@
+"""Recompute a forecast from the rows and the model that made it, and compare it with what was issued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from forecast.errors import ConflictError, NotFoundError, StorageError, nearest
+from forecast.installation import Installation
+from forecast.ledger.issuances import Issuance
+from forecast.panel import Array
+from forecast.provenance import Provenance
+from forecast.runtime.model import ServedModel, load
+from pipelines.forecasting.issue import fits, forecast_rows, forecastable
+from pipelines.forecasting.provenance import provenance_of
+from pipelines.preparation.clean import clean
+
+TOLERANCE: Final = 1e-9
+"""Largest difference by which a forecast still counts as the same, as a share of its channel's largest value.
+
+A network computes in float32, whose last digit is 6e-8: any other sum inside it shows far above this. What is left
+below is the last digits of the float64 arithmetic around it."""
+_KEY: Final = ("series", "channel", "lead", "time")
+_NEAREST_OF: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """How a forecast that is computed again compares with the issued one."""
+
+    forecast_id: str
+    dataset: str
+    data_version: int
+    model_version: str
+    exact: bool
+    """Whether every number is the same, bit by bit."""
+    largest_difference: float
+    """Over mean and quantiles of all series, channels and steps, in the channel's unit."""
+    largest_relative: float
+    """The same as a share of the largest absolute value that was issued for the channel."""
+    channels: Mapping[str, float]
+    """Largest difference by channel, in its unit."""
+    otherwise: Mapping[str, tuple[str, str]]
+    """What of the provenance is not as it was: by name, what it was and what it is."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within :data:`TOLERANCE`."""
+        return self.largest_relative <= TOLERANCE
+
+
+def recompute(forecast_id: str, installation: Installation) -> Recomputed:
+    """Compute an issued forecast again and compare.
+
+    Raises ``forecast.unknown``; ``replay.rows_gone``, ``replay.model_gone`` and ``replay.model_changed`` where what
+    made it is no longer there; ``replay.job_changed`` where the job file asks for another forecast now.
+    """
+    issuance = _issuance(forecast_id, installation)
+    job = installation.jobs.dataset(issuance.dataset)[1]
+    model = _model(issuance, installation)
+    if not fits(model.manifest, job):
+        raise _job_changed(issuance, "other channels or another frequency")
+    table = installation.observations(issuance.dataset)
+    panel = forecastable(clean(_observations(issuance, installation), job), model.manifest, job)
+    correction = installation.ledger.correction(issuance.correction)
+    again = forecast_rows(model, panel, job, correction)[1].sort(*_KEY[:3])
+    issued = installation.forecasts(issuance.dataset).read(forecast_id, issuance.issued_at)
+    if issued.is_empty():
+        raise StorageError(
+            "forecast.damaged", f"the lake has no rows of forecast {forecast_id}", "put them back from a backup"
+        )
+    if not issued.select(_KEY).equals(again.select(_KEY)):
+        raise _job_changed(issuance, "other series, channels or steps")
+    otherwise: Mapping[str, tuple[str, str]] = {}
+    if issuance.provenance is not None:
+        then = issuance.provenance
+        otherwise = _otherwise(then, provenance_of(then.model_digest, model, table, issuance.data_version, panel, job))
+    return _compared(issuance, issued, again, otherwise)
+
+
+def _issuance(forecast_id: str, installation: Installation) -> Issuance:
+    found = installation.ledger.forecast(forecast_id)
+    if found is None:
+        names = installation.jobs.datasets
+        known = frozenset[str]().union(*(installation.ledger.forecast_ids(name, _NEAREST_OF) for name in names))
+        raise NotFoundError("forecast.unknown", f'there is no forecast "{forecast_id}"', nearest(forecast_id, known))
+    return found
+
+
+def _model(issuance: Issuance, installation: Installation) -> ServedModel:
+    version = issuance.model_version
+    try:
+        return load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
+    except NotFoundError as error:
+        raise NotFoundError(
+            "replay.model_gone",
+            f"the files of {version}, which made forecast {issuance.forecast_id}, are gone",
+            "put its folder back from a backup of the home",
+        ) from error
+    except StorageError as error:
+        raise StorageError(
+            "replay.model_changed",
+            f"the files of {version} are not those that made forecast {issuance.forecast_id}: {error.fact}",
+            "put its folder back from a backup of the home",
+        ) from error
+
+
+def _observations(issuance: Issuance, installation: Installation) -> pl.DataFrame:
+    try:
+        return installation.observations(issuance.dataset).read(version=issuance.data_version)
+    except NotFoundError as error:
+        raise NotFoundError(
+            "replay.rows_gone",
+            f"forecast {issuance.forecast_id} was made from data version {issuance.data_version}, which maintenance "
+            "has removed",
+            f'lengthen "retention" of {issuance.dataset} in the job file: later forecasts can be recomputed for longer',
+        ) from error
+
+
+def _job_changed(issuance: Issuance, what: str) -> ConflictError:
+    return ConflictError(
+        "replay.job_changed",
+        f"the job file asks for {what} than forecast {issuance.forecast_id} has",
+        "recompute it with the job file of that time",
+    )
+
+
+def _otherwise(then: Provenance, now: Provenance) -> dict[str, tuple[str, str]]:
+    names = ("data_digest", "code_version", "code_commit", "code_changed", "runtime", "provider", "threads", "machine")
+    pairs = {name: (str(getattr(then, name)), str(getattr(now, name))) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _compared(
+    issuance: Issuance, issued: pl.DataFrame, again: pl.DataFrame, otherwise: Mapping[str, tuple[str, str]]
+) -> Recomputed:
+    channels: dict[str, float] = {}
+    relative = [0.0]
+    exact = True
+    for (channel,), before in issued.group_by("channel", maintain_order=True):
+        old, new = _values(before), _values(again.filter(channel=channel))
+        exact &= np.array_equal(old, new)
+        channels[str(channel)] = difference = float(np.abs(old - new).max())
+        if difference:
+            relative.append(difference / max(float(np.abs(old).max()), np.finfo(float).tiny))
+    return Recomputed(
+        forecast_id=issuance.forecast_id,
+        dataset=issuance.dataset,
+        data_version=issuance.data_version,
+        model_version=issuance.model_version,
+        exact=exact,
+        largest_difference=max(channels.values()),
+        largest_relative=max(relative),
+        channels=channels,
+        otherwise=otherwise,
+    )
+
+
+def _values(rows: pl.DataFrame) -> Array:
+    """Return mean and quantiles as [rows, 1 + Q]."""
+    quantiles = np.asarray(rows["quantiles"].to_list(), dtype=np.float64)
+    return np.concatenate([rows["mean"].to_numpy()[:, None], quantiles], axis=1)

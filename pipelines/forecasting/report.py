@@ -1,0 +1,84 @@
+"""A forecast as a self-contained HTML report: one fan chart per series and target."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from forecast.errors import StorageError
+from forecast.installation import Installation
+from forecast.ledger.issuances import Issuance
+from forecast.panel import Array, Panel
+from forecast.plots.charts import fan, page
+from forecast.runtime.model import Prediction, load
+from pipelines.forecasting.correct import moved
+from pipelines.forecasting.issue import extend, forecastable
+from pipelines.preparation.clean import clean
+
+
+def write_report(name: str, installation: Installation, issuance: Issuance, horizon: int | None = None) -> Path:
+    """Write the report of an issued forecast, with one look-back of history before it; returns the file.
+
+    It is recomputed from the model and the data version that the issuance names, so a report of an old forecast shows
+    what was known then.
+    """
+    job = installation.jobs.datasets[name]
+    model = load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
+    whole = clean(installation.observations(name).read(version=issuance.data_version), job)
+    panel = forecastable(whole, model.manifest, job)
+    asked, trained = horizon or issuance.horizon, model.manifest.horizon
+    correction = installation.ledger.correction(issuance.correction)
+    prediction = moved(extend(model, panel, job, asked), correction, model.manifest, panel.series)
+    figures = []
+    for s, series in enumerate(panel.series):
+        for c, channel in enumerate(job.targets):
+            history = _history(panel, s, c, job.lookback)
+            local = [time.astimezone(job.tz) for time in history[0]]
+            issued = f"{issuance.issued_at.astimezone(job.tz):%Y-%m-%d %H:%M}"
+            title = f"{channel} at {series}, issued {issued} with {issuance.model_name}"
+            figures.append(
+                fan(
+                    title,
+                    job.channels[channel].unit,
+                    (local, history[1]),
+                    *_fan(prediction, panel, s, c, model.median, job.tz),
+                    f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band",
+                    recursive_from=None if asked <= trained else panel.time(panel.steps + trained).astimezone(job.tz),
+                )
+            )
+    path = installation.home.reports / f"{name}.html"
+    try:
+        path.write_text(
+            page(figures, f"{name}: forecast {issuance.forecast_id}", told=_told(issuance)), encoding="utf-8"
+        )
+    except OSError as error:
+        told = f'cannot write "{path}" ({error.strerror})'
+        raise StorageError("report.not_written", told, "check the folder and the disk") from error
+    return path
+
+
+def _told(issuance: Issuance) -> dict[str, str]:
+    """Tell where a forecast comes from, by the names that REST tells it under."""
+    names = ("forecast_id", "issued_at", "origin", "data_version", "model_version", "imputed_fraction")
+    told = {name: getattr(issuance, name) for name in names}
+    if issuance.provenance is not None:
+        told |= issuance.provenance.model_dump(mode="json")
+    return {name: str(value) for name, value in told.items() if value is not None and value != {}}
+
+
+def _history(panel: Panel, series: int, channel: int, steps: int) -> tuple[list[datetime], list[float | None]]:
+    first = max(panel.steps - steps, 0)
+    values = np.where(panel.observed[series, first:, channel], panel.targets[series, first:, channel], np.nan)
+    return [panel.time(i) for i in range(first, panel.steps)], [
+        None if np.isnan(value) else float(value) for value in values
+    ]
+
+
+def _fan(
+    prediction: Prediction, panel: Panel, series: int, channel: int, median: int, zone: object
+) -> tuple[list[datetime], list[float], list[float], list[float]]:
+    quantiles: Array = prediction.quantiles[series, :, channel]
+    times = [panel.time(panel.steps + lead).astimezone(zone) for lead in range(len(quantiles))]  # type: ignore[arg-type]
+    return times, quantiles[:, median].tolist(), quantiles[:, 0].tolist(), quantiles[:, -1].tolist()

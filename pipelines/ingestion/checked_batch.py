@@ -1,0 +1,140 @@
+"""The rows of one batch on their way through the checks, with what was found and what was put aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import polars as pl
+
+from forecast.config.checks import CHECKS, action
+from forecast.errors import DataError
+from forecast.lake.observations import QUARANTINE
+from forecast.ledger.receipts import Finding
+from forecast.vocabulary import Action
+from pipelines.sources import Batch
+
+ROW = "row"
+FROM = " from"
+"""Of several batches together: the name of the one that a row came with."""
+_SHOWN = 3
+
+Repair = Callable[[pl.DataFrame, pl.Series], pl.DataFrame]
+"""Takes the rows and which of them are wrong, gives the mended rows."""
+
+
+class Sieve:
+    """Holds the rows that are left; each check takes from them what the job file says."""
+
+    def __init__(self, batch: Batch, chosen: Mapping[str, Action], *, echo: bool = True) -> None:
+        self.rows = batch.rows
+        self.name = batch.name
+        self._echo = echo  # whether findings repeat what stands in the rows, or only where it stands
+        self.findings: list[Finding] = []
+        self._chosen = chosen
+        self._raw: pl.DataFrame | None = batch.rows
+        self._aside: list[pl.DataFrame] = []
+
+    @property
+    def quarantined(self) -> pl.DataFrame:
+        """Rows that were put aside: row, code, reason, series, time and the whole row as it came."""
+        return pl.concat([pl.DataFrame(schema=ASIDE), *self._aside])
+
+    def finish(self) -> None:
+        """Let go of the rows as they came: what is put aside from now on is kept as it has become."""
+        self._raw = None
+
+    def rows_where(self, name: str, wrong: pl.Expr, repair: Repair | None = None) -> None:
+        """Act on rows for which a condition holds."""
+        mask = self.rows.select(wrong.fill_null(value=False)).to_series()
+        if mask.any():
+            self._act(name, mask, self._places(self.rows.filter(mask).head(_SHOWN)), repair, int(mask.sum()))
+
+    def values_where(self, name: str, wrong: Mapping[str, pl.Expr], mend: Mapping[str, pl.Expr] | None = None) -> None:
+        """Act on values for which their channel's condition holds; ``mend`` says what they become, else missing."""
+        if not wrong:
+            return
+        conditions = {channel: condition.fill_null(value=False) for channel, condition in wrong.items()}
+        counts = self.rows.select(condition.sum().alias(channel) for channel, condition in conditions.items()).row(
+            0, named=True
+        )
+        found = {channel: conditions[channel] for channel, count in counts.items() if count}
+        if not found:
+            return
+        places: list[str] = []
+        for channel, condition in found.items():
+            places += self._places(self.rows.filter(condition).head(_SHOWN), channel)
+
+        def repair(rows: pl.DataFrame, _mask: pl.Series) -> pl.DataFrame:
+            return rows.with_columns(
+                pl.when(~condition).then(pl.col(channel)).otherwise((mend or {}).get(channel)).alias(channel)
+                for channel, condition in found.items()
+            )
+
+        mask = self.rows.select(pl.any_horizontal(list(found.values()))).to_series()
+        self._act(name, mask, tuple(places[:_SHOWN]), repair, sum(counts[channel] for channel in found))
+
+    def tell(self, name: str, count: int, first: tuple[str, ...]) -> None:
+        """Report what concerns no single row; an error if the job file says so."""
+        done = action(name, self._chosen)
+        if done is Action.REJECT:
+            raise self._error(name, count, first)
+        self._find(name, done, count, CHECKS[name].told, first)
+
+    def _act(self, name: str, mask: pl.Series, first: tuple[str, ...], repair: Repair | None, count: int) -> None:
+        done = action(name, self._chosen)
+        if done is Action.REJECT:
+            raise self._error(name, count, first)
+        told = CHECKS[name].told
+        if done is Action.REPAIR and repair is not None:
+            self.rows = repair(self.rows, mask)
+            told += f": {CHECKS[name].repair}"
+        elif done is Action.QUARANTINE:
+            self._aside.append(self._as_they_came(self.rows.filter(mask), f"ingest.{name}", told))
+            self.rows = self.rows.filter(~mask)
+        self._find(name, done, count, told, first)
+
+    def _find(self, name: str, done: Action, count: int, told: str, first: tuple[str, ...]) -> None:
+        self.findings.append(Finding(code=f"ingest.{name}", action=done, count=count, told=told, first=first))
+
+    def _as_they_came(self, bad: pl.DataFrame, code: str, reason: str) -> pl.DataFrame:
+        came = bad if self._raw is None else self._raw.filter(pl.col(ROW).is_in(bad[ROW].implode()))
+        shown = [name for name in came.columns if name != ROW]
+        return came.select(
+            pl.col(ROW).cast(pl.Int64),
+            pl.lit(code).alias("code"),
+            pl.lit(reason).alias("reason"),
+            pl.col("series").cast(pl.String, strict=False),
+            pl.col("time").cast(pl.String, strict=False),
+            pl.struct(pl.col(shown).cast(pl.String, strict=False)).struct.json_encode().alias("content"),
+        )
+
+    def _error(self, name: str, count: int, first: tuple[str, ...]) -> DataError:
+        return DataError(
+            f"ingest.{name}",
+            f"{CHECKS[name].told}: {count}, such as {first[0] if first else self.name}",
+            f'mend the source, or choose another action for "{name}" under checks in the job file',
+        )
+
+    def _places(self, rows: pl.DataFrame, cell: str = "") -> tuple[str, ...]:
+        if not self._echo:
+            return tuple(f"{self.name} row {row} {cell}".rstrip() for row in rows[ROW])
+        wanted = [ROW, "series", "time", *([cell] if cell else []), *([FROM] if FROM in rows.columns else [])]
+        return tuple(
+            " ".join(
+                [f"{place.get(FROM, self.name)} row {place[ROW]}:"]
+                + [_cut(place[key]) for key in ("series", "time") if key != cell and place[key] is not None]
+                + ([f"{cell}={_cut(place[cell])}"] if cell else [])
+            ).removesuffix(":")
+            for place in rows.select(list(dict.fromkeys(wanted))).to_dicts()
+        )
+
+
+def _cut(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+ASIDE = pl.Schema(
+    {name: dtype for name, dtype in QUARANTINE.items() if name not in {"recorded_at", "source", "digest"}}
+)
+"""What a sieve knows of a row that is put aside: the quarantine's columns but for where and when."""

@@ -1,0 +1,292 @@
+"""Bring rows in: read a source, check every row, merge what is left into the lake, and answer with a receipt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from forecast.clock import SystemClock
+from forecast.config.checks import action
+from forecast.config.dataset import DatasetJob
+from forecast.config.sources import PushSource
+from forecast.errors import DataError, ForecastError, StorageError
+from forecast.installation import Installation, replay_start
+from forecast.lake.observations import TIME, MergeCount, Observations
+from forecast.ledger.receipts import Finding, Receipt
+from forecast.vocabulary import Action
+from pipelines.ingestion.checked_batch import ASIDE, FROM, ROW, Sieve
+from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.replay import released, until_now
+from pipelines.ingestion.row_checks import check_rows
+from pipelines.ingestion.series_checks import check_series
+from pipelines.maintenance.maintain import lost_version
+from pipelines.preparation.clean import missing_counts
+from pipelines.sources import Batch, Unreadable, read
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What came through the checks, and what did not."""
+
+    rows: pl.DataFrame
+    outdated: pl.DataFrame
+    """Rows that lost to another one of the same key."""
+    quarantined: pl.DataFrame
+    findings: tuple[Finding, ...]
+    sources: tuple[str, ...]
+    digest: str
+    cursor: str | None
+    over_at: datetime | None
+    """replay: when its last row had come, if it has."""
+    is_whole: bool
+    """Whether the rows are all that the source has."""
+
+
+@dataclass(slots=True)
+class _Came:
+    """Batches that were checked one by one."""
+
+    sieves: list[Sieve] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    cursor: str | None = None
+    over_at: datetime | None = None
+
+
+def ingest(
+    name: str,
+    installation: Installation,
+    batches: Iterable[Batch | Unreadable] | None = None,
+    *,
+    echo: bool = True,
+) -> Receipt:
+    """Check rows and merge what is new; doing it twice changes nothing the second time.
+
+    Reads the source of the job file if no batches are given. Raises ``source.*`` if a source cannot be read and
+    ``ingest.*`` if a check refuses it; nothing is written then. Without ``echo`` neither errors nor the receipt repeat
+    what stands in the rows.
+    """
+    job = installation.jobs.datasets[name]
+    lost = lost_version(name, installation)
+    if lost is not None:  # rows that were acknowledged would be gone for good once others are written
+        raise StorageError(lost.code, lost.told)
+    checked = _checked(name, installation, batches, echo=echo)
+    put_aside = installation.quarantine(name).append(checked.quarantined) if len(checked.quarantined) else 0
+    table = installation.observations(name)
+    if checked.rows.is_empty():
+        receipt = _receipt(name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
+    else:
+        count = table.merge(
+            checked.rows, conflicts=job.source.settles, partial=job.source.is_partial, outdated=checked.outdated
+        )
+        gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, job), job)
+        receipt = _receipt(name, checked, count, put_aside, gaps)
+    installation.ledger.keep(receipt)
+    if checked.over_at is not None:
+        installation.ledger.stop_clock(name, checked.over_at)
+    return receipt
+
+
+def validate(
+    name: str,
+    installation: Installation,
+    batches: Iterable[Batch | Unreadable] | None = None,
+    *,
+    echo: bool = True,
+) -> Receipt:
+    """Do all that :func:`ingest` does except write: the receipt says what would be put aside, refused or mended."""
+    checked = _checked(name, installation, batches, echo=echo)
+    table = installation.observations(name)
+    if table.exists:
+        table.require_channels()
+    gaps = _gaps(checked.rows, installation.jobs.datasets[name])
+    return _receipt(name, checked, None, len(checked.quarantined), gaps)
+
+
+def read_source(name: str, installation: Installation, path: Path | None = None) -> Iterable[Batch | Unreadable]:
+    """Read the source of a data set, or another file of its kind in its place."""
+    job = installation.jobs.datasets[name]
+    if path is not None:
+        place = f"{path.absolute()}{'/' if path.is_dir() else ''}"
+        job = job.model_copy(update={"source": job.source.model_copy(update={"path": place})})
+    cursor = next((item.cursor for item in installation.ledger.receipts(name) if item.cursor is not None), None)
+    return read(name, job, installation.home.path, cursor)
+
+
+def _checked(
+    name: str, installation: Installation, batches: Iterable[Batch | Unreadable] | None, *, echo: bool
+) -> _Checked:
+    job = installation.jobs.datasets[name]
+    came = _sieved(name, installation, batches, echo=echo)
+    whole = _together(name, came.sieves, job, echo=echo)
+    outdated = settle(whole, job.source)
+    is_whole = batches is None and job.source.reads_all
+    check_series(whole, job, is_whole=is_whole)
+    if is_whole:
+        _compare_with_before(whole, name, installation)
+    if came.unreadable:
+        first = tuple(f"{item.name}: {item.error}" for item in came.unreadable[:3])
+        whole.tell("unreadable_file", len(came.unreadable), first)
+    findings = _united([*(finding for sieve in came.sieves for finding in sieve.findings), *whole.findings])
+    parts = [sieve.quarantined.with_columns(source=pl.lit(sieve.name)) for sieve in (*came.sieves, whole)]
+    parts += [_put_aside(item) for item in came.unreadable]
+    # That nothing has come since the last time is no error, nor that all of it had to be put aside.
+    is_due = is_whole or batches is not None or not installation.observations(name).exists
+    if whole.rows.is_empty() and is_due:
+        raise _nothing(name, job, findings)
+    return _Checked(
+        rows=whole.rows.drop(ROW, FROM, strict=False),
+        outdated=outdated.drop(ROW, FROM, strict=False),
+        quarantined=pl.concat(parts),
+        findings=findings,
+        sources=tuple(sieve.name for sieve in came.sieves),
+        digest=hashlib.sha256("".join(came.digests).encode()).hexdigest(),
+        cursor=came.cursor,
+        over_at=came.over_at,
+        is_whole=is_whole,
+    )
+
+
+def _put_aside(item: Unreadable) -> pl.DataFrame:
+    """Return a file that cannot be read as a row of the quarantine: number 0, with the reason."""
+    told = {"code": "ingest.unreadable_file", "reason": str(item.error), "content": item.name, "source": item.name}
+    return pl.DataFrame([told | {ROW: 0, "series": None, "time": None}], schema=ASIDE | {"source": pl.String()})
+
+
+def _sieved(
+    name: str, installation: Installation, batches: Iterable[Batch | Unreadable] | None, *, echo: bool
+) -> _Came:
+    """Check each batch by itself."""
+    job = installation.jobs.datasets[name]
+    clock, start = installation.clock(name), replay_start(job)
+    came = _Came()
+    for batch in read_source(name, installation) if batches is None else batches:
+        if isinstance(batch, Unreadable):
+            if action("unreadable_file", job.checks) is Action.REJECT:
+                raise batch.error
+            came.unreadable.append(batch)
+            continue
+        came.digests.append(batch.digest)
+        came.cursor = batch.cursor
+        now = clock.now()
+        if start is None or batches is not None:
+            came.sieves.append(check_rows(batch, job, now, echo=echo))
+            continue
+        happened, is_over = until_now(batch, job, now)
+        came.sieves.append(check_rows(happened, job, now))
+        came.sieves[-1].rows = released(came.sieves[-1].rows, job, start, now)
+        came.over_at = now if is_over else None
+    return came
+
+
+def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) -> Sieve:
+    """Return a sieve over the rows of all batches, for what can only be seen across them."""
+    keys = {"row": pl.Int64(), "series": pl.String(), "time": TIME}
+    nothing = pl.DataFrame(schema=pl.Schema(keys | {channel: pl.Float64() for channel in job.channels}))
+    parts = [sieve.rows for sieve in sieves]
+    if len(sieves) > 1:
+        parts = [sieve.rows.with_columns(pl.lit(sieve.name).alias(FROM)) for sieve in sieves]
+    rows = pl.concat(parts, how="diagonal") if parts else nothing
+    for sieve in sieves:
+        sieve.rows = sieve.rows.clear()  # one copy of them is enough
+    one = sieves[0].name if len(sieves) == 1 else name
+    return Sieve(Batch(name=one, rows=rows, digest="", cursor=None), job.checks, echo=echo)
+
+
+def _compare_with_before(sieve: Sieve, name: str, installation: Installation) -> None:
+    before = next((item for item in installation.ledger.receipts(name) if item.sources == (sieve.name,)), None)
+    gone = sorted(set(before.series) - set(sieve.rows["series"].unique())) if before else []
+    if gone:
+        sieve.tell("series_missing", len(gone), tuple(gone[:3]))
+
+
+def _united(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Put the findings of one kind in several batches together."""
+    united: dict[str, Finding] = {}
+    for finding in findings:
+        before = united.get(finding.code)
+        if before is not None:
+            finding = finding.model_copy(  # noqa: PLW2901
+                update={"count": before.count + finding.count, "first": (before.first + finding.first)[:3]}
+            )
+        united[finding.code] = finding
+    return tuple(united.values())
+
+
+def _nothing(name: str, job: DatasetJob, findings: tuple[Finding, ...]) -> ForecastError:
+    aside = [finding for finding in findings if finding.action is Action.QUARANTINE]
+    if isinstance(job.source, PushSource) and not aside:
+        address = f"POST /v1/datasets/{name}/observations"
+        return DataError("ingest.empty", f"{name} has no rows yet", f"push some: {address}")
+    if not aside:
+        return DataError(
+            "ingest.empty", f'the source of "{name}" has no usable row yet', "check the source and its zone"
+        )
+    worst = max(aside, key=lambda finding: finding.count)
+    if worst.code == "ingest.unreadable_file":
+        return StorageError(worst.code, f"no file can be read: {worst.first[0]}", "mend the files")
+    return DataError(
+        worst.code,
+        f"no row is left: {worst.told}: {worst.count}, such as {worst.first[0]}",
+        "mend the source or the job file",
+    )
+
+
+def _around(table: Observations, rows: pl.DataFrame, job: DatasetJob) -> pl.DataFrame:
+    """Return the stored rows from one look-back before the rows that came to their end."""
+    first, last = rows["time"].min(), rows["time"].max()
+    if not isinstance(first, datetime) or not isinstance(last, datetime):  # pragma: no cover - there is a row
+        return rows
+    return table.read(since=first - job.lookback * job.step, until=last + job.step)
+
+
+def _gaps(rows: pl.DataFrame, job: DatasetJob) -> tuple[Finding, ...]:
+    """Say what is missing on the regular grid, and how much of that is filled when history is read."""
+    try:
+        filled, left = missing_counts(rows, job)
+    except DataError as error:
+        return (Finding(code=error.code, action=Action.WARN, count=1, told=str(error)),)
+    found = (
+        (filled, "filled", Action.REPAIR, "are filled when history is read, as the job file says"),
+        (left, "gaps", Action.WARN, "stay missing (longer than fill_limit, or before the first)"),
+    )
+    return tuple(
+        Finding(
+            code=f"ingest.{name}",
+            action=done,
+            count=sum(counts.values()),
+            told=f"missing values in the stretch that came {told}",
+            first=tuple(f"{channel} {count}" for channel, count in counts.items() if count),
+        )
+        for counts, name, done, told in found
+        if any(counts.values())
+    )
+
+
+def _receipt(
+    name: str, checked: _Checked, count: MergeCount | None, quarantined: int, gaps: tuple[Finding, ...]
+) -> Receipt:
+    rows = checked.rows
+    return Receipt(
+        dataset=name,
+        sources=checked.sources,
+        digest=checked.digest,
+        rows=len(rows),
+        new=count.new if count else 0,
+        changed=count.changed if count else 0,
+        unchanged=count.unchanged if count else 0,
+        outdated=count.outdated if count else 0,
+        quarantined=quarantined,
+        data_version=count.version if count else None,
+        series=tuple(rows["series"].unique().sort()),
+        first=rows["time"].min(),
+        last=rows["time"].max(),
+        recorded_at=SystemClock().now(),
+        cursor=checked.cursor,
+        findings=checked.findings + gaps,
+    )

@@ -1,0 +1,249 @@
+"""Every row of a batch is checked before anything is written; what is left are rows the lake takes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from forecast.config.dataset import DatasetJob
+from forecast.errors import DataError
+from forecast.lake.conflicts import KEY, TIME
+from forecast.units import conversion
+from forecast.vocabulary import Doubled
+from pipelines.ingestion.checked_batch import ROW, Sieve
+from pipelines.sources import Batch
+
+_LONGEST_NAME = 200
+_CONTROL = r"[\x00-\x1f\x7f]"
+_PLAUSIBLE = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+_NO_TEXT = (pl.Binary, pl.Object)
+_ENOUGH_WRONG = 20
+"""Rows below which a batch is not refused for the share of its wrong ones."""
+
+
+def check_rows(batch: Batch, job: DatasetJob, now: datetime, *, echo: bool = True) -> Sieve:
+    """Check every row of a batch by itself: its key, its time, its values.
+
+    The rows left have ``row``, ``series``, ``time`` (UTC), ``version`` (Int64) if the source tells one, and one
+    ``Float64`` per channel, sorted by key; keys may repeat, see :func:`settle`.
+    """
+    sieve = Sieve(batch, job.checks, echo=echo)
+    if batch.unknown_channels:
+        sieve.tell("unknown_channel", len(batch.unknown_channels), batch.unknown_channels[:3] if echo else ())
+    _name_series(sieve, job)
+    _read_times(sieve, job)
+    _read_versions(sieve)
+    sieve.rows_where("null_key", pl.any_horizontal(pl.col(KEY).is_null()))
+    _to_utc(sieve, job)
+    _keep_to_the_present(sieve, job, now)
+    _read_values(sieve, job)
+    if not sieve.rows["time"].is_sorted():  # in order over all series, as feeds write, is in order within each
+        sieve.rows_where("unordered", pl.col("time") < pl.col("time").shift(1).over("series"))
+    wrong = len(sieve.quarantined.unique(ROW))
+    if wrong >= _ENOUGH_WRONG and wrong > job.quarantine_limit * len(batch.rows):
+        worst = max(sieve.findings, key=lambda finding: finding.count)
+        raise DataError(
+            worst.code,
+            f'"{batch.name}": {worst.told}: {worst.count}, such as {worst.first[0]}; {wrong} of {len(batch.rows)} '
+            "rows cannot be used",
+            f"mend the source or the job file ({_REMEDIES.get(worst.code, 'time, zone, frequency, channels')}), "
+            "or raise quarantine_limit",
+        )
+    sieve.finish()
+    return sieve
+
+
+_REMEDIES: Mapping[str, str] = {
+    "ingest.off_grid": "frequency, or a resample rule for its channels",
+    "ingest.malformed_time": "time and time_format",
+    "ingest.not_a_number": "channels and their columns",
+    "ingest.unknown_series": "known_series",
+    "ingest.in_the_future": "zone and time_format",
+}
+
+
+def coarse_instants(batch: Batch, job: DatasetJob) -> pl.Series:
+    """Return UTC times that are right but for the doubled hour, whose two instants become the earlier one."""
+    times = _parsed(batch.rows["time"], job)
+    if times.dtype.time_zone is None:  # type: ignore[attr-defined]  # _parsed returns datetimes
+        times = times.dt.replace_time_zone(job.tz.key, ambiguous="earliest", non_existent="null")
+    return times.dt.convert_time_zone("UTC")
+
+
+def _name_series(sieve: Sieve, job: DatasetJob) -> None:
+    names = sieve.rows["series"]
+    if names.dtype.is_nested() or names.dtype in _NO_TEXT:
+        raise DataError(
+            "ingest.malformed_series", f'"{sieve.name}": the column of series holds {names.dtype}', "give names"
+        )
+    names = names.cast(pl.String).str.strip_chars()
+    sieve.rows = sieve.rows.with_columns(names.set(names == "", None).alias("series"))
+    distinct = names.unique().drop_nulls().to_frame()
+    name = pl.col("series")
+    if distinct.select((name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME)).any()).item():
+        sieve.rows_where("malformed_series", name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME))
+    if job.known_series:
+        sieve.rows_where("unknown_series", name.is_not_null() & ~name.is_in(job.known_series))
+
+
+def _read_times(sieve: Sieve, job: DatasetJob) -> None:
+    given = sieve.rows["time"]
+    if not (given.dtype in (pl.String, pl.Date, pl.Null) or isinstance(given.dtype, pl.Datetime)):
+        raise DataError(
+            "ingest.malformed_time",
+            f'"{sieve.name}": column "{job.time}" holds {given.dtype}, not times',
+            'write times as "2013-01-31 17:00:00"',
+        )
+    parsed = _parsed(given, job)
+    is_blank = given.str.strip_chars() == "" if given.dtype == pl.String else given.is_null()
+    wrong = parsed.is_null() & given.is_not_null() & ~is_blank.fill_null(value=True)
+    if wrong.any():
+        sieve.rows_where("malformed_time", pl.lit(wrong))
+        parsed = parsed.filter(~wrong)
+    sieve.rows = sieve.rows.with_columns(parsed.alias("time"))
+
+
+def _parsed(times: pl.Series, job: DatasetJob) -> pl.Series:
+    if isinstance(times.dtype, pl.Datetime):
+        return times.dt.cast_time_unit("us")
+    if times.dtype != pl.String:  # dates, or nothing at all
+        return times.cast(pl.Datetime("us"))
+    with contextlib.suppress(pl.exceptions.PolarsError):  # raised if no row looks like a time
+        return times.str.strip_chars().str.to_datetime(job.time_format or None, time_unit="us", strict=False)
+    return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime("us"))
+
+
+def _read_versions(sieve: Sieve) -> None:
+    if "version" not in sieve.rows.columns:
+        return
+    given = sieve.rows["version"]
+    version = pl.Series("version", [None] * len(given), dtype=pl.Int64)
+    if given.dtype.is_integer() or given.dtype == pl.Null:
+        version = given.cast(pl.Int64)
+    elif given.dtype.is_temporal():
+        version = _instants(given.cast(pl.Datetime("us")) if given.dtype == pl.Date else given)
+    elif given.dtype == pl.String:
+        version = given.str.strip_chars().cast(pl.Int64, strict=False)
+        if version.null_count() > given.null_count():
+            with contextlib.suppress(pl.exceptions.PolarsError):
+                version = _instants(given.str.strip_chars().str.to_datetime(time_unit="us", strict=False))
+    wrong = version.is_null() & given.is_not_null()
+    sieve.rows = sieve.rows.with_columns(version.alias("version"))
+    if wrong.any():
+        sieve.rows_where("malformed_version", pl.lit(wrong))
+
+
+def _instants(times: pl.Series) -> pl.Series:
+    return times.dt.epoch("us").cast(pl.Int64)
+
+
+def _to_utc(sieve: Sieve, job: DatasetJob) -> None:
+    is_aware = sieve.rows.schema["time"].time_zone is not None  # type: ignore[attr-defined]  # datetimes since _read_times
+    if job.counts_days and not job.resamples:
+        # A day is a date: local midnight wherever the zone's clock stands, told as midnight UTC.
+        wall = pl.col("time").dt.convert_time_zone(job.zone).dt.replace_time_zone(None) if is_aware else pl.col("time")
+        sieve.rows = sieve.rows.with_columns(time=wall)
+        _onto_grid(sieve, job)
+        sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
+    else:
+        if not job.resamples:
+            _onto_grid(sieve, job)
+        if not is_aware:
+            _localise(sieve, job)
+        sieve.rows = sieve.rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
+    first, last = _PLAUSIBLE
+    sieve.rows_where("implausible_time", (pl.col("time") < first) | (pl.col("time") >= last))
+
+
+def _onto_grid(sieve: Sieve, job: DatasetJob) -> None:
+    # Naive times are measured on the wall: full hours of a zone half an hour from UTC are full hours.
+    step = int(min(job.step, timedelta(days=1)).total_seconds() * 1e6)
+    is_off = pl.col("time").dt.epoch("us") % step != 0
+
+    def nearest(rows: pl.DataFrame, _mask: pl.Series) -> pl.DataFrame:
+        return rows.with_columns(pl.col("time").dt.round(f"{step}us"))
+
+    sieve.rows_where("off_grid", is_off, nearest)
+
+
+def _localise(sieve: Sieve, job: DatasetJob) -> None:
+    """Read naive times as wall times of the zone."""
+    if job.zone == "UTC":
+        sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+        return
+    wall = pl.col("time")
+    early = wall.dt.replace_time_zone(job.zone, ambiguous="earliest", non_existent="null")
+    late = wall.dt.replace_time_zone(job.zone, ambiguous="latest", non_existent="null")
+    day = timedelta(days=1)
+
+    def by_the_clock_before(rows: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
+        instant = (wall - day).dt.replace_time_zone(job.zone, ambiguous="latest").dt.convert_time_zone("UTC") + day
+        moved = instant.dt.convert_time_zone(job.zone).dt.replace_time_zone(None)
+        return rows.with_columns(pl.when(pl.lit(mask)).then(moved).otherwise(wall).alias("time"))
+
+    sieve.rows_where("missing_hour", wall.is_not_null() & early.is_null(), by_the_clock_before)
+    sieve.rows_where("doubled_hour", early != late, lambda rows, _mask: rows)
+    is_late = pl.lit(value=job.doubled_hour is Doubled.LATER)
+    if job.doubled_hour is Doubled.IN_ORDER:
+        # Of a series' rows for a doubled time the first is the earlier instant, the second the later, and so on if the
+        # file repeats itself.
+        doubled = sieve.rows.filter(early != late).select(ROW, again=pl.int_range(pl.len()).over(KEY) % 2 == 1)
+        is_late = pl.col(ROW).is_in(doubled.filter("again")[ROW].implode())
+    sieve.rows = sieve.rows.with_columns(time=pl.when(is_late).then(late).otherwise(early))
+
+
+def _keep_to_the_present(sieve: Sieve, job: DatasetJob, now: datetime) -> None:
+    measured = [name for name in job.channels if name not in job.future_covariates]
+    is_ahead = pl.col("time") > now + job.step
+    if job.future_covariates:  # what is known beforehand may be told beforehand
+        is_ahead &= pl.any_horizontal(pl.col(measured).is_not_null())
+    sieve.rows_where("in_the_future", is_ahead)
+
+
+def _read_values(sieve: Sieve, job: DatasetJob) -> None:
+    given = sieve.rows
+    for name in job.channels:
+        dtype = given.schema[name]
+        if dtype.is_nested() or dtype.is_temporal() or dtype in _NO_TEXT:
+            raise DataError("ingest.not_a_number", f'"{sieve.name}": column "{name}" holds {dtype}', "give numbers")
+    number = {
+        name: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
+        if given.schema[name] == pl.String
+        else pl.col(name).cast(pl.Float64, strict=False)
+        for name in job.channels
+        if given.schema[name] != pl.Float64
+    }
+    is_told = {
+        name: pl.col(name).is_not_null()
+        if given.schema[name] != pl.String
+        else pl.col(name).str.strip_chars().str.len_bytes() > 0
+        for name in number
+    }
+    sieve.values_where("not_a_number", {name: is_told[name] & value.is_null() for name, value in number.items()})
+    sieve.rows = sieve.rows.with_columns(value.alias(name) for name, value in number.items())
+    column = {name: pl.col(name) for name in job.channels}
+    sieve.values_where("not_finite", {name: ~value.is_finite() for name, value in column.items()})
+    sentinels = {name: channel.sentinels for name, channel in job.channels.items() if channel.sentinels}
+    sieve.values_where("sentinel", {name: column[name].is_in(numbers) for name, numbers in sentinels.items()})
+    units = {
+        name: conversion(channel.source_unit, channel.unit)
+        for name, channel in job.channels.items()
+        if channel.source_unit
+    }
+    sieve.rows = sieve.rows.with_columns(column[name] * factor + offset for name, (factor, offset) in units.items())
+    bounded = {
+        name: (channel.lower, channel.upper)
+        for name, channel in job.channels.items()
+        if channel.lower is not None or channel.upper is not None
+    }
+    outside = {
+        name: ~column[name].is_between(float("-inf") if low is None else low, float("inf") if high is None else high)
+        for name, (low, high) in bounded.items()
+    }
+    clipped = {name: column[name].clip(*bounds) for name, bounds in bounded.items() if job.channels[name].clip}
+    sieve.values_where("out_of_range", outside, clipped)
+    order = [ROW, *KEY, *(["version"] if "version" in sieve.rows.columns else []), *job.channels]
+    sieve.rows = sieve.rows.select(order)

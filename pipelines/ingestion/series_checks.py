@@ -1,0 +1,158 @@
+"""What can only be seen over a whole series: its step, flat lines, spikes, jumps of its level, empty channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from forecast.config.channels import Channel
+from forecast.config.dataset import DatasetJob
+from pipelines.ingestion.checked_batch import Sieve
+
+_FEWEST_STEPS = 3
+_FEWEST_SEASONS = 12
+_LEVEL = 5
+_RARE = 0.99
+
+Values = NDArray[np.float64]
+Marks = NDArray[np.bool_]
+
+
+def check_series(sieve: Sieve, job: DatasetJob, *, is_whole: bool = True) -> None:
+    """Check the series of a batch, whose rows are sorted by key and unique; a whole one for what it lacks, too."""
+    if sieve.rows.is_empty():
+        return
+    empty = [name for name in job.channels if sieve.rows[name].null_count() == len(sieve.rows)]
+    if is_whole:
+        _check_frequency(sieve, job)
+        if empty:
+            sieve.tell("empty_channel", len(empty), tuple(empty[:3]))
+    # Plans and prices, which are known beforehand, rest and jump.
+    _check_shapes(sieve, job, [name for name in job.channels if name not in {*empty, *job.future_covariates}])
+
+
+def _check_shapes(sieve: Sieve, job: DatasetJob, names: Sequence[str]) -> None:
+    parts = list(_parts(sieve.rows))
+    flat: dict[str, pl.Expr] = {}
+    spikes: dict[str, pl.Expr] = {}
+    jumps: list[str] = []
+    for name in names:
+        channel, values = job.channels[name], sieve.rows[name].to_numpy()
+        length = channel.flat_after or max(2 * job.season, _FEWEST_STEPS)
+        for found, marks in (
+            (flat, [flat_line(values[part], channel, length) for part in parts]),
+            (spikes, [spike(values[part], channel.spike) for part in parts]),
+        ):
+            mask = np.concatenate(marks)
+            if mask.any():
+                found[name] = pl.lit(pl.Series(mask))
+        for part in parts:
+            at = level_jump(values[part], job.season, channel.jump)
+            if at is not None:
+                place = sieve.rows.row(part.start + at, named=True)
+                jumps.append(f"{place['series']} {place['time']:%Y-%m-%d %H:%M} {name}")
+    sieve.values_where("flat_line", flat)
+    sieve.values_where("spike", spikes)
+    if jumps:
+        sieve.tell("level_jump", len(jumps), tuple(jumps[:3]))
+
+
+def flat_line(values: Values, channel: Channel, length: int) -> Marks:
+    """Mark the values [T] that lie in runs of at least ``length`` equal ones; a channel may rest at its bounds.
+
+    >>> flat_line(np.asarray([1.0, 5.0, 5.0, 5.0, 2.0]), Channel(role="past"), 3).tolist()
+    [False, True, True, True, False]
+    """
+    if len(values) < length:
+        return np.zeros(len(values), dtype=bool)
+    begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))  # NaN differs from itself
+    lengths = np.diff(np.append(begins, len(values)))
+    at = values[begins]
+    is_flat = (lengths >= length) & (at != channel.lower) & (at != channel.upper)
+    return np.repeat(is_flat, lengths)
+
+
+def spike(values: Values, factor: float) -> Marks:
+    """Mark the values [T] that leave both neighbours in one direction by more than ``factor`` usual large steps.
+
+    A usual large step is what 99 of 100 steps are smaller than, so that heavy tails are no spikes.
+
+    >>> spike(np.asarray([1.0, 2.0, 1.0, 2.0, 999.0, 1.0, 2.0] * 40), 0.5).sum().item()
+    40
+    """
+    marks = np.zeros(len(values), dtype=bool)
+    steps = np.diff(values)
+    sizes = np.abs(steps)
+    real = sizes[sizes > 0]
+    if len(real) < _FEWEST_STEPS:
+        return marks
+    usual = np.quantile(real, _RARE)
+    is_far = sizes > factor * usual
+    if is_far.any():
+        marks[1:-1] = is_far[:-1] & is_far[1:] & (steps[:-1] * steps[1:] < 0)
+    return marks
+
+
+def level_jump(values: Values, season: int, factor: float) -> int | None:
+    """Return the step at which the level of a series [T] jumps most, if it jumps at all.
+
+    A level is the median of five seasons' means, which a short disturbance does not move; a jump is a difference of
+    neighbouring levels of more than ``factor`` times the median one.
+    """
+    seasons = len(values) // season
+    if seasons < _FEWEST_SEASONS:
+        return None
+    blocks = values[: seasons * season].reshape(seasons, season)
+    known = np.isfinite(blocks).sum(axis=1)
+    means = np.where(known > 0, np.nansum(blocks, axis=1) / np.maximum(known, 1), np.nan)
+    levels = np.median(sliding_window_view(means, _LEVEL), axis=1)
+    differences = np.abs(levels[_LEVEL:] - levels[:-_LEVEL])
+    seen = differences[np.isfinite(differences)]
+    if len(seen) < _FEWEST_STEPS or not seen.any():
+        return None
+    largest = np.nanmax(differences)
+    if largest <= factor * np.median(seen):
+        return None
+    # Medians see the same jump from some seasons before and after it: it lies in the middle of these.
+    near = np.flatnonzero(differences > 0.9 * largest)
+    return (int(near[len(near) // 2]) + _LEVEL) * season
+
+
+def _parts(rows: pl.DataFrame) -> Iterator[slice]:
+    """Yield where each series lies in rows that are sorted by series."""
+    is_first = rows.select((pl.col("series") != pl.col("series").shift(1)).fill_null(value=True)).to_series()
+    begins = [*is_first.arg_true().to_list(), len(rows)]
+    for begin, end in pairwise(begins):
+        yield slice(begin, end)
+
+
+def _check_frequency(sieve: Sieve, job: DatasetJob) -> None:
+    if job.resamples:
+        return
+    same = pl.col("series") == pl.col("series").shift(1)
+    steps = (
+        sieve.rows.lazy()
+        .select("series", step=pl.when(same).then(pl.col("time").diff()))
+        .drop_nulls()
+        .group_by("series")
+        .agg(step=pl.col("step").mode().min(), count=pl.len())
+        .filter((pl.col("count") >= _FEWEST_STEPS) & (pl.col("step") != job.step))
+        .sort("series")
+        .collect()
+    )
+    if len(steps):
+        first = tuple(f"{name} every {_told(step)}" for name, step, _ in steps.head(3).rows())
+        sieve.tell("frequency", len(steps), first)
+
+
+def _told(step: timedelta) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if step.total_seconds() % length == 0:
+            return f"{int(step.total_seconds() // length)}{unit}"
+    return f"{step.total_seconds():g}s"

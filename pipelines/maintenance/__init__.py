@@ -1,0 +1,1 @@
+"""Maintain tables, back up and restore an installation."""

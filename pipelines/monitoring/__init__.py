@@ -1,0 +1,1 @@
+"""Score served forecasts, evaluate alert rules, call webhooks."""

@@ -1,0 +1,133 @@
+"""Gather what alert rules look at, and find what is wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+
+from forecast.config.alerts import AlertKind
+from forecast.errors import ForecastError
+from forecast.installation import Installation
+from forecast.ledger.issuances import Champion
+from forecast.ledger.scores import OriginScore
+from forecast.monitoring.alerts import Finding, LivePart, Seen, evaluate
+from forecast.panel import Array
+from pipelines.forecasting.correct import window
+from pipelines.forecasting.issued import Actuals
+from pipelines.monitoring.reference import inputs
+from pipelines.preparation.clean import clean
+
+_LOG = logging.getLogger(__name__)
+Key = TypeVar("Key")
+_LOOK_BACK = timedelta(weeks=8)
+_LIVE = frozenset({AlertKind.ERROR, AlertKind.COVERAGE, AlertKind.SKILL, AlertKind.REGRESSION})
+
+
+def look(name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None) -> list[Finding]:
+    """Return what is wrong now by the job file's rules."""
+    job, ledger = installation.jobs.datasets[name], installation.ledger
+    kinds = {rule.kind for rule in job.alerts}
+    if not kinds:
+        return []
+    issuance = ledger.issuance(name)
+    parts: dict[tuple[str, int], LivePart] = {}
+    groups: dict[int, LivePart] = {}
+    channels: dict[str, LivePart] = {}
+    holdout = None
+    if champion is not None and actuals is not None and kinds & _LIVE:
+        since = actuals.end - max(_LOOK_BACK, 4 * job.step * job.horizon)
+        scores = ledger.origin_scores(name, champion.model_version, since)
+        ripe = [one for one in scores if one.origin + one.last * job.step <= actuals.end]
+        parts = _parts(ripe, lambda one: (one.channel, one.last), job.step)
+        groups = _parts(ripe, lambda one: one.last, job.step)
+        whole = {one.forecast_id for one in ripe if one.last == max((each.last for each in ripe), default=0)}
+        channels = _parts([one for one in ripe if one.forecast_id in whole], lambda one: one.channel, job.step)
+        fitted = ledger.fitted_on(name, champion.model_version)
+        holdout = None if fitted is None else fitted.holdout
+    return evaluate(
+        job.alerts,
+        Seen(
+            now=installation.clock(name).now(),
+            stale_after=job.stale_after,
+            promised_coverage=round(job.quantiles[-1] - job.quantiles[0], 10),
+            parts=parts,
+            groups=groups,
+            channels=channels,
+            holdout=holdout,
+            shifts=_shifts(name, installation, champion, actuals) if AlertKind.DRIFT in kinds else {},
+            issued_at=None if issuance is None else issuance.issued_at,
+            observed_until=_observed_until(actuals),
+            failed_jobs=ledger.failed_jobs(name),
+        ),
+    )
+
+
+def _parts(scores: Sequence[OriginScore], key: Callable[[OriginScore], Key], step: timedelta) -> dict[Key, LivePart]:
+    grouped: dict[Key, list[OriginScore]] = {}
+    for one in scores:
+        grouped.setdefault(key(one), []).append(one)
+    return {name: _part(ones, step) for name, ones in grouped.items()}
+
+
+def _part(scores: Sequence[OriginScore], step: timedelta) -> LivePart:
+    """Add up scores of one part by their origins, which are in order."""
+    place = {forecast_id: number for number, forecast_id in enumerate(dict.fromkeys(one.forecast_id for one in scores))}
+    of = np.asarray([place[one.forecast_id] for one in scores])
+
+    def summed(values: Iterable[float]) -> Array:
+        return np.asarray(np.bincount(of, np.asarray(list(values), dtype=float), len(place)), dtype=float)
+
+    origins = sorted({one.origin for one in scores})
+    first, last = min(one.first for one in scores), max(one.last for one in scores)
+    return LivePart(
+        first=first,
+        last=last,
+        overlap=_overlap(origins, last * step),
+        count=summed(one.count for one in scores),
+        pinball=summed(one.pinball for one in scores),
+        inside=summed(one.inside for one in scores),
+        compared=summed(one.compared for one in scores),
+        naive=summed(one.naive for one in scores),
+    )
+
+
+def _overlap(origins: Sequence[datetime], reach: timedelta) -> int:
+    """Return how many neighbouring origins lie within a forecast's reach, as they usually follow each other."""
+    if len(origins) < 2:
+        return 1
+    apart = (origins[-1] - origins[0]) / (len(origins) - 1)
+    return max(-(-reach // apart), 1)
+
+
+def _shifts(
+    name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
+) -> dict[str, tuple[float, float]]:
+    """Return how far the newest inputs are spread otherwise than what the champion was fitted on."""
+    job = installation.jobs.datasets[name]
+    fitted = None if champion is None else installation.ledger.fitted_on(name, champion.model_version)
+    if fitted is None or actuals is None:
+        return {}
+    try:
+        rows = installation.observations(name).read(since=actuals.end - job.step * (window(job) + 1))
+        panel = clean(rows, job)
+    except ForecastError as error:
+        _LOG.warning("%s cannot be looked at for drift: %s", name, error)
+        return {}
+    told = inputs(panel, job, fitted.moments)
+    shifts = {
+        channel: (fitted.spreads[channel].shift(values[:, -window(job) :]), fitted.spreads[channel].usual)
+        for channel, values in told.items()
+        if channel in fitted.spreads
+    }
+    return {channel: (shift, usual) for channel, (shift, usual) in shifts.items() if shift is not None}
+
+
+def _observed_until(actuals: Actuals | None) -> datetime | None:
+    if actuals is None:
+        return None
+    seen = np.flatnonzero(np.isfinite(actuals.values).any(axis=(1, 2)))
+    return actuals.start + actuals.step * (int(seen[-1]) + 1) if seen.size else None

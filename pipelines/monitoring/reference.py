@@ -1,0 +1,140 @@
+"""What the models of issued forecasts were fitted on, found out once per model and kept in the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from forecast.config.dataset import DatasetJob
+from forecast.errors import ForecastError, NotFoundError
+from forecast.evaluation.metrics import observed_mean
+from forecast.evaluation.scores import Evidence
+from forecast.installation import Installation
+from forecast.ledger.scores import Issued
+from forecast.monitoring.reference import FittedOn, Holdout, Spread
+from forecast.panel import Array, Panel
+from forecast.runtime.model import Manifest, load
+from pipelines.forecasting.correct import window
+from pipelines.preparation.clean import clean
+
+_NIGHTS = 30
+_LOG = logging.getLogger(__name__)
+
+
+class Fitted:
+    """What each model of a data set was fitted on."""
+
+    def __init__(self, name: str, installation: Installation) -> None:
+        self._name = name
+        self._installation = installation
+        self._known: dict[str, FittedOn | None] = {}
+
+    def is_known(self, issued: Issued) -> bool:
+        """Whether it can be told; a model whose files are gone before it was ever scored cannot be scored."""
+        version = issued.model_version
+        if version not in self._known:
+            try:
+                self._known[version] = self._find(issued)
+            except ForecastError as error:
+                _LOG.warning("forecasts of %s with %s cannot be scored: %s", self._name, version, error)
+                self._known[version] = None
+        return self._known[version] is not None
+
+    def of(self, issued: Issued) -> FittedOn:
+        """Return what the model of a forecast was fitted on."""
+        found = self._known[issued.model_version] if self.is_known(issued) else None
+        if found is None:
+            told = f"what {issued.model_version} was fitted on is not known"
+            raise NotFoundError("model.not_found", told, f'run "forecast train {self._name}"')
+        return found
+
+    def _find(self, issued: Issued) -> FittedOn:
+        ledger, version = self._installation.ledger, issued.model_version
+        kept = ledger.fitted_on(self._name, version)
+        if kept is None:
+            kept = self._found_out(issued)
+            ledger.keep_fitted_on(self._name, version, kept)
+        return kept
+
+    def _found_out(self, issued: Issued) -> FittedOn:
+        job = self._installation.jobs.datasets[self._name]
+        digest = self._installation.ledger.model_digest(self._name, issued.model_folder)
+        manifest = load(self._installation.home.models / issued.model_folder, digest).manifest
+        table = self._installation.observations(self._name)
+        try:
+            rows = table.read(version=manifest.data_version)  # whatever came later, the model did not see
+        except ForecastError:
+            rows = table.read()
+        panel = clean(rows, job)
+        moments = moments_of(manifest)
+        last = min(max(panel.index(manifest.fitted_until), 0), panel.steps)
+        told = {channel: values[:, :last] for channel, values in inputs(panel, job, moments).items()}
+        spreads = {channel: Spread.of(values, window(job)) for channel, values in told.items()}
+        return FittedOn(
+            moments=moments,
+            naive_errors={
+                channel: {
+                    series: _naive_error(told[channel][number], job.season) * moments[channel][series][1]
+                    for number, series in enumerate(panel.series)
+                    if series in moments[channel]
+                }
+                for channel in job.targets
+                if channel in told
+            },
+            spreads={channel: spread for channel, spread in spreads.items() if spread is not None},
+            holdout=self._holdout(issued.model_version),
+        )
+
+    def _holdout(self, version: str) -> Holdout | None:
+        """Return the scores that a model was promoted for, or else those of the latest night that it stayed in."""
+        stayed = None
+        for night in self._installation.ledger.nights(self._name, _NIGHTS):
+            if night.champion != version:
+                continue
+            if night.verdict.promote:  # one that was refitted was scored under the challenger's version
+                scored = [one for one in night.candidates if one.model_version == night.verdict.challenger]
+                return _told(scored[0])
+            stayed = stayed or night.incumbent
+        return None if stayed is None else _told(stayed)
+
+
+def moments_of(manifest: Manifest) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return a model's moments of targets and past covariates by channel and series."""
+    scaler = manifest.scaler
+    return {
+        channel: {series: (told[0][place], told[1][place]) for series, told in moments.items()}
+        for channels, moments in ((manifest.targets, scaler.targets), (manifest.past, scaler.past))
+        for place, channel in enumerate(channels)
+    }
+
+
+def inputs(panel: Panel, job: DatasetJob, moments: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, Array]:
+    """Return by channel the scaled values [S, T] of targets and past covariates that were really observed.
+
+    Channels that there are no moments of are left out; of such series all is missing.
+    """
+    told = {}
+    parts = ((job.targets, panel.targets, panel.observed), (job.past_covariates, panel.past, panel.past_observed))
+    for channels, values, observed in parts:
+        for place, channel in enumerate(channels):
+            if channel in moments:
+                pairs = [moments[channel].get(series, (np.nan, np.nan)) for series in panel.series]
+                means, deviations = np.asarray(pairs, dtype=float).reshape(-1, 2).T
+                seen = np.where(observed[..., place], values[..., place], np.nan)
+                told[channel] = (seen - means[:, None]) / deviations[:, None]
+    return told
+
+
+def _naive_error(values: Array, season: int) -> float:
+    """Return the mean absolute error of repeating the last season; NaN where it was perfect or never possible."""
+    error = observed_mean(np.abs(values[season:] - values[:-season]))
+    return error if error > 0 else float("nan")
+
+
+def _told(evidence: Evidence) -> Holdout:
+    return Holdout(
+        loss_by_channel={channel: one.pinball for channel, one in evidence.by_channel.items()},
+        losses_by_group=dict(zip(evidence.group_ends, evidence.group_losses, strict=True)),
+    )

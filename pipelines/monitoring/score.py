@@ -1,0 +1,215 @@
+"""Score forecasts that were served against what was really observed since, and act on what that says."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from forecast.clock import SystemClock
+from forecast.config.dataset import DatasetJob
+from forecast.errors import StorageError
+from forecast.evaluation.scores import lead_groups
+from forecast.installation import Installation
+from forecast.ledger.issuances import Champion
+from forecast.ledger.scores import DayScores, Issued, OriginScore
+from forecast.monitoring.live_scores import MEASURES, Points
+from forecast.monitoring.reference import FittedOn
+from forecast.panel import Array
+from pipelines.forecasting.correct import correct
+from pipelines.forecasting.issued import Actuals, Served, read_served
+from pipelines.monitoring.alerts import look
+from pipelines.monitoring.reference import Fitted
+from pipelines.monitoring.webhook import deliver
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1
+"""Counted up with every change of what is summed, so that everything is scored again."""
+_LOSSES = ("absolute", "squared", "pinball", "inside", "width", "compared", "naive")
+_STORED = [MEASURES.index(name) for name in ("count", *_LOSSES)]
+
+Day = tuple[str, str]
+"""A UTC day of origins, and a model version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one scoring did."""
+
+    forecasts: int
+    """Of which something new came true, or otherwise than before."""
+    values: int
+    """Values of these that were observed, those that were known before too."""
+    correction: int | None
+    """The champion's correction now."""
+    raised: tuple[str, ...]
+    """Alerts that were raised, in words."""
+    resolved: tuple[str, ...]
+    told: str
+
+
+def score(name: str, installation: Installation) -> Scored:
+    """Score what is new, correct the champion's quantiles, raise and resolve alerts, tell webhook and MLflow.
+
+    Only days of origins are read whose forecasts, or whose observations, are not those that were scored before; their
+    scores are replaced. So a replay changes nothing, late and corrected rows count as if they had always been so, and
+    the order in which they come does not matter.
+    """
+    with FileLock(installation.home.locks / f"{name}.score.lock"):
+        return _score(name, installation)
+
+
+def _score(name: str, installation: Installation) -> Scored:
+    ledger = installation.ledger
+    issued = ledger.issued(name)
+    champion = ledger.champion(name)
+    forecasts = values = 0
+    correction = actuals = None
+    if issued and installation.observations(name).exists:
+        actuals = Actuals.read(name, installation, min(one.origin for one in issued))
+        fitted = Fitted(name, installation)
+        rescored: set[str] = set()
+        for group, count in _rescored(name, installation, issued, actuals, fitted):
+            rescored.add(group[0].model_version)
+            forecasts, values = forecasts + len(group), values + count
+        if champion is not None and champion.model_version in rescored:
+            own = [one for one in issued if one.model_version == champion.model_version]
+            correction = correct(name, installation, own, actuals, fitted.of(own[0]))
+            _publish(name, installation, champion)
+    raised, resolved = ledger.settle_alerts(name, look(name, installation, champion, actuals), SystemClock().now())
+    for alert in (*raised, *resolved):
+        _LOG.warning("%s: %s: %s", name, alert.told, "raised" if alert.is_open else "resolved")
+    sent, failure = deliver(name, installation)
+    told = [f"scored {values:,} values of {forecasts} forecasts" if forecasts else "nothing new came true"]
+    told += [f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts]
+    told += [f"{sent} sent"] if sent else []
+    told += [f"the webhook failed ({failure})"] if failure else []
+    return Scored(
+        forecasts, values, correction, tuple(one.told for one in raised), tuple(one.told for one in resolved),
+        "; ".join(told),
+    )  # fmt: skip
+
+
+def _rescored(
+    name: str, installation: Installation, issued: Sequence[Issued], actuals: Actuals, fitted: Fitted
+) -> Iterator[tuple[Sequence[Issued], int]]:
+    """Score the days that are not scored as they are now; yields their forecasts and how many values counted."""
+    job, ledger = installation.jobs.datasets[name], installation.ledger
+    known = ledger.scored_days(name)
+    days: dict[Day, list[Issued]] = {}
+    for one in issued:
+        days.setdefault((one.day, one.model_version), []).append(one)
+    digests = {day: _digest(day, group, actuals, job) for day, group in days.items()}
+    changed = [group for day, group in days.items() if digests[day] != known.get(day)]
+    ready = [group for group in changed if fitted.is_known(group[0])]
+    made: list[DayScores] = []
+    for group, served in read_served(name, installation, ready, actuals):
+        day = (group[0].day, group[0].model_version)
+        scores, count = _day_scores(name, day, digests[day], served, actuals, fitted.of(group[0]), job)
+        made.append(scores)
+        if len(made) >= 32:
+            ledger.keep_scores(made)
+            made = []
+        yield group, count
+    ledger.keep_scores(made)
+
+
+def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, job: DatasetJob) -> str:
+    """Return a digest of all that a day's scores follow from."""
+    rows = [actuals.row(one.origin) for one in group]
+    first, last = min(rows), max(row + one.horizon for row, one in zip(rows, group, strict=True))
+    about = (
+        _FORMAT, day, actuals.series, job.targets, job.frequency, lead_groups(job.horizons),
+        [(one.forecast_id, one.origin.isoformat(), one.horizon, one.levels) for one in group],
+    )  # fmt: skip
+    digest = hashlib.sha256(repr(about).encode())
+    digest.update(np.ascontiguousarray(actuals.between(first, last)).tobytes())
+    return digest.hexdigest()
+
+
+def _day_scores(
+    name: str, day: Day, digest: str, served: Served, actuals: Actuals, fitted: FittedOn, job: DatasetJob
+) -> tuple[DayScores, int]:
+    points = Points(
+        actual=served.actual,
+        mean=served.mean,
+        quantiles=served.quantiles,
+        naive=served.naive,
+        levels=served.issued[0].levels,
+        deviations=fitted.deviations_of(actuals.series, job.targets),
+        naive_errors=fitted.naive_errors_of(actuals.series, job.targets),
+    )
+    sums = points.sums()  # [K, F, S, C, H]
+    by_lead, by_series = sums.sum(axis=(1, 2)), sums.sum(axis=(1, 4))
+    counts = by_series[0]
+    ends = lead_groups(job.horizons)
+    scores = DayScores(
+        dataset=name,
+        day=day[0],
+        model_version=day[1],
+        digest=digest,
+        levels=points.levels,
+        ends=ends,
+        by_lead={one: by_lead[:, place] for place, one in enumerate(job.targets) if counts[:, place].any()},
+        by_series={
+            (series, channel): by_series[:, s, c]
+            for s, series in enumerate(actuals.series)
+            for c, channel in enumerate(job.targets)
+            if counts[s, c]
+        },
+        by_origin=list(_by_origin(sums.sum(axis=2), served.issued, job.targets, ends)),
+    )
+    return scores, int(counts.sum())
+
+
+def _by_origin(
+    sums: Array, issued: Sequence[Issued], channels: Sequence[str], ends: Sequence[int]
+) -> Iterator[OriginScore]:
+    """Yield the scores of each forecast from [K, F, C, H]."""
+    for begin, end in zip((0, *ends), ends, strict=False):
+        if begin >= sums.shape[3]:
+            return
+        part = sums[..., begin:end].sum(axis=3)  # [K, F, C]
+        found = np.argwhere(part[0] > 0)
+        told = part[_STORED][:, found[:, 0], found[:, 1]].T.tolist()
+        for (f, c), (count, *losses) in zip(found.tolist(), told, strict=True):
+            one = issued[f]
+            yield OriginScore(
+                one.forecast_id, one.origin, channels[c], begin + 1, end, round(count),
+                **dict(zip(_LOSSES, losses, strict=True)),
+            )  # fmt: skip
+
+
+def _publish(name: str, installation: Installation, champion: Champion) -> None:
+    """Let MLflow's UI show how good the champion's served forecasts were; that it is down is told, and no failure."""
+    ledger, version = installation.ledger, champion.model_version
+    rows = ledger.accuracy(name, "lead_group", model=version) + ledger.accuracy(name, model=version)
+    if not rows or not _is_tracked(installation):
+        return
+    from forecast.tracking.registry import (
+        Registry,  # MLflow takes seconds to import: only where there is something to tell
+    )
+
+    metrics = {
+        f"live/{measure}/{row.part}": value
+        for row in rows
+        for measure in ("mae", "pinball", "coverage", "skill")
+        if (value := getattr(row, measure)) is not None
+    }
+    tags = {"live/values": rows[-1].count, "live/scored_at": SystemClock().now().isoformat(timespec="seconds")}
+    try:
+        Registry(installation.home).live(name, version, metrics, tags)
+    except StorageError as error:
+        _LOG.warning("MLflow does not show how good %s was: %s", version, error)
+
+
+def _is_tracked(installation: Installation) -> bool:
+    """Whether there is a store of MLflow: one that nothing was ever trained with is not made for this."""
+    uri = installation.home.tracking_uri
+    own = installation.home.path / "mlflow.db"
+    return own.is_file() or not uri.startswith("sqlite:") or Path(uri.removeprefix("sqlite:///")).is_file()

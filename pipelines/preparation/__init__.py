@@ -1,0 +1,1 @@
+"""From stored rows to panels and training windows."""

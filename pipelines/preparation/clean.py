@@ -1,0 +1,248 @@
+"""Repair history by the job file's policy: a regular grid, gaps filled up to a limit, a mark on what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecast.config.dataset import DatasetJob
+from forecast.errors import DataError
+from forecast.panel import Array, Mask, Panel
+from forecast.vocabulary import Resample
+from pipelines.preparation.features import given_future, static_names
+from pipelines.preparation.fill import filled
+
+_MONDAY = datetime(2001, 1, 1)  # noqa: DTZ001 - a wall time of whatever zone: steps of a week begin on Mondays
+_RECENT = 100
+_STEP = " step"  # no channel's name has a space
+_TIME = pl.col("time")
+_MICROSECOND = timedelta(microseconds=1)
+_REDUCED: Mapping[Resample, np.ufunc] = MappingProxyType(
+    {Resample.MEAN: np.add, Resample.SUM: np.add, Resample.MAX: np.maximum, Resample.MIN: np.minimum}
+)
+
+
+def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
+    """Put the rows of the lake on one regular grid and fill gaps; rows stay as they are in the lake.
+
+    The grid reaches from the first to the newest step in which any series has a target or past covariate: a series
+    whose newest rows are late ends in filled values. Known-future covariates are kept beyond it. Where channels are
+    resampled, all rows of a step become one; a step that is not over yet is missing for its series, not told half.
+
+    Raises ``history.empty`` if there is no value, and ``history.off_grid`` if rows do not lie on the grid although
+    nothing is resampled.
+    """
+    seen, ahead = _spread(rows, job)
+    columns, known_ahead = seen.columns, ahead.columns
+    names = tuple(rows["series"].unique().sort())
+    values, observed = _repaired(_on_grid(seen, columns, names), columns, job)
+    future, future_observed = _repaired(_on_grid(ahead, known_ahead, names), known_ahead, job)
+    count = len(job.targets)
+    return Panel(
+        series=names,
+        start=seen.start,
+        step=job.step,
+        targets=values[..., :count],
+        past=values[..., count:],
+        observed=observed[..., :count],
+        filled=_added(columns, values, observed) | _added(known_ahead, future, future_observed),
+        past_observed=observed[..., count:],
+        future=future,
+        future_observed=future_observed,
+        statics=statics_of(names, job),
+    )
+
+
+def missing_counts(rows: pl.DataFrame, job: DatasetJob) -> tuple[dict[str, int], dict[str, int]]:
+    """Count by channel how many missing values are filled, and how many stay missing; raises as :func:`clean` does."""
+    names = tuple(rows["series"].unique().sort())
+    filled_in: dict[str, int] = {}
+    left: dict[str, int] = {}
+    for spread in _spread(rows, job):
+        for name in spread.columns:  # one at a time: a panel of all would take as much memory as the rows again
+            values, observed = _repaired(_on_grid(spread, [name], names), [name], job)
+            filled_in |= _added([name], values, observed)
+            left[name] = int(np.isnan(values).sum())
+    return filled_in, left
+
+
+def known_before(panel: Panel, job: DatasetJob, row: int) -> Panel:
+    """Return rows [0, row) of a panel as they were repaired before later ones came, which end and fill gaps.
+
+    Its known-future covariates end there too.
+    """
+
+    def repaired(values: Array, observed: Mask, names: Sequence[str]) -> Array:
+        values, observed = values[:, :row], observed[:, :row]
+        if observed[:, -1:].all():  # no gap is open
+            return values
+        return filled(values, observed, [job.channels[name] for name in names], job.season)
+
+    return replace(
+        panel,
+        targets=repaired(panel.targets, panel.observed, job.targets),
+        past=repaired(panel.past, panel.past_observed, job.past_covariates),
+        observed=panel.observed[:, :row],
+        past_observed=panel.past_observed[:, :row],
+        future=given_future(panel, job, row),
+        future_observed=panel.future_observed[:, :row],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Numbers the steps of a data set."""
+
+    origin: datetime
+    """Begin of step 0."""
+    step: int
+    """Microseconds."""
+    day_of: str
+    """The zone whose days are steps, told as midnight UTC; empty if times are instants."""
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, job: DatasetJob) -> _Grid:
+        """Count from the first row, or from a fixed Monday if rows may lie anywhere within a step."""
+        first = rows["time"].min()
+        if not isinstance(first, datetime):
+            raise DataError("history.empty", "the data set has no rows", 'run "forecast ingest" first')
+        origin = _MONDAY.replace(tzinfo=job.tz).astimezone(UTC) if job.resamples else first
+        return cls(origin, job.step // _MICROSECOND, job.zone if job.resamples and job.counts_days else "")
+
+    def number(self, time: pl.Expr) -> pl.Expr:
+        """Return the number of the step that a time lies in."""
+        return self._since(time) // self.step
+
+    def is_begin(self, time: pl.Expr) -> pl.Expr:
+        """Whether a time is the begin of its step."""
+        return self._since(time) % self.step == 0
+
+    def _since(self, time: pl.Expr) -> pl.Expr:
+        if self.day_of:
+            time = time.dt.convert_time_zone(self.day_of).dt.replace_time_zone(None).dt.replace_time_zone("UTC")
+        return (time - self.origin).dt.total_microseconds()
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Rows by step, and the part of the grid that is laid out."""
+
+    steps: pl.DataFrame
+    columns: tuple[str, ...]
+    start: datetime
+    """Begin of step ``first``."""
+    first: int
+    last: int
+
+
+def _spread(rows: pl.DataFrame, job: DatasetJob) -> tuple[_Spread, _Spread]:
+    """Return what is known up to the origin, and what is known beyond it."""
+    columns, known_ahead = (*job.targets, *job.past_covariates), job.future_covariates
+    grid = _Grid.of(rows, job)
+    seen = _steps(rows, columns, grid, job)
+    first, last = _extent(seen, columns)
+    if first is None or last is None:
+        raise DataError("history.empty", "the data set has no rows with values", 'run "forecast ingest" first')
+    ahead = _steps(rows, known_ahead, grid, job)
+    reach = max(last, _extent(ahead, known_ahead)[1] or last)
+    start = grid.origin + first * job.step
+    return _Spread(seen, columns, start, first, last), _Spread(ahead, known_ahead, start, first, reach)
+
+
+def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetJob) -> pl.DataFrame:
+    """Return one row per series and step: the step's number, and its values of some channels."""
+    if not columns:
+        return pl.DataFrame(schema={"series": pl.String, _STEP: pl.Int64})
+    if job.resamples:
+        return _resampled(rows, columns, grid, job)
+    off = rows.filter(~grid.is_begin(_TIME))
+    if len(off):
+        raise DataError(
+            "history.off_grid",
+            f"{len(off)} rows do not lie a multiple of {job.frequency} after the first, such as {off['time'][0]}",
+            "set the frequency of the data in the job file, or how its channels are resampled",
+        )
+    return rows.select("series", grid.number(_TIME).alias(_STEP), *columns)
+
+
+def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetJob) -> pl.DataFrame:
+    number, key = grid.number(_TIME).alias(_STEP), ["series", _STEP]
+    told = rows.lazy().filter(_is_told(columns)).sort("series", "time").with_columns(number).collect()
+    is_new = told.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
+    is_begin = told.select(grid.is_begin(_TIME)).to_series().to_numpy()
+    step_of = np.cumsum(is_new) - 1
+    made = {}
+    for name in columns:
+        values, rule = told[name].to_numpy(), job.channels[name].resample
+        kept = np.flatnonzero(np.isfinite(values) & (is_begin | (rule is not Resample.NONE)))
+        made[name] = _as_one(values[kept], step_of[kept], rule, int(is_new.sum()))
+    # Nothing but the rows says that a step is over: the next one, as far away as usual, would lie in a later step.
+    apart = _TIME.tail(_RECENT).diff().median().fill_null(timedelta(0))
+    newest = told.lazy().group_by("series").agg(pl.col(_STEP).last(), next=_TIME.last() + apart)
+    unfinished = newest.filter(grid.number(pl.col("next")) == pl.col(_STEP)).collect()
+    steps = told.filter(is_new).select(key).with_columns(pl.DataFrame(made, nan_to_null=True))
+    return steps.join(unfinished, on=key, how="anti")
+
+
+def _as_one(values: Array, step: NDArray[np.intp], rule: Resample, count: int) -> Array:
+    """Make one value of those of each step, which ascends; NaN for steps without any.
+
+    numpy adds up equal rows to equal sums, bit by bit, whatever the other rows are.
+    """
+    one = np.full(count, np.nan)
+    if len(values):
+        begin = np.flatnonzero(np.diff(step, prepend=-1))
+        lengths = np.diff(begin, append=len(values))
+        made = _REDUCED[rule].reduceat(values, begin) if rule in _REDUCED else values[begin + lengths - 1]
+        one[step[begin]] = made / lengths if rule is Resample.MEAN else made
+    return one
+
+
+def _is_told(columns: Sequence[str]) -> pl.Expr:
+    return pl.any_horizontal(pl.col(columns).is_not_null())
+
+
+def _extent(steps: pl.DataFrame, columns: Sequence[str]) -> tuple[int | None, int | None]:
+    """Return the first and the newest step with a value."""
+    if not columns:
+        return None, None
+    told = steps.lazy().filter(_is_told(columns)).select(first=pl.col(_STEP).min(), last=pl.col(_STEP).max())
+    first, last = told.collect().row(0)
+    return first, last
+
+
+def _on_grid(spread: _Spread, columns: Sequence[str], names: Sequence[str]) -> Array:
+    """Lay out some channels as [series, steps, channels]; NaN where there is no value."""
+    first, last = spread.first, spread.last
+    count = last - first + 1
+    values = np.full((len(names) * count, len(columns)), np.nan)
+    if columns:
+        told = spread.steps.lazy().select("series", _STEP, *columns)
+        inside = told.filter(pl.col(_STEP).is_between(first, last)).collect()
+        # A row's place follows from its series and step: nothing needs to be joined.
+        row = pl.col("series").cast(pl.Enum(names)).to_physical().cast(pl.Int64) * count + pl.col(_STEP) - first
+        values[inside.select(row).to_series().to_numpy()] = inside.select(columns).to_numpy()
+    return values.reshape(len(names), count, len(columns))
+
+
+def _repaired(values: Array, columns: Sequence[str], job: DatasetJob) -> tuple[Array, Mask]:
+    observed = np.isfinite(values)
+    return filled(values, observed, [job.channels[name] for name in columns], job.season), observed
+
+
+def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, int]:
+    counts = np.isfinite(values).sum(axis=(0, 1)) - observed.sum(axis=(0, 1))
+    return dict(zip(columns, counts.tolist(), strict=True))
+
+
+def statics_of(names: Sequence[str], job: DatasetJob) -> Array:
+    """Return the static covariates of some series, [S, N]; NaN for a series that the job file gives none."""
+    wanted = static_names(job)
+    told = [[job.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
+    return np.asarray(told, dtype=float).reshape(len(names), len(wanted))

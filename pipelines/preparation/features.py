@@ -1,0 +1,96 @@
+"""Covariates that are known beyond the origin: calendar, holidays, and what the user gives.
+
+The same code for training, for backtests and for serving.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from forecast.config.dataset import DatasetJob
+from forecast.holidays import holiday_calendar
+from forecast.panel import Array, Panel
+from pipelines.preparation.fill import filled
+
+FUTURE_FEATURES = (
+    "hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "yearday_sin", "yearday_cos", "weekend", "holiday",
+)  # fmt: skip
+"""Names of the calendar's covariates, in the order in which every model gets them; each lies in [-1, 1]."""
+
+Calendar = Callable[[datetime, timedelta, int, DatasetJob], NDArray[np.float64]]
+"""Gives the calendar's covariates as :func:`known_future` does."""
+
+
+def future_names(job: DatasetJob) -> tuple[str, ...]:
+    """Return the names of all known-future covariates in the order of models: the calendar's, then the user's."""
+    return (*FUTURE_FEATURES, *job.future_covariates)
+
+
+def static_names(job: DatasetJob) -> tuple[str, ...]:
+    """Return the names of the static covariates: those of the first series that the job file gives any."""
+    return tuple(next(iter(job.statics.values()), {}))
+
+
+def known_future(start: datetime, step: timedelta, count: int, job: DatasetJob) -> NDArray[np.float64]:
+    """Return the calendar's covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)].
+
+    Hours, weekdays and holidays are those of the data set's own zone; steps of days have no hours.
+    """
+    local = pl.datetime_range(start, start + step * (count - 1), step, eager=True).dt.convert_time_zone(job.tz.key)
+    frame = pl.DataFrame({"t": local})
+    hour = pl.col("t").dt.hour() + pl.col("t").dt.minute() / 60
+    weekday = pl.col("t").dt.weekday() - 1 + hour / 24
+    yearday = pl.col("t").dt.ordinal_day() - 1
+    dates = _holidays(job.holidays, local[0].year, local[-1].year)
+    columns = [
+        *_circle(hour, 24),
+        *_circle(weekday, 7),
+        *_circle(yearday, 365.25),
+        (pl.col("t").dt.weekday() >= 6).cast(pl.Float64),
+        pl.col("t").dt.date().is_in(dates).cast(pl.Float64),
+    ]
+    return frame.select(column.alias(name) for name, column in zip(FUTURE_FEATURES, columns, strict=True)).to_numpy()
+
+
+def given_future(panel: Panel, job: DatasetJob, last: int) -> Array:
+    """Return the user's known-future covariates of rows [0, last) in their own units: [S, last, K].
+
+    No row from ``last`` on has a part in them. Rows beyond the newest that is stored are a gap: filled by each
+    channel's policy up to its limit, NaN otherwise.
+    """
+    stored = min(last, panel.future.shape[1])
+    values, observed = panel.future[:, :stored], panel.future_observed[:, :stored]
+    if last == stored and observed[:, -1:].all():
+        return values
+    ahead = ((0, 0), (0, last - stored), (0, 0))
+    channels = [job.channels[name] for name in job.future_covariates]
+    return filled(np.pad(values, ahead), np.pad(observed, ahead), channels, job.season)
+
+
+def future_covariates(panel: Panel, job: DatasetJob, first: int, last: int, calendar: Calendar = known_future) -> Array:
+    """Return all known-future covariates of rows [first, last), as :func:`future_names` orders them: [S, T, F].
+
+    The calendar's lie in [-1, 1]; the user's are in their own units and as known before row ``last``.
+    """
+    told = calendar(panel.time(first), panel.step, last - first, job)
+    shared: Array = np.broadcast_to(told, (len(panel.series), *told.shape))
+    if not job.future_covariates:
+        return shared
+    return np.concatenate([shared, given_future(panel, job, last)[:, first:]], axis=2)
+
+
+def _circle(value: pl.Expr, period: float) -> tuple[pl.Expr, pl.Expr]:
+    angle = 2 * math.pi / period * value
+    return angle.sin(), angle.cos()
+
+
+@lru_cache(maxsize=64)
+def _holidays(place: str, first_year: int, last_year: int) -> tuple[date, ...]:
+    return holiday_calendar(place, range(first_year, last_year + 1))

@@ -1,0 +1,74 @@
+"""Where a panel is cut in time order: fit, early stopping, calibration, holdout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from forecast.config.dataset import DatasetJob
+from forecast.config.splits import instant, published_rows
+from forecast.errors import TrainingError
+from forecast.panel import Panel
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Row numbers that cut a panel: fit [0, fit), then early stopping, calibration, holdout; later rows are unused."""
+
+    fit: int
+    validation: int
+    calibration: int
+    holdout: int
+
+    @classmethod
+    def of(cls, panel: Panel, job: DatasetJob) -> Slices:
+        """Find the rows at which the job file's splits lie.
+
+        Raises ``training.too_short`` if no window is left to fit on, ``training.split_too_short`` if a part has fewer
+        rows than the horizon, or begins behind the last row, and ``training.not_as_published`` if the benchmark's rows
+        are too few.
+        """
+        slices = _published(panel, job) if job.splits.published else _measured(panel, job)
+        ends = (slices.fit, slices.validation, slices.calibration, slices.holdout)
+        for part, begin, end in zip(job.splits.parts, ends, ends[1:], strict=False):
+            if end - begin < job.horizon:
+                raise TrainingError(
+                    "training.split_too_short",
+                    f"splits.{part} has {max(end - begin, 0)} rows, from {panel.time(begin)} to {panel.time(end)}, but "
+                    f"the longest horizon takes {job.horizon}",
+                    "mend splits in the job file, or bring in the rows that are missing",
+                )
+        needed = job.lookback + job.horizon
+        if slices.fit < needed:
+            raise TrainingError(
+                "training.too_short",
+                f"{max(slices.fit, 0)} rows are left to fit on, but one window takes {needed} "
+                f"(look-back {job.lookback} + horizon {job.horizon})",
+                "bring in a longer history, or shorten lookback, horizons or splits in the job file",
+            )
+        return slices
+
+
+def _measured(panel: Panel, job: DatasetJob) -> Slices:
+    def row(moment: datetime) -> int:
+        return -((panel.start - instant(moment, job.tz)) // panel.step)  # the first one not before it
+
+    rows = panel.steps if job.splits.until is None else min(row(job.splits.until), panel.steps)
+    ends = [rows]
+    for part in reversed(list(job.splits.parts.values())):
+        if isinstance(part, datetime):
+            ends.append(row(part))
+        else:
+            ends.append(ends[-1] - (part // panel.step if isinstance(part, timedelta) else round(part * rows)))
+    return Slices(*reversed(ends))
+
+
+def _published(panel: Panel, job: DatasetJob) -> Slices:
+    train, validation, test = published_rows(job, panel.steps)
+    if train + validation + test > panel.steps:
+        raise TrainingError(
+            "training.not_as_published",
+            f"the published parts have {train + validation + test} rows, but there are {panel.steps}",
+            "bring in the whole benchmark, or give splits of its own",
+        )
+    return Slices(train, train + validation // 2, train + validation, train + validation + test)

@@ -1,0 +1,69 @@
+"""What is trained from: the cleaned rows of a data set, where they are cut, and how they are scaled."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecast.config.dataset import DatasetJob
+from forecast.errors import UnavailableError
+from forecast.installation import Installation
+from forecast.panel import Panel
+from forecast.runtime.scaler import Scaler
+from pipelines.preparation.clean import clean
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.slices import Slices
+
+_DECIDING = ("max_epochs", "batch_size", "budget", "patience", "seed", "stride", "precision")
+"""Fields of ``training`` on which a fitted model depends."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One state of a data set, ready to be trained from."""
+
+    name: str
+    job: DatasetJob
+    panel: Panel
+    """Of the series that have rows enough to fit on."""
+    slices: Slices
+    scaler: Scaler
+    """Fitted on the fit slice."""
+    version: int
+    """Of the table of observations."""
+    digest: str
+    """SHA-256 of the cleaned values."""
+
+    @property
+    def terms(self) -> str:
+        """Digest of all that losses depend on beside the model, its options and its look-back.
+
+        Only losses of the same terms can be compared.
+        """
+        job = self.job
+        training = {name: str(getattr(job.training, name)) for name in _DECIDING}
+        told = (self.digest, job.horizon, job.quantiles, job.season, job.splits, training)
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, name: str, installation: Installation) -> History:
+        """Read the newest rows; raises ``history.empty`` if there are none, and as :meth:`Slices.of` does."""
+        job = installation.jobs.datasets[name]
+        table = installation.observations(name)
+        if not table.exists:
+            raise UnavailableError("history.empty", f"{name} has no rows to train on", f'run "forecast ingest {name}"')
+        version = table.version
+        panel = clean(table.read(version=version), job)
+        slices = Slices.of(panel, job)
+        panel = trainable(panel, slices.fit, job)
+        return cls(name, job, panel, slices, fit_scaler(panel, job, slices.fit), version, panel.digest)
+
+
+def trainable(panel: Panel, fit: int, job: DatasetJob) -> Panel:
+    """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
+    parts = (values[:, :fit] for values in (panel.targets, panel.past, panel.future))
+    whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in parts]).sum(axis=1)
+    names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= job.lookback + job.horizon]
+    return panel.only(names) if names else panel

@@ -1,0 +1,276 @@
+"""Search for better options of one model, within a budget of time; what was found stays when the search is stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+
+from filelock import FileLock, Timeout
+
+from forecast.clock import SystemClock
+from forecast.config.training import Engine
+from forecast.errors import (
+    ConfigError,
+    ConflictError,
+    ForecastError,
+    StorageError,
+    TrainingError,
+    first_line,
+    nearest,
+)
+from forecast.installation import Installation
+from forecast.plots.study import history as history_figure
+from forecast.plots.study import importance as importance_figure
+from forecast.progress import Reporter
+from forecast.tracking.registry import Night, Registry, Run
+from models.catalog import ModelName
+from models.search_spaces import SEARCH_SPACES, Option
+from pipelines.preparation.training_data import History
+from pipelines.search.trial_training import Outcome, TrialTask, train_trial
+from pipelines.search.trials import TrialRow, Trials
+from pipelines.tracking.log import code_version, parameters
+from pipelines.training.engines import LocalEngine, RayEngine
+
+_AT_ONCE = 8
+"""Trials that a cluster is given together; the sampler learns from all of them before it proposes the next."""
+_CUT_OFF = "cut off; it goes on in the next search"
+_HOPELESS = 5
+"""Trials that fail one after the other, before any is complete, until the search gives up."""
+_TOLD = 10
+"""Trials on the leaderboard."""
+
+Stopped: TypeAlias = Literal["minutes", "trials", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a search found so far."""
+
+    dataset: str
+    model: str
+    study: str
+    trials: tuple[TrialRow, ...]
+    """All of this study, those of earlier searches too, in their order."""
+    best: TrialRow | None
+    """The complete trial with the lowest loss."""
+    present: TrialRow | None
+    """The trial of the job file's own options."""
+    importance: Mapping[str, float]
+    toml: str
+    """Lines for the job file that make the best trial's options the model's; empty if its own are the best."""
+    stopped: Stopped
+    """What ended this search: its minutes, its number of trials, or Ctrl-C."""
+    tracking_run: str
+
+    @property
+    def told(self) -> str:
+        """The outcome in a sentence."""
+        done = len(self.trials)
+        if self.best is None or self.best.loss is None:
+            return f"{self.model}: none of {done} trials was completed"
+        now = "" if self.present is None or self.present.loss is None else f", {self.present.loss:.4f} as it is set now"
+        return f"{self.model}: loss {self.best.loss:.4f} at best of {done} trials{now}"
+
+    @property
+    def leaderboard(self) -> list[TrialRow]:
+        """The best complete trials, best first."""
+        return sorted((row for row in self.trials if row.state == "complete"), key=_loss)[:_TOLD]
+
+
+def tune(
+    name: str,
+    installation: Installation,
+    model_name: str,
+    reporter: Reporter,
+    *,
+    minutes: float,
+    limit: int | None = None,
+    engine: Engine | None = None,
+) -> Tuning:
+    """Try options of a model until the minutes are over or ``limit`` trials are done.
+
+    A trial is trained on the fit slice; its lowest loss on the validation slice is what counts, and nothing else is
+    looked at. One that fails is a failed trial. Ctrl-C ends the search as the end of its time does: the trial that
+    runs is put back and goes on from its last whole epoch in the next search. Raises ``model.unknown``,
+    ``tuning.nothing_to_tune``, ``tuning.no_time``, ``tuning.running`` and ``tuning.all_failed``.
+    """
+    if not minutes > 0:
+        raise ConfigError("tuning.no_time", f"a search cannot take {minutes:g} minutes", "give --minutes above 0")
+    until = SystemClock().now() + timedelta(minutes=minutes)
+    model = _tunable(model_name)
+    crew = engine or installation.jobs.datasets[name].training.engine
+    try:
+        with FileLock(installation.home.locks / f"{name}.{model}.tuning.lock", timeout=0):
+            return _Search(installation, History.read(name, installation), model, reporter, until, limit, crew).run()
+    except Timeout as error:
+        raise ConflictError(
+            "tuning.running", f"{model} of {name} is being tuned already", "wait until that is done"
+        ) from error
+
+
+def _tunable(model_name: str) -> ModelName:
+    if model_name not in set(ModelName):
+        raise ConfigError("model.unknown", f'no model "{model_name}"', nearest(model_name, SEARCH_SPACES))
+    model = ModelName(model_name)
+    if model not in SEARCH_SPACES:
+        raise ConfigError(
+            "tuning.nothing_to_tune", f"{model} has nothing to tune: it is not trained here",
+            f"choose among {', '.join(SEARCH_SPACES)}",
+        )  # fmt: skip
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    installation: Installation
+    history: History
+    model: ModelName
+    reporter: Reporter
+    until: datetime
+    limit: int | None
+    engine: Engine
+
+    def run(self) -> Tuning:
+        name = self.history.name
+        trials = Trials.open(self.history, self.installation, self.model)
+        tags = {
+            "model_name": self.model, "study": trials.title, "data_version": self.history.version,
+            "data_digest": self.history.digest, "code_version": code_version(),
+        }  # fmt: skip
+        now = self.installation.clock(name).now()
+        title = f"tuning {self.model} {now:%Y-%m-%d %H:%M}"
+        with Registry(self.installation.home).night(name, title, tags, f"tuning {self.model}") as night:
+            stopped = self._try_on(trials, night)
+            found = _found(self.history, self.model, trials, stopped, night.run_id)
+            _log(night, found)
+        return found
+
+    def _try_on(self, trials: Trials, night: Night) -> Stopped:
+        done, failed = 0, 0
+        while self.limit is None or done < self.limit:
+            if SystemClock().now() >= self.until:
+                return "minutes"
+            wanted = _AT_ONCE if self.engine is Engine.RAY else 1
+            try:
+                outcomes = self._try(trials, night, wanted if self.limit is None else min(wanted, self.limit - done))
+            except KeyboardInterrupt:
+                return "interrupted"
+            done += len(outcomes)
+            for outcome in outcomes:
+                failed = failed + 1 if outcome.state == "failed" else 0
+            if failed >= _HOPELESS and all(row.state != "complete" for row in trials.rows()):
+                told = f"{failed} trials failed one after the other: {outcomes[-1].reason}"
+                raise TrainingError("tuning.all_failed", told)
+        return "trials"
+
+    def _try(self, trials: Trials, night: Night, count: int) -> list[Outcome]:
+        """Train some trials and close each whatever comes; what was cut off is put back."""
+        checkpoints = self.installation.home.checkpoints / f"{self.history.name}.tuning"
+        tasks = [TrialTask(self.history, self.model, trials.next(), self.until, checkpoints) for _ in range(count)]
+        runs = [night.open(task.title, {"model_name": self.model, "trial": task.attempt.number}) for task in tasks]
+        crew = (RayEngine if self.engine is Engine.RAY else LocalEngine)(self.installation.home.models)
+        outcomes: dict[int, Outcome] = {}
+        try:
+            for run, task in zip(runs, tasks, strict=True):
+                run.log(params=parameters(task.job, self.model))
+            for number, outcome in crew.run(train_trial, tasks, self.reporter):
+                if isinstance(outcome, TrainingError):  # the cluster's own
+                    outcomes[number] = Outcome("failed", 0.0, f"[{outcome.code}] {first_line(outcome)}")
+                elif isinstance(outcome, ForecastError):
+                    raise outcome
+                else:
+                    outcomes[number] = outcome
+                _close(trials, tasks[number], runs[number], outcomes[number])
+        finally:
+            for number in set(range(count)) - set(outcomes):
+                trials.put_back(tasks[number].attempt, 0.0)
+                with suppress(StorageError):
+                    runs[number].end("KILLED", _CUT_OFF)
+        return list(outcomes.values())
+
+
+def _close(trials: Trials, task: TrialTask, run: Run, outcome: Outcome) -> None:
+    """Keep what came of a trial, in the ledger's database and in MLflow."""
+    attempt, losses = task.attempt, outcome.losses.get("val_loss", ())
+    match outcome.state:
+        case "complete":
+            trials.complete(attempt, min(losses), outcome.seconds, losses)
+        case "pruned":
+            trials.prune(attempt, outcome.seconds, outcome.reason)
+        case "failed":
+            trials.fail(attempt, outcome.seconds, outcome.reason)
+        case "cut off":
+            trials.put_back(attempt, outcome.seconds)
+    numbers = {"seconds": outcome.seconds}
+    if outcome.best_loss is not None:
+        numbers |= {"best_val_loss": outcome.best_loss, "best_epoch": outcome.best_epoch}
+    run.log(tags={"state": outcome.state, "reason": outcome.reason}, metrics=numbers, curves=outcome.losses)
+    if outcome.state == "failed":
+        run.end("FAILED", outcome.reason)
+    elif outcome.state == "cut off":
+        run.end("KILLED", _CUT_OFF)
+    else:
+        run.end()
+    if outcome.state != "cut off":
+        task.checkpoint.unlink(missing_ok=True)
+
+
+def _found(history: History, model: ModelName, trials: Trials, stopped: Stopped, tracking_run: str) -> Tuning:
+    rows = trials.rows()
+    complete = [row for row in rows if row.state == "complete"]
+    best = min(complete, key=_loss, default=None)
+    present = history.job.options.get(model, {})
+    return Tuning(
+        dataset=history.name,
+        model=model,
+        study=trials.title,
+        trials=tuple(rows),
+        best=best,
+        present=next((row for row in complete if row.options == present), None),
+        importance=trials.importance(),
+        toml="" if best is None or best.options == present else toml_lines(history.name, model, best.options),
+        stopped=stopped,
+        tracking_run=tracking_run,
+    )
+
+
+def toml_lines(dataset: str, model: str, options: Mapping[str, Option]) -> str:
+    """Return the lines of the job file that give a model its options.
+
+    >>> print(toml_lines("etth1", "dlinear", {"kernel_size": 25, "scale_windows": True}))
+    [datasets.etth1.options]
+    dlinear = { kernel_size = 25, scale_windows = true }
+    """
+    # JSON's literals for numbers, strings and booleans are TOML's too.
+    values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(options.items()))
+    return f"[datasets.{dataset}.options]\n{model} = {{ {values} }}"
+
+
+def told_options(options: Mapping[str, Option]) -> str:
+    """Return options as one line for people."""
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(options.items())) or "the preset's"
+
+
+def _loss(row: TrialRow) -> float:
+    return math.inf if row.loss is None else row.loss
+
+
+def _log(night: Night, found: Tuning) -> None:
+    """Log the history, what counts, and the best trials where the UI shows them first."""
+    title = f"{found.model} on {found.dataset}"
+    drawn = [(row.number, row.state, row.loss) for row in found.trials if row.loss is not None]
+    night.figure(history_figure(f"Trials of {title}", drawn), "figures/history.html")
+    if found.importance:
+        night.figure(importance_figure(f"What counts in {title}", found.importance), "figures/importance.html")
+    night.log(tags={"stopped": found.stopped}, metrics={"trials": len(found.trials)})
+    if found.best is None:
+        return
+    night.log(metrics={"best_val_loss": _loss(found.best)})
+    lines = [f"| {row.number} | {row.loss:.5f} | {told_options(row.options)} |" for row in found.leaderboard]
+    table = "\n".join(("| trial | validation loss | options |", "| --- | --- | --- |", *lines))
+    night.note(f"{table}\n\n```toml\n{found.toml}\n```")

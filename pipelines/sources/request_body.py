@@ -1,0 +1,107 @@
+"""Rows that somebody sends: the body of a request, by its content type."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from forecast.config.dataset import DatasetJob
+from forecast.errors import DataError
+from pipelines.sources.arrow import read_arrow
+from pipelines.sources.batch import Batch, Content, used_columns
+from pipelines.sources.csv import read_csv
+from pipelines.sources.files import Format
+from pipelines.sources.jsonl import from_records, read_jsonl
+from pipelines.sources.parquet import read_parquet
+from pipelines.sources.records import frame_of
+
+
+def _read_json(content: Content, job: DatasetJob) -> pl.DataFrame:
+    """Read records, ``[{...}]`` or ``{"rows": [{...}]}``, or columns, ``{"time": [...], ...}``."""
+    try:
+        sent = json.loads(content.data)  # type: ignore[arg-type]  # a body is bytes
+    except (ValueError, RecursionError) as error:
+        raise _unfit("the body is not JSON") from error
+    return _frame(sent["rows"] if isinstance(sent, dict) and set(sent) == {"rows"} else sent, job, content.name)
+
+
+def _frame(rows: Any, job: DatasetJob, name: str) -> pl.DataFrame:
+    if isinstance(rows, list):
+        if not all(isinstance(record, dict) for record in rows):
+            raise _unfit("not every row of the body is a JSON object")
+        return from_records(rows, job, name)
+    if not isinstance(rows, dict):
+        raise _unfit("the body is neither rows nor columns")
+    columns = {name: rows[name] for name in used_columns(job) if name in rows}
+    if not all(isinstance(values, list) for values in columns.values()):
+        raise _unfit("a column of the body is not an array")
+    if len({len(values) for values in columns.values()}) > 1:
+        raise _unfit("the columns of the body have different lengths")
+    return frame_of(columns, name)
+
+
+CONTENT_TYPES: Mapping[str, Format] = MappingProxyType(
+    {
+        "application/json": _read_json,
+        "text/csv": read_csv,
+        "text/tab-separated-values": read_csv,
+        "application/x-ndjson": read_jsonl,
+        "application/jsonl": read_jsonl,
+        "application/vnd.apache.arrow.file": read_arrow,
+        "application/vnd.apache.arrow.stream": read_arrow,
+        "application/vnd.apache.parquet": read_parquet,
+    }
+)
+"""What a body may be, and how it is read."""
+
+_NOT_TOLD = MappingProxyType(
+    {
+        "ingest.missing_column": "name its columns as the job file does",
+        "source.doubled_column": "give every column a name of its own",
+    }
+)
+"""Errors that would list names which were sent, and the remedy they get instead."""
+
+
+def from_body(data: bytes, content_type: str, job: DatasetJob, name: str) -> Batch:
+    """Read a body as rows of the data set ``name``; no error repeats anything of it.
+
+    Raises ``source.unknown_content_type``, ``source.malformed`` and its kin, ``ingest.missing_column``.
+    """
+    media, _, parameters = (part.strip() for part in content_type.lower().partition(";"))
+    read = CONTENT_TYPES.get(media)
+    if read is None:
+        known = ", ".join(CONTENT_TYPES)
+        raise DataError("source.unknown_content_type", "the body's content type is not read", f"send one of {known}")
+    if "charset=" in parameters and parameters.partition("charset=")[2].strip("\"' ") not in {"utf-8", "utf8"}:
+        raise DataError("source.not_utf8", "the body is not UTF-8", "send it as UTF-8")
+    called = "body.tsv" if media == "text/tab-separated-values" else "body"
+    with _told_without_names():
+        return Batch.of(read(Content(called, data), job), name, job, "body", hashlib.sha256(data).hexdigest())
+
+
+def from_json(rows: Any, job: DatasetJob, name: str) -> Batch:
+    """Take rows out of parsed JSON, records or columns, as :func:`from_body` does; their digest is left out."""
+    with _told_without_names():
+        return Batch.of(_frame(rows, job, "body"), name, job, "body", "")
+
+
+@contextmanager
+def _told_without_names() -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        if error.code not in _NOT_TOLD:
+            raise
+        fact = error.fact if error.code == "ingest.missing_column" else "two columns of the body have the same name"
+        raise DataError(error.code, fact, _NOT_TOLD[error.code]) from None
+
+
+def _unfit(fact: str) -> DataError:
+    return DataError("source.malformed", fact, 'send [{"time": ..., ...}], {"rows": [...]} or {"time": [...], ...}')

@@ -1,0 +1,1 @@
+"""Studies of robustness and sensitivity over a model zoo."""

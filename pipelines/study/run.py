@@ -1,0 +1,162 @@
+"""Answer what surveys ask of forecasting models, on the user's own data: one report, made of many small trainings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from forecast.errors import ConfigError, ConflictError, DataError, StorageError, TrainingError, first_line, nearest
+from forecast.installation import Installation
+from forecast.plots.charts import page
+from forecast.progress import Reporter
+from forecast.tracking.registry import Night, Registry
+from models.catalog import TRAINABLE, ModelName
+from pipelines.preparation.training_data import History
+from pipelines.search.deadline import Limited, TimeIsOverError
+from pipelines.study.plan import Cell, Point, Question, points
+from pipelines.study.report import Answer, answer, figures, markdown
+from pipelines.study.scores import Bench, keep_rows, read_rows, score_cell
+from pipelines.tracking.log import code_version
+
+Stopped: TypeAlias = Literal["done", "minutes", "interrupted"]
+Word = TypeVar("Word", ModelName, Question)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a study found so far."""
+
+    dataset: str
+    answers: tuple[Answer, ...]
+    """One per question."""
+    failures: dict[str, str]
+    """Cells that could not be trained, and why."""
+    missing: tuple[str, ...]
+    """Cells that there was no time for; the next study goes on with them."""
+    stopped: Stopped
+    report: str
+    """Path of the page with all figures."""
+    rows: str
+    """Path of the table of all numbers."""
+    tracking_run: str
+
+
+def study(
+    name: str,
+    installation: Installation,
+    reporter: Reporter,
+    *,
+    models: Sequence[str] = (),
+    questions: Sequence[str] = (),
+    minutes: float | None = None,
+) -> Study:
+    """Train and score what answers the questions, and write a report of what is known by then.
+
+    Cells that were scored before on the same data and settings are not trained again. Without ``models`` all that a
+    night compares are asked, without ``questions`` all are. Ctrl-C ends the study as the end of its ``minutes`` does.
+    Raises ``model.unknown``, ``study.unknown_question``, ``study.no_time`` and ``study.running``.
+    """
+    if minutes is not None and not minutes > 0:
+        raise ConfigError("study.no_time", f"a study cannot take {minutes:g} minutes", "give --minutes above 0")
+    deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+    asked = [_known(word, Question, "study.unknown_question", "question") for word in questions or Question]
+    job = installation.jobs.datasets[name]
+    usual = [word for word in job.contenders if word in set(TRAINABLE)]
+    chosen = [_known(word, TRAINABLE, "model.unknown", "model") for word in models or usual]
+    try:
+        with FileLock(installation.home.locks / f"{name}.study.lock", timeout=0):
+            history = History.read(name, installation)
+            plan = [point for question in asked for model in chosen for point in points(question, model, job)]
+            return _Work(installation, history, reporter, deadline, plan).run()
+    except Timeout as error:
+        raise ConflictError("study.running", f"{name} is being studied already", "wait until that is done") from error
+
+
+def _known(word: str, among: Iterable[Word], code: str, what: str) -> Word:
+    names = {str(one): one for one in among}
+    if word not in names:
+        raise ConfigError(code, f'no {what} "{word}" that can be studied', nearest(word, names))
+    return names[word]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    installation: Installation
+    history: History
+    reporter: Reporter
+    deadline: float
+    plan: Sequence[Point]
+
+    def run(self) -> Study:
+        name, home = self.history.name, self.installation.home
+        file, report = home.reports / f"{name}-study.csv", home.reports / f"{name}-study.html"
+        kept, bench = read_rows(file), Bench.of(self.history)
+        now = self.installation.clock(name).now()
+        failures: dict[str, str] = {}
+        stopped: Stopped = "done"
+        tags = {
+            "data_version": self.history.version, "data_digest": self.history.digest, "code_version": code_version(),
+        }  # fmt: skip
+        with Registry(home).night(name, f"study {now:%Y-%m-%d %H:%M}", tags, "study") as night:
+            try:
+                for cell in self._left(kept):
+                    kept = self._scored(cell, bench, now, file, kept, failures)
+            except TimeIsOverError:
+                stopped = "minutes"
+            except KeyboardInterrupt:
+                stopped = "interrupted"
+            found = [one for question in Question if (one := answer(question, self.plan, self.history, kept))]
+            self._report(night, report, found, kept)
+        left = tuple(cell.title for cell in self._left(kept) if cell.title not in failures)
+        return Study(name, tuple(found), failures, left, stopped, str(report), str(file), night.run_id)
+
+    def _left(self, kept: pl.DataFrame) -> list[Cell]:
+        """Return the cells that have no rows yet, those first that most points rest on."""
+        done = set(kept["cell"])
+        cells = dict.fromkeys(point.cell for point in self.plan)
+        left = [cell for cell in cells if cell.key(self.history) not in done]
+        return sorted(left, key=lambda cell: not cell.is_present)
+
+    def _scored(
+        self, cell: Cell, bench: Bench, now: datetime, file: Path, kept: pl.DataFrame, failures: dict[str, str]
+    ) -> pl.DataFrame:
+        """Score a cell and keep its rows beside the others; one that fails leaves the others to the study."""
+        if time.monotonic() >= self.deadline:
+            raise TimeIsOverError
+        checkpoints = self.installation.home.checkpoints / f"{self.history.name}.study"
+        try:
+            with self.reporter.step(cell.title) as step:
+                rows = score_cell(cell, bench, checkpoints, now, Limited(step, self.deadline))
+        except (TrainingError, DataError, RuntimeError) as error:
+            failures[cell.title] = f"[{getattr(error, 'code', 'training.failed')}] {first_line(error)}"
+            return kept
+        every = pl.concat([kept, rows])
+        keep_rows(file, every)
+        return every
+
+    def _report(self, night: Night, report: Path, found: Sequence[Answer], kept: pl.DataFrame) -> None:
+        """Write the page, and what MLflow shows of the study."""
+        models = list(dict.fromkeys(str(point.cell.model) for point in self.plan))
+        drawn = [(name, figure) for one in found for name, figure in figures(one, models)]
+        content = page([figure for _, figure in drawn], f"What {self.history.name} says of forecasting models")
+        try:
+            report.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(
+                "study.report_not_written", f'cannot write "{report}" ({error.strerror})', "make room on the disk"
+            ) from error
+        for name, figure in drawn:
+            night.figure(figure, f"figures/{name}.html")
+        night.file(content, report.name)
+        night.note("\n\n".join(markdown(one) for one in found))
+        asked = {point.cell.key(self.history) for point in self.plan}
+        ours = kept.filter(pl.col("cell").is_in(list(asked)))
+        if len(ours):
+            night.table(ours.to_dict(as_series=False), "rows.json")

@@ -1,0 +1,1 @@
+"""What a night logs to MLflow."""

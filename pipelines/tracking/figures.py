@@ -1,0 +1,123 @@
+"""Figures of how one model did on the holdout: forecasts, error by lead time, residuals by hour, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import plotly.graph_objects as go
+import polars as pl
+from numpy.typing import NDArray
+
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.metrics import observed_mean
+from forecast.evaluation.scores import Evidence
+from forecast.panel import Array, Panel
+from forecast.plots.backtest import Fan, calibration, fans, residuals
+from forecast.plots.charts import by_lead
+from forecast.runtime.model import Prediction, ServedModel
+from pipelines.preparation.windows import Windows, some
+
+_MOST_WINDOWS = 2000
+_ORIGINS = 3
+_CHANNELS = 4
+
+
+def diagnose(
+    model: ServedModel, holdout: Windows, panel: Panel, job: DatasetJob, evidence: Evidence
+) -> Iterator[tuple[str, go.Figure]]:
+    """Yield names and figures, made from at most 2,000 windows spread evenly over the holdout."""
+    count = len(holdout.origins)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_WINDOWS)).astype(int))
+    windows = some(holdout, chosen)
+    prediction = model.predict(windows.targets, windows.past, windows.future, windows.series)
+    name = model.manifest.model_name
+    deviations = model.manifest.scaler.deviations(windows.series)[:, None]
+    median = prediction.quantiles[..., model.median]
+    residual = (windows.actual - median) / deviations  # [N, H, C]
+    yield "1 forecasts", _forecasts(model, windows, prediction, panel, job, evidence)
+    naive = _seasonal_naive(windows, job) / deviations
+    yield "2 error by lead time", by_lead(
+        f"{name}: mean absolute error by lead time, {job.frequency} steps", "standard deviations of each channel",
+        {name: _by_step(np.abs(residual)), "seasonal naive": _by_step(np.abs(windows.actual / deviations - naive))},
+    )  # fmt: skip
+    yield "3 residuals by hour and weekday", _by_hour(name, residual, windows, panel, job)
+    yield (
+        "4 calibration",
+        calibration(
+            f"{name}: calibration by lead time",
+            evidence.levels,
+            _shares(windows.actual, prediction.quantiles, evidence),
+        ),
+    )
+
+
+def _forecasts(
+    model: ServedModel, windows: Windows, prediction: Prediction, panel: Panel, job: DatasetJob, evidence: Evidence
+) -> go.Figure:
+    hardest = sorted(job.targets, key=lambda name: -np.nan_to_num(evidence.by_channel[name].pinball))[:_CHANNELS]
+    shown = [name for name in job.targets if name in hardest]
+    picked = np.unique(np.linspace(0, len(windows.origins) - 1, _ORIGINS).astype(int)).tolist()
+    before = min(job.lookback, max(job.season, job.horizon))
+    places = [0, model.median, -1]
+    grid = []
+    for name in shown:
+        channel = job.targets.index(name)
+        line = []
+        for window in picked:
+            origin = panel.index(windows.origins[window])
+            times = [panel.time(row).astimezone(job.tz) for row in range(origin - before, origin + job.horizon)]
+            observed = np.concatenate([windows.targets[window, -before:, channel], windows.actual[window, :, channel]])
+            line.append(Fan(times, observed, prediction.quantiles[window, :, channel][:, places]))
+        grid.append(line)
+    labels = [
+        f"{windows.series[window]}, {windows.origins[window].astimezone(job.tz):%d %b %Y %H:%M}" for window in picked
+    ]
+    of = "" if len(shown) == len(job.targets) else f", the {len(shown)} hardest of {len(job.targets)} channels"
+    rows = [f"{name} [{job.channels[name].unit}]" if job.channels[name].unit else name for name in shown]
+    band = f"{evidence.promised_coverage:.0%} band"
+    return fans(f"{evidence.model_version}: forecasts of the holdout{of}", rows, labels, grid, band)
+
+
+def _seasonal_naive(windows: Windows, job: DatasetJob) -> Array:
+    seasons = -(-job.horizon // job.season)
+    return np.tile(windows.targets[:, -job.season :], (1, seasons, 1))[:, : job.horizon]
+
+
+def _by_step(losses: Array) -> list[float]:
+    return [observed_mean(losses[:, lead]) for lead in range(losses.shape[1])]
+
+
+def _by_hour(name: str, residual: Array, windows: Windows, panel: Panel, job: DatasetJob) -> go.Figure:
+    origins = np.asarray([panel.index(origin) for origin in windows.origins])
+    rows = origins[:, None] + np.arange(job.horizon)  # [N, H]
+    first = int(rows.min())
+    start, step = panel.time(first), panel.step
+    local = pl.datetime_range(start, start + step * int(rows.max() - first), step, eager=True)
+    local = local.dt.convert_time_zone(job.tz.key)
+    hours = 1 if job.counts_days else 24
+    cell = (local.dt.weekday().cast(pl.Int64) - 1) * hours + local.dt.hour().cast(pl.Int64) % hours
+    of = np.repeat(cell.to_numpy()[rows - first].ravel(), residual.shape[2])
+    values = residual.ravel()
+    seen = np.isfinite(values)
+    bias, error = (_means(of[seen], part[seen], 7 * hours) for part in (values, np.abs(values)))
+    title = f"{name}: residuals by hour and weekday, {job.tz.key}"
+    return residuals(title, bias.reshape(7, hours), error.reshape(7, hours), range(hours))
+
+
+def _means(of: NDArray[np.int64], values: Array, count: int) -> Array:
+    totals, counts = np.bincount(of, values, count), np.bincount(of, minlength=count)
+    means: Array = np.divide(totals, counts, out=np.full(count, np.nan), where=counts > 0)
+    return means
+
+
+def _shares(actual: Array, quantiles: Array, evidence: Evidence) -> dict[str, Array]:
+    below = np.where(np.isfinite(actual)[..., None], actual[..., None] <= quantiles, np.nan)  # [N, H, C, Q]
+    shares, begin = {}, 0
+    for end in evidence.group_ends:
+        part = below[:, begin:end].reshape(-1, below.shape[-1])
+        part = part[np.isfinite(part[:, 0])]
+        if len(part):
+            shares[f"steps {begin + 1} to {end}"] = part.mean(axis=0)
+        begin = end
+    return shares

@@ -1,0 +1,273 @@
+"""What a night leaves in MLflow: parameters, scores, curves, figures, models, so that its UI compares them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.metrics import skill
+from forecast.evaluation.promotion import Verdict
+from forecast.evaluation.scores import Evidence
+from forecast.home import cores
+from forecast.lake.table import beside
+from forecast.panel import Panel
+from forecast.plots.backtest import bars
+from forecast.plots.charts import ACTUAL, LINE, QUIET, by_lead
+from forecast.runtime.model import GOLDEN, NETWORK, ServedModel, load
+from forecast.runtime.precision import Variants
+from forecast.tracking.entities import DARTS, Lineage
+from forecast.tracking.registry import Night, Run
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.windows import Windows
+from pipelines.tracking.figures import diagnose
+from pipelines.tracking.mlflow_model import application, pinned, rows_before
+from pipelines.tracking.tables import all_scores, guards_table, leaderboard_table, scores_table
+from pipelines.training.candidates import Candidate
+
+_PACKAGES = ("torch", "darts")
+_HORIZON_SCORES = ("pinball", "mae", "mse", "coverage")
+_LEAD_SCORES = ("pinball", "mae", "rmse", "coverage", "width")
+_CHANNEL_SCORES = ("pinball", "mae_in_units", "coverage")
+_SKILLS = ("seasonal_naive", "linear")
+"""Baselines over which the skill of each model is told."""
+_FEW = 4
+"""Horizons, and channels, whose scores are numbers of their own; those of more are in a table."""
+
+
+def night_tags(version: int, digest: str, holdout: Windows) -> dict[str, object]:
+    """Return what all runs of a night share: on equal origins and in equal units they may be compared."""
+    return {
+        "data_version": version,
+        "data_digest": digest,
+        "origins_digest": holdout.digest,
+        "windows": len(holdout.origins),
+        "units": "standard deviations of each series and channel over the fit rows",
+        "code_version": code_version(),
+    }
+
+
+def lineage(
+    name: str, job: DatasetJob, tables: Path | str, version: int, digest: str, holdout: Windows
+) -> tuple[Lineage, Lineage]:
+    """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
+    table = str(beside(tables, name, "observations"))
+    return (
+        Lineage(name, digest, table, version, tuple(job.channels), "training"),
+        Lineage(f"{name} holdout", holdout.digest, table, version, job.targets, "evaluation"),
+    )
+
+
+def parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
+    """Return what a model is trained with, as MLflow shows it."""
+    training = job.training.model_dump(mode="json", exclude={"baselines"})
+    shared = {"model": model_name, "lookback": job.lookback, "horizon": job.horizon, "quantiles": job.quantiles}
+    return {
+        **shared,
+        **training,
+        **{f"option.{name}": value for name, value in job.options.get(model_name, {}).items()},
+    }
+
+
+def log_task(run: Run, job: DatasetJob, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]) -> None:
+    """Log what is known of a training before it begins: parameters, splits, data, environment."""
+    ends = {
+        "fit": slices.fit, "validation": slices.validation, "calibration": slices.calibration,
+        "holdout": slices.holdout,
+    }  # fmt: skip
+    splits = {f"split.{part}_until": f"{panel.time(row):%Y-%m-%dT%H:%MZ}" for part, row in ends.items()}
+    run.log(params={**parameters(job, model_name), **splits}, tags=environment())
+    run.read(*data)
+
+
+def log_candidate(
+    run: Run, candidate: Candidate, models: Path, holdout: Windows, panel: Panel, job: DatasetJob, data: Lineage
+) -> str:
+    """Log how a model was trained, how it did on the holdout, which is ``data``, and the model itself.
+
+    Returns the identifier of what is to be registered: the form of the model that answers rows with rows.
+    """
+    folder, evidence, fitted = models / candidate.folder, candidate.evidence, candidate.fitted
+    served = load(folder)
+    model = _log_models(run, served, folder, holdout, panel, job)
+    run.log(metrics=numbers(evidence), curves=curves(evidence), model=model, data=data)
+    seen = evidence.rehearsal
+    run.log(
+        metrics={
+            "cost/training_seconds": fitted.seconds, "cost/epochs": fitted.epochs,
+            "cost/windows_per_second": fitted.windows / fitted.seconds if fitted.windows else float("nan"),
+            "cost/peak_memory_mb": fitted.peak_memory_mb,
+            "cost/latency_ms": seen.latency_ms, "cost/size_mb": seen.size_mb, **precisions(seen.variants),
+            **{f"loss/best_from_{start}": loss for start, loss in candidate.race.items()},
+        },
+        curves={f"loss/{name.removesuffix('_loss')}": values for name, values in fitted.losses.items() if values},
+        params={
+            "start": fitted.start, "trained_in": fitted.precision, "compiled": fitted.compiled,
+            "serves_in": seen.precision,
+            "best_epoch": fitted.best_epoch, "resumed_after": fitted.resumed_after,
+        },
+        tags={
+            "model_version": evidence.model_version, **({"notes": "; ".join(fitted.notes)} if fitted.notes else {}),
+            **({} if seen.variants is None else {"precisions": seen.variants.told}),
+            **{f"kernel.{op}": told for op, told in fitted.kernels.items()},
+        },
+    )  # fmt: skip
+    run.note(scores_table(evidence))
+    run.table(all_scores(evidence), "scores.json")
+    run.file(evidence.model_dump_json(), "evidence.json")
+    for name, figure in diagnose(served, holdout, panel, job, evidence):
+        run.figure(figure, f"figures/{name}.html")
+    return model
+
+
+def log_refitted(run: Run, folder: Path, holdout: Windows, panel: Panel, job: DatasetJob) -> str:
+    """Log a model that was fitted again on all rows beside the scored one; returns what is to be registered."""
+    return _log_models(run, load(folder), folder, holdout, panel, job)
+
+
+def log_comparison(
+    night: Night, leaderboard: Sequence[Evidence], verdict: Verdict, job: DatasetJob, baseline_names: Sequence[str]
+) -> None:
+    """Log the verdict, the table of scores and the figures of all models with the night, and its place with each model.
+
+    ``leaderboard`` has the best first.
+    """
+    baselines = [one for one in leaderboard if one.model_name in baseline_names]
+    best = min((one.pinball for one in baselines), default=float("nan"))
+    reigning = verdict.challenger if verdict.promote else verdict.champion
+    colours, names = {}, {}
+    for one in leaderboard:
+        name = f"{one.model_version} (champion)" if one.model_version == reigning else one.model_version
+        names[one.model_version] = name
+        colours[name] = QUIET if one in baselines else ACTUAL if one.pinball >= best else LINE
+    night.log(
+        tags={"verdict": verdict.sentence, "challenger": verdict.challenger, "promoted": verdict.promote},
+        metrics={
+            "accuracy/pinball": next(one.pinball for one in leaderboard if one.model_version == verdict.challenger),
+            "accuracy/gain_over_champion": float("nan") if verdict.gain is None else verdict.gain,
+        },
+    )
+    night.note(
+        f"{verdict.sentence}\n\n{leaderboard_table(leaderboard, names, job)}\n\nGuards:\n\n{guards_table(verdict)}"
+    )
+    night.file(verdict.model_dump_json(indent=1), "verdict.json")
+    unit = "standard deviations of each channel"
+    title = f"Pinball loss on the same {leaderboard[0].windows} windows (grey: baselines; red: no better than these)"
+    losses = {names[one.model_version]: one.pinball for one in leaderboard}
+    night.figure(bars(title, unit, losses, colours), "figures/1 leaderboard.html")
+    leads = {names[one.model_version]: one.by_lead["pinball"] for one in leaderboard}
+    night.figure(
+        by_lead(f"Pinball loss by lead time, {job.frequency} steps", unit, leads), "figures/2 by lead time.html"
+    )
+    for run in night.children:
+        for one in leaderboard:
+            if one.model_name == run.name and one.model_version != verdict.champion:
+                _log_place(run, one, leaderboard, baselines, verdict)
+
+
+def version_tags(job: DatasetJob, evidence: Evidence, verdict: Verdict, version: int, digest: str) -> dict[str, object]:
+    """Return what is told of a registered version beside its description."""
+    return {
+        "model_name": evidence.model_name,
+        "data_version": version,
+        "data_digest": digest,
+        "origins_digest": evidence.origins_digest,
+        "pinball": evidence.pinball,
+        "verdict": verdict.sentence,
+        "verdict_numbers": verdict.model_dump_json(),
+        "refit": "fitted again on all rows when promoted" if job.training.refit else "never fitted on the holdout",
+        "code_version": code_version(),
+    }
+
+
+def numbers(evidence: Evidence) -> dict[str, float]:
+    """Return a model's final numbers, few enough for MLflow's pages however many channels and horizons it has."""
+    told = {"accuracy/pinball": evidence.pinball}  # first: what MLflow's page of a comparison begins with
+    told |= {f"accuracy/{name}": value for name, value in evidence.overall}
+    horizons = list(evidence.by_horizon)
+    shown = sorted({horizons[int(place)] for place in np.linspace(0, len(horizons) - 1, min(_FEW, len(horizons)))})
+    for horizon in shown:
+        scores = evidence.by_horizon[horizon]
+        told |= {f"accuracy_by_horizon/{name}.h{horizon}": getattr(scores, name) for name in _HORIZON_SCORES}
+    if len(evidence.by_channel) <= _FEW:
+        for channel, of in evidence.by_channel.items():
+            told |= {f"accuracy_by_channel/{name}.{channel}": getattr(of, name) for name in _CHANNEL_SCORES}
+    else:
+        worst = {"pinball": max, "coverage": min, "mase": max}
+        for name, pick in worst.items():
+            values = [getattr(of, name) for of in evidence.by_channel.values() if np.isfinite(getattr(of, name))]
+            told[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
+    return told
+
+
+def precisions(variants: Variants | None) -> dict[str, float]:
+    """Return what int8 has of float32's size, latency and loss, as shares; nothing where it was not tried."""
+    if variants is None:
+        return {}
+    fields = {"size": "size_mb", "latency": "latency_ms", "loss": "loss"}
+    exact, coarse = variants.float32.model_dump(), variants.int8.model_dump()
+    return {
+        f"int8/share_of_{name}": coarse[field] / exact[field] if exact[field] else float("nan")
+        for name, field in fields.items()
+    }
+
+
+def curves(evidence: Evidence) -> dict[str, Sequence[float]]:
+    """Return the scores of a model by lead time."""
+    return {f"accuracy_by_lead/{name}": evidence.by_lead[name] for name in _LEAD_SCORES}
+
+
+def environment() -> dict[str, object]:
+    """Return what a training ran on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    versions = {f"env.{name}": importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "env.python": platform.python_version(), "env.platform": platform.platform(),
+        "env.cores": cores(), "env.gpu": gpu, **versions,
+    }  # fmt: skip
+
+
+def code_version() -> str:
+    """Return the version of the installed package."""
+    return importlib.metadata.version("forecast-service")
+
+
+def _log_place(
+    run: Run, one: Evidence, leaderboard: Sequence[Evidence], baselines: Sequence[Evidence], verdict: Verdict
+) -> None:
+    place = f"{[other.model_version for other in leaderboard].index(one.model_version) + 1} of {len(leaderboard)}"
+    told = [f"{place} by pinball loss."]
+    best = min((other for other in baselines if other is not one), key=lambda other: other.pinball, default=None)
+    if best is not None and best.pinball <= one.pinball and one not in baselines:
+        told.append(f"**No better than {best.model_name}, a baseline ({one.pinball:.4f} against {best.pinball:.4f}).**")
+    if one.model_version == verdict.challenger:
+        told.append(verdict.sentence)
+        run.log(tags={"verdict": verdict.sentence})
+    tonight = [other for other in baselines if other.model_version != verdict.champion]
+    skills = {other.model_name: skill(one.pinball, other.pinball) for other in tonight}
+    run.log(
+        metrics={f"accuracy/skill_over_{name}": skills[name] for name in _SKILLS if name in skills},
+        tags={"place": place},
+    )
+    run.note(f"{' '.join(told)}\n\n{scores_table(one)}")
+
+
+def _log_models(run: Run, served: ServedModel, folder: Path, holdout: Windows, panel: Panel, job: DatasetJob) -> str:
+    name = served.manifest.model_name
+    if (folder / DARTS).is_dir():
+        run.log_saved(f"{name}-darts", folder / DARTS)
+        shutil.rmtree(folder / DARTS)
+    with np.load(folder / GOLDEN, allow_pickle=False) as golden:
+        series = [str(one) for one in golden["series"]][:1]
+        feeds = served.feeds(golden["targets"][:1], golden["past"][:1], golden["future"][:1], series)
+    run.log_onnx(f"{name}-onnx", folder / NETWORK, feeds, served.run(feeds), pinned("onnx", "onnxruntime"))
+    newest = max(range(len(holdout.origins)), key=lambda window: holdout.origins[window])
+    example = rows_before(panel, job, panel.series.index(holdout.series[newest]), panel.index(holdout.origins[newest]))
+    with application(folder, job, example) as packed:
+        return run.log_application(name, packed)  # last: the one that the UI shows beside the run

@@ -1,0 +1,1 @@
+"""Train, export, calibrate and score candidates."""

@@ -1,0 +1,35 @@
+"""Forecast held-out origins with the exported model, by the code that serves: what is scored is what is issued."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.scores import Backtest, Evidence, Yardstick, score
+from forecast.runtime.model import ServedModel
+from forecast.runtime.smoke_test import Rehearsal
+from pipelines.preparation.windows import Windows
+
+
+def evidence_of(
+    model: ServedModel, windows: Windows, yardstick: Yardstick, job: DatasetJob, rehearsal: Rehearsal
+) -> Evidence:
+    """Backtest a model and score it."""
+    result = backtest(model, windows, yardstick)
+    name, version = model.manifest.model_name, model.manifest.model_version
+    return score(name, version, windows.digest, result, job.targets, job.horizons, rehearsal)
+
+
+def backtest(model: ServedModel, windows: Windows, yardstick: Yardstick) -> Backtest:
+    """Forecast every window, in original units."""
+    forecast = model.predict(windows.targets, windows.past, windows.future, windows.series)
+    return Backtest(
+        origins=windows.origins,
+        series=windows.series,
+        actual=windows.actual,
+        mean=forecast.mean,
+        quantiles=forecast.quantiles,
+        levels=model.manifest.quantiles,
+        deviations=np.asarray([yardstick.deviations[name] for name in windows.series]),
+        naive_errors=np.asarray([yardstick.naive_errors[name] for name in windows.series]),
+    )

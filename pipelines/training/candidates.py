@@ -1,0 +1,203 @@
+"""Candidates for promotion: trained, exported, calibrated, rehearsed and scored; one function, one task each.
+
+A task holds everything that its work needs, so that it can be sent to another machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from forecast.config.dataset import DatasetJob
+from forecast.evaluation.scores import Evidence, Yardstick
+from forecast.panel import Panel
+from forecast.progress import Step
+from forecast.runtime.model import NETWORK, WEIGHTS, Manifest, evaluated_in, load, load_evaluated, sha256
+from forecast.runtime.scaler import Scaler
+from forecast.runtime.smoke_test import rehearse
+from forecast.tracking.entities import DARTS
+from forecast.tracking.registry import save_darts
+from pipelines.preparation.darts_series import fit_scaler
+from pipelines.preparation.slices import Slices
+from pipelines.preparation.windows import cut
+from pipelines.training.backtest import evidence_of
+from pipelines.training.export import about, export
+from pipelines.training.fit import SOLVED, Fitted, fit, translated
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Weights of an earlier model that a training may start from."""
+
+    model_version: str
+    weights: bytes
+    """A safetensors file."""
+    fitted_until: datetime
+    """No row from this time on was fitted on."""
+
+
+def start_from(folder: Path) -> Start | None:
+    """Return what a model's folder gives to start from: of a refitted model the network before; None if nothing does.
+
+    Of a refitted one the weights have seen rows that the next night's models are compared on. Raises ``model.corrupt``.
+    """
+    manifest = load_evaluated(folder).manifest
+    holder = evaluated_in(folder)
+    if not manifest.weights_digest or sha256(holder / WEIGHTS) != manifest.weights_digest:
+        return None
+    return Start(manifest.model_version, (holder / WEIGHTS).read_bytes(), manifest.fitted_until)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One model to be trained and scored."""
+
+    dataset: str
+    job: DatasetJob
+    panel: Panel
+    slices: Slices
+    model_name: str
+    data_version: int
+    data_digest: str
+    now: datetime
+    holdout: tuple[int, int]
+    """First row of the held-out windows' targets, and the row after the last."""
+    yardstick: Yardstick
+    champion: Start | None
+    """Of the champion if it is of this kind of model: :func:`start_from`."""
+    checkpoints: Path
+    """Folder of what a killed training goes on from; to be removed when the night is over."""
+
+    @property
+    def title(self) -> str:
+        """What the work is called where its progress is shown."""
+        return self.model_name
+
+    @property
+    def devices(self) -> int:
+        """GPUs that the training can use, where there are some."""
+        return 0 if self.model_name in SOLVED else self.job.training.devices
+
+    def moved(self, scratch: Path) -> Task:
+        """Return the same task for another machine: its checkpoints stay there."""
+        return replace(self, checkpoints=scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that was trained and scored."""
+
+    folder: str
+    """Path under the home's ``models`` folder: data set, then model version."""
+    manifest: Manifest
+    evidence: Evidence
+    fitted: Fitted
+    """How the fit went, without the model itself."""
+    race: Mapping[str, float]
+    """Lowest validation loss by start, ``scratch`` and ``warm``, where both were tried; the lower one was taken."""
+
+
+def examine(task: Task, models: Path, step: Step) -> Candidate:
+    """Train, export, calibrate, store, rehearse and score one model.
+
+    Fitted on the fit slice, stopped early on the validation slice, calibrated on the calibration slice; no row of the
+    holdout is seen before the model is stored. Raises ``training.*`` and the models' own codes.
+    """
+    scaler = fit_scaler(task.panel, task.job, task.slices.fit)
+    with translated(task.model_name):
+        fitted, race = _race(task, scaler, step.part(0.0, 0.9))
+        version = (
+            f"{task.model_name}-{task.now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"  # a replay's clock may stand still
+        )
+        folder = f"{task.dataset}/{version}"
+        windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
+        told = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
+        export(fitted.model, models / folder, told, windows, quantize=task.job.training.quantize)
+        save_darts(fitted.model, models / folder / DARTS)
+        step.reach(0.95)
+        served = load(models / folder)
+        rehearsal = rehearse(served, models / folder / NETWORK)
+        holdout = cut(task.panel, task.job, *task.holdout)
+        evidence = evidence_of(served, holdout, task.yardstick, task.job, rehearsal)
+    step.note(f"pinball {evidence.pinball:.4f}")
+    return Candidate(folder, served.manifest, evidence, replace(fitted, model=None), race)
+
+
+def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
+    """Fit a model that was scored again on all rows, for as many epochs as were best, and return its folder.
+
+    The scored model is kept inside, so that the next night compares with it: the new one has seen those rows. Bands
+    keep the scored model's calibration, and the file its precision, for no row is left to calibrate or choose on.
+    """
+    version = f"{candidate.manifest.model_version}-refitted"
+    last = task.slices.holdout
+    everything = Slices(last, last, last, last)
+    scaler = fit_scaler(task.panel, task.job, last)
+    epochs = max(candidate.fitted.best_epoch, 1)
+    training = task.job.training.model_copy(update={"max_epochs": epochs})
+    job = task.job.model_copy(update={"training": training})
+    scored = models / candidate.folder
+    folder = f"{task.dataset}/{version}"
+    with tempfile.TemporaryDirectory() as scratch, translated(task.model_name):
+        weights = None
+        if task.champion is not None and candidate.fitted.start == "warm":
+            weights = _written(task.champion, Path(scratch))
+        checkpoint = task.checkpoints / f"{task.dataset}-{task.model_name}-refit.ckpt"
+        fitted = fit(
+            job, task.panel, everything, scaler, task.model_name,
+            step=step.part(0.0, 0.95), checkpoint=checkpoint, weights=weights,
+        )  # fmt: skip
+        told = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
+        windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
+        kept = candidate.manifest
+        export(
+            fitted.model, models / folder, told, windows,
+            calibration=kept.calibration, variants=kept.variants, evaluated=scored,
+        )  # fmt: skip
+        save_darts(fitted.model, models / folder / DARTS)
+    return folder
+
+
+def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, float]]:
+    """Train from scratch and, where the champion gives weights, also from them; the better one goes on."""
+
+    def run(start: str, part: Step, weights: Path | None = None) -> Fitted:
+        checkpoint = task.checkpoints / f"{task.dataset}-{task.model_name}-{start}.ckpt"
+        return fit(
+            task.job, task.panel, task.slices, scaler, task.model_name,
+            step=part, checkpoint=checkpoint, weights=weights,
+        )  # fmt: skip
+
+    champion = task.champion
+    if champion is None or not task.job.training.warm_start or task.model_name in SOLVED:
+        return run("scratch", step), {}
+    if champion.fitted_until > task.panel.time(task.slices.calibration):
+        why_not = f"not started from {champion.model_version}: it has seen rows that are kept from this night's fit"
+        fitted = run("scratch", step)
+        return replace(fitted, notes=(*fitted.notes, why_not)), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        warm = run("warm", step.part(0.0, 0.5), _written(champion, Path(scratch)))
+    if warm.start == "scratch":  # the weights do not fit: both starts are the same
+        return warm, {}
+    cold = run("scratch", step.part(0.5, 1.0))
+    tried = {"scratch": cold, "warm": warm}
+    race = {start: fitted.best_loss for start, fitted in tried.items() if fitted.best_loss is not None}
+    return tried[min(race, key=lambda start: race[start], default="scratch")], race
+
+
+def _written(start: Start, scratch: Path) -> Path:
+    file = scratch / f"{start.model_version}.safetensors"
+    file.write_bytes(start.weights)
+    return file
+
+
+def _about(task: Task, scaler: Scaler, version: str, fitted_until: int) -> dict[str, Any]:
+    return about(
+        task.job, scaler, dataset=task.dataset, model_name=task.model_name, model_version=version, trained_at=task.now,
+        data_version=task.data_version, data_digest=task.data_digest, fitted_until=task.panel.time(fitted_until),
+    )  # fmt: skip

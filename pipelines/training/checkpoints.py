@@ -1,0 +1,49 @@
+"""What a training may start from: the checkpoint of a killed one, or weights; read without running any code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from forecast.errors import first_line
+from models.darts.bridge import read_checkpoint
+from pipelines.training.callbacks import Watch
+
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, BadZipFile)
+"""What a checkpoint raises that is damaged, or that another version of the code wrote."""
+
+
+def save_weights(model: Any, path: Path) -> None:
+    """Write the weights of a darts model as safetensors, which hold numbers and nothing else."""
+    weights = model.model.state_dict()
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
+
+
+def read_weights(path: Path | None) -> tuple[Mapping[str, torch.Tensor] | None, str]:
+    """Return weights to start from, or why there are none."""
+    if path is None:
+        return None, ""
+    try:
+        return load_file(path), ""
+    except (OSError, SafetensorError) as error:
+        return None, f'started from scratch: "{path.name}" cannot be read ({first_line(error)})'
+
+
+def usable_checkpoint(path: Path | None, settings: str) -> tuple[str | None, str]:
+    """Return the checkpoint if a training of these settings can go on from it, or why not."""
+    if path is None or not path.exists():
+        return None, ""
+    try:
+        found = read_checkpoint(path)["callbacks"][Watch.__name__]["settings"]
+    except UNREADABLE as error:
+        return None, f'not resumed: "{path.name}" cannot be read ({first_line(error)})'
+    if found != settings:
+        return None, f'not resumed: "{path.name}" is of other data or another job file'
+    return str(path), ""

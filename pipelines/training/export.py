@@ -1,0 +1,138 @@
+"""Export a fitted model as a folder that the service can load: network, manifest, golden example, weights."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecast.config.dataset import DatasetJob
+from forecast.config.training import Quantize
+from forecast.errors import DataError
+from forecast.evaluation.metrics import observed_mean, pinball
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.model import Manifest, ServedModel, session, store
+from forecast.runtime.precision import ServedIn, Variant, Variants
+from forecast.runtime.scaler import Scaler
+from forecast.runtime.smoke_test import latencies
+from forecast.vocabulary import parse_duration
+from models.darts.export import export_onnx
+from models.darts.quantization import quantize as to_int8
+from pipelines.preparation.features import future_names, static_names
+from pipelines.preparation.windows import Windows
+from pipelines.training.calibrate import calibrate
+from pipelines.training.checkpoints import save_weights
+
+_GOLDEN_WINDOWS = 3
+
+
+def export(
+    model: Any,
+    folder: Path,
+    told: Mapping[str, Any],
+    windows: Windows,
+    *,
+    quantize: Quantize = Quantize.NEVER,
+    calibration: Calibration | None = None,
+    variants: Variants | None = None,
+    evaluated: Path | None = None,
+) -> Manifest:
+    """Export a fitted darts model to a folder, completely or not at all.
+
+    ``told`` is the manifest as :func:`about` begins it. The model is calibrated on ``windows``, unless a
+    calibration is given, and three of them become its golden example. With ``quantize`` it is tried as int8 too, on
+    the same windows, and the precision that is better by :class:`Variants` goes on; ``variants`` is such a choice made
+    before, which is kept. ``evaluated`` is the folder of the model that was scored if this one is its successor.
+    Raises what the export and ``forecast.runtime.model.store`` raise.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        network, coarse, weights = (Path(scratch) / name for name in ("model.onnx", "int8.onnx", "weights.safetensors"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice of torch's exporter to its own developers, once per model
+            difference = export_onnx(model, network).largest_difference
+        save_weights(model, weights)
+        bare = Calibration.none(len(told["targets"]), len(told["quantiles"]), told["horizon"])
+        manifest = {**told, "onnx_difference": difference, "calibration": calibration or bare, "variants": variants}
+        precision = ServedIn.FLOAT32 if variants is None else variants.serves
+        is_tried = variants is None and quantize is Quantize.AUTO
+        has_int8 = (is_tried or precision is ServedIn.INT8) and to_int8(network, coarse)
+        chosen = _Form(coarse if precision is ServedIn.INT8 else network, manifest, precision)
+        if calibration is None:
+            chosen.calibrate(windows)
+        if has_int8 and is_tried:
+            chosen = _better(chosen, _Form(coarse, manifest, ServedIn.INT8), windows)
+        golden = _golden(chosen.model, windows)
+        return store(folder, chosen.network, golden, chosen.manifest, weights=weights, evaluated=evaluated)
+
+
+class _Form:
+    """A network in one precision, with what belongs to its numbers."""
+
+    def __init__(self, network: Path, manifest: Mapping[str, Any], precision: ServedIn) -> None:
+        self.network = network
+        self.manifest = {**manifest, "precision": precision}
+        self._session = session(network)
+
+    @property
+    def model(self) -> ServedModel:
+        return ServedModel(Manifest(**self.manifest, network_digest="", golden_digest=""), self._session)
+
+    def calibrate(self, windows: Windows) -> None:
+        self.manifest["calibration"] = calibrate(self.model, windows, parse_duration("1d"))
+
+    def seen(self, windows: Windows, latency_ms: float) -> Variant:
+        size_mb = round(self.network.stat().st_size / 1e6, 3)
+        return Variant(size_mb=size_mb, latency_ms=latency_ms, loss=_loss(self.model, windows))
+
+
+def _better(exact: _Form, coarse: _Form, windows: Windows) -> _Form:
+    """Calibrate int8 as float32 was, compare both on the same windows, and return the one that is to serve."""
+    try:
+        coarse.calibrate(windows)
+        times = latencies([exact.model, coarse.model])
+        seen = [form.seen(windows, time) for form, time in zip((exact, coarse), times, strict=True)]
+    except DataError:  # a forecast in int8 that is not finite
+        return exact
+    variants = Variants(float32=seen[0], int8=seen[1])
+    chosen = coarse if variants.serves is ServedIn.INT8 else exact
+    chosen.manifest["variants"] = variants
+    return chosen
+
+
+def _loss(model: ServedModel, windows: Windows) -> float:
+    forecast = model.predict(windows.targets, windows.past, windows.future, windows.series)
+    deviations = model.manifest.scaler.deviations(windows.series)[:, None]  # [N, 1, C]
+    return observed_mean(pinball(windows.actual, forecast.quantiles, model.manifest.quantiles) / deviations)
+
+
+def about(job: DatasetJob, scaler: Scaler, **origin: Any) -> dict[str, Any]:
+    """Return a manifest but for calibration and digests: what follows from the job, and where the model comes from."""
+    return origin | {
+        "lookback": job.lookback,
+        "horizon": job.horizon,
+        "step_seconds": job.step.total_seconds(),
+        "targets": job.targets,
+        "past": job.past_covariates,
+        "future": future_names(job),
+        "statics": static_names(job),
+        "quantiles": job.quantiles,
+        "lower": tuple(job.channels[channel].lower for channel in job.targets),
+        "upper": tuple(job.channels[channel].upper for channel in job.targets),
+        "scaler": scaler,
+    }
+
+
+def _golden(model: ServedModel, windows: Windows) -> dict[str, NDArray[Any]]:
+    chosen = np.linspace(0, len(windows.series) - 1, _GOLDEN_WINDOWS).astype(int)
+    inputs = (windows.targets[chosen], windows.past[chosen], windows.future[chosen])
+    series = [windows.series[i] for i in chosen]
+    expected = model.scaled_quantiles(*inputs, series)
+    return dict(zip(("targets", "past", "future"), inputs, strict=True)) | {
+        "series": np.asarray(series),
+        "expected": expected,
+    }

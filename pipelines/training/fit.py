@@ -1,0 +1,286 @@
+"""Fit one model of the catalogue: seeds, early stopping, best weights, precision, resuming, for all of them alike."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch._dynamo.exc import TorchDynamoException
+
+from forecast.config.dataset import DatasetJob
+from forecast.config.training import Precision
+from forecast.errors import ConfigError, ForecastError, TrainingError, first_line, nearest
+from forecast.home import cores
+from forecast.panel import Panel
+from forecast.progress import Step
+from forecast.runtime.scaler import Scaler
+from models.catalog import CATALOG, BuildRequest, ModelName
+from models.darts.bridge import read_checkpoint
+from models.errors import ModelError
+from pipelines.preparation.darts_series import TrainingSeries, to_darts
+from pipelines.preparation.slices import Slices
+from pipelines.training.callbacks import Watch
+from pipelines.training.checkpoints import UNREADABLE, read_weights, usable_checkpoint
+from pipelines.training.peak_memory import PeakMemory
+
+_CLIP = 1.0
+"""Norm that the gradients of a step are clipped to."""
+SOLVED = frozenset(name for name, spec in CATALOG.items() if spec.family == "baseline")
+"""Models without epochs: they are solved, not trained."""
+
+for _noisy in ("pytorch_lightning", "lightning.pytorch", "darts", "torch.onnx"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)  # advice on hardware and missing extras, once per model
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A model that was fitted, and how that went."""
+
+    model: Any
+    """The darts model, with its best weights."""
+    best_loss: float | None
+    """Lowest loss on the validation slice; None for a model that is solved, and where nothing was validated."""
+    best_epoch: int
+    """Counted from 1; 0 for a model that is solved."""
+    epochs: int
+    """Epochs that were begun, those before a kill included; 0 for a model that is solved."""
+    windows: int
+    """Training windows that steps were made on; 0 for a model that is solved."""
+    seconds: float
+    """Wall time of the training, that before a kill included."""
+    losses: Mapping[str, list[float]] = field(default_factory=dict)
+    """Per epoch: ``train_loss`` and ``val_loss``; an epoch that the budget cut short has no ``train_loss``."""
+    peak_memory_mb: float = 0.0
+    """Megabytes of the GPU that trained, else of this process."""
+    kernels: Mapping[str, str] = field(default_factory=dict)
+    """By op of ``kernels``: the implementation that ran, and why that one."""
+    precision: str = "32-true"
+    """As Lightning calls it."""
+    compiled: bool = False
+    resumed_after: int = 0
+    """Epochs of an earlier process that this training went on from."""
+    start: Literal["scratch", "warm"] = "scratch"
+    notes: tuple[str, ...] = ()
+    """What did not go as it was asked for, and why."""
+
+
+def fit(
+    job: DatasetJob,
+    panel: Panel,
+    slices: Slices,
+    scaler: Scaler,
+    model_name: str,
+    *,
+    step: Step | None = None,
+    checkpoint: Path | None = None,
+    weights: Path | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> Fitted:
+    """Fit a model on the fit slice, stopped early on the validation slice, within the job's budget of wall time.
+
+    Without a validation slice (``slices.validation`` at ``slices.fit``) it trains for all epochs and keeps the last
+    weights. After each epoch everything is saved in ``checkpoint``, from which the next call with the same settings and
+    data goes on; the caller removes it when the result is safe. ``weights`` is a file of ``save_weights`` to start
+    from. Whatever cannot be used of these is told in ``Fitted.notes``.
+
+    Raises ``training.no_window``, ``training.diverged``, ``training.out_of_memory``, ``training.failed``,
+    ``training.checkpoint_not_written`` and the models' own codes.
+    """
+    _require_known(model_name)
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as scratch, translated(model_name):
+        if checkpoint is None and job.training.devices > 1:
+            checkpoint = Path(scratch) / "training.ckpt"  # what processes of a strategy know comes back by it
+        plan = _Plan(job, panel, slices, scaler, model_name, step or Step(), checkpoint, weights, tuple(callbacks))
+        try:
+            return plan.carry_out(compiled=job.training.compile)
+        except TorchDynamoException as error:  # no compiler on this machine, or a network that it cannot do
+            return plan.carry_out(compiled=False, notes=(f"not compiled: {first_line(error)}",))
+
+
+def check_models(job: DatasetJob) -> None:
+    """Build every model of a night once, so that a mistake in the job file is told before any of them has trained."""
+    for model_name in job.contenders:
+        _require_known(model_name)
+        try:
+            _build(job, model_name, {})
+        except ModelError as error:
+            raise ConfigError(error.code, f"{model_name}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One training, to be carried out once or, where a part of it cannot be had, again without that part."""
+
+    job: DatasetJob
+    panel: Panel
+    slices: Slices
+    scaler: Scaler
+    model_name: str
+    step: Step
+    checkpoint: Path | None
+    weights: Path | None
+    callbacks: tuple[lightning.Callback, ...]
+
+    def carry_out(self, *, compiled: bool, resumed: bool = True, notes: tuple[str, ...] = ()) -> Fitted:
+        is_solved = ModelName(self.model_name) in SOLVED
+        settings = self._settings() if self.checkpoint is not None else ""
+        start, no_start = read_weights(self.weights)
+        saved, no_saved = usable_checkpoint(self.checkpoint if resumed else None, settings)
+        machine = _machine(self.job, is_solved)
+        watch = Watch(
+            self.job.training, self.step,
+            settings=settings, checkpoint=self.checkpoint, weights=start, compiled=compiled and not is_solved,
+        )  # fmt: skip
+        model = _build(self.job, self.model_name, machine | {"callbacks": [*self.callbacks, watch]})
+        model.load_ckpt_path = saved  # darts hands it to Lightning at the next fit
+        began, memory = time.monotonic(), PeakMemory()
+        try:
+            self._fit(model)
+        except UNREADABLE as error:
+            if saved is None or watch.has_begun:
+                raise
+            told = f"not resumed: {first_line(error)}"  # it was saved by another version of the network
+            return self.carry_out(compiled=compiled, resumed=False, notes=(*notes, told))
+        if machine["devices"] > 1 and self.checkpoint is not None:
+            watch.take_over(read_checkpoint(self.checkpoint)["callbacks"][Watch.__name__])
+        watch.finish(model.model)
+        return Fitted(
+            model=model,
+            best_loss=None if watch.best is None else watch.best_loss,
+            best_epoch=watch.best_epoch or watch.epochs,
+            epochs=watch.epochs,
+            windows=watch.windows,
+            seconds=watch.time_elapsed() if watch.epochs else time.monotonic() - began,
+            losses=watch.losses if watch.epochs else {},
+            peak_memory_mb=watch.peak_memory_mb or memory.megabytes,
+            kernels=watch.kernels,
+            precision=machine["precision"],
+            compiled=watch.compiled,
+            resumed_after=watch.resumed_after,
+            start="warm" if watch.is_warm and not is_solved else "scratch",
+            notes=(*notes, *filter(None, (no_start, no_saved)), *watch.notes),
+        )
+
+    def _fit(self, model: Any) -> None:
+        fit, validation = self._series("fit", 0, self.slices.fit), None
+        if self.slices.validation > self.slices.fit:
+            # Early stopping looks at windows whose targets lie in the validation slice; their look-back may reach
+            # before it.
+            validation = self._series("validation", self.slices.fit - self.job.lookback, self.slices.validation)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice of Lightning to its own developers, once per model
+            model.fit(
+                fit.targets, past_covariates=fit.past, future_covariates=fit.future,
+                val_series=validation and validation.targets, val_past_covariates=validation and validation.past,
+                val_future_covariates=validation and validation.future,
+                stride=self.job.training.stride, verbose=False,
+            )  # fmt: skip
+
+    def _series(self, part: str, first: int, last: int) -> TrainingSeries:
+        window = self.job.lookback + self.job.horizon
+        series = to_darts(self.panel, self.scaler, self.job, first, last, window)
+        if not series.targets:
+            empty = _never_observed(self.panel, self.job, first, last)
+            raise TrainingError(
+                "training.no_window",
+                f"the {part} rows have no stretch of {window} steps without a gap"
+                + (f": {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} never observed" if empty else ""),
+                "see the gaps in the ingestion's receipt, or raise fill_limit in the job file",
+            )
+        return series
+
+    def _settings(self) -> str:
+        """Return a digest of everything that the weights follow from."""
+        told = (self.model_name, self.job, self.slices, self.scaler)
+        digest = hashlib.sha256(repr((told, self.panel.digest)).encode())
+        if self.weights is not None and self.weights.exists():
+            digest.update(self.weights.read_bytes())
+        return digest.hexdigest()
+
+
+def _require_known(model_name: str) -> None:
+    if model_name not in set(ModelName):
+        raise ConfigError("model.unknown", f'no model "{model_name}"', nearest(model_name, ModelName))
+
+
+def _build(job: DatasetJob, model_name: str, trainer: Mapping[str, Any]) -> Any:
+    return CATALOG[ModelName(model_name)].build(
+        BuildRequest(
+            lookback=job.lookback,
+            horizon=job.horizon,
+            quantiles=job.quantiles,
+            season=job.season,
+            seed=job.training.seed,
+            batch_size=job.training.batch_size,
+            max_epochs=job.training.max_epochs,
+            options=job.options.get(model_name, {}),
+            trainer=trainer,
+        )
+    )
+
+
+def _machine(job: DatasetJob, is_solved: bool) -> dict[str, Any]:
+    """Return what Lightning needs to know of the machine: GPUs and their strategy only where there are some."""
+    gpus = 0 if is_solved else torch.cuda.device_count()
+    bf16 = gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
+    wanted = job.training.precision
+    if wanted is Precision.AUTO:
+        wanted = Precision.BF16 if bf16 else Precision.FLOAT32
+    devices = min(job.training.devices, gpus)
+    return {
+        "accelerator": "gpu" if gpus else "cpu" if is_solved else "auto",
+        "devices": devices or 1,
+        "strategy": _strategy(job) if devices > 1 else "auto",
+        "precision": "bf16-mixed" if wanted is Precision.BF16 and not is_solved else "32-true",
+        "gradient_clip_val": _CLIP,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+
+
+def _strategy(job: DatasetJob) -> str:
+    # What Lightning takes by itself starts the whole command once more for each GPU, a night and all.
+    return "ddp_spawn" if job.training.strategy == "auto" else job.training.strategy
+
+
+def _never_observed(panel: Panel, job: DatasetJob, first: int, last: int) -> list[str]:
+    parts = ((job.targets, panel.targets), (job.past_covariates, panel.past), (job.future_covariates, panel.future))
+    unseen = [np.flatnonzero(~np.isfinite(values[:, first:last]).any(axis=(0, 1))) for _, values in parts]
+    return [names[place] for (names, _), places in zip(parts, unseen, strict=True) for place in places]
+
+
+@contextmanager
+def translated(model_name: str) -> Iterator[None]:
+    """Turn what libraries raise into errors of the service."""
+    full = TrainingError(
+        "training.out_of_memory",
+        f"{model_name} ran out of memory",
+        "lower training.batch_size or the model's width",
+    )
+    try:
+        yield
+    except ModelError as error:
+        raise TrainingError(error.code, f"{model_name}: {error}") from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise full from error
+    except ForecastError:
+        raise
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        if "can't allocate memory" in str(error):  # torch has no class of its own for the host's memory
+            raise full from error
+        raise TrainingError("training.failed", f"{model_name}: {first_line(error)}") from error
+    except SystemExit as error:  # Lightning's way to end on Ctrl-C or SIGTERM
+        raise KeyboardInterrupt from error
