@@ -34,7 +34,7 @@ clients: $(CLIENTS)
 	@.venv-clients/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@cp $< $@
 
-# The long form of tests/reliability, tests/api/test_fuzz.py and tests/forecast/test_hostile_models.py: kills, takeovers, simulated
+# The long form of tests/reliability, tests/api/test_fuzz.py and tests/forecast/runtime/test_hostile_models.py: kills, takeovers, simulated
 # years, fuzzed requests, hostile model folders. Hours.
 soak: $(VENV)/.development
 	$(BIN)/python -m benchmarks.reliability takeovers --times 20

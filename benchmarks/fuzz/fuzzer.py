@@ -25,7 +25,7 @@ from forecast.home import Home
 LONGEST_SECONDS = 5.0
 LEAST_SUCCESS = 0.3
 ENDLESS = frozenset({"GET /v1/events"})
-"""Streams that end only when the client goes; tests/api/test_events.py has them."""
+"""Streams that end only when the client goes; tests/api/events/test_streams.py has them."""
 _KNOWN, _PLACED, _VALID = 0.45, 0.2, 0.15
 """Shares of requests that must succeed, that fit the schema and name what there is, that fit the schema."""
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]

@@ -15,8 +15,8 @@ taken as far as the miss that it mends is beyond chance: by the factor 1 - (1.5 
 miss over its standard error. That error counts in that neighbouring steps miss together (Newey and West 1987).
 
 Measured on simulated hourly forecasts of 24 steps by a model that is right about the past, with windows of 336 steps
-(tests/forecast/test_correction.py holds the first two): where the noise doubles after the training the 80% band covers
-48% without and 78 to 80% with it, and the quantile loss falls by 10 to 11%; where nothing changes the loss rises by
+(the first two in tests/forecast/monitoring/test_correction.py): where the noise doubles after the training the 80% band
+covers 48% without and 78 to 80% with it, and the quantile loss falls by 10 to 11%; where nothing changes the loss rises by
 0.0% (independent values) to 0.5% (values with an autocorrelation of 0.9).
 """
 

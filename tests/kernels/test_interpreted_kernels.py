@@ -1,4 +1,4 @@
-"""Runs the cases of `interpreted_*.py` in a process of their own: Triton reads TRITON_INTERPRET when it is imported."""
+"""Runs the cases of `*/interpreted.py` in a process of their own: Triton reads TRITON_INTERPRET when it is imported."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(absence() is not None, reason=str(absence()))
-@pytest.mark.parametrize("cases", ["interpreted_prob_sparse.py", "interpreted_selective_scan.py"])
+@pytest.mark.parametrize("cases", ["prob_sparse/interpreted.py", "selective_scan/interpreted.py"])
 def test_kernels_equal_the_reference_in_the_interpreter(cases: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", f"tests/kernels/{cases}", "-p", "no:cacheprovider"],

@@ -160,7 +160,7 @@ def test_afterwards_signals_do_again_what_they_did_before(tmp_path: Path) -> Non
 SUPERVISED = """
 import sys
 from pathlib import Path
-from forecast.supervisor import Member, Supervisor
+from forecast.scheduling.supervisor import Member, Supervisor
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
 with Supervisor([Member("one", sleep), Member("two", sleep)], Path(sys.argv[1])) as supervisor:
     print(*[process.pid for process in supervisor._running.values()], flush=True)

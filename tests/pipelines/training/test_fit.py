@@ -104,7 +104,7 @@ KILLED = """
 import os, pickle, signal, sys
 import pytorch_lightning as lightning
 from pathlib import Path
-from pipelines.fitting import fit
+from pipelines.training.fit import fit
 
 class Kill(lightning.Callback):
     def on_train_batch_start(self, trainer, *rest):

@@ -35,9 +35,9 @@ import os, sys
 from pathlib import Path
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.ledger import Champion
-from forecast.runtime import manifest_digest
-from pipelines.predict import issue
+from forecast.ledger.issuances import Champion
+from forecast.runtime.model import manifest_digest
+from pipelines.forecasting.issue import issue
 
 def issue_on(home):
     installation = Installation.open(Path(home))
@@ -222,10 +222,10 @@ from pathlib import Path
 from forecast.clock import SystemClock
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.ledger import Champion
-from forecast.runtime import manifest_digest
-from api.issued import read_issued
-from pipelines.predict import issue
+from forecast.ledger.issuances import Champion
+from forecast.runtime.model import manifest_digest
+from api.state.issued import read_issued
+from pipelines.forecasting.issue import issue
 
 home = Path(sys.argv[1])
 installation = Installation.open(home)

@@ -52,9 +52,9 @@ from datetime import timedelta
 from pathlib import Path
 import polars as pl
 from forecast.installation import Installation
-from pipelines.ingest import ingest
-from pipelines.maintain import maintain
-from pipelines.predict import issue
+from pipelines.ingestion.ingest import ingest
+from pipelines.maintenance.maintain import maintain
+from pipelines.forecasting.issue import issue
 
 installation = Installation.open(Path(sys.argv[1]))
 rows, every = installation.home.path / "rows.csv", pl.read_csv(sys.argv[2])
