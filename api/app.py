@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import dashboard
-from api.asgi.access_control import Entrance
-from api.asgi.guard import Guard
+from api.asgi.access_control import AccessControl
+from api.asgi.guard import SecurityHeaders
 from api.asgi.observer import Observer
 from api.asgi.shortcut import Shortcut
-from api.auth.scopes import Rules, public, reads_own
+from api.auth.scopes import RouteScopes, public, reads_own
 from api.errors import problems
 from api.gauges import gauges
 from api.limits import Exposure, Limits
@@ -84,7 +84,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
         app.include_router(router)
     for router in (dashboard.router, dashboard.login_router):
         app.include_router(router)
-    rules = app.state.rules = Rules(app, _OF_THE_FRAMEWORK)
+    rules = app.state.rules = RouteScopes(app, _OF_THE_FRAMEWORK)
     app.router.routes.insert(0, on_demand.direct)  # behind the rules, which are those of the route that it stands for
     make = app.openapi
 
@@ -97,7 +97,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     # The last one added is the outermost.
     app.add_middleware(Shortcut, ready=service.ready)
     app.add_middleware(
-        Entrance,
+        AccessControl,
         rules=rules,
         keyring=service.keyring,
         sessions=service.sessions,
@@ -105,6 +105,6 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
         admission=service.admission,
         metrics=service.metrics,
     )
-    app.add_middleware(Guard, hosts=service.exposure.hosts)
+    app.add_middleware(SecurityHeaders, hosts=service.exposure.hosts)
     app.add_middleware(Observer, metrics=service.metrics, tracer=service.tracer)
     return app

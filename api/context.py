@@ -62,7 +62,7 @@ NOTHING = Access(None)
 _PROCESS, _NUMBERS = secrets.token_hex(6), itertools.count(1)
 
 
-class Exchange:
+class RequestContext:
     """What is learnt of a request on its way in, for its log line, its figures and its problem document."""
 
     __slots__ = ("access", "request_id", "template")
@@ -74,11 +74,11 @@ class Exchange:
         self.access = NOTHING
 
 
-PRESENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+CURRENT: ContextVar[RequestContext | None] = ContextVar("exchange", default=None)
 """The exchange that the present task or thread works for."""
 
 
 def access() -> Access:
     """Return the access of the present request; outside of one, the service works for itself."""
-    exchange = PRESENT.get()
+    exchange = CURRENT.get()
     return EVERYTHING if exchange is None else exchange.access

@@ -10,7 +10,7 @@ from fastapi import Depends, Path, Request
 from api.context import access
 from api.errors.problems import suggest
 from api.service import Service
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import NotFoundError
 from forecast.home import default_dataset as configured_dataset
 
@@ -20,7 +20,7 @@ class Dataset:
     """A data set that exists."""
 
     name: str
-    job: DatasetJob
+    job: DatasetConfig
 
 
 async def _service(request: Request) -> Service:

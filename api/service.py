@@ -29,7 +29,7 @@ from api.state.event_feed import Feed
 from api.state.histories import Histories
 from api.state.issued import IssuedForecast, read_issued
 from api.state.latest import LatestForecasts
-from api.state.long_horizon import MOST_WAITING, Extensions
+from api.state.long_horizon import MOST_WAITING, LongHorizons
 from api.state.lru import Recent
 from api.state.poller import Follower
 from forecast.errors import ForecastError, NotFoundError
@@ -63,7 +63,7 @@ class Service:
         self.champions = Champions(installation)
         self.latest = LatestForecasts(installation, self._encode_whole, self._look)
         self.ready = ReadyAnswers(self.latest, self.metrics)
-        self.extensions = Extensions(installation, self.histories)
+        self.extensions = LongHorizons(installation, self.histories)
         self.feed = Feed(installation.ledger)
         self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
         # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from forecast.clock import Clock, ReplayClock, SystemClock
-from forecast.config.dataset import DatasetJob, JobFile, load_job_file
+from forecast.config.dataset import ConfigFile, DatasetConfig, load_config_file
 from forecast.config.splits import instant
 from forecast.home import Home, find_home
 from forecast.lake.observations import Forecasts, Observations, Quarantine
@@ -21,14 +21,14 @@ class Installation:
     """What every command and the service start from."""
 
     home: Home
-    jobs: JobFile
+    jobs: ConfigFile
     ledger: Ledger
 
     @classmethod
     def open(cls, given: Path | None) -> Self:
         """Open the home that is given, named by the environment, or the current folder."""
         home = find_home(given)
-        return cls(home, load_job_file(home.job_file), Ledger.open(home.ledger_url))
+        return cls(home, load_config_file(home.job_file), Ledger.open(home.ledger_url))
 
     def observations(self, dataset: str) -> Observations:
         """Return the table of a data set's observations."""
@@ -56,7 +56,7 @@ class Installation:
         return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clock(dataset, start))
 
 
-def replay_start(job: DatasetJob) -> datetime | None:
+def replay_start(job: DatasetConfig) -> datetime | None:
     """Return the UTC time at which a data set's replay begins; ``None`` if it is not a replay."""
     if job.replay is None:
         return None

@@ -14,14 +14,14 @@ from typing import Final
 
 from pydantic import Field
 
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 _PACKAGE: Final = "forecast-service"
 _CHECKOUT: Final = Path(__file__).resolve().parents[1]
 _GIT_SECONDS: Final = 10
 
 
-class Provenance(Strict):
+class Provenance(StrictModel):
     """What made a forecast, beside the data version and the model version that its issuance names.
 
     Fields that are added later have a default: documents of earlier releases do not have them.

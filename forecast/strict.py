@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """A part of a file: frozen, and closed to fields that it does not name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

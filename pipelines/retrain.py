@@ -11,23 +11,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import DatasetJob
-from forecast.config.training import Engine
+from forecast.config.dataset import DatasetConfig
+from forecast.config.training import EngineName
 from forecast.errors import ConflictError, ForecastError, TrainingError, UnavailableError
-from forecast.evaluation.night import Night, judged
+from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.installation import Installation
 from forecast.ledger.issuances import Champion
 from forecast.panel import Panel
 from forecast.progress import Reporter
 from forecast.runtime.model import NETWORK, ServedModel, evaluated_in, load_evaluated, manifest_digest
-from forecast.runtime.smoke_test import rehearse
+from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import Lineage
-from forecast.tracking.registry import Night as Tracked
-from forecast.tracking.registry import Registry, Run
+from forecast.tracking.registry import Registry, TrackedRun
+from forecast.tracking.registry import TrackedNight as Tracked
 from pipelines.forecasting.issue import fits
 from pipelines.preparation.slices import Slices
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 from pipelines.preparation.windows import Windows, cut
 from pipelines.tracking.log import (
     lineage,
@@ -46,7 +46,7 @@ from pipelines.training.fit import check_models
 from pipelines.training.rollback import mirror
 
 
-def retrain(name: str, installation: Installation, reporter: Reporter, engine: Engine | None = None) -> Night:
+def retrain(name: str, installation: Installation, reporter: Reporter, engine: EngineName | None = None) -> NightRecord:
     """Train every model of the job file and the baselines, and promote the best one if it beats the champion.
 
     A model that fails leaves the others to the night; raises ``training.all_failed`` if none is left, and
@@ -71,7 +71,7 @@ class _Setting:
     """What all models of a night share."""
 
     installation: Installation
-    history: History
+    history: TrainingData
     first: int
     """Row from which on the holdout's targets lie."""
     holdout: Windows
@@ -84,7 +84,7 @@ class _Setting:
     """Else why not."""
 
     @property
-    def job(self) -> DatasetJob:
+    def job(self) -> DatasetConfig:
         return self.history.job
 
     @property
@@ -115,14 +115,14 @@ class _Setting:
         return start_from(self.models / self.champion.folder)
 
 
-def _retrain(name: str, installation: Installation, reporter: Reporter, engine: Engine | None) -> Night:
+def _retrain(name: str, installation: Installation, reporter: Reporter, engine: EngineName | None) -> NightRecord:
     setting = _setting(name, installation)
     job, registry = setting.job, Registry(installation.home)
     tags = night_tags(setting.history.version, setting.history.digest, setting.holdout)
     tables = installation.home.tables
     data = lineage(name, job, tables, setting.history.version, setting.history.digest, setting.holdout)
     with registry.night(name, f"night {setting.now:%Y-%m-%d %H:%M}", tags) as tracked:
-        candidates: dict[str, tuple[Candidate, Run, str]] = {}
+        candidates: dict[str, tuple[Candidate, TrackedRun, str]] = {}
         failures: dict[str, str] = {}
         for model_name, run, outcome in _examined(setting, tracked, data, reporter, engine or job.training.engine):
             if isinstance(outcome, ForecastError):
@@ -137,7 +137,7 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
         scored = [candidate.evidence for candidate, _, _ in candidates.values()]
         incumbent = _scored(setting)
         verdict = judged(scored, incumbent, job.promotion, setting.unfit)
-        night = Night(
+        night = NightRecord(
             dataset=name,
             recorded_at=SystemClock().now(),
             data_version=setting.history.version,
@@ -180,7 +180,7 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
 
 def _setting(name: str, installation: Installation) -> _Setting:
     check_models(installation.jobs.datasets[name])
-    history = History.read(name, installation)
+    history = TrainingData.read(name, installation)
     job, panel, slices = history.job, history.panel, history.slices
     incumbent, unfit = _incumbent(name, installation, job, panel, slices)
     first = slices.calibration
@@ -200,7 +200,7 @@ def _setting(name: str, installation: Installation) -> _Setting:
 
 
 def _incumbent(
-    name: str, installation: Installation, job: DatasetJob, panel: Panel, slices: Slices
+    name: str, installation: Installation, job: DatasetConfig, panel: Panel, slices: Slices
 ) -> tuple[ServedModel | None, str]:
     """Return the champion if it can be scored beside challengers of this job file; else why it cannot.
 
@@ -226,12 +226,12 @@ def _incumbent(
 
 
 def _examined(
-    setting: _Setting, tracked: Tracked, data: Sequence[Lineage], reporter: Reporter, engine: Engine
-) -> Iterator[tuple[str, Run, Candidate | ForecastError]]:
+    setting: _Setting, tracked: Tracked, data: Sequence[Lineage], reporter: Reporter, engine: EngineName
+) -> Iterator[tuple[str, TrackedRun, Candidate | ForecastError]]:
     """Train and score every model; each run in MLflow begins with its training."""
     tasks = [setting.task(model_name) for model_name in setting.job.contenders]
-    crew: Workers = RayEngine(setting.models) if engine is Engine.RAY else LocalEngine(setting.models)
-    for group in [tasks] if engine is Engine.RAY else [[task] for task in tasks]:
+    crew: Workers = RayEngine(setting.models) if engine is EngineName.RAY else LocalEngine(setting.models)
+    for group in [tasks] if engine is EngineName.RAY else [[task] for task in tasks]:
         runs = [tracked.open(task.model_name) for task in group]
         for run, task in zip(runs, group, strict=True):
             log_task(run, setting.job, task.model_name, setting.panel, setting.history.slices, data)
@@ -244,7 +244,7 @@ def _scored(setting: _Setting) -> Evidence | None:
     if setting.champion is None or setting.incumbent is None:
         return None
     folder = setting.models / setting.champion.folder
-    seen = rehearse(setting.incumbent, evaluated_in(folder) / NETWORK)
+    seen = smoke_test(setting.incumbent, evaluated_in(folder) / NETWORK)
     evidence = evidence_of(setting.incumbent, setting.holdout, setting.yardstick, setting.job, seen)
     return evidence.model_copy(update={"model_version": setting.champion.model_version})
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from rich.console import Console
 
 from forecast.clock import SystemClock
-from forecast.config.jobs import Cause, ScheduledJob, Work
+from forecast.config.jobs import Cause, Job, JobStep
 from forecast.errors import ConfigError, DataError, ForecastError, NotFoundError, UnavailableError
 from forecast.installation import Installation
 from forecast.ledger.runs import Outcome, Run
@@ -41,7 +41,7 @@ class _Task:
 
     installation: Installation
     run: Run
-    definition: ScheduledJob
+    definition: Job
     reporter: Reporter
 
     @property
@@ -137,15 +137,15 @@ def _rollback(task: _Task) -> str:
     return rollback(task.dataset, task.installation, task.definition.version or None, why).verdict
 
 
-_STEPS: Mapping[Work, Callable[[_Task], str]] = MappingProxyType(
+_STEPS: Mapping[JobStep, Callable[[_Task], str]] = MappingProxyType(
     {
-        Work.INGEST: _ingest,
-        Work.RETRAIN: _retrain,
-        Work.FORECAST: _forecast,
-        Work.SCORE: _score,
-        Work.TUNE: _tune,
-        Work.MAINTAIN: _maintain,
-        Work.ROLLBACK: _rollback,
+        JobStep.INGEST: _ingest,
+        JobStep.RETRAIN: _retrain,
+        JobStep.FORECAST: _forecast,
+        JobStep.SCORE: _score,
+        JobStep.TUNE: _tune,
+        JobStep.MAINTAIN: _maintain,
+        JobStep.ROLLBACK: _rollback,
     }
 )
 

@@ -31,7 +31,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     import polars as pl
 
-    from forecast.config.dataset import DatasetJob
+    from forecast.config.dataset import DatasetConfig
     from forecast.evaluation.scores import Evidence
     from forecast.home import Home
     from forecast.installation import Installation
@@ -153,20 +153,20 @@ def tiny_document() -> dict[str, Any]:
 
 
 @pytest.fixture
-def tiny_job(tiny_document: dict[str, Any]) -> DatasetJob:
-    from forecast.config.dataset import JobFile
+def tiny_job(tiny_document: dict[str, Any]) -> DatasetConfig:
+    from forecast.config.dataset import ConfigFile
 
-    return JobFile.model_validate(tiny_document).datasets["tiny"]
+    return ConfigFile.model_validate(tiny_document).datasets["tiny"]
 
 
 @pytest.fixture
-def job_with() -> Callable[..., DatasetJob]:
+def job_with() -> Callable[..., DatasetConfig]:
     """Make a tiny job with some fields replaced: ``job_with(zone="Europe/Berlin")``."""
-    from forecast.config.dataset import JobFile
+    from forecast.config.dataset import ConfigFile
 
-    def make(**fields: Any) -> DatasetJob:
+    def make(**fields: Any) -> DatasetConfig:
         document = {"datasets": {"tiny": copy.deepcopy(dict(TINY_JOB)) | fields}}
-        return JobFile.model_validate(document).datasets["tiny"]
+        return ConfigFile.model_validate(document).datasets["tiny"]
 
     return make
 
@@ -338,7 +338,7 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
     from forecast.runtime.model import Manifest, Scaler, ServedModel, session, store
     from pipelines.preparation.features import future_names
 
-    def make(folder: Path, job: DatasetJob, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
+    def make(folder: Path, job: DatasetConfig, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
         weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
         targets, past = len(job.targets), len(job.past_covariates)
         features = len(changes.get("future", future_names(job)))
@@ -467,7 +467,7 @@ def make_evidence() -> Callable[..., Evidence]:
     import numpy as np
 
     from forecast.evaluation.scores import Backtest, score
-    from forecast.runtime.smoke_test import Rehearsal
+    from forecast.runtime.smoke_test import SmokeTest
 
     def make(
         version: str = "v1",
@@ -501,7 +501,7 @@ def make_evidence() -> Callable[..., Evidence]:
         seen: dict[str, Any] = {"latency_ms": 1.0, "size_mb": 1.0, "not_finite_on": (), "onnx_difference": 1e-6}
         return score(
             version.partition("-")[0], version, digest, result, tuple(channels or ("load", "price")), tuple(horizons),
-            Rehearsal(**seen | rehearsal),
+            SmokeTest(**seen | rehearsal),
         )  # fmt: skip
 
     return make

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from api.dependencies import Dataset
 from api.service import Service
 from api.state.champions import Loaded
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Mask, Panel
 from forecast.vocabulary import Role
 
@@ -107,7 +107,7 @@ def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service:
     )  # fmt: skip
 
 
-def _lacking(panel: Panel, job: DatasetJob, lookback: int, ahead: int, trained: set[str]) -> list[Lacking]:
+def _lacking(panel: Panel, job: DatasetConfig, lookback: int, ahead: int, trained: set[str]) -> list[Lacking]:
     first = panel.steps - lookback
     parts: tuple[tuple[tuple[str, ...], Mask, int], ...] = (
         (job.targets, panel.observed, panel.steps),

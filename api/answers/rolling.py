@@ -15,7 +15,7 @@ from api.forecasts.selection import instant, levels, places, zone
 from api.requests.negotiation import JSON
 from api.schemas.forecasts import ForecastQuery
 from api.service import Service
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, NotFoundError
 from forecast.ledger.issuances import Issuance
 from forecast.vocabulary import MAX_HORIZON, Quantile, parse_duration
@@ -74,7 +74,7 @@ def told(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -
     return to_json(head | {"forecasts": _lines(rows, job, [trained[place] for place in chosen], ZoneInfo(zone_name))})
 
 
-def _steps(text: str, job: DatasetJob) -> int:
+def _steps(text: str, job: DatasetConfig) -> int:
     try:
         duration = parse_duration(text)
     except ConfigError:
@@ -120,7 +120,7 @@ def _selected(
     )
 
 
-def _lines(rows: pl.DataFrame, job: DatasetJob, told_levels: list[float], in_zone: ZoneInfo) -> list[dict[str, Any]]:
+def _lines(rows: pl.DataFrame, job: DatasetConfig, told_levels: list[float], in_zone: ZoneInfo) -> list[dict[str, Any]]:
     names = [f"{level:g}" for level in told_levels]
     labels = [Quantile(level).label for level in told_levels]
     lines = []

@@ -10,14 +10,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.asgi.admission import Admission, Rates
 from api.auth.keyring import Keyring
-from api.auth.scopes import Rule, Rules
+from api.auth.scopes import RouteScope, RouteScopes
 from api.auth.sessions import Sessions, cookie_in
-from api.context import EVERYTHING, NOTHING, Access, Exchange, ForbiddenError, UnauthenticatedError
+from api.context import EVERYTHING, NOTHING, Access, ForbiddenError, RequestContext, UnauthenticatedError
 from api.errors import problems
 from api.limits import Limits
 from api.observability.metrics import Metrics
 from api.requests.bodies import too_large
-from api.requests.body_limit import Inbound, RefusedBody
+from api.requests.body_limit import LimitedBody, RefusedBody
 from forecast.errors import ForecastError
 
 _ASKED = frozenset(
@@ -31,12 +31,12 @@ _SMALL = 100_000
 _LOGIN = "/login"
 
 
-class Entrance:
+class AccessControl:
     """The layer around the routes that knows keys, rules and turns."""
 
     def __init__(
-        self, app: ASGIApp, rules: Rules, keyring: Keyring, sessions: Sessions, limits: Limits, admission: Admission,
-        metrics: Metrics,
+        self, app: ASGIApp, rules: RouteScopes, keyring: Keyring, sessions: Sessions, limits: Limits,
+        admission: Admission, metrics: Metrics,
     ) -> None:  # fmt: skip
         self._app = app
         self._rules = rules
@@ -52,7 +52,7 @@ class Entrance:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange: Exchange = scope["exchange"]
+        exchange: RequestContext = scope["exchange"]
         method = scope["method"]
         headers = {name: value for name, value in scope["headers"] if name in _ASKED}
         found = self._rules.find(method, scope["path"])
@@ -65,7 +65,7 @@ class Entrance:
             await self._refused(error, rule, headers)(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            receive = inbound = Inbound(receive, self._limits.max_body, self._limits.body_seconds)
+            receive = inbound = LimitedBody(receive, self._limits.max_body, self._limits.body_seconds)
             if _length(headers, unknown=_SMALL) < _SMALL:
                 self._admission.arriving += 1
                 try:
@@ -85,7 +85,12 @@ class Entrance:
             await self._refused(problems.BUSY, rule, headers)(scope, receive, send)
 
     def _check(
-        self, scope: Scope, headers: dict[bytes, bytes], exchange: Exchange, rule: Rule | None, dataset: str | None
+        self,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        exchange: RequestContext,
+        rule: RouteScope | None,
+        dataset: str | None,
     ) -> None:
         access = EVERYTHING if self._keyring.is_open else self._access(headers, scope["method"], rule)
         exchange.access = access
@@ -97,7 +102,7 @@ class Entrance:
         if _length(headers) > self._limits.max_body:
             raise too_large(self._limits.max_body)
 
-    def _access(self, headers: dict[bytes, bytes], method: str, rule: Rule | None) -> Access:
+    def _access(self, headers: dict[bytes, bytes], method: str, rule: RouteScope | None) -> Access:
         given = headers.get(b"x-api-key")
         if given is None and b"authorization" in headers:
             kind, _, given = headers[b"authorization"].partition(b" ")
@@ -143,7 +148,7 @@ class Entrance:
             return problems.without_route(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(methods)})
         return problems.without_route(HTTPStatus.NOT_FOUND, {})
 
-    def _refused(self, error: ForecastError, rule: Rule | None, headers: dict[bytes, bytes]) -> Response:
+    def _refused(self, error: ForecastError, rule: RouteScope | None, headers: dict[bytes, bytes]) -> Response:
         self._metrics.refused(error.code)
         is_browser = rule is not None and rule.is_page and b"text/html" in headers.get(b"accept", b"")
         if isinstance(error, UnauthenticatedError) and is_browser:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.context import PRESENT
+from api.context import CURRENT
 from api.errors import problems
 from forecast.errors import ForecastError
 
@@ -53,7 +53,7 @@ _FOREIGN_ORIGIN = problems.ForeignOriginError(
 )
 
 
-class Guard:
+class SecurityHeaders:
     """Refuses foreign hosts and writes from foreign pages, and sees to the headers and failures of all answers."""
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
@@ -92,7 +92,7 @@ class Guard:
             await self._app(scope, receive, send_guarded)
         except Exception:
             # The boundary of a request: one that fails must neither take its connection along nor tell a stranger why.
-            exchange = PRESENT.get()
+            exchange = CURRENT.get()
             _log.exception("%s %s failed", scope["method"], exchange.template if exchange else "a request")
             if started:
                 raise

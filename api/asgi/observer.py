@@ -7,7 +7,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.context import PRESENT, Exchange
+from api.context import CURRENT, RequestContext
 from api.observability.logs import tell
 from api.observability.metrics import Metrics
 from api.observability.tracing import Tracer
@@ -30,8 +30,8 @@ class Observer:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        exchange = scope["exchange"] = Exchange(_given_id(scope))
-        token = PRESENT.set(exchange)
+        exchange = scope["exchange"] = RequestContext(_given_id(scope))
+        token = CURRENT.set(exchange)
         answered: float | None = None
         status = _CLIENT_LEFT
         own = (b"x-request-id", exchange.request_id.encode())
@@ -55,7 +55,7 @@ class Observer:
             tell(exchange, scope["method"], status, seconds)
             if span is not None and self._tracer is not None:
                 self._tracer.end(span, exchange, scope["method"], status)
-            PRESENT.reset(token)
+            CURRENT.reset(token)
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -15,7 +15,7 @@ from api.requests.negotiation import names
 from api.state.issued import IssuedForecast, age_of
 from api.state.latest import LatestForecasts
 from api.state.lru import Recent
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 
 _BYTES = 32 * 2**20
 _ENDING = "/forecast"
@@ -30,7 +30,7 @@ class Ready:
     """A part of the latest forecast, as JSON."""
 
     issued: IssuedForecast
-    job: DatasetJob
+    job: DatasetConfig
     rest: bytes
     """All but the age."""
     fresh_tag: str

@@ -31,7 +31,7 @@ _SCHEMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ScopeMark:
     """What a route or a router declares."""
 
     scope: Scope | None
@@ -43,23 +43,23 @@ class Mark:
             require(request.scope["exchange"].access, self.scope)
 
 
-reads = Depends(Mark(Scope.READ))
+reads = Depends(ScopeMark(Scope.READ))
 """The route tells; a key that is limited to data sets is let in where ``{dataset}`` of the path is one of them."""
-writes = Depends(Mark(Scope.WRITE))
+writes = Depends(ScopeMark(Scope.WRITE))
 """The route changes what any user may change."""
-administers = Depends(Mark(Scope.ADMIN))
+administers = Depends(ScopeMark(Scope.ADMIN))
 """The route decides for all."""
-reads_own = Depends(Mark(Scope.READ, own=True))
+reads_own = Depends(ScopeMark(Scope.READ, own=True))
 """As ``reads``, for a path without ``{dataset}``: the route itself keeps to ``api.exchange.access()``."""
-writes_own = Depends(Mark(Scope.WRITE, own=True))
+writes_own = Depends(ScopeMark(Scope.WRITE, own=True))
 """As ``writes``, likewise."""
-public = Depends(Mark(None, own=True))
+public = Depends(ScopeMark(None, own=True))
 """The route is for everybody; it must tell nothing that is worth a key."""
-_UNDECLARED = Mark(Scope.ADMIN)
+_UNDECLARED = ScopeMark(Scope.ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RouteScope:
     """What one route needs."""
 
     template: str
@@ -88,15 +88,15 @@ class Rule:
             )
 
 
-class Rules:
+class RouteScopes:
     """The rules of an application's routes, found by method and path as the application finds the routes."""
 
     def __init__(self, app: FastAPI, framework: Mapping[str, Any]) -> None:
         """``framework`` declares for the paths that the framework adds by itself."""
         self.all = tuple(_rules(app, framework))
-        self._known: dict[tuple[str, str], tuple[Rule, str | None] | None] = {}
+        self._known: dict[tuple[str, str], tuple[RouteScope, str | None] | None] = {}
 
-    def find(self, method: str, path: str) -> tuple[Rule, str | None] | None:
+    def find(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
         """Return the rule of a request and the data set that its path names; ``None`` if there is no such route."""
         asked = (method, path)
         if asked in self._known:
@@ -127,7 +127,7 @@ class Rules:
                         operation["responses"].setdefault(str(int(status)), told)
         return document
 
-    def _search(self, method: str, path: str) -> tuple[Rule, str | None] | None:
+    def _search(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
         for rule in self.all:
             match = rule.pattern.match(path)
             if match and (not rule.methods or method in rule.methods):
@@ -145,19 +145,19 @@ def require(access: Access, scope: Scope) -> None:
         raise ForbiddenError("key.scope", f"this needs a key with the scope {scope}", "ask for one")
 
 
-def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[Rule]:
+def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[RouteScope]:
     for context in iter_route_contexts(list(app.routes)):
         is_mount = isinstance(context.route, Mount)
         template = str(context.path if is_mount else context.path_format)
         marks = [depends.dependency for depends in getattr(context, "dependencies", None) or ()]
         marks += [declared.dependency for path, declared in framework.items() if path == template]
-        declared = [mark for mark in marks if isinstance(mark, Mark)]
+        declared = [mark for mark in marks if isinstance(mark, ScopeMark)]
         dependant = getattr(context, "dependant", None)
         if dependant is not None:  # what was read here is not solved again with every request
-            dependant.dependencies[:] = [one for one in dependant.dependencies if not isinstance(one.call, Mark)]
+            dependant.dependencies[:] = [one for one in dependant.dependencies if not isinstance(one.call, ScopeMark)]
         strictest = max(declared, key=_rank, default=_UNDECLARED)
         pattern = compile_path(f"{template}/{{path:path}}" if is_mount else str(context.path))[0]
-        yield Rule(
+        yield RouteScope(
             template,
             frozenset(context.methods or ()),
             pattern,
@@ -168,5 +168,5 @@ def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[Rule]:
         )
 
 
-def _rank(mark: Mark) -> tuple[int, bool]:
+def _rank(mark: ScopeMark) -> tuple[int, bool]:
     return (-1 if mark.scope is None else mark.scope.rank, not mark.own)

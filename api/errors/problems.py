@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from api.context import PRESENT, ForbiddenError, UnauthenticatedError
+from api.context import CURRENT, ForbiddenError, UnauthenticatedError
 from api.errors.validation import MISTAKES, OTHER
 from api.requests.bodies import SlowBodyError, TooLargeError, UnsupportedError
 from api.requests.body_limit import RefusedBody
@@ -156,7 +156,7 @@ def document(
         "remedy": remedy,
         **more,
     }
-    exchange = PRESENT.get()
+    exchange = CURRENT.get()
     if exchange is not None:
         content["request_id"] = exchange.request_id
     return JSONResponse(content, status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)

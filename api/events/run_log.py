@@ -13,7 +13,7 @@ LONGEST = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LogPart:
     """A part of a log."""
 
     text: bytes
@@ -21,7 +21,7 @@ class Part:
     """Place in the file behind it."""
 
 
-def read_log(log: Path, after: int, longest: int) -> Part:
+def read_log(log: Path, after: int, longest: int) -> LogPart:
     """Read a log from a place on, or, if that is negative, so many bytes before its end; raises ``run.no_log``."""
     try:
         with log.open("rb") as stream:
@@ -33,7 +33,7 @@ def read_log(log: Path, after: int, longest: int) -> Part:
         raise NotFoundError("run.no_log", "the run has written nothing on this machine", "see its host") from error
     except OSError as error:
         raise StorageError("run.log_unreadable", f'cannot read "{log}" ({error.strerror})', "check it") from error
-    return Part(text, start + len(text))
+    return LogPart(text, start + len(text))
 
 
 class FollowedLog:

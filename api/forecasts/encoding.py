@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from api.forecasts.selection import Selection
 from api.requests.negotiation import ARROW, CSV, PARQUET
 from api.state.issued import IssuedForecast
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.vocabulary import Quantile
 
 
@@ -29,7 +29,7 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
-def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetJob, *, is_sent: bool = False) -> bytes:
+def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetConfig, *, is_sent: bool = False) -> bytes:
     """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time.
 
     ``is_sent`` says that the client sent the rows: they have no data version.
@@ -117,7 +117,7 @@ def _told(times: pl.Series) -> pl.Series:
     return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
 
 
-def _lines(forecast: IssuedForecast, part: Selection, job: DatasetJob) -> Iterator[bytes]:
+def _lines(forecast: IssuedForecast, part: Selection, job: DatasetConfig) -> Iterator[bytes]:
     """Yield the JSON of each series and channel."""
     issuance, steps = forecast.issuance, slice(part.first, part.horizon)
     levels, channels = list(part.levels), list(part.channels)

@@ -10,7 +10,7 @@ import time
 from functools import lru_cache
 from typing import IO, Any
 
-from api.context import PRESENT, Exchange
+from api.context import CURRENT, RequestContext
 from forecast.errors import ConfigError
 
 _LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "critical"}
@@ -44,7 +44,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
         }
         told["message"] = record.getMessage()
-        exchange = PRESENT.get()
+        exchange = CURRENT.get()
         if exchange is not None:
             told["request_id"] = exchange.request_id
         if record.exc_info:
@@ -52,7 +52,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(told)
 
 
-def tell(exchange: Exchange, method: str, status: int, seconds: float) -> None:
+def tell(exchange: RequestContext, method: str, status: int, seconds: float) -> None:
     """Log one request: nothing of it but its declared route, so that no query and no key is ever written down."""
     if _lines is not None:
         _lines.write(_line(exchange, method, status, seconds))
@@ -61,7 +61,7 @@ def tell(exchange: Exchange, method: str, status: int, seconds: float) -> None:
         _requests.info("%s %s %d %.2f ms %s %s", method, exchange.template, status, seconds * 1000, key_id, request_id)
 
 
-def _line(exchange: Exchange, method: str, status: int, seconds: float) -> str:
+def _line(exchange: RequestContext, method: str, status: int, seconds: float) -> str:
     # By hand, because every request pays for it: none of these has a character that JSON would escape.
     told = f'"{exchange.access.key_id}"' if exchange.access.key_id else "null"
     return (

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from starlette.types import Scope
 
-from api.context import Exchange
+from api.context import RequestContext
 
 _log = logging.getLogger("api")
 
@@ -56,7 +56,7 @@ class Tracer:
         }
         return self._tracer.start_span("request", context=self._propagator.extract(carrier), kind=self._kind)
 
-    def end(self, span: Any, exchange: Exchange, method: str, status: int) -> None:
+    def end(self, span: Any, exchange: RequestContext, method: str, status: int) -> None:
         """End the span of a request, named after its route as declared."""
         span.update_name(f"{method} {exchange.template}")
         span.set_attribute("http.request.method", method)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers.on_demand import MOST_POINTS, Numbers
 from api.state.champions import CHAMPION
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.panel import Array, Panel
 from forecast.runtime.model import Manifest, Prediction
@@ -98,7 +98,7 @@ def model_of(model: str, tuned: str | None = None) -> tuple[str | None, str]:
     return named, tuned or version or CHAMPION
 
 
-def refuse_unsupported(sent: NixtlaRequest, job: DatasetJob) -> None:
+def refuse_unsupported(sent: NixtlaRequest, job: DatasetConfig) -> None:
     """Raise ``nixtla.unsupported`` for what would change the answer, ``freq.differs``, ``series.sizes``."""
     series = sent.series
     for is_wanted, told in (
@@ -177,7 +177,7 @@ def _unnamed(names: Sequence[str]) -> DataError:
     )
 
 
-def panel_of(group: Group, sent: NixtlaRequest, job: DatasetJob, end: datetime) -> Panel:
+def panel_of(group: Group, sent: NixtlaRequest, job: DatasetConfig, end: datetime) -> Panel:
     """Make the panel of one series; ``end`` is the time behind its newest value where none of its times is told.
 
     Raises ``start_datetime.malformed`` and what ``pipelines.forecasting.on_demand.from_columns`` does.
@@ -199,7 +199,7 @@ def panel_of(group: Group, sent: NixtlaRequest, job: DatasetJob, end: datetime) 
     return from_columns(start, {group.name: columns}, {group.name: future}, job, (group.name,))
 
 
-def _start(text: str, job: DatasetJob) -> datetime:
+def _start(text: str, job: DatasetConfig) -> datetime:
     try:
         read = datetime.fromisoformat(text)
         return read if read.tzinfo else read.replace(tzinfo=job.tz)  # wall times of the data set

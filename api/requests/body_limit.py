@@ -20,7 +20,7 @@ class RefusedBody(HTTPException):
         self.error = error
 
 
-class Inbound:
+class LimitedBody:
     """A ``receive`` that counts; once the body is there, it only passes on."""
 
     __slots__ = ("_deadline", "_is_whole", "_kept", "_largest", "_receive", "_seconds", "_size")

@@ -21,7 +21,7 @@ from api.requests.negotiation import FORMATS, JSON, TABLES, by_content, conditio
 from api.schemas.forecasts import ForecastAnswer, ForecastQuery, Problem, RollingAnswer
 from api.service import Service
 from api.state.issued import IssuedForecast, age_of
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 
 _KEPT_BYTES = 2 * 2**20
 _LONG_POINTS = 5_000
@@ -84,7 +84,7 @@ async def _rolling(request: Request, dataset: Dataset, query: ForecastQuery, ser
     return by_content(request, body, media)
 
 
-def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
+def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetConfig) -> bytes:
     if media == JSON:
         return encoding.json_rest(forecast, part, job)
     return encoding.encoded(encoding.table(forecast, part), media)

@@ -13,7 +13,7 @@ from api.requests.json_body import checked, described, sent
 from api.routes.forecasts import problems
 from api.schemas.jobs import JobInfo, JobList, JobPatch, NewJob, QueuedRuns, RunInfo, RunRequest
 from api.service import Service
-from forecast.config.jobs import ScheduledJob
+from forecast.config.jobs import Job
 from forecast.errors import ConfigError, NotFoundError
 from forecast.scheduling.job_book import JobBook, KnownJob
 
@@ -22,7 +22,7 @@ writing = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[administers]
 """The routes that change something."""
 
 _LONGEST_NAME = 80
-_FIELDS = (*ScheduledJob.model_fields, "paused")
+_FIELDS = (*Job.model_fields, "paused")
 
 
 def _book(service: ServiceDep) -> JobBook:
@@ -86,7 +86,7 @@ def change_job(
     if patch.fields:
         present = known.definition.model_dump(mode="json", exclude_defaults=True)
         merged = {name: value for name, value in (present | patch.fields).items() if value is not None}
-        definition = checked(ScheduledJob, merged, _FIELDS)
+        definition = checked(Job, merged, _FIELDS)
         _check_dataset(definition, service)
         known = book.change(job, definition)
     if patch.paused is not None:
@@ -121,7 +121,7 @@ def run_job(
     return QueuedRuns(runs=[run_id])
 
 
-def _check_dataset(definition: ScheduledJob, service: Service) -> None:
+def _check_dataset(definition: Job, service: Service) -> None:
     datasets = service.installation.jobs.datasets
     if definition.dataset not in datasets:
         remedy = suggest(definition.dataset, datasets)

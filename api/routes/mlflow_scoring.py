@@ -22,7 +22,7 @@ from api.openapi.inline import inlined
 from api.requests.bodies import UnsupportedError, read_body
 from api.requests.negotiation import CSV, JSON
 from api.routes.forecasts import problems
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.panel import Panel
 from forecast.runtime.model import Prediction, ServedModel
@@ -144,7 +144,7 @@ def _panel(given: pl.DataFrame, model: ServedModel, dataset: Dataset) -> Panel:
         raise DataError("forecast.not_a_number", "a channel has a cell that is no number", "send numbers") from error
 
 
-def _require_sound(rows: pl.DataFrame, job: DatasetJob) -> None:
+def _require_sound(rows: pl.DataFrame, job: DatasetConfig) -> None:
     remedy = "see the route's example at /docs"
     if rows.select(pl.any_horizontal(pl.col("series", "time").is_null())).to_series().any():
         raise DataError("ingest.null_key", "a row has no series or no time", remedy)

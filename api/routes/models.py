@@ -19,7 +19,7 @@ from api.routes.forecasts import problems
 from api.schemas.forecasts import ChampionInfo
 from api.schemas.jobs import QueuedRuns
 from api.service import Service
-from forecast.evaluation.night import Night
+from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
 from forecast.ledger.issuances import distinct
 from forecast.scheduling.job_book import JobBook
@@ -29,7 +29,7 @@ writing = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[administ
 """The routes that change something: a worker does it, because the service loads neither torch nor MLflow."""
 
 
-class Scored(BaseModel):
+class ScoredModel(BaseModel):
     """How a model did on the held-out windows of a night; null where a score is not finite."""
 
     model_name: str
@@ -64,7 +64,7 @@ class NightInfo(BaseModel):
     gain: float | None = Field(description="Relative gain in pinball loss over the champion; null without one.")
     why: str
     guards: list[GuardInfo]
-    leaderboard: list[Scored] = Field(description="Best first.")
+    leaderboard: list[ScoredModel] = Field(description="Best first.")
     failures: list[str] = Field(description="Models that could not be trained; the night's log says why.")
     tracking_run: str = Field(description="Run in MLflow.")
 
@@ -163,7 +163,7 @@ def _models(dataset: Dataset, count: int, service: Service) -> ModelsOfDataset:
     )
 
 
-def _night(night: Night) -> NightInfo:
+def _night(night: NightRecord) -> NightInfo:
     verdict = night.verdict
     return NightInfo(
         recorded_at=night.recorded_at,
@@ -182,9 +182,9 @@ def _night(night: Night) -> NightInfo:
     )
 
 
-def _scored(one: Evidence) -> Scored:
+def _scored(one: Evidence) -> ScoredModel:
     overall = one.overall
-    return Scored(
+    return ScoredModel(
         model_name=one.model_name,
         model_version=one.model_version,
         windows=one.windows,

@@ -22,7 +22,7 @@ from api.requests.negotiation import FORMATS, JSON, TABLES, preferred
 from api.routes.forecasts import problems, provenance
 from api.schemas.forecasts import ForecastAnswer
 from api.state.issued import IssuedForecast
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError
 from pipelines.sources.request_body import CONTENT_TYPES
 
@@ -93,7 +93,7 @@ direct = Route(router.prefix, _at_once, methods=["POST"], include_in_schema=Fals
 """The same past the framework, whose search for parameters takes a tenth of the time of a forecast."""
 
 
-def _encoded(made: IssuedForecast, part: Selection, media: str, job: DatasetJob) -> bytes:
+def _encoded(made: IssuedForecast, part: Selection, media: str, job: DatasetConfig) -> bytes:
     if media != JSON:
         return encoding.encoded(encoding.table(made, part), media)
     return encoding.with_age(encoding.json_rest(made, part, job, is_sent=True), 0, stale=False)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from forecast.config.jobs import JOB_NAME, ScheduledJob
+from forecast.config.jobs import JOB_NAME, Job
 from forecast.ledger.runs import Outcome, State
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 MOST_RUNS = 1000
 LARGEST_NUMBER = 2**63 - 1
@@ -88,7 +88,7 @@ _HOST: dict[str, Any] = {
 }
 
 
-class NewJob(ScheduledJob):
+class NewJob(Job):
     """A job to be kept: the fields of ``[jobs.<name>]`` of the job file, and its name."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB]})
@@ -96,9 +96,9 @@ class NewJob(ScheduledJob):
     name: Annotated[str, Field(pattern=JOB_NAME, description="Small letters, digits, - and _.")]
 
     @property
-    def definition(self) -> ScheduledJob:
+    def definition(self) -> Job:
         """The job without its name."""
-        return ScheduledJob.model_validate(self.model_dump(exclude={"name"}))
+        return Job.model_validate(self.model_dump(exclude={"name"}))
 
 
 class JobPatch(BaseModel):
@@ -116,7 +116,7 @@ class JobPatch(BaseModel):
         return dict(self.model_extra or {})
 
 
-class RunRequest(Strict):
+class RunRequest(StrictModel):
     """Nothing: a run now; or the range whose dates are run, both ends included, that never had a run."""
 
     model_config = ConfigDict(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.ledger.issuances import Issuance
@@ -76,7 +76,7 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
     return IssuedForecast(issuance, job.step, series, channels, mean, quantiles)
 
 
-def age_of(issued: IssuedForecast, job: DatasetJob, now: datetime) -> tuple[int, bool]:
+def age_of(issued: IssuedForecast, job: DatasetConfig, now: datetime) -> tuple[int, bool]:
     """Return the seconds since a forecast was issued, and whether that makes it stale."""
     age = max(now - issued.issuance.issued_at, timedelta(0))
     return int(age.total_seconds()), age >= parse_duration(job.stale_after)

@@ -26,7 +26,7 @@ _CAPACITY = 64 * 2**20
 _log = logging.getLogger("api")
 
 
-class Extensions:
+class LongHorizons:
     """Prolongs issued forecasts; the longest of each is kept, since a shorter one is its prefix."""
 
     def __init__(self, installation: Installation, histories: Histories) -> None:

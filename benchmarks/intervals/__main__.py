@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.intervals.data import JOBS, NotHereError, read
 from benchmarks.intervals.figure import draw
 from benchmarks.intervals.measure import BANDS, Row, measure
-from forecast.config.dataset import load_job_file
+from forecast.config.dataset import load_config_file
 
 RESULTS = Path(__file__).parent / "results"
 PROMISED, TOLERANCE = 0.8, 0.04
@@ -25,7 +25,7 @@ _TYPES: dict[str, Any] = {entry.name: entry.type for entry in fields(Row)}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what has no rows yet, and draw."""
-    jobs = load_job_file(JOBS).datasets
+    jobs = load_config_file(JOBS).datasets
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", choices=list(jobs), default=list(jobs))
     parser.add_argument("--models", nargs="+", help="of the data set's; left out: all of them")

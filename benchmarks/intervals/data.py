@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob, load_job_file
+from forecast.config.dataset import DatasetConfig, load_config_file
 from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.panel import Panel
@@ -28,7 +28,7 @@ class NotHereError(Exception):
 class History:
     """A data set, repaired as for training."""
 
-    job: DatasetJob
+    job: DatasetConfig
     panel: Panel
 
 
@@ -39,7 +39,7 @@ def read(dataset: str) -> History:
         NotHereError: there is no such file.
 
     """
-    job = load_job_file(JOBS).datasets[dataset]
+    job = load_config_file(JOBS).datasets[dataset]
     if dataset == MADE:
         return History(job, _made())
     with tempfile.TemporaryDirectory() as home:

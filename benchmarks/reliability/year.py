@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.reliability.account import all_runs, wrong_dates, wrong_ends
 from benchmarks.reliability.dates import at_wall_times, every_hour
-from forecast.config.jobs import Due, ScheduledJob
+from forecast.config.jobs import Due, Job
 from forecast.installation import Installation
 from forecast.ledger.issuances import Ledger
 from forecast.ledger.receipts import Receipt
@@ -76,7 +76,7 @@ class _Ledger(Ledger):
 
     freeze: Callable[[], None] | None = None
 
-    def claim(self, job: str, definition: ScheduledJob, dates: Sequence[Due], now: datetime) -> list[int]:
+    def claim(self, job: str, definition: Job, dates: Sequence[Due], now: datetime) -> list[int]:
         if dates and self.freeze is not None:
             self.freeze()
         return super().claim(job, definition, dates, now)

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from rich.console import Console
 
 from forecast.clock import SystemClock
-from forecast.config.jobs import Cause, Due, Work
+from forecast.config.jobs import Cause, Due, JobStep
 from forecast.installation import Installation
 from pipelines.worker import work
 
@@ -53,7 +53,7 @@ def prepare(folder: Path) -> Installation:
     )  # fmt: skip
     for due, job in dues:
         day = (due - _START) // timedelta(days=1)
-        if Work.RETRAIN in jobs[job].steps and day not in _TRAINED:
+        if JobStep.RETRAIN in jobs[job].steps and day not in _TRAINED:
             continue
         installation.ledger.move_clock(name, due.astimezone(UTC))
         _run(installation, job, due)

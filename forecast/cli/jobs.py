@@ -16,7 +16,7 @@ from rich.table import Table
 from forecast.cli.options import HomeOption, JsonOption, opened
 from forecast.cli.output import OUT, print_json, runs_table
 from forecast.cli.runs import follow_log, runs_app
-from forecast.config.jobs import ScheduledJob, Trigger, Work
+from forecast.config.jobs import Job, JobStep, Trigger
 from forecast.errors import ConfigError, nearest
 from forecast.installation import Installation
 from forecast.scheduling.job_book import JobBook, KnownJob
@@ -26,7 +26,8 @@ jobs_app = typer.Typer(help="Say what is done when: list, add, pause, run now, b
 JobArgument = Annotated[str, typer.Argument(help="Name of the job.")]
 _ENDS = [f"%Y-%m-%d{time}" for time in ("", "T%H:%M", " %H:%M", "T%H:%M%z", "T%H:%M:%S", " %H:%M:%S", "T%H:%M:%S%z")]
 StepsOption = Annotated[
-    list[Work] | None, typer.Option("--step", help="What is done; once per step, in their order.", show_default=False)
+    list[JobStep] | None,
+    typer.Option("--step", help="What is done; once per step, in their order.", show_default=False),
 ]
 CronOption = Annotated[str | None, typer.Option(help='Five fields of cron, such as "30 2 * * *".', show_default=False)]
 ZoneOption = Annotated[str | None, typer.Option(help="IANA zone of --cron; the data set's if not given.")]
@@ -205,7 +206,7 @@ def _pause(job: str, home: Path | None, *, paused: bool, as_json: bool) -> None:
 
 
 def _given(
-    steps: list[Work] | None, cron: str | None, zone: str | None, on: list[Trigger] | None, fields: list[str] | None
+    steps: list[JobStep] | None, cron: str | None, zone: str | None, on: list[Trigger] | None, fields: list[str] | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"steps": steps or None, "cron": cron, "zone": zone, "on": on or None}
     found = {name: value for name, value in found.items() if value is not None}
@@ -213,7 +214,7 @@ def _given(
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError("job.field", f'"{text}" is not a field with a value', "write it as --set retries=2")
-        kind = ScheduledJob.model_fields.get(name)
+        kind = Job.model_fields.get(name)
         found[name] = value if kind is None or kind.annotation is str else _number(value)
     return found
 
@@ -225,9 +226,9 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _checked(fields: dict[str, Any]) -> ScheduledJob:
+def _checked(fields: dict[str, Any]) -> Job:
     try:
-        return ScheduledJob.model_validate(fields)
+        return Job.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "job"
@@ -236,7 +237,7 @@ def _checked(fields: dict[str, Any]) -> ScheduledJob:
         )
         remedy = "see docs/operating.md, Jobs"
         if first["type"] == "extra_forbidden":
-            remedy = nearest(place, ScheduledJob.model_fields)
+            remedy = nearest(place, Job.model_fields)
         elif place.startswith("steps"):
             remedy = "say it with --step, such as --step ingest --step forecast"
         raise ConfigError("job.invalid", f"{place}: {told}", remedy) from error

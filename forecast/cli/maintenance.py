@@ -24,7 +24,7 @@ from forecast.cli.output import OUT, print_json
 from forecast.errors import UnavailableError
 from forecast.home import home_at
 from forecast.vocabulary import Horizon
-from pipelines.doctor.finding import Finding
+from pipelines.doctor.finding import Diagnosis
 
 
 def add_to(app: typer.Typer) -> None:
@@ -124,7 +124,7 @@ def plot(
         typer.launch(report.as_uri())
 
 
-def _findings_table(findings: Sequence[Finding]) -> Table:
+def _findings_table(findings: Sequence[Diagnosis]) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("about", no_wrap=True)

@@ -8,14 +8,14 @@ import typer
 
 from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, end_on_sigterm, opened
 from forecast.cli.output import ERR, OUT, champions_table, night_document, print_json, print_night
-from forecast.config.training import Engine
+from forecast.config.training import EngineName
 from forecast.errors import ConflictError, NotFoundError
 from forecast.installation import Installation
 
 _INTERRUPTED = 130
 
 EngineOption = Annotated[
-    Engine | None,
+    EngineName | None,
     typer.Option(help="Where trainings run; the job file's training.engine if not given.", show_default=False),
 ]
 
@@ -39,7 +39,9 @@ def train(
     run_night(installation, name, engine, as_json=as_json)
 
 
-def run_night(installation: Installation, name: str, engine: Engine | None = None, *, as_json: bool = False) -> None:
+def run_night(
+    installation: Installation, name: str, engine: EngineName | None = None, *, as_json: bool = False
+) -> None:
     """Train, compare and promote, with progress, and say what came of it."""
     from forecast.progress import Reporter
     from pipelines.retrain import retrain

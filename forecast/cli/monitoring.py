@@ -20,7 +20,7 @@ from forecast.monitoring.revision import Revision
 from forecast.vocabulary import before
 
 
-class Part(StrEnum):
+class AccuracyBy(StrEnum):
     """What there is one row of."""
 
     ALL = "all"
@@ -56,7 +56,7 @@ def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Jso
 
 def accuracy(
     dataset: DatasetArgument = None,
-    by: Annotated[Part, typer.Option(help="What there is one row of.")] = Part.LEAD_GROUP,
+    by: Annotated[AccuracyBy, typer.Option(help="What there is one row of.")] = AccuracyBy.LEAD_GROUP,
     window: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +120,7 @@ def revision_told(revision: Revision) -> str:
     )
 
 
-def _accuracy_table(rows: list[Accuracy], name: str, by: Part, since: datetime | None) -> Table:
+def _accuracy_table(rows: list[Accuracy], name: str, by: AccuracyBy, since: datetime | None) -> Table:
     window = "" if since is None else f", origins since {since:%Y-%m-%d}"
     table = Table(
         title=f"{name}: served forecasts{window}, in standard deviations of each channel",

@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from forecast.evaluation.metrics import skill
-from forecast.evaluation.night import Night
+from forecast.evaluation.night import NightRecord
 from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import Evidence
 from forecast.ledger.issuances import Champion, Issuance
-from forecast.ledger.receipts import Finding, Receipt
+from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.ledger.runs import Run
 from forecast.vocabulary import Action
 
@@ -73,7 +73,7 @@ _ONE_PARAGRAPH = 150
 _COLOURS = {Action.REJECT: "red", Action.QUARANTINE: "red", Action.REPAIR: "cyan", Action.WARN: "yellow"}
 
 
-def _findings_table(findings: Sequence[Finding]) -> Table:
+def _findings_table(findings: Sequence[IngestFinding]) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 2, 0, 0))
     table.add_column("done")
     table.add_column("count", justify="right")
@@ -117,7 +117,7 @@ def quarantine_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def print_night(night: Night, job: DatasetJob) -> None:
+def print_night(night: NightRecord, job: DatasetConfig) -> None:
     """Say how every model of a night did, which ones a baseline beats, and what was decided and why."""
     OUT.print(leaderboard(night, job))
     for sentence in beaten(night):
@@ -135,7 +135,7 @@ def print_night(night: Night, job: DatasetJob) -> None:
     OUT.print(night.verdict.sentence, markup=False, style="bold")
 
 
-def night_document(night: Night) -> dict[str, Any]:
+def night_document(night: NightRecord) -> dict[str, Any]:
     """Return a night for machines: its models best first, without the losses of each origin."""
     return night.model_dump(mode="json", exclude={"candidates", "incumbent"}) | {
         "leaderboard": [
@@ -146,7 +146,7 @@ def night_document(night: Night) -> dict[str, Any]:
     }
 
 
-def leaderboard(night: Night, job: DatasetJob) -> Table:
+def leaderboard(night: NightRecord, job: DatasetConfig) -> Table:
     """Return the scores of a night as a table, best first; a model that loses to a baseline says so in red."""
     rows = night.leaderboard
     naive, linear = _pinball(rows, NAIVE), _pinball(rows, LINEAR)
@@ -180,7 +180,7 @@ def leaderboard(night: Night, job: DatasetJob) -> Table:
     return table
 
 
-def beaten(night: Night) -> list[str]:
+def beaten(night: NightRecord) -> list[str]:
     """Say which models a baseline beats, and by how much."""
     bar = night.best_baseline
     if bar is None:
@@ -193,7 +193,7 @@ def beaten(night: Night) -> list[str]:
     ]
 
 
-def _comparisons_table(verdict: Verdict, job: DatasetJob) -> Table:
+def _comparisons_table(verdict: Verdict, job: DatasetConfig) -> Table:
     table = Table(title=f"{verdict.challenger} against {verdict.champion}", title_justify="left")
     table.add_column(f"lead times ({job.frequency} steps)")
     for name in ("gain", "chance of such a gain", "chance of such a loss"):
@@ -220,7 +220,7 @@ def champions_table(champions: Sequence[Champion]) -> Table:
     return table
 
 
-def print_issuance(issuance: Issuance, job: DatasetJob, *, is_new: bool) -> None:
+def print_issuance(issuance: Issuance, job: DatasetConfig, *, is_new: bool) -> None:
     """Say which forecast stands now."""
     OUT.print(
         f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} "

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import parse_duration
 
 LEAST_FORECASTS = 8
@@ -41,7 +41,7 @@ _ABOVE: Mapping[AlertKind, float] = MappingProxyType(
 _COUNTED = frozenset({AlertKind.ERROR, AlertKind.COVERAGE, AlertKind.SKILL})
 
 
-class AlertRule(Strict):
+class AlertRule(StrictModel):
     """One rule of the job file: ``[[datasets.<name>.alerts]]``."""
 
     kind: AlertKind

@@ -6,12 +6,12 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.units import conversion
 from forecast.vocabulary import Fill, Resample, Role
 
 
-class Channel(Strict):
+class Channel(StrictModel):
     """One column of a data set: what it is to the forecast, what its values may be, and how its gaps are filled."""
 
     role: Role

@@ -17,13 +17,13 @@ from forecast.config.alerts import AlertRule
 from forecast.config.benchmarks import with_known_channels
 from forecast.config.channels import Channel
 from forecast.config.checks import mistakes
-from forecast.config.jobs import JOB_NAME, ScheduledJob
+from forecast.config.jobs import JOB_NAME, Job
 from forecast.config.sources import ReplaySource, Source
 from forecast.config.splits import Splits
-from forecast.config.training import Promotion, Training
+from forecast.config.training import PromotionPolicy, Training
 from forecast.errors import ConfigError, ForecastError, NotFoundError, StorageError, nearest
 from forecast.holidays import holiday_calendar
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import Action, Doubled, Horizon, Quantile, Resample, Role, parse_duration
 
 RESERVED = frozenset({"series", "time", "month", "version", "row"})
@@ -31,7 +31,7 @@ _NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _CHANNEL = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
 
-class DatasetJob(Strict):
+class DatasetConfig(StrictModel):
     """Everything the service must know of one data set."""
 
     title: str = ""
@@ -67,7 +67,7 @@ class DatasetJob(Strict):
     """Hyperparameters by model name; the model checks them."""
     splits: Splits = Splits()
     training: Training = Training()
-    promotion: Promotion = Promotion()
+    promotion: PromotionPolicy = PromotionPolicy()
     live_correction: bool = True
     """Whether quantiles are moved by what came true since the training (:mod:`forecast.monitoring.correction`)."""
     alerts: tuple[AlertRule, ...] = ()
@@ -239,11 +239,11 @@ class DatasetJob(Strict):
         return ZoneInfo(self.zone)
 
 
-class JobFile(Strict):
+class ConfigFile(StrictModel):
     """The whole of ``forecast.toml``."""
 
-    datasets: dict[Annotated[str, Field(pattern=_NAME)], DatasetJob] = Field(min_length=1)
-    jobs: dict[Annotated[str, Field(pattern=JOB_NAME)], ScheduledJob] = Field(default_factory=dict)
+    datasets: dict[Annotated[str, Field(pattern=_NAME)], DatasetConfig] = Field(min_length=1)
+    jobs: dict[Annotated[str, Field(pattern=JOB_NAME)], Job] = Field(default_factory=dict)
     """What is done and when, by the job's name; more may be defined by command or over REST."""
 
     @model_validator(mode="after")
@@ -255,7 +255,7 @@ class JobFile(Strict):
                 raise ValueError(str(error)) from error
         return self
 
-    def check_job(self, name: str, job: ScheduledJob) -> None:
+    def check_job(self, name: str, job: Job) -> None:
         """Raise a ``job.*`` error if a job asks for something that this file does not have."""
         if job.dataset not in self.datasets:
             raise ConfigError(
@@ -263,7 +263,7 @@ class JobFile(Strict):
                 nearest(job.dataset, self.datasets),
             )  # fmt: skip
 
-    def dataset(self, name: str | None) -> tuple[str, DatasetJob]:
+    def dataset(self, name: str | None) -> tuple[str, DatasetConfig]:
         """Return the named data set, or the only one if no name is given."""
         if name is None:
             if len(self.datasets) > 1:
@@ -278,7 +278,7 @@ class JobFile(Strict):
         return name, self.datasets[name]
 
 
-def load_job_file(path: Path) -> JobFile:
+def load_config_file(path: Path) -> ConfigFile:
     """Read and check a job file; every mistake in it is named with its place and its remedy in one error."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -291,7 +291,7 @@ def load_job_file(path: Path) -> JobFile:
             "job_file.malformed", f'"{path}" is not valid TOML: {error}', "mend the line it names"
         ) from error
     try:
-        return JobFile.model_validate(document)
+        return ConfigFile.model_validate(document)
     except ValidationError as error:
         mistakes = [_told(item) for item in error.errors()]
         raise ConfigError("job_file.invalid", f'"{path.name}": ' + "\n  ".join(mistakes), "") from error
@@ -314,16 +314,16 @@ def _told(item: ErrorDetails) -> str:
 def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, Any]:
     """Return the fields that may stand at a place of the job file."""
     tables: dict[str, type[BaseModel]] = {
-        "channels": Channel, "splits": Splits, "training": Training, "promotion": Promotion,
+        "channels": Channel, "splits": Splits, "training": Training, "promotion": PromotionPolicy,
         "alerts": AlertRule,
     }  # fmt: skip
     match location:
         case ():
-            return JobFile.model_fields
+            return ConfigFile.model_fields
         case ("jobs", *_):
-            return ScheduledJob.model_fields
+            return Job.model_fields
         case (_, _):  # datasets, and a data set's name
-            return DatasetJob.model_fields
+            return DatasetConfig.model_fields
         case (_, _, "source", str(kind)):
             return _SOURCES[kind].model_fields
         case (_, _, table, *_):

@@ -12,14 +12,14 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from forecast.config.cron import Cron
 from forecast.errors import nearest
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import parse_duration
 
 JOB_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _SIZE = re.compile(r"(?P<count>[1-9][0-9]{0,5})(?P<unit>MB|GB)")
 
 
-class Work(StrEnum):
+class JobStep(StrEnum):
     """One step of a job."""
 
     INGEST = "ingest"
@@ -67,16 +67,16 @@ class Weight(StrEnum):
     LIGHT = "light"
 
 
-_HEAVY = frozenset({Work.RETRAIN, Work.TUNE})
+_HEAVY = frozenset({JobStep.RETRAIN, JobStep.TUNE})
 
 
-class ScheduledJob(Strict):
+class Job(StrictModel):
     """What is done, for which data set, when, and within which limits."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     dataset: str
-    steps: Annotated[tuple[Work, ...], Field(min_length=1, max_length=6)]
+    steps: Annotated[tuple[JobStep, ...], Field(min_length=1, max_length=6)]
     """What is done, in this order; the first step that fails ends the run."""
     cron: str = ""
     """Five fields of cron, as every other cron reads them; empty: not by the clock."""
@@ -140,17 +140,17 @@ class ScheduledJob(Strict):
         if len(set(self.on)) < len(self.on):
             message = f"each trigger is named once, not {[str(trigger) for trigger in self.on]}"
             raise ValueError(message)
-        if (Work.TUNE in self.steps) != bool(self.model):
+        if (JobStep.TUNE in self.steps) != bool(self.model):
             message = 'a job with the step "tune" needs a model, and only such a job has one'
             raise ValueError(message)
-        if Work.ROLLBACK in self.steps and (self.cron or self.on):
+        if JobStep.ROLLBACK in self.steps and (self.cron or self.on):
             message = 'the step "rollback" is asked for, not scheduled'
             raise ValueError(message)
-        if self.version and Work.ROLLBACK not in self.steps:
+        if self.version and JobStep.ROLLBACK not in self.steps:
             message = 'only a job with the step "rollback" has a version'
             raise ValueError(message)
         reading = {Trigger.DATA, Trigger.WATERMARK} & set(self.on)
-        if reading and Work.INGEST in self.steps:
+        if reading and JobStep.INGEST in self.steps:
             message = f'a job that ingests cannot wait for what comes in (on = "{min(reading)}"): it would never rest'
             raise ValueError(message)
         if not self.time_limit or not self.backoff:
@@ -208,7 +208,7 @@ class Cause(StrEnum):
     """Somebody asked for the dates of a range."""
 
 
-class Due(Strict):
+class Due(StrictModel):
     """One date of a job that is to be run."""
 
     logical_date: str

@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from forecast.config.benchmarks import BenchmarkName
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import Conflicts, Layout, parse_duration
 
 
-class _Source(Strict):
+class _Source(StrictModel):
     layout: Layout = Layout.WIDE
     """``wide``: a column per channel; ``long``: a row per value, whose channel a column names."""
     channel: str = "channel"

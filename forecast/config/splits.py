@@ -10,11 +10,11 @@ from pydantic import PlainValidator, model_validator
 from forecast.config.benchmarks import BENCHMARKS, Benchmark
 from forecast.config.sources import BenchmarkSource
 from forecast.errors import ConfigError
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import parse_duration
 
 if TYPE_CHECKING:
-    from forecast.config.dataset import DatasetJob
+    from forecast.config.dataset import DatasetConfig
 
 
 def _moment(given: Any) -> datetime:
@@ -43,7 +43,7 @@ Moment = Annotated[datetime, PlainValidator(_moment)]
 Part = Annotated[timedelta | float | datetime, PlainValidator(_part)]
 
 
-class Splits(Strict):
+class Splits(StrictModel):
     """The newest history, kept from the fit in time order: early stopping, calibration, holdout.
 
     Each part is a duration, a share of all rows, or the time at which it begins (naive: a wall time of the job's zone).
@@ -74,7 +74,7 @@ class Splits(Strict):
         """The parts by name, in time order."""
         return {"validation": self.validation, "calibration": self.calibration, "holdout": self.holdout}
 
-    def check(self, job: DatasetJob) -> None:
+    def check(self, job: DatasetConfig) -> None:
         """Refuse what cannot fit whatever the rows are: a part shorter than the horizon, or none that was published."""
         if self.published:
             _check_published(job)
@@ -104,7 +104,7 @@ def instant(moment: datetime, zone: tzinfo) -> datetime:
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def published_rows(job: DatasetJob, rows: int) -> tuple[int, int, int]:
+def published_rows(job: DatasetConfig, rows: int) -> tuple[int, int, int]:
     """Return the rows of the published training, validation and test part of a benchmark of so many rows."""
     fixed = _benchmark(job).published
     if fixed is not None:
@@ -113,7 +113,7 @@ def published_rows(job: DatasetJob, rows: int) -> tuple[int, int, int]:
     return train, rows - train - test, test
 
 
-def _benchmark(job: DatasetJob) -> Benchmark:
+def _benchmark(job: DatasetConfig) -> Benchmark:
     if not isinstance(job.source, BenchmarkSource):
         raise ConfigError(
             "splits.not_published",
@@ -123,7 +123,7 @@ def _benchmark(job: DatasetJob) -> Benchmark:
     return BENCHMARKS[job.source.name]
 
 
-def _check_published(job: DatasetJob) -> None:
+def _check_published(job: DatasetConfig) -> None:
     benchmark = _benchmark(job)
     if parse_duration(benchmark.frequency) != job.step:
         message = f"splits.published counts steps of {benchmark.frequency}, but frequency is {job.frequency}"

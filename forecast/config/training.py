@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field, field_validator
 
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import parse_duration
 
 
@@ -20,7 +20,7 @@ class Precision(StrEnum):
     """Matrix products in bfloat16, weights and sums in float32 (automatic mixed precision)."""
 
 
-class Engine(StrEnum):
+class EngineName(StrEnum):
     """Where trainings, backtests and trials run."""
 
     LOCAL = "local"
@@ -37,7 +37,7 @@ class Quantize(StrEnum):
     """Where its loss on the calibration rows is within 1% of float32's, and it is faster or much smaller."""
 
 
-class Training(Strict):
+class Training(StrictModel):
     """The budget and the manner of one training."""
 
     max_epochs: int = Field(default=20, ge=1, strict=True)
@@ -61,7 +61,7 @@ class Training(Strict):
     as long (docs/models.md)."""
     quantize: Quantize = Quantize.NEVER
     """Whether exported networks are also tried as int8 (docs/models.md has what it costs and brings)."""
-    engine: Engine = Engine.LOCAL
+    engine: EngineName = EngineName.LOCAL
     devices: int = Field(default=1, ge=1, strict=True)
     """GPUs that one training uses, where there are some."""
     strategy: str = "auto"
@@ -70,7 +70,7 @@ class Training(Strict):
     _budget = field_validator("budget")(lambda text: (parse_duration(text), text)[1])
 
 
-class Promotion(Strict):
+class PromotionPolicy(StrictModel):
     """When a challenger replaces the champion."""
 
     min_gain: float = Field(default=0.01, ge=0, lt=1)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from forecast.config.training import Promotion
+from forecast.config.training import PromotionPolicy
 from forecast.evaluation.metrics import skill
 from forecast.evaluation.scores import Evidence
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import parse_duration
 
 ONNX_TOLERANCE = 1e-4
 
 
-class Guard(Strict):
+class Guard(StrictModel):
     """One condition, and whether it is met."""
 
     name: str
@@ -22,7 +22,7 @@ class Guard(Strict):
     told: str
 
 
-def own_guards(challenger: Evidence, champion: Evidence | None, policy: Promotion) -> Iterator[Guard]:
+def own_guards(challenger: Evidence, champion: Evidence | None, policy: PromotionPolicy) -> Iterator[Guard]:
     """Check what a model must be able to do whoever reigns."""
     seen = challenger.rehearsal
     sound = is_sound(challenger)
@@ -59,7 +59,7 @@ def own_guards(challenger: Evidence, champion: Evidence | None, policy: Promotio
 
 
 def part_guards(
-    challenger: Evidence, champion: Evidence, lead_gains: Mapping[str, float], policy: Promotion
+    challenger: Evidence, champion: Evidence, lead_gains: Mapping[str, float], policy: PromotionPolicy
 ) -> Iterator[Guard]:
     """Check that no channel, and no group of lead times, pays for the gain of the others."""
     channels = {

@@ -8,13 +8,13 @@ from datetime import datetime
 
 from pydantic import ConfigDict, Field
 
-from forecast.config.training import Promotion
+from forecast.config.training import PromotionPolicy
 from forecast.evaluation.promotion import Verdict, best, decide
 from forecast.evaluation.scores import Evidence
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 
-class Night(Strict):
+class NightRecord(StrictModel):
     """What came of one night."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -33,7 +33,7 @@ class Night(Strict):
     """The champion of an earlier night, on the same windows."""
     baselines: tuple[str, ...]
     """Names of the models that others should beat."""
-    policy: Promotion
+    policy: PromotionPolicy
     unfit: str
     """Why a champion that there was could not be scored."""
     verdict: Verdict
@@ -75,6 +75,6 @@ class Night(Strict):
         return judged(self.candidates, self.incumbent, self.policy, self.unfit)
 
 
-def judged(candidates: Sequence[Evidence], incumbent: Evidence | None, policy: Promotion, unfit: str) -> Verdict:
+def judged(candidates: Sequence[Evidence], incumbent: Evidence | None, policy: PromotionPolicy, unfit: str) -> Verdict:
     """Let the best candidate meet the champion."""
     return decide(best(candidates, policy), incumbent, policy, unfit)

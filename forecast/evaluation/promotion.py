@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import ConfigDict
 
-from forecast.config.training import Promotion
+from forecast.config.training import PromotionPolicy
 from forecast.errors import ConflictError
 from forecast.evaluation.guards import Guard, is_sound, own_guards, part_guards
 from forecast.evaluation.metrics import skill
 from forecast.evaluation.scores import Evidence
 from forecast.evaluation.significance import paired_test
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 
-class Comparison(Strict):
+class Comparison(StrictModel):
     """Challenger and champion at one group of lead times."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -32,7 +32,7 @@ class Comparison(Strict):
     """Probability of a loss as large as this by chance."""
 
 
-class Verdict(Strict):
+class Verdict(StrictModel):
     """What was decided, the numbers it rests on, and the sentence that says why."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -47,13 +47,13 @@ class Verdict(Strict):
     sentence: str
 
 
-def best(candidates: Sequence[Evidence], policy: Promotion) -> Evidence:
+def best(candidates: Sequence[Evidence], policy: PromotionPolicy) -> Evidence:
     """Return the challenger: the candidate with the least loss of those that may serve, or of all if none may."""
     allowed = [one for one in candidates if all(guard.passed for guard in own_guards(one, None, policy))]
     return min(allowed or candidates, key=lambda one: math.inf if math.isnan(one.pinball) else one.pinball)
 
 
-def decide(challenger: Evidence, champion: Evidence | None, policy: Promotion, unfit: str = "") -> Verdict:
+def decide(challenger: Evidence, champion: Evidence | None, policy: PromotionPolicy, unfit: str = "") -> Verdict:
     """Compare a challenger with the champion on the same held-out origins, which neither was fitted on.
 
     It replaces the champion if it meets every guard, gains at least ``policy.min_gain``, is better at some group of
@@ -97,7 +97,7 @@ def decide(challenger: Evidence, champion: Evidence | None, policy: Promotion, u
     )  # fmt: skip
 
 
-def _weighed(gain: float, comparisons: Sequence[Comparison], policy: Promotion) -> tuple[bool, str]:
+def _weighed(gain: float, comparisons: Sequence[Comparison], policy: PromotionPolicy) -> tuple[bool, str]:
     """Say whether a gain is large enough, and no chance."""
     if gain <= 0 or gain < policy.min_gain:
         return False, f"less than {policy.min_gain:.1%} better"

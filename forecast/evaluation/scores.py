@@ -13,8 +13,8 @@ from pydantic import ConfigDict
 from forecast.evaluation import metrics
 from forecast.panel import Array, Mask, Panel
 from forecast.runtime.scaler import Scaler
-from forecast.runtime.smoke_test import Rehearsal
-from forecast.strict import Strict
+from forecast.runtime.smoke_test import SmokeTest
+from forecast.strict import StrictModel
 
 _DIGITS = 7
 """Significant digits of stored numbers: a verdict is made from what is stored, so that it can be made again."""
@@ -67,7 +67,7 @@ class Backtest:
     """[N, C], see :class:`Yardstick`."""
 
 
-class _Stored(Strict):
+class _Stored(StrictModel):
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
 
@@ -127,7 +127,7 @@ class Evidence(_Stored):
     group_losses: tuple[tuple[float, ...], ...]
     """By group of lead times: the scaled pinball loss of each origin in time order, averaged over series, channels and
     the group's lead times; an origin with nothing observed there is left out."""
-    rehearsal: Rehearsal
+    rehearsal: SmokeTest
 
     @property
     def overall(self) -> Scores:
@@ -166,7 +166,7 @@ def score(
     result: Backtest,
     channels: Sequence[str],
     horizons: Sequence[int],
-    rehearsal: Rehearsal,
+    rehearsal: SmokeTest,
 ) -> Evidence:
     """Score a backtest; every observed value of every window counts once."""
     losses = _Losses.of(result)

@@ -23,7 +23,7 @@ _NO_VALUE: Final = 0x7FF8_0000_0000_0F0C  # a NaN that no computation gives: a m
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class MergePlan:
     """Incoming rows, told apart."""
 
     new: pl.DataFrame
@@ -81,13 +81,13 @@ def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], con
     )
 
 
-def settle_partial(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> Settled:
+def settle_partial(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> MergePlan:
     """Compare rows that tell only some channels with the stored ones, as :func:`settle` does; see :func:`unite`."""
     key, columns = list(KEY), [*KEY, VERSION, *channels]
     united = unite(rows, known, channels, conflicts).join(known.select(*KEY, AT), on=key, maintain_order="left")
     same = united.join(known, on=columns, how="semi", nulls_equal=True)
     changed = united.join(same.select(KEY), on=key, how="anti", maintain_order="left")
-    return Settled(
+    return MergePlan(
         new=rows.join(known, on=key, how="anti", maintain_order="left").select(columns),
         changed=changed.select([*columns, AT]),
         outdated=rows.join(united.filter(ROWS_LOST).select(KEY), on=key, how="semi", maintain_order="left").select(
@@ -97,7 +97,7 @@ def settle_partial(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[s
     )
 
 
-def settle(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> Settled:
+def settle(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> MergePlan:
     """Compare rows with the stored ones.
 
     Both have the key, ``version`` (Int64; null is older than any) and the channels; ``known`` has the rows' places in
@@ -127,7 +127,7 @@ def settle(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], con
         before = tied.select(pl.col([name + _BEFORE for name in channels]).name.map(lambda name: name[: -len(_BEFORE)]))
         wins = tied.select(row_digest(channels)).to_series() > before.select(row_digest(channels)).to_series()
     columns = [*KEY, VERSION, *channels]
-    return Settled(
+    return MergePlan(
         new=parts.get("new", nothing).select(columns),
         changed=pl.concat([changed, tied.filter(wins)]).select([*columns, AT]),
         outdated=pl.concat([outdated, tied.filter(~wins)]).select(columns),

@@ -14,7 +14,7 @@ import polars as pl
 from forecast.clock import Clock
 from forecast.errors import DataError
 from forecast.lake.channel_columns import ChannelNames
-from forecast.lake.conflicts import AT, KEY, TIME, VERSION, Settled, in_order, row_digest, settle, settle_partial
+from forecast.lake.conflicts import AT, KEY, TIME, VERSION, MergePlan, in_order, row_digest, settle, settle_partial
 from forecast.lake.locks import told_storage_errors
 from forecast.lake.maintenance import Checked, Damage, Maintained, Table
 from forecast.lake.superseded import RECORDED_AT, Superseded
@@ -251,7 +251,7 @@ class Observations(Table):
         columns = [pl.col(name).alias(names.used[name]) for name in self._channels]
         return rows.select(*KEY, *([VERSION] if has_version else []), *columns, _month())
 
-    def _replace(self, at: Snapshot, known: pl.DataFrame, settled: Settled, names: ChannelNames) -> int:
+    def _replace(self, at: Snapshot, known: pl.DataFrame, settled: MergePlan, names: ChannelNames) -> int:
         """Write each month's new and changed rows, with all other rows of the files that held the changed ones."""
         changed = self._stored(settled.changed, names)
         ours = [names.used[name] for name in self._channels]

@@ -12,7 +12,7 @@ from sqlalchemy.engine import RowMapping
 from forecast.ledger.database import Store
 from forecast.ledger.runs import tell
 from forecast.ledger.tables import ALERTS, RUNS
-from forecast.monitoring.alerts import Finding
+from forecast.monitoring.alerts import AlertFinding
 
 _OLD_NEWS = timedelta(days=7)
 
@@ -44,7 +44,7 @@ class AlertLedger(Store):
     """The part of the ledger about alerts."""
 
     def settle_alerts(
-        self, dataset: str, findings: Sequence[Finding], now: datetime
+        self, dataset: str, findings: Sequence[AlertFinding], now: datetime
     ) -> tuple[list[Alert], list[Alert]]:
         """Raise an alert for everything that is newly wrong and resolve those that are over; returns both.
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from forecast.evaluation.night import Night
+from forecast.evaluation.night import NightRecord
 from forecast.ledger.database import insert_into
 from forecast.ledger.jobs import JobLedger, LeaseLedger
 from forecast.ledger.key_ledger import KeyLedger
@@ -202,7 +202,7 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
 
     # --- nights -----------------------------------------------------------------------------------------------------
 
-    def keep_night(self, night: Night, promoted: Champion | None = None) -> None:
+    def keep_night(self, night: NightRecord, promoted: Champion | None = None) -> None:
         """Keep what a night compared and decided, and make the promoted model champion: both or neither."""
         row = {"dataset": night.dataset, "recorded_at": night.recorded_at, "document": night.model_dump_json()}
         with self._as_owner() as connection:
@@ -210,7 +210,7 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
             if promoted is not None:
                 _crown(connection, promoted)
 
-    def nights(self, dataset: str, limit: int = 1) -> list[Night]:
+    def nights(self, dataset: str, limit: int = 1) -> list[NightRecord]:
         """Return the latest nights of a data set, newest first."""
         query = (
             sa.select(NIGHTS.c.document)
@@ -219,7 +219,7 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
             .limit(limit)
         )
         with self._transaction() as connection:
-            return [Night.model_validate_json(text) for text in connection.execute(query).scalars()]
+            return [NightRecord.model_validate_json(text) for text in connection.execute(query).scalars()]
 
     # --- receipts ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from forecast.config.jobs import ScheduledJob
+from forecast.config.jobs import Job
 from forecast.errors import ConflictError
 from forecast.ledger.database import Store, insert_into
 from forecast.ledger.tables import HOSTS, JOBS, LEASES
@@ -28,12 +28,12 @@ class JobState:
     """Cron and zone that ``since`` was set for."""
 
     @property
-    def definition(self) -> ScheduledJob | None:
+    def definition(self) -> Job | None:
         """The job, if the ledger is where it is defined; raises ``job.outdated``."""
         if self.document is None:
             return None
         try:
-            return ScheduledJob.model_validate_json(self.document)
+            return Job.model_validate_json(self.document)
         except ValidationError as error:
             told = f'the job "{self.name}" was added by another release, whose jobs this one cannot read'
             raise ConflictError("job.outdated", told, "remove it from the ledger and add it anew") from error
@@ -74,7 +74,7 @@ class JobLedger(Store):
             connection.execute(sa.update(JOBS).where(JOBS.c.name == name).values(changed))
             return JobState(**{**row, **changed})
 
-    def define_job(self, name: str, definition: ScheduledJob, now: datetime, *, replace: bool = False) -> None:
+    def define_job(self, name: str, definition: Job, now: datetime, *, replace: bool = False) -> None:
         """Keep a job that is not in the job file; raises ``job.exists`` unless it may replace the one of that name."""
         document = definition.model_dump_json(exclude_defaults=True)
         values = {"document": document, "since": now, "timing": timing_of(definition)}
@@ -159,6 +159,6 @@ class LeaseLedger(Store):
             return [Host(**row) for row in connection.execute(sa.select(HOSTS).order_by(HOSTS.c.name)).mappings()]
 
 
-def timing_of(definition: ScheduledJob) -> str:
+def timing_of(definition: Job) -> str:
     """Return what of a job decides its dates."""
     return f"{definition.cron} {definition.zone}".strip()

@@ -6,11 +6,11 @@ from datetime import datetime
 
 from pydantic import Field
 
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 from forecast.vocabulary import Action
 
 
-class Finding(Strict):
+class IngestFinding(StrictModel):
     """Something that was wrong, and what was done about it."""
 
     code: str
@@ -21,7 +21,7 @@ class Finding(Strict):
     """The first few places, as ``rows.csv row 7: east 2024-01-01 05:00 load=-3``."""
 
 
-class Receipt(Strict):
+class Receipt(StrictModel):
     """What came of one ingestion, or would have come of it."""
 
     dataset: str
@@ -46,4 +46,4 @@ class Receipt(Strict):
     recorded_at: datetime
     cursor: str | None = None
     """sql: where the next reading goes on."""
-    findings: tuple[Finding, ...] = Field(default=())
+    findings: tuple[IngestFinding, ...] = Field(default=())

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.engine import RowMapping
 
-from forecast.config.jobs import CatchUp, Cause, Due, ScheduledJob, Weight
+from forecast.config.jobs import CatchUp, Cause, Due, Job, Weight
 from forecast.errors import ConflictError, NotFoundError
 from forecast.ledger.database import Store, insert_into
 from forecast.ledger.tables import ATTEMPTS, EVENTS, RUNS
@@ -68,10 +68,10 @@ class Run:
     log: str | None
 
     @property
-    def definition(self) -> ScheduledJob:
+    def definition(self) -> Job:
         """The job as it was when the date was claimed; raises ``run.outdated``."""
         try:
-            return ScheduledJob.model_validate_json(self.document or "")
+            return Job.model_validate_json(self.document or "")
         except ValidationError as error:
             told = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
             raise ConflictError("run.outdated", told, "run the job anew") from error
@@ -115,7 +115,7 @@ class RunLedger(Store):
 
     # --- claiming ---------------------------------------------------------------------------------------------------
 
-    def claim(self, job: str, definition: ScheduledJob, dates: Sequence[Due], now: datetime) -> list[int]:
+    def claim(self, job: str, definition: Job, dates: Sequence[Due], now: datetime) -> list[int]:
         """Claim dates of a job that nobody claimed before; returns the runs that wait to be executed, in order.
 
         Unless the job wants each of its dates, or they were asked for by hand, the latest is queued and the others,

@@ -26,7 +26,7 @@ from forecast.ledger.tables import (
 )
 from forecast.monitoring.correction import Correction
 from forecast.monitoring.live_scores import MEASURES, Accuracy, Tally
-from forecast.monitoring.reference import FittedOn
+from forecast.monitoring.reference import Reference
 from forecast.monitoring.revision import Revision
 from forecast.panel import Array
 
@@ -205,16 +205,16 @@ class LiveLedger(AlertLedger):
         with self._transaction() as connection:
             return [OriginScore(*row) for row in connection.execute(query)]
 
-    def fitted_on(self, dataset: str, model_version: str) -> FittedOn | None:
+    def fitted_on(self, dataset: str, model_version: str) -> Reference | None:
         """Return what a model was fitted on, if that is kept."""
         query = sa.select(YARDSTICKS.c.document).where(
             YARDSTICKS.c.dataset == dataset, YARDSTICKS.c.model_version == model_version
         )
         with self._transaction() as connection:
             document = connection.execute(query).scalar()
-        return None if document is None else FittedOn.model_validate_json(document)
+        return None if document is None else Reference.model_validate_json(document)
 
-    def keep_fitted_on(self, dataset: str, model_version: str, told: FittedOn) -> None:
+    def keep_fitted_on(self, dataset: str, model_version: str, told: Reference) -> None:
         """Keep what a model was fitted on, unless it is kept already."""
         row = {"dataset": dataset, "model_version": model_version, "document": told.model_dump_json()}
         with self._transaction() as connection:

@@ -193,7 +193,7 @@ NIGHTS = sa.Table(
     sa.Column("recorded_at", UtcTime, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
 )
-"""One row per night that compared models; the document is a :class:`forecast.evaluation.night.Night` as JSON."""
+"""One row per night that compared models; the document is a :class:`forecast.evaluation.night.NightRecord` as JSON."""
 
 SCORED_DAYS = sa.Table(
     "scored_days",
@@ -261,7 +261,7 @@ YARDSTICKS = sa.Table(
     sa.Column("model_version", sa.String(64), primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
 )
-"""What a model was fitted on, the unit of its live scores; a ``forecast.monitoring.reference.FittedOn`` as JSON."""
+"""What a model was fitted on, the unit of its live scores; a ``forecast.monitoring.reference.Reference`` as JSON."""
 
 CORRECTIONS = sa.Table(
     "corrections",

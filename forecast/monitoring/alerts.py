@@ -19,7 +19,7 @@ from forecast.vocabulary import parse_duration
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AlertFinding:
     """Something that is wrong now."""
 
     kind: AlertKind
@@ -72,16 +72,16 @@ class Seen:
     """By job whose latest run failed for good: why."""
 
 
-def evaluate(rules: Sequence[AlertRule], seen: Seen) -> list[Finding]:
+def evaluate(rules: Sequence[AlertRule], seen: Seen) -> list[AlertFinding]:
     """Return what is wrong by some rules, each subject of a kind once."""
-    found: dict[tuple[str, str], Finding] = {}
+    found: dict[tuple[str, str], AlertFinding] = {}
     for rule in rules:
         for finding in _CHECKS[rule.kind](rule, seen):
             found.setdefault((finding.kind, finding.subject), finding)
     return list(found.values())
 
 
-def _error(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _error(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     if seen.holdout is None:
         return
     for channel, part in seen.channels.items():
@@ -95,15 +95,15 @@ def _error(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
             yield from _worse(rule, f"{part.first}-{part.last}", about, part, float(np.mean(losses)))
 
 
-def _worse(rule: AlertRule, subject: str, about: str, part: LivePart, before: float) -> Iterator[Finding]:
+def _worse(rule: AlertRule, subject: str, about: str, part: LivePart, before: float) -> Iterator[AlertFinding]:
     newest = _newest(part, rule.last)
     loss = float(newest.pinball.sum() / newest.count.sum())
     if math.isfinite(before) and before > 0 and loss / before > rule.limit:
         told = f"the loss of {about} is {loss / before:.2f} times that of the holdout ({loss:.4f} against {before:.4f})"
-        yield Finding(rule.kind, subject, told, loss / before, rule.limit)
+        yield AlertFinding(rule.kind, subject, told, loss / before, rule.limit)
 
 
-def _coverage(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _coverage(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     for (channel, _), part in seen.parts.items():
         if len(part.count) < LEAST_FORECASTS:
             continue
@@ -114,10 +114,10 @@ def _coverage(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
                 f"the {seen.promised_coverage:.0%} band of {channel} covers {covered:.1%} at lead times "
                 f"{part.first} to {part.last} of the last {len(newest.count)} forecasts"
             )
-            yield Finding(rule.kind, f"{channel}/{part.first}-{part.last}", told, covered, rule.limit)
+            yield AlertFinding(rule.kind, f"{channel}/{part.first}-{part.last}", told, covered, rule.limit)
 
 
-def _skill(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _skill(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     limit = rule.below or 0.0
     for part in seen.groups.values():
         newest = _newest(part, rule.last)
@@ -129,10 +129,10 @@ def _skill(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
                 f"the skill against the seasonal naive forecast is {value:+.1%} at lead times {part.first} to "
                 f"{part.last} of the last {len(newest.count)} forecasts"
             )
-            yield Finding(rule.kind, f"{part.first}-{part.last}", told, value, limit)
+            yield AlertFinding(rule.kind, f"{part.first}-{part.last}", told, value, limit)
 
 
-def _regression(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _regression(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     if seen.holdout is None:
         return
     level = rule.significance or 0.01
@@ -149,10 +149,10 @@ def _regression(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
             f"the loss at lead times {part.first} to {part.last} is {test.mean / mean:+.1%} against the holdout, "
             f"which is no chance (p {test.p_higher:.2g} of {len(live)} forecasts)"
         )
-        yield Finding(rule.kind, f"{part.first}-{part.last}", told, test.mean / mean, rule.limit)
+        yield AlertFinding(rule.kind, f"{part.first}-{part.last}", told, test.mean / mean, rule.limit)
 
 
-def _drift(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _drift(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     for channel, (shift, usual) in seen.shifts.items():
         limit = max(rule.limit, usual)
         if shift > limit:
@@ -160,10 +160,10 @@ def _drift(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
                 f"{channel} is spread otherwise than on the rows that the champion was fitted on "
                 f"(stability index {shift:.2f}, limit {limit:.2f})"
             )
-            yield Finding(rule.kind, channel, told, shift, limit)
+            yield AlertFinding(rule.kind, channel, told, shift, limit)
 
 
-def _stale(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _stale(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     limit = parse_duration(rule.after or seen.stale_after)
     for subject, what, since in (
         ("forecast", "no forecast was issued", seen.issued_at),
@@ -172,12 +172,12 @@ def _stale(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
         if since is not None and seen.now - since > limit:
             age: timedelta = seen.now - since
             told = f"{what} for {age.total_seconds() / 3600:.1f} h"
-            yield Finding(rule.kind, subject, told, age.total_seconds(), limit.total_seconds())
+            yield AlertFinding(rule.kind, subject, told, age.total_seconds(), limit.total_seconds())
 
 
-def _run_failed(rule: AlertRule, seen: Seen) -> Iterator[Finding]:
+def _run_failed(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     for job, reason in seen.failed_jobs.items():
-        yield Finding(rule.kind, job, f"{job} failed: {reason}")
+        yield AlertFinding(rule.kind, job, f"{job} failed: {reason}")
 
 
 _CHECKS = MappingProxyType(

@@ -16,8 +16,8 @@ miss over its standard error. That error counts in that neighbouring steps miss 
 
 Measured on simulated hourly forecasts of 24 steps by a model that is right about the past, with windows of 336 steps
 (the first two in tests/forecast/monitoring/test_correction.py): where the noise doubles after the training the 80% band
-covers 48% without and 78 to 80% with it, and the quantile loss falls by 10 to 11%; where nothing changes the loss rises by
-0.0% (independent values) to 0.5% (values with an autocorrelation of 0.9).
+covers 48% without and 78 to 80% with it, and the quantile loss falls by 10 to 11%; where nothing changes the loss
+rises by 0.0% (independent values) to 0.5% (values with an autocorrelation of 0.9).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from forecast.evaluation.metrics import pinball
 from forecast.evaluation.significance import long_run_variance
 from forecast.panel import Array
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 LEAST = 50
 """Steps that must have been observed of a channel and group before anything is moved."""
@@ -40,7 +40,7 @@ _CALM = 0.01
 _BY_CHANCE = 1.5
 
 
-class Correction(Strict):
+class Correction(StrictModel):
     """Offsets of quantiles, in units of :func:`spreads`, by group of lead times, channel and level."""
 
     model_version: str

@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import ConfigDict
 
 from forecast.panel import Array
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 _BINS = 10
 
 
-class Spread(Strict):
+class Spread(StrictModel):
     """How an input's scaled values were spread on the fit rows."""
 
     edges: tuple[float, ...]
@@ -48,7 +48,7 @@ class Spread(Strict):
         return float(((now - then) * np.log(now / then)).sum())
 
 
-class Holdout(Strict):
+class Holdout(StrictModel):
     """How a model did on the holdout that it was promoted for, whose origins lie a step apart."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -59,7 +59,7 @@ class Holdout(Strict):
     """By last lead time of a group: that of each origin in time order."""
 
 
-class FittedOn(Strict):
+class Reference(StrictModel):
     """What one model version was fitted on, and how well it did when it was promoted."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")

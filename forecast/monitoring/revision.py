@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 
 from forecast.panel import Array
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 
-class Moved(Strict):
+class Moved(StrictModel):
     """How far medians moved."""
 
     mean: float
@@ -26,7 +26,7 @@ class Moved(Strict):
         return cls(mean=float(change.mean()) if change.size else 0.0, largest=float(change.max(initial=0.0)))
 
 
-class Revision(Strict):
+class Revision(StrictModel):
     """One forecast against the one before it."""
 
     previous: str

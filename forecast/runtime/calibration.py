@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from forecast.panel import Array
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 _CALM = 0.01
 """Deviations that are added to every look-back's changes: where nothing moved, a band still has a width."""
 
 
-class Calibration(Strict):
+class Calibration(StrictModel):
     """What is added to the network's scaled output so that its quantiles cover what they promise.
 
     For each group of lead times, channel and level an offset, in units of :func:`scales`: conformalised quantile

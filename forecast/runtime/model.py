@@ -25,7 +25,7 @@ from forecast.runtime.files import arrays, content
 from forecast.runtime.manifest_checks import faults
 from forecast.runtime.precision import ServedIn, Variants
 from forecast.runtime.scaler import Scaler
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 MANIFEST = "manifest.json"
 NETWORK = "model.onnx"
@@ -43,7 +43,7 @@ _REFUSALS = tuple(
 """What ONNX Runtime raises: its kinds of error have no common class but ``Exception``."""
 
 
-class Manifest(Strict):
+class Manifest(StrictModel):
     """Everything that belongs to a network's numbers, stored beside it; the service reads only this."""
 
     format: Literal[1] = 1

@@ -6,7 +6,7 @@ import math
 from enum import StrEnum
 from typing import Final
 
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 MAX_LOSS: Final = 0.01
 """By how much the loss of int8 may be above that of float32, as a share."""
@@ -25,7 +25,7 @@ class ServedIn(StrEnum):
     """Weights, and the inputs of products with them, as 8-bit integers; everything else in float32."""
 
 
-class Variant(Strict):
+class Variant(StrictModel):
     """What was seen of a network in one precision."""
 
     size_mb: float
@@ -36,7 +36,7 @@ class Variant(Strict):
     """Pinball loss on the calibration rows, in deviations, after a calibration of its own."""
 
 
-class Variants(Strict):
+class Variants(StrictModel):
     """Both precisions of one network on the same rows."""
 
     float32: Variant

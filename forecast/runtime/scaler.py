@@ -10,13 +10,13 @@ from pydantic import Field
 
 from forecast.errors import DataError
 from forecast.panel import Array, Panel
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 """Means and standard deviations of channels, in their order."""
 
 
-class Scaler(Strict):
+class Scaler(StrictModel):
     """Mean and standard deviation of every series and channel, fitted on the rows a model was fitted on, no others."""
 
     targets: dict[str, Moments]

@@ -12,7 +12,7 @@ import numpy as np
 from forecast.errors import DataError
 from forecast.panel import Array
 from forecast.runtime.precision import ServedIn, Variants
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 if TYPE_CHECKING:
     from forecast.runtime.model import ServedModel
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _REPETITIONS = 15
 
 
-class Rehearsal(Strict):
+class SmokeTest(StrictModel):
     """What was seen of an exported model."""
 
     latency_ms: float
@@ -36,7 +36,7 @@ class Rehearsal(Strict):
     """Both precisions beside each other, if int8 was tried."""
 
 
-def rehearse(model: ServedModel, network: Path) -> Rehearsal:
+def smoke_test(model: ServedModel, network: Path) -> SmokeTest:
     """Time a model, whose file is ``network``, and let it forecast from what no history should be but some day will."""
     series = next(iter(model.manifest.scaler.targets))
     failed = []
@@ -46,7 +46,7 @@ def rehearse(model: ServedModel, network: Path) -> Rehearsal:
         except DataError:
             failed.append(name)
     (latency_ms,) = latencies([model])
-    return Rehearsal(
+    return SmokeTest(
         latency_ms=latency_ms,
         size_mb=round(network.stat().st_size / 1e6, 3),
         not_finite_on=tuple(failed),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from forecast.clock import SystemClock
-from forecast.config.jobs import JOB_NAME, Cause, Due, ScheduledJob, Work
+from forecast.config.jobs import JOB_NAME, Cause, Due, Job, JobStep
 from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
 from forecast.installation import Installation
 from forecast.ledger.issuances import distinct
@@ -28,7 +28,7 @@ class KnownJob:
     """A job, where it is defined, and how it stands."""
 
     name: str
-    definition: ScheduledJob
+    definition: Job
     origin: Literal["job_file", "ledger"]
     """Where it is defined; what stands in the job file is changed there."""
     paused: bool
@@ -72,7 +72,7 @@ class JobBook:
         state = self._ledger.see_job(known.name, timing_of(known.definition), now)
         return _known(known.name, known.definition, known.origin, state)
 
-    def add(self, name: str, definition: ScheduledJob) -> KnownJob:
+    def add(self, name: str, definition: Job) -> KnownJob:
         """Keep a new job in the ledger; raises ``job.name``, ``job.exists`` and ``job.no_data_set``."""
         if not re.fullmatch(JOB_NAME, name):
             raise ConfigError(
@@ -84,7 +84,7 @@ class JobBook:
         self._ledger.define_job(name, definition, self._installation.clock(definition.dataset).now())
         return self.job(name)
 
-    def change(self, name: str, definition: ScheduledJob) -> KnownJob:
+    def change(self, name: str, definition: Job) -> KnownJob:
         """Replace the definition of a job that is not in the job file; raises ``job.other_data_set``."""
         known = self._ours(name)
         self._installation.jobs.check_job(name, definition)
@@ -116,7 +116,7 @@ class JobBook:
         """Queue a run of a job, whatever its schedule says; returns its number."""
         return self._ask(name, self.job(name).definition)
 
-    def _ask(self, name: str, definition: ScheduledJob) -> int:
+    def _ask(self, name: str, definition: Job) -> int:
         now = self._installation.clock(definition.dataset).now()
         # Two people may ask in one second: each gets a run.
         date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
@@ -136,8 +136,8 @@ class JobBook:
             raise NotFoundError("promotion.no_earlier", "no other model was champion before", "train another one")
         if version == versions[0]:
             raise ConflictError("promotion.is_champion", f"{version} is the champion already", "there is nothing to do")
-        steps = (Work.ROLLBACK, Work.FORECAST)
-        return self._ask(f"{dataset}.rollback", ScheduledJob(dataset=dataset, steps=steps, version=version))
+        steps = (JobStep.ROLLBACK, JobStep.FORECAST)
+        return self._ask(f"{dataset}.rollback", Job(dataset=dataset, steps=steps, version=version))
 
     def backfill(self, name: str, first: datetime, last: datetime) -> list[int]:
         """Queue a run for each date of a range, both ends included, that never had one; returns their numbers.
@@ -173,9 +173,7 @@ class JobBook:
         return known
 
 
-def _known(
-    name: str, definition: ScheduledJob, origin: Literal["job_file", "ledger"], state: JobState | None
-) -> KnownJob:
+def _known(name: str, definition: Job, origin: Literal["job_file", "ledger"], state: JobState | None) -> KnownJob:
     is_seen = state is not None and state.timing == timing_of(definition)
     return KnownJob(
         name, definition, origin, state is not None and state.paused, state.since if state and is_seen else None

@@ -20,7 +20,7 @@ from forecast.scheduling.lease import SCHEDULER, Lease
 from forecast.scheduling.processes import identity
 from forecast.scheduling.signals import asked_to_stop
 from forecast.scheduling.triggers import Triggers
-from forecast.scheduling.watchdog import Vigil
+from forecast.scheduling.watchdog import Watchdog
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TICK = timedelta(seconds=5)
@@ -47,7 +47,7 @@ class Scheduler:
         self._clock = clock or SystemClock()
         self._name = name or identity()
         self._lease = Lease(installation.ledger, SCHEDULER, self._name, monotonic)
-        self._vigil = Vigil(installation.ledger, monotonic)
+        self._vigil = Watchdog(installation.ledger, monotonic)
         self._triggers = Triggers(installation)
         self._book = JobBook(installation)
         self._last_tick = self._clock.now()

@@ -14,7 +14,7 @@ from forecast.scheduling.processes import find, machine
 _LOG = logging.getLogger(__name__)
 
 
-class Vigil:
+class Watchdog:
     """Watches the heartbeats of all running runs against this process's own monotonic clock."""
 
     SILENT_SECONDS: ClassVar[float] = 10.0

@@ -85,7 +85,7 @@ class _Script:
         return (f"/get-artifact?run_uuid={self._run_id}&path={_PLOTLY}", Path(_PLOTLY).name)
 
 
-class Run:
+class TrackedRun:
     """One MLflow run; it ends once."""
 
     def __init__(
@@ -219,7 +219,7 @@ class Run:
         return str(logged.model_id)
 
 
-class Night(Run):
+class TrackedNight(TrackedRun):
     """The parent run of one night."""
 
     def __init__(
@@ -228,13 +228,13 @@ class Night(Run):
         super().__init__(client, experiment, name, run_id)
         self._tags = dict(tags)
         self.experiment = experiment
-        self.children: list[Run] = []
+        self.children: list[TrackedRun] = []
 
-    def open(self, name: str, tags: Mapping[str, object] | None = None) -> Run:
+    def open(self, name: str, tags: Mapping[str, object] | None = None) -> TrackedRun:
         """Open the child run of one model, which carries the night's tags too; whoever opens it ends it."""
         every = {**self._tags, _PARENT: self.run_id, "model_name": name, **(tags or {})}
         run_id = _create(self._client, self._experiment, name, every)
-        self.children.append(Run(self._client, self._experiment, name, run_id, self._script))
+        self.children.append(TrackedRun(self._client, self._experiment, name, run_id, self._script))
         return self.children[-1]
 
     def end(self, status: Status = "FINISHED", reason: str = "") -> None:
@@ -260,7 +260,9 @@ class Registry:
             mlflow.set_registry_uri(home.tracking_uri)
 
     @contextmanager
-    def night(self, dataset: str, title: str, tags: Mapping[str, object], kind: str = "night") -> Iterator[Night]:
+    def night(
+        self, dataset: str, title: str, tags: Mapping[str, object], kind: str = "night"
+    ) -> Iterator[TrackedNight]:
         """Open the parent run of one training of all models, or of something else of another ``kind``.
 
         It ends as the body does, with all children that are still open: finished, failed for the reason of the error,
@@ -273,10 +275,10 @@ class Registry:
             experiment = self._experiment(dataset)
             theirs = " AND ".join(f"tags.{key} = '{value}'" for key, value in whose.items())
             for left in self._client.search_runs([experiment], f"{theirs} AND status = 'RUNNING'"):
-                Run(self._client, experiment, "", left.info.run_id).end("KILLED", "the process was killed")
+                TrackedRun(self._client, experiment, "", left.info.run_id).end("KILLED", "the process was killed")
             shared = {**tags, **whose}
             run_id = _create(self._client, experiment, title, shared)
-            night = Night(self._client, experiment, title, run_id, shared)
+            night = TrackedNight(self._client, experiment, title, run_id, shared)
         try:
             yield night
         except BaseException as error:
@@ -290,7 +292,13 @@ class Registry:
         night.end()
 
     def register(
-        self, dataset: str, run: Run, model: str, model_version: str, description: str, tags: Mapping[str, object]
+        self,
+        dataset: str,
+        run: TrackedRun,
+        model: str,
+        model_version: str,
+        description: str,
+        tags: Mapping[str, object],
     ) -> None:
         """Make a logged model a version of the data set's registered model, and let ``challenger`` point at it.
 
@@ -378,7 +386,7 @@ class Registry:
 
 
 def save_darts(model: Any, folder: Path) -> None:
-    """Write a fitted darts model as MLflow's flavour of darts, which :meth:`Run.log_saved` takes."""
+    """Write a fitted darts model as MLflow's flavour of darts, which :meth:`TrackedRun.log_saved` takes."""
     from darts.utils.mlflow import save_model  # torch: only a training pays for it
 
     save_model(model, str(folder))

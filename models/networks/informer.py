@@ -94,7 +94,7 @@ class InformerConfig:
         return ProbSparse(self.factor, self.sampling) if kind == "prob_sparse" else None
 
 
-class EncoderLayer(nn.Module):
+class InformerEncoderLayer(nn.Module):
     """Attention between steps, then a perceptron on each; normalised after each residual sum (section 3.3)."""
 
     def __init__(self, config: InformerConfig, steps: int) -> None:
@@ -114,7 +114,7 @@ class EncoderLayer(nn.Module):
         return output  # [B, N, D]
 
 
-class DecoderLayer(nn.Module):
+class InformerDecoderLayer(nn.Module):
     """Masked attention within the decoder, full attention to what was encoded, then a perceptron (section 3.4)."""
 
     def __init__(self, config: InformerConfig, steps: int) -> None:
@@ -170,7 +170,7 @@ class Informer(nn.Module):
             _encoder(config, config.encoder_layers - i, shape.lookback >> i) for i in range(config.stacks)
         )
         self.decoder = nn.ModuleList(
-            DecoderLayer(config, self.start + shape.horizon) for _ in range(config.decoder_layers)
+            InformerDecoderLayer(config, self.start + shape.horizon) for _ in range(config.decoder_layers)
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, shape.targets * shape.outputs)
@@ -210,7 +210,7 @@ def _encoder(config: InformerConfig, layers: int, steps: int) -> nn.Sequential:
         if layer and config.distil:
             parts.append(Distilling(config.width))
             steps = ceil(steps / 2)
-        parts.append(EncoderLayer(config, steps))
+        parts.append(InformerEncoderLayer(config, steps))
     return nn.Sequential(*parts, nn.LayerNorm(config.width))
 
 

@@ -60,7 +60,7 @@ class ITransformerConfig:
             raise WidthNotDivisibleError(self.width, self.heads)
 
 
-class EncoderLayer(nn.Module):
+class VariateEncoderLayer(nn.Module):
     """Attention between tokens, then a perceptron on each; normalised after each residual sum (section 3.1)."""
 
     def __init__(self, config: ITransformerConfig) -> None:
@@ -92,7 +92,7 @@ class ITransformer(nn.Module):
         self.shape = shape
         self.tokens = VariateTokens(shape, config.width, shared=config.shared_embedding)
         self.dropout = Dropout(config.dropout)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.encoder = nn.ModuleList(VariateEncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, shape.horizon * shape.outputs)
 

@@ -51,7 +51,7 @@ class SMambaConfig:
         shares(self, "dropout")
 
 
-class EncoderLayer(nn.Module):
+class SMambaEncoderLayer(nn.Module):
     """Mamba blocks both ways along the tokens, then a perceptron on each; normalised after each residual sum."""
 
     def __init__(self, config: SMambaConfig) -> None:
@@ -83,7 +83,7 @@ class SMamba(nn.Module):
         self.shape = shape
         self.tokens = VariateTokens(shape, config.width, shared=config.shared_embedding)
         self.dropout = Dropout(config.dropout)
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.encoder = nn.ModuleList(SMambaEncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, shape.horizon * shape.outputs)
 

@@ -12,7 +12,7 @@ from forecast.clock import SystemClock
 from forecast.errors import ForecastError, StorageError
 from forecast.runtime.model import load
 from forecast.vocabulary import parse_duration
-from pipelines.doctor.finding import Finding, Level
+from pipelines.doctor.finding import Diagnosis, Level
 from pipelines.maintenance.maintain import check_tables, lost_version
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ _AHEAD = timedelta(minutes=1)
 _LEASE = "doctor"
 
 
-def job_file(patient: Patient) -> Iterator[Finding]:
+def job_file(patient: Patient) -> Iterator[Diagnosis]:
     """Read the job file."""
     datasets, jobs = patient.jobs.datasets, patient.jobs.jobs
     told = f"{len(datasets)} data sets ({', '.join(datasets)}), {len(jobs)} jobs"
-    yield Finding("job file", "well", told)
+    yield Diagnosis("job file", "well", told)
 
 
-def ledger(patient: Patient) -> Iterator[Finding]:
+def ledger(patient: Patient) -> Iterator[Diagnosis]:
     """Open the ledger, write a row and take it away again."""
     opened, me = patient.ledger, f"{_LEASE}:{os.getpid()}"
     begun = time.perf_counter()
@@ -40,12 +40,12 @@ def ledger(patient: Patient) -> Iterator[Finding]:
     told = f"it can be written, in {1000 * seconds:.0f} ms a transaction"
     if seconds > _SLOW_SECONDS:
         remedy = "look at the disk, the network to the database, and at who holds it"
-        yield Finding("ledger", "warning", told, "ledger.slow", remedy)
+        yield Diagnosis("ledger", "warning", told, "ledger.slow", remedy)
     else:
-        yield Finding("ledger", "well", told)
+        yield Diagnosis("ledger", "well", told)
 
 
-def clock(patient: Patient) -> Iterator[Finding]:
+def clock(patient: Patient) -> Iterator[Diagnosis]:
     """Compare the machine's clock with times that were recorded, and its pace with the time that really passes."""
     begun, started = SystemClock().now(), time.monotonic()
     newest = _newest_recorded(patient)
@@ -54,19 +54,19 @@ def clock(patient: Patient) -> Iterator[Finding]:
     drift = abs((now - begun).total_seconds() - (time.monotonic() - started))
     if newest is not None and newest > now + _AHEAD:
         told = f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but something was recorded at {newest:%Y-%m-%d %H:%M:%S}"
-        yield Finding("clock", "fault", told, "clock.behind", "set the clock, on every machine (NTP)")
+        yield Diagnosis("clock", "fault", told, "clock.behind", "set the clock, on every machine (NTP)")
     elif drift > 1:
         told = f"the clock was moved by {drift:.1f} s while it was looked at"
-        yield Finding("clock", "warning", told, "clock.jumps", "let NTP slew it")
+        yield Diagnosis("clock", "warning", told, "clock.jumps", "let NTP slew it")
     else:
-        yield Finding("clock", "well", f"{now:%Y-%m-%d %H:%M:%S} UTC, not before anything that was recorded")
+        yield Diagnosis("clock", "well", f"{now:%Y-%m-%d %H:%M:%S} UTC, not before anything that was recorded")
 
 
-def tracking(patient: Patient) -> Iterator[Finding]:
+def tracking(patient: Patient) -> Iterator[Diagnosis]:
     """Ask MLflow for the aliases of every data set, and compare them with the ledger's champions."""
     home = patient.home
     if home.tracking_uri.startswith("sqlite:") and not (home.path / "mlflow.db").exists():
-        yield Finding("MLflow", "well", "nothing was tracked yet")
+        yield Diagnosis("MLflow", "well", "nothing was tracked yet")
         return
     from forecast.tracking.registry import Registry
 
@@ -76,21 +76,21 @@ def tracking(patient: Patient) -> Iterator[Finding]:
         alias = registry.aliases(name).get("champion")
         if champion is not None and alias is not None and alias != champion.model_version:
             told = f"MLflow calls {alias} champion of {name}, the ledger {champion.model_version}"
-            yield Finding(
+            yield Diagnosis(
                 "MLflow", "warning", told, "tracking.alias", "the next night mends it; the ledger is what counts"
             )
             return
-    yield Finding("MLflow", "well", "it answers, and its aliases are the ledger's champions")
+    yield Diagnosis("MLflow", "well", "it answers, and its aliases are the ledger's champions")
 
 
-def lake(patient: Patient) -> Iterator[Finding]:
+def lake(patient: Patient) -> Iterator[Diagnosis]:
     """Open the latest version of every table; with ``--deep`` verify every file."""
     installation = patient.installation
     for name in patient.jobs.datasets:
         observations = installation.observations(name)
         if not observations.exists:
             remedy = f'run "forecast ingest {name}"'
-            yield Finding("lake", "warning", f"{name} has no rows", "history.empty", remedy)
+            yield Diagnosis("lake", "warning", f"{name} has no rows", "history.empty", remedy)
             continue
         observations.require_channels()
         if patient.deep:
@@ -101,36 +101,36 @@ def lake(patient: Patient) -> Iterator[Finding]:
         for damage in damages:
             level: Level = "fault" if damage.code == "lake.corrupt" else "warning"
             fact, _, remedy = damage.told.partition("; ")
-            yield Finding("lake", level, fact, damage.code, remedy)
+            yield Diagnosis("lake", level, fact, damage.code, remedy)
         if not damages:
             told = "every file is as it was written" if patient.deep else 'opens; "--deep" verifies every file'
-            yield Finding("lake", "well", f"{name}, version {observations.version}: {told}")
+            yield Diagnosis("lake", "well", f"{name}, version {observations.version}: {told}")
 
 
-def champions(patient: Patient) -> Iterator[Finding]:
+def champions(patient: Patient) -> Iterator[Diagnosis]:
     """Load every champion as the service would: by digest, and by its golden example."""
     for name in patient.jobs.datasets:
         champion = patient.ledger.champion(name)
         if champion is None:
             remedy = f'run "forecast train {name}"'
-            yield Finding("champions", "warning", f"{name} has no champion", "forecast.no_champion", remedy)
+            yield Diagnosis("champions", "warning", f"{name} has no champion", "forecast.no_champion", remedy)
             continue
         try:
             load(patient.home.models / champion.folder, champion.digest)
         except ForecastError as error:
-            yield Finding("champions", "fault", error.fact, error.code, error.remedy)
+            yield Diagnosis("champions", "fault", error.fact, error.code, error.remedy)
         else:
-            yield Finding("champions", "well", f"{champion.model_version} of {name} answers as when it was exported")
+            yield Diagnosis("champions", "well", f"{champion.model_version} of {name} answers as when it was exported")
 
 
-def forecasts(patient: Patient) -> Iterator[Finding]:
+def forecasts(patient: Patient) -> Iterator[Diagnosis]:
     """Read the latest forecast of every data set, and see how old it is."""
     installation = patient.installation
     for name, job in patient.jobs.datasets.items():
         issuance = patient.ledger.issuance(name)
         if issuance is None:
             remedy = f'run "forecast forecast {name}"'
-            yield Finding("forecasts", "warning", f"{name} has no forecast", "forecast.none_yet", remedy)
+            yield Diagnosis("forecasts", "warning", f"{name} has no forecast", "forecast.none_yet", remedy)
             continue
         rows = len(installation.forecasts(name).read(issuance.forecast_id, issuance.issued_at))
         if not rows or rows % (issuance.horizon * len(job.targets)):
@@ -140,9 +140,9 @@ def forecasts(patient: Patient) -> Iterator[Finding]:
         told = f"the latest forecast of {name} was issued {_told(age)} ago"
         if age >= parse_duration(job.stale_after):
             remedy = f'run "forecast ingest {name}" and "forecast forecast {name}", and see that their job runs'
-            yield Finding("forecasts", "warning", f"{told}, and is stale", "forecast.stale", remedy)
+            yield Diagnosis("forecasts", "warning", f"{told}, and is stale", "forecast.stale", remedy)
         else:
-            yield Finding("forecasts", "well", told)
+            yield Diagnosis("forecasts", "well", told)
 
 
 def _newest_recorded(patient: Patient) -> datetime | None:

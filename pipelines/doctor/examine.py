@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from forecast.config.dataset import JobFile, load_job_file
+from forecast.config.dataset import ConfigFile, load_config_file
 from forecast.errors import ForecastError
 from forecast.home import Home, find_home
 from forecast.installation import Installation
 from forecast.ledger.issuances import Ledger
 from pipelines.doctor import data, machine, work
-from pipelines.doctor.finding import Finding
+from pipelines.doctor.finding import Diagnosis
 
 
 class Patient:
@@ -42,9 +42,9 @@ class Patient:
         return find_home(self._given)
 
     @cached_property
-    def jobs(self) -> JobFile:
+    def jobs(self) -> ConfigFile:
         """The job file."""
-        return load_job_file(self.home.job_file)
+        return load_config_file(self.home.job_file)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -57,7 +57,7 @@ class Patient:
         return Installation(self.home, self.jobs, self.ledger)
 
 
-Check = Callable[[Patient], Iterator[Finding]]
+Check = Callable[[Patient], Iterator[Diagnosis]]
 
 CHECKS: Final[Mapping[str, Check]] = {
     "packages": machine.packages,
@@ -80,15 +80,15 @@ CHECKS: Final[Mapping[str, Check]] = {
 """What is looked at, in this order; an error that a check meets is a fault by itself."""
 
 
-def examine(patient: Patient, checks: Mapping[str, Check] = CHECKS) -> list[Finding]:
+def examine(patient: Patient, checks: Mapping[str, Check] = CHECKS) -> list[Diagnosis]:
     """Make every check; what several of them cannot do for the same reason is told once."""
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     told: set[str] = set()
     for about, check in checks.items():
         try:
             findings += check(patient)
         except ForecastError as error:
             if str(error) not in told:
-                findings.append(Finding(about, "fault", error.fact, error.code, error.remedy or "mend it as it says"))
+                findings.append(Diagnosis(about, "fault", error.fact, error.code, error.remedy or "mend it as it says"))
             told.add(str(error))
     return findings

@@ -9,7 +9,7 @@ Level = Literal["well", "warning", "fault"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at."""
 
     about: str

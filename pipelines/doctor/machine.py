@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from forecast.errors import ConflictError, StorageError
 from forecast.home import Home, cores
 from forecast.scheduling.supervisor import require_free_port
-from pipelines.doctor.finding import Finding
+from pipelines.doctor.finding import Diagnosis
 
 if TYPE_CHECKING:
     from pipelines.doctor.examine import Patient
@@ -31,7 +31,7 @@ _LITTLE_ROOM, _HARDLY_ROOM = 5 * 2**30, 2**30
 _ANSWER_SECONDS = 3
 
 
-def packages(_patient: Patient) -> Iterator[Finding]:
+def packages(_patient: Patient) -> Iterator[Diagnosis]:
     """Compare what is installed with what this release needs, without importing any of it."""
     wrong = []
     for line in importlib.metadata.requires("forecast-service") or ():
@@ -47,13 +47,13 @@ def packages(_patient: Patient) -> Iterator[Finding]:
             wrong.append(f"{needed.name} is {version}, not {needed.specifier}")
     if wrong:
         remedy = "install again: pip install --constraint constraints.txt ."
-        yield Finding("packages", "fault", "; ".join(wrong), "packages.do_not_fit", remedy)
+        yield Diagnosis("packages", "fault", "; ".join(wrong), "packages.do_not_fit", remedy)
         return
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _SHOWN)
-    yield Finding("packages", "well", f"Python {platform.python_version()}, {versions}")
+    yield Diagnosis("packages", "well", f"Python {platform.python_version()}, {versions}")
 
 
-def kernels(_patient: Patient) -> Iterator[Finding]:
+def kernels(_patient: Patient) -> Iterator[Diagnosis]:
     """Say on what networks are trained, and which kernels they take there and why."""
     try:
         import torch
@@ -61,13 +61,13 @@ def kernels(_patient: Patient) -> Iterator[Finding]:
         from kernels import prob_sparse_route, selective_scan_route
     except (ImportError, OSError) as error:
         remedy = "install it again: pip install --force-reinstall --constraint constraints.txt torch"
-        yield Finding("kernels", "fault", f"torch does not import ({error})", "packages.torch", remedy)
+        yield Diagnosis("kernels", "fault", f"torch does not import ({error})", "packages.torch", remedy)
         return
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count() if has_gpu else 0)]
     build = torch.version.cuda or "no CUDA"
-    yield Finding("kernels", "well", f"{', '.join(names) or 'no GPU'}; {cores()} cores; torch is built for {build}")
+    yield Diagnosis("kernels", "well", f"{', '.join(names) or 'no GPU'}; {cores()} cores; torch is built for {build}")
     attention = torch.zeros(1, 1, 96, 64, device=device)
     routes = {
         "prob_sparse_attention": prob_sparse_route(attention, attention),
@@ -78,12 +78,12 @@ def kernels(_patient: Patient) -> Iterator[Finding]:
     for op, route in routes.items():
         told = f"{op} runs on the {route.path} path: {route.reason}"
         if has_gpu and route.path != "triton":
-            yield Finding("kernels", "warning", told, "kernels.slow_path", "it is right all the same, but slower")
+            yield Diagnosis("kernels", "warning", told, "kernels.slow_path", "it is right all the same, but slower")
         else:
-            yield Finding("kernels", "well", told)
+            yield Diagnosis("kernels", "well", told)
 
 
-def home(patient: Patient) -> Iterator[Finding]:
+def home(patient: Patient) -> Iterator[Diagnosis]:
     """Write into every folder of the home."""
     found = patient.home
     for folder in (found.path, found.lake, found.models, found.logs, found.reports, found.locks):
@@ -96,28 +96,28 @@ def home(patient: Patient) -> Iterator[Finding]:
             raise StorageError(
                 "home.not_writable", f'cannot write to "{folder}" ({error.strerror})', "check owner, mode and disk"
             ) from error
-    yield Finding("home", "well", f'"{found.path}" can be written')
+    yield Diagnosis("home", "well", f'"{found.path}" can be written')
 
 
-def disk(patient: Patient) -> Iterator[Finding]:
+def disk(patient: Patient) -> Iterator[Diagnosis]:
     """Say how much room is left."""
     for folder in _disks(patient.home):
         free = shutil.disk_usage(folder).free
         told = f'{free / 2**30:,.1f} GiB are free under "{folder}"'
         if free < _LITTLE_ROOM:
             remedy = 'make room: "forecast maintain" removes outdated versions, MLflow\'s artifacts and logs/ grow'
-            yield Finding("disk", "fault" if free < _HARDLY_ROOM else "warning", told, "disk.nearly_full", remedy)
+            yield Diagnosis("disk", "fault" if free < _HARDLY_ROOM else "warning", told, "disk.nearly_full", remedy)
         else:
-            yield Finding("disk", "well", told)
+            yield Diagnosis("disk", "well", told)
 
 
-def ports(patient: Patient) -> Iterator[Finding]:
+def ports(patient: Patient) -> Iterator[Diagnosis]:
     """Say whether service and MLflow UI can listen, or already do."""
     yield _port("the service", patient.port, "--port", _is_ours(patient))
     yield _port("MLflow's UI", patient.ui_port, "--ui-port", _answer(patient.ui_port, "/health") == b"OK")
 
 
-def time_zones(patient: Patient) -> Iterator[Finding]:
+def time_zones(patient: Patient) -> Iterator[Diagnosis]:
     """See that clock changes are known."""
     zones = {"Europe/Berlin", *(job.zone for job in patient.jobs.datasets.values())}
     missing = sorted(zones - zoneinfo.available_timezones())
@@ -127,9 +127,9 @@ def time_zones(patient: Patient) -> Iterator[Finding]:
     )
     if missing or summer == winter:
         told = f"no data of {', '.join(missing)}" if missing else "the data of time zones know no summer time"
-        yield Finding("time zones", "fault", told, "zones.missing", "pip install tzdata")
+        yield Diagnosis("time zones", "fault", told, "zones.missing", "pip install tzdata")
     else:
-        yield Finding("time zones", "well", "clock changes are known")
+        yield Diagnosis("time zones", "well", "clock changes are known")
 
 
 def _disks(home: Home) -> list[Path]:
@@ -138,14 +138,14 @@ def _disks(home: Home) -> list[Path]:
     return list(found.values())
 
 
-def _port(whose: str, port: int, option: str, is_ours: bool) -> Finding:
+def _port(whose: str, port: int, option: str, is_ours: bool) -> Diagnosis:
     if is_ours:
-        return Finding("ports", "well", f"{whose} answers on port {port}")
+        return Diagnosis("ports", "well", f"{whose} answers on port {port}")
     try:
         require_free_port(port, option)
     except ConflictError as error:
-        return Finding("ports", "fault", error.fact, error.code, error.remedy)
-    return Finding("ports", "well", f"port {port} is free for {whose}")
+        return Diagnosis("ports", "fault", error.fact, error.code, error.remedy)
+    return Diagnosis("ports", "well", f"port {port} is free for {whose}")
 
 
 def _is_ours(patient: Patient) -> bool:

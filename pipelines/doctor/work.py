@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from forecast.clock import SystemClock
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.lease import SCHEDULER
-from pipelines.doctor.finding import Finding
+from pipelines.doctor.finding import Diagnosis
 
 if TYPE_CHECKING:
     from pipelines.doctor.examine import Patient
@@ -20,7 +20,7 @@ _SILENT = timedelta(seconds=30)
 _WAITED = timedelta(hours=1)
 
 
-def scheduler(patient: Patient) -> Iterator[Finding]:
+def scheduler(patient: Patient) -> Iterator[Diagnosis]:
     """Watch the lease until its holder counts on, as it does once a second."""
     before = patient.ledger.lease(SCHEDULER)
     deadline = time.monotonic() + _BEATS_SECONDS
@@ -29,19 +29,19 @@ def scheduler(patient: Patient) -> Iterator[Finding]:
         time.sleep(0.2)
         now = patient.ledger.lease(SCHEDULER)
     if before is not None and now != before:
-        yield Finding("scheduler", "well", f"{before[0]} holds the lease")
+        yield Diagnosis("scheduler", "well", f"{before[0]} holds the lease")
         return
     due = [name for name, job in JobBook(patient.installation).jobs().items() if job.definition.cron and not job.paused]
     if due:
         told = "the scheduler that held the lease is silent" if before is not None else "no scheduler runs"
         remedy = 'start "forecast up", or "forecast schedule"'
         told = f"{told}: {', '.join(due)} will not be run"
-        yield Finding("scheduler", "warning", told, "scheduler.none", remedy)
+        yield Diagnosis("scheduler", "warning", told, "scheduler.none", remedy)
     else:
-        yield Finding("scheduler", "well", "none runs, and no job has a schedule")
+        yield Diagnosis("scheduler", "well", "none runs, and no job has a schedule")
 
 
-def worker_hosts(patient: Patient) -> Iterator[Finding]:
+def worker_hosts(patient: Patient) -> Iterator[Diagnosis]:
     """See that somebody executes what is in the queue."""
     now = SystemClock().now()
     hosts = patient.ledger.hosts()
@@ -49,19 +49,19 @@ def worker_hosts(patient: Patient) -> Iterator[Finding]:
     for host in silent:
         seconds = (now - host.heartbeat_at).total_seconds()
         told = f"{host.name} gave no sign of life for {seconds:.0f} s"
-        yield Finding("worker hosts", "warning", told, "worker.silent", "look at its machine; its runs go elsewhere")
+        yield Diagnosis("worker hosts", "warning", told, "worker.silent", "look at its machine; its runs go elsewhere")
     alive = [host for host in hosts if host not in silent]
     waiting = patient.ledger.waiting()
     if alive:
-        yield Finding("worker hosts", "well", f"{len(alive)} at work, {waiting} runs in the queue")
+        yield Diagnosis("worker hosts", "well", f"{len(alive)} at work, {waiting} runs in the queue")
     elif waiting:
         told = f"{waiting} runs are in the queue, and no worker host is there"
-        yield Finding("worker hosts", "fault", told, "worker.none", 'start "forecast up", or "forecast work"')
+        yield Diagnosis("worker hosts", "fault", told, "worker.none", 'start "forecast up", or "forecast work"')
     else:
-        yield Finding("worker hosts", "well", "none at work, nothing in the queue")
+        yield Diagnosis("worker hosts", "well", "none at work, nothing in the queue")
 
 
-def runs(patient: Patient) -> Iterator[Finding]:
+def runs(patient: Patient) -> Iterator[Diagnosis]:
     """Find runs that seem to go on and do not, or wait for too long."""
     now = SystemClock().now()
     stuck = 0
@@ -71,12 +71,12 @@ def runs(patient: Patient) -> Iterator[Finding]:
             stuck += 1
             told = f"run {run.run_id} of {run.job} on {run.host} gave no sign of life since {last:%Y-%m-%d %H:%M} UTC"
             remedy = f'a scheduler gives it up by itself; start one, or "forecast runs cancel {run.run_id}"'
-            yield Finding("runs", "warning", told, "run.stuck", remedy)
+            yield Diagnosis("runs", "warning", told, "run.stuck", remedy)
     for run in patient.ledger.queue():
         since = max(run.claimed_at, run.not_before or run.claimed_at)
         if now - since > _WAITED:
             stuck += 1
             told = f"run {run.run_id} of {run.job} has waited since {since:%Y-%m-%d %H:%M} UTC"
-            yield Finding("runs", "warning", told, "run.waits", 'see "forecast runs queue" for whom it waits')
+            yield Diagnosis("runs", "warning", told, "run.waits", 'see "forecast runs queue" for whom it waits')
     if not stuck:
-        yield Finding("runs", "well", "none is stuck")
+        yield Diagnosis("runs", "well", "none is stuck")

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import lead_groups
 from forecast.installation import Installation
 from forecast.ledger.scores import Issued
 from forecast.monitoring.correction import Correction, offsets_of
-from forecast.monitoring.reference import FittedOn
+from forecast.monitoring.reference import Reference
 from forecast.runtime.model import Manifest, Prediction
 from pipelines.forecasting.issued import Actuals, Served, read_served
 
@@ -21,13 +21,13 @@ _LEAST_STEPS = 100
 _MOST_POINTS = 1_500_000
 
 
-def window(job: DatasetJob) -> int:
+def window(job: DatasetConfig) -> int:
     """Return how many of the newest steps a correction is found from: two weeks, but at least a hundred."""
     return max(_WINDOW // job.step, _LEAST_STEPS)
 
 
 def correct(
-    name: str, installation: Installation, issued: list[Issued], actuals: Actuals, fitted: FittedOn
+    name: str, installation: Installation, issued: list[Issued], actuals: Actuals, fitted: Reference
 ) -> int | None:
     """Find a model's correction from its issued forecasts and keep it; returns its number, ``None`` if it has none.
 
@@ -82,7 +82,7 @@ def moved(
     return Prediction(prediction.mean, quantiles)
 
 
-def _correction(served: Served, actuals: Actuals, fitted: FittedOn, job: DatasetJob, first: int) -> Correction:
+def _correction(served: Served, actuals: Actuals, fitted: Reference, job: DatasetConfig, first: int) -> Correction:
     ends = tuple(end for end in lead_groups(job.horizons) if end <= served.actual.shape[3]) or (served.actual.shape[3],)
     levels = served.issued[0].levels
     deviations = fitted.deviations_of(actuals.series, job.targets)

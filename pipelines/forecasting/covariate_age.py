@@ -9,7 +9,7 @@ from datetime import datetime
 
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.lake.observations import Observations
 from forecast.panel import Panel
 from pipelines.preparation.freshness import newest_rows
@@ -26,7 +26,7 @@ class Vintage:
     """Time of the newest one, of the series and channel that reach least far; ``None`` if one was never known."""
 
 
-def vintage(table: Observations, version: int, panel: Panel, job: DatasetJob) -> Vintage | None:
+def vintage(table: Observations, version: int, panel: Panel, job: DatasetConfig) -> Vintage | None:
     """Return how old the known-future covariates of a panel are, which was read from a version of the table.
 
     ``None`` where the job file has none but the calendar's.
@@ -44,7 +44,7 @@ def vintage(table: Observations, version: int, panel: Panel, job: DatasetJob) ->
 
 
 def _first_like(
-    known: pl.DataFrame, versions: Sequence[int], table: Observations, since: datetime, job: DatasetJob
+    known: pl.DataFrame, versions: Sequence[int], table: Observations, since: datetime, job: DatasetConfig
 ) -> int:
     """Return the earliest of the last versions that all had the same: a few are read, however many there are."""
 
@@ -57,6 +57,6 @@ def _first_like(
     return versions[bisect_left(versions, True, max(first - stride + 1, 0), first, key=had)]
 
 
-def _known(table: Observations, version: int, since: datetime, job: DatasetJob) -> pl.DataFrame:
+def _known(table: Observations, version: int, since: datetime, job: DatasetConfig) -> pl.DataFrame:
     rows = table.read(version=version, since=since, channels=job.future_covariates)
     return rows.filter(pl.any_horizontal(pl.col(job.future_covariates).is_not_null()))

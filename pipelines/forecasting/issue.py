@@ -14,7 +14,7 @@ import polars as pl
 from filelock import FileLock
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
 from forecast.lake.observations import FORECASTS, Observations
@@ -179,7 +179,7 @@ def _kept(
 
 
 def forecast_rows(
-    model: ServedModel, panel: Panel, job: DatasetJob, correction: Correction | None = None
+    model: ServedModel, panel: Panel, job: DatasetConfig, correction: Correction | None = None
 ) -> tuple[Prediction, pl.DataFrame]:
     """Make a forecast and its rows: of one that is issued, and of one that is recomputed. Raises as :func:`extend`."""
     base = extend(model, panel, job, model.manifest.horizon)
@@ -191,7 +191,7 @@ def forecast_rows(
     return prediction, rows
 
 
-def forecastable(panel: Panel, manifest: Manifest, job: DatasetJob) -> Panel:
+def forecastable(panel: Panel, manifest: Manifest, job: DatasetConfig) -> Panel:
     """Leave out series that the model never saw or whose inputs have a gap: they must not stop the others.
 
     If none is left the panel is returned as it is, and forecasting it says what is wrong.
@@ -207,7 +207,7 @@ def forecastable(panel: Panel, manifest: Manifest, job: DatasetJob) -> Panel:
     return panel.only(ready) if ready else panel
 
 
-def fits(manifest: Manifest, job: DatasetJob) -> bool:
+def fits(manifest: Manifest, job: DatasetConfig) -> bool:
     """Whether a model forecasts what the job file asks for, from the columns that it names, in this order."""
     theirs = (manifest.targets, manifest.past, manifest.future, manifest.step_seconds)
     return theirs == (job.targets, job.past_covariates, future_names(job), job.step.total_seconds())
@@ -232,7 +232,7 @@ class Round:
         return model.predict(self.targets, self.past, self.future, self.series, self.scale)
 
 
-def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> Prediction:
+def extend(model: ServedModel, panel: Panel, job: DatasetConfig, horizon: int) -> Prediction:
     """Forecast ``horizon`` steps of every series from the end of a panel: [S, horizon, C].
 
     Beyond the trained horizon the median is fed back as if it had been observed, and covariates known only up to the
@@ -250,7 +250,7 @@ def extend(model: ServedModel, panel: Panel, job: DatasetJob, horizon: int) -> P
 
 
 def rounds(
-    model: ServedModel, panel: Panel, job: DatasetJob, horizon: int, calendar: Calendar = known_future
+    model: ServedModel, panel: Panel, job: DatasetConfig, horizon: int, calendar: Calendar = known_future
 ) -> Generator[Round, Prediction, Prediction]:
     """Tell the runs that a forecast takes one after the other, be told what came of each, and return the whole.
 
@@ -286,7 +286,7 @@ def rounds(
     )
 
 
-def seasonal_naive(panel: Panel, job: DatasetJob, horizon: int) -> Array:
+def seasonal_naive(panel: Panel, job: DatasetConfig, horizon: int) -> Array:
     """Repeat the last season of a panel's targets: [S, horizon, C]; NaN where it has a gap or is too short."""
     season = panel.targets[:, -job.season :]
     if season.shape[1] < job.season:
@@ -346,7 +346,7 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
         )
 
 
-def _require_known(future: Array, panel: Panel, job: DatasetJob, first: int) -> None:
+def _require_known(future: Array, panel: Panel, job: DatasetConfig, first: int) -> None:
     told, newest = future.copy(), newest_rows(panel.future_observed)
     for place, name in enumerate(job.future_covariates, start=-len(job.future_covariates)):
         if job.channels[name].fill is Fill.LINEAR:

@@ -9,12 +9,12 @@ from types import MappingProxyType
 import numpy as np
 
 from forecast.config.checks import CHECKS
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, nearest
 from forecast.panel import Array, Mask, Panel
 from forecast.runtime.model import Manifest
 from forecast.vocabulary import Action
-from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.duplicates import resolve_duplicates
 from pipelines.ingestion.row_checks import check_rows
 from pipelines.preparation.clean import clean, statics_of
 from pipelines.preparation.fill import filled
@@ -35,7 +35,7 @@ def from_columns(
     start: datetime,
     series: Mapping[str, Columns],
     future: Mapping[str, Columns],
-    job: DatasetJob,
+    job: DatasetConfig,
     trained: Collection[str],
 ) -> Panel:
     """Make a panel of values on the grid, by series and channel in their units; ``None`` is a missing value.
@@ -83,7 +83,7 @@ def from_columns(
     )
 
 
-def from_rows(batch: Batch, job: DatasetJob) -> Panel:
+def from_rows(batch: Batch, job: DatasetConfig) -> Panel:
     """Make a panel of rows as they would be pushed, checked by the same checks; what these would put aside is refused.
 
     Known-future covariates have rows up to the horizon, whose other channels are empty. Raises ``ingest.*`` with the
@@ -91,7 +91,7 @@ def from_rows(batch: Batch, job: DatasetJob) -> Panel:
     """
     strict = job.model_copy(update={"checks": {**job.checks, **_CHECKS}})
     sieve = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # when the rows happened is for the client to know
-    settle(sieve, job.source)
+    resolve_duplicates(sieve, job.source)
     if sieve.rows.is_empty():
         raise DataError("history.empty", "the body has no rows", "send rows that were observed")
     try:
@@ -103,7 +103,7 @@ def from_rows(batch: Batch, job: DatasetJob) -> Panel:
 
 
 def from_arrays(
-    start: datetime, name: str, targets: Array, past: Array, future: Array, job: DatasetJob, place: str
+    start: datetime, name: str, targets: Array, past: Array, future: Array, job: DatasetConfig, place: str
 ) -> Panel:
     """Make a panel of one series whose every value is told: ``targets`` [T, C], ``past`` [T, P], ``future`` [T + A, K].
 
@@ -133,7 +133,9 @@ def from_arrays(
     )
 
 
-def check(panel: Panel, manifest: Manifest, job: DatasetJob, on: datetime | None, *, only_trained: bool = True) -> None:
+def check(
+    panel: Panel, manifest: Manifest, job: DatasetConfig, on: datetime | None, *, only_trained: bool = True
+) -> None:
     """Raise what keeps a model from forecasting a panel; ``on`` is a time of the data set's grid, if any is known.
 
     Unless ``only_trained``, series may be new to the model: see :meth:`ServedModel.knowing`.
@@ -152,7 +154,7 @@ def check(panel: Panel, manifest: Manifest, job: DatasetJob, on: datetime | None
         )
 
 
-def off_grid(job: DatasetJob) -> DataError:
+def off_grid(job: DatasetConfig) -> DataError:
     """Return the refusal of times that lie between the data set's steps."""
     return DataError(
         "history.off_grid",
@@ -170,7 +172,9 @@ def _require_trained(names: Sequence[str], trained: Collection[str]) -> None:
             )  # fmt: skip
 
 
-def _common_length(names: Sequence[str], series: Mapping[str, Columns], job: DatasetJob, known: Sequence[str]) -> int:
+def _common_length(
+    names: Sequence[str], series: Mapping[str, Columns], job: DatasetConfig, known: Sequence[str]
+) -> int:
     lengths: set[int] = set()
     for name in names:
         for channel in (*job.targets, *job.past_covariates, *job.future_covariates):
@@ -197,7 +201,7 @@ def _common_length(names: Sequence[str], series: Mapping[str, Columns], job: Dat
 
 
 def _known_ahead(
-    names: Sequence[str], series: Mapping[str, Columns], future: Mapping[str, Columns], job: DatasetJob, steps: int
+    names: Sequence[str], series: Mapping[str, Columns], future: Mapping[str, Columns], job: DatasetConfig, steps: int
 ) -> tuple[Array, Mask]:
     """Return the user's known-future covariates from the start of the history on, [S, T + A, K], and what was told."""
     for name, columns in future.items():
@@ -228,7 +232,7 @@ def _known_ahead(
 
 
 def _laid_out(
-    names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], job: DatasetJob, place: str
+    names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], job: DatasetConfig, place: str
 ) -> Array:
     """Return values as [S, T, K]; NaN where there is none."""
     told = [[series[name][channel] for channel in channels] for name in names]
@@ -239,7 +243,7 @@ def _laid_out(
     return values
 
 
-def _require_bounds(values: Array, channel: str, places: Sequence[str], job: DatasetJob) -> None:
+def _require_bounds(values: Array, channel: str, places: Sequence[str], job: DatasetConfig) -> None:
     """Raise ``history.out_of_range`` if one of [S, T] values cannot be."""
     one = job.channels[channel]
     if one.lower is None and one.upper is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnxruntime
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.lake.observations import Observations
 from forecast.panel import Panel
 from forecast.provenance import Provenance, code, machine
@@ -18,7 +18,7 @@ def provenance_of(
     table: Observations,
     version: int,
     panel: Panel,
-    job: DatasetJob,
+    job: DatasetConfig,
     *,
     hindsight: bool = False,
 ) -> Provenance:

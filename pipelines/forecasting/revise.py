@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError, StorageError
 from forecast.installation import Installation
 from forecast.ledger.issuances import Issuance
@@ -20,7 +20,7 @@ from pipelines.preparation.clean import clean
 
 _LOG = logging.getLogger(__name__)
 
-Extend = Callable[[ServedModel, Panel, DatasetJob, int], Prediction]
+Extend = Callable[[ServedModel, Panel, DatasetConfig, int], Prediction]
 """How a model forecasts so many steps from the end of a panel: :func:`pipelines.forecasting.issue.extend`."""
 
 
@@ -91,7 +91,7 @@ def _revise(
 
 
 def _medians(
-    previous: Issuance, installation: Installation, panel: Panel, job: DatasetJob
+    previous: Issuance, installation: Installation, panel: Panel, job: DatasetConfig
 ) -> tuple[Array, tuple[str, ...]]:
     """Return what was issued for the panel's series: medians [S, H, C], and which series these are."""
     rows = installation.forecasts(previous.dataset).read(previous.forecast_id, previous.issued_at)
@@ -106,7 +106,7 @@ def _medians(
     return told.reshape(len(series), len(job.targets), previous.horizon).transpose(0, 2, 1), series
 
 
-def _as_told_before(previous: Issuance, installation: Installation, panel: Panel, job: DatasetJob) -> Panel | None:
+def _as_told_before(previous: Issuance, installation: Installation, panel: Panel, job: DatasetConfig) -> Panel | None:
     """Return the panel with known-future covariates as they were told before; ``None`` if they were told alike."""
     if not job.future_covariates:
         return None

@@ -9,7 +9,7 @@ import polars as pl
 from forecast.config.checks import CHECKS, action
 from forecast.errors import DataError
 from forecast.lake.observations import QUARANTINE
-from forecast.ledger.receipts import Finding
+from forecast.ledger.receipts import IngestFinding
 from forecast.vocabulary import Action
 from pipelines.sources import Batch
 
@@ -22,14 +22,14 @@ Repair = Callable[[pl.DataFrame, pl.Series], pl.DataFrame]
 """Takes the rows and which of them are wrong, gives the mended rows."""
 
 
-class Sieve:
+class CheckedBatch:
     """Holds the rows that are left; each check takes from them what the job file says."""
 
     def __init__(self, batch: Batch, chosen: Mapping[str, Action], *, echo: bool = True) -> None:
         self.rows = batch.rows
         self.name = batch.name
         self._echo = echo  # whether findings repeat what stands in the rows, or only where it stands
-        self.findings: list[Finding] = []
+        self.findings: list[IngestFinding] = []
         self._chosen = chosen
         self._raw: pl.DataFrame | None = batch.rows
         self._aside: list[pl.DataFrame] = []
@@ -94,7 +94,7 @@ class Sieve:
         self._find(name, done, count, told, first)
 
     def _find(self, name: str, done: Action, count: int, told: str, first: tuple[str, ...]) -> None:
-        self.findings.append(Finding(code=f"ingest.{name}", action=done, count=count, told=told, first=first))
+        self.findings.append(IngestFinding(code=f"ingest.{name}", action=done, count=count, told=told, first=first))
 
     def _as_they_came(self, bad: pl.DataFrame, code: str, reason: str) -> pl.DataFrame:
         came = bad if self._raw is None else self._raw.filter(pl.col(ROW).is_in(bad[ROW].implode()))

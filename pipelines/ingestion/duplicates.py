@@ -7,13 +7,13 @@ import polars as pl
 from forecast.config.sources import Source
 from forecast.lake.conflicts import BEFORE_LOST, KEY, ROWS_LOST, VERSION, row_digest, unite
 from forecast.vocabulary import Conflicts
-from pipelines.ingestion.checked_batch import FROM, ROW, Sieve
+from pipelines.ingestion.checked_batch import FROM, ROW, CheckedBatch
 
 _ARRIVAL = " arrival"
 _ABOUT_ROW = frozenset({_ARRIVAL, FROM, ROW, *KEY, VERSION})
 
 
-def settle(sieve: Sieve, source: Source) -> pl.DataFrame:
+def resolve_duplicates(sieve: CheckedBatch, source: Source) -> pl.DataFrame:
     """Sort the rows by key and leave one of each; returns those that lost, which the lake's history keeps.
 
     The newest version stays; of one version the row that came last, or with ``Conflicts.DIGEST`` the one with the

@@ -12,15 +12,15 @@ import polars as pl
 
 from forecast.clock import SystemClock
 from forecast.config.checks import action
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import PushSource
 from forecast.errors import DataError, ForecastError, StorageError
 from forecast.installation import Installation, replay_start
 from forecast.lake.observations import TIME, MergeCount, Observations
-from forecast.ledger.receipts import Finding, Receipt
+from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
-from pipelines.ingestion.checked_batch import ASIDE, FROM, ROW, Sieve
-from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.checked_batch import ASIDE, FROM, ROW, CheckedBatch
+from pipelines.ingestion.duplicates import resolve_duplicates
 from pipelines.ingestion.replay import released, until_now
 from pipelines.ingestion.row_checks import check_rows
 from pipelines.ingestion.series_checks import check_series
@@ -37,7 +37,7 @@ class _Checked:
     outdated: pl.DataFrame
     """Rows that lost to another one of the same key."""
     quarantined: pl.DataFrame
-    findings: tuple[Finding, ...]
+    findings: tuple[IngestFinding, ...]
     sources: tuple[str, ...]
     digest: str
     cursor: str | None
@@ -51,7 +51,7 @@ class _Checked:
 class _Came:
     """Batches that were checked one by one."""
 
-    sieves: list[Sieve] = field(default_factory=list)
+    sieves: list[CheckedBatch] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     cursor: str | None = None
@@ -124,7 +124,7 @@ def _checked(
     job = installation.jobs.datasets[name]
     came = _sieved(name, installation, batches, echo=echo)
     whole = _together(name, came.sieves, job, echo=echo)
-    outdated = settle(whole, job.source)
+    outdated = resolve_duplicates(whole, job.source)
     is_whole = batches is None and job.source.reads_all
     check_series(whole, job, is_whole=is_whole)
     if is_whole:
@@ -184,7 +184,7 @@ def _sieved(
     return came
 
 
-def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) -> Sieve:
+def _together(name: str, sieves: list[CheckedBatch], job: DatasetConfig, *, echo: bool) -> CheckedBatch:
     """Return a sieve over the rows of all batches, for what can only be seen across them."""
     keys = {"row": pl.Int64(), "series": pl.String(), "time": TIME}
     nothing = pl.DataFrame(schema=pl.Schema(keys | {channel: pl.Float64() for channel in job.channels}))
@@ -195,19 +195,19 @@ def _together(name: str, sieves: list[Sieve], job: DatasetJob, *, echo: bool) ->
     for sieve in sieves:
         sieve.rows = sieve.rows.clear()  # one copy of them is enough
     one = sieves[0].name if len(sieves) == 1 else name
-    return Sieve(Batch(name=one, rows=rows, digest="", cursor=None), job.checks, echo=echo)
+    return CheckedBatch(Batch(name=one, rows=rows, digest="", cursor=None), job.checks, echo=echo)
 
 
-def _compare_with_before(sieve: Sieve, name: str, installation: Installation) -> None:
+def _compare_with_before(sieve: CheckedBatch, name: str, installation: Installation) -> None:
     before = next((item for item in installation.ledger.receipts(name) if item.sources == (sieve.name,)), None)
     gone = sorted(set(before.series) - set(sieve.rows["series"].unique())) if before else []
     if gone:
         sieve.tell("series_missing", len(gone), tuple(gone[:3]))
 
 
-def _united(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def _united(findings: Iterable[IngestFinding]) -> tuple[IngestFinding, ...]:
     """Put the findings of one kind in several batches together."""
-    united: dict[str, Finding] = {}
+    united: dict[str, IngestFinding] = {}
     for finding in findings:
         before = united.get(finding.code)
         if before is not None:
@@ -218,7 +218,7 @@ def _united(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(united.values())
 
 
-def _nothing(name: str, job: DatasetJob, findings: tuple[Finding, ...]) -> ForecastError:
+def _nothing(name: str, job: DatasetConfig, findings: tuple[IngestFinding, ...]) -> ForecastError:
     aside = [finding for finding in findings if finding.action is Action.QUARANTINE]
     if isinstance(job.source, PushSource) and not aside:
         address = f"POST /v1/datasets/{name}/observations"
@@ -237,7 +237,7 @@ def _nothing(name: str, job: DatasetJob, findings: tuple[Finding, ...]) -> Forec
     )
 
 
-def _around(table: Observations, rows: pl.DataFrame, job: DatasetJob) -> pl.DataFrame:
+def _around(table: Observations, rows: pl.DataFrame, job: DatasetConfig) -> pl.DataFrame:
     """Return the stored rows from one look-back before the rows that came to their end."""
     first, last = rows["time"].min(), rows["time"].max()
     if not isinstance(first, datetime) or not isinstance(last, datetime):  # pragma: no cover - there is a row
@@ -245,18 +245,18 @@ def _around(table: Observations, rows: pl.DataFrame, job: DatasetJob) -> pl.Data
     return table.read(since=first - job.lookback * job.step, until=last + job.step)
 
 
-def _gaps(rows: pl.DataFrame, job: DatasetJob) -> tuple[Finding, ...]:
+def _gaps(rows: pl.DataFrame, job: DatasetConfig) -> tuple[IngestFinding, ...]:
     """Say what is missing on the regular grid, and how much of that is filled when history is read."""
     try:
         filled, left = missing_counts(rows, job)
     except DataError as error:
-        return (Finding(code=error.code, action=Action.WARN, count=1, told=str(error)),)
+        return (IngestFinding(code=error.code, action=Action.WARN, count=1, told=str(error)),)
     found = (
         (filled, "filled", Action.REPAIR, "are filled when history is read, as the job file says"),
         (left, "gaps", Action.WARN, "stay missing (longer than fill_limit, or before the first)"),
     )
     return tuple(
-        Finding(
+        IngestFinding(
             code=f"ingest.{name}",
             action=done,
             count=sum(counts.values()),
@@ -269,7 +269,7 @@ def _gaps(rows: pl.DataFrame, job: DatasetJob) -> tuple[Finding, ...]:
 
 
 def _receipt(
-    name: str, checked: _Checked, count: MergeCount | None, quarantined: int, gaps: tuple[Finding, ...]
+    name: str, checked: _Checked, count: MergeCount | None, quarantined: int, gaps: tuple[IngestFinding, ...]
 ) -> Receipt:
     rows = checked.rows
     return Receipt(

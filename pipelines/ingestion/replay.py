@@ -7,7 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from pipelines.ingestion.row_checks import coarse_instants
 from pipelines.sources import Batch
 
@@ -15,14 +15,14 @@ _LATE_ONE_IN = 50
 _LATENESS = "3h"
 
 
-def until_now(batch: Batch, job: DatasetJob, now: datetime) -> tuple[Batch, bool]:
+def until_now(batch: Batch, job: DatasetConfig, now: datetime) -> tuple[Batch, bool]:
     """Return the rows of a file that have happened, and whether that is all of them."""
     instants = coarse_instants(batch, job)
     kept = batch.rows.filter(instants.is_null() | (instants <= now))
     return dataclasses.replace(batch, rows=kept), len(kept) == len(batch.rows)
 
 
-def released(rows: pl.DataFrame, job: DatasetJob, start: datetime, now: datetime) -> pl.DataFrame:
+def released(rows: pl.DataFrame, job: DatasetConfig, start: datetime, now: datetime) -> pl.DataFrame:
     """Return the rows that are out: each once its step is over, one in fifty late, as in a real feed."""
     late = pl.struct("series", "time").hash(seed=7) % _LATE_ONE_IN == 0  # always the same ones
     ready = pl.col("time") + job.step

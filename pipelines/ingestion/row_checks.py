@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.conflicts import KEY, TIME
 from forecast.units import conversion
 from forecast.vocabulary import Doubled
-from pipelines.ingestion.checked_batch import ROW, Sieve
+from pipelines.ingestion.checked_batch import ROW, CheckedBatch
 from pipelines.sources import Batch
 
 _LONGEST_NAME = 200
@@ -24,13 +24,13 @@ _ENOUGH_WRONG = 20
 """Rows below which a batch is not refused for the share of its wrong ones."""
 
 
-def check_rows(batch: Batch, job: DatasetJob, now: datetime, *, echo: bool = True) -> Sieve:
+def check_rows(batch: Batch, job: DatasetConfig, now: datetime, *, echo: bool = True) -> CheckedBatch:
     """Check every row of a batch by itself: its key, its time, its values.
 
     The rows left have ``row``, ``series``, ``time`` (UTC), ``version`` (Int64) if the source tells one, and one
     ``Float64`` per channel, sorted by key; keys may repeat, see :func:`settle`.
     """
-    sieve = Sieve(batch, job.checks, echo=echo)
+    sieve = CheckedBatch(batch, job.checks, echo=echo)
     if batch.unknown_channels:
         sieve.tell("unknown_channel", len(batch.unknown_channels), batch.unknown_channels[:3] if echo else ())
     _name_series(sieve, job)
@@ -65,7 +65,7 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def coarse_instants(batch: Batch, job: DatasetJob) -> pl.Series:
+def coarse_instants(batch: Batch, job: DatasetConfig) -> pl.Series:
     """Return UTC times that are right but for the doubled hour, whose two instants become the earlier one."""
     times = _parsed(batch.rows["time"], job)
     if times.dtype.time_zone is None:  # type: ignore[attr-defined]  # _parsed returns datetimes
@@ -73,7 +73,7 @@ def coarse_instants(batch: Batch, job: DatasetJob) -> pl.Series:
     return times.dt.convert_time_zone("UTC")
 
 
-def _name_series(sieve: Sieve, job: DatasetJob) -> None:
+def _name_series(sieve: CheckedBatch, job: DatasetConfig) -> None:
     names = sieve.rows["series"]
     if names.dtype.is_nested() or names.dtype in _NO_TEXT:
         raise DataError(
@@ -89,7 +89,7 @@ def _name_series(sieve: Sieve, job: DatasetJob) -> None:
         sieve.rows_where("unknown_series", name.is_not_null() & ~name.is_in(job.known_series))
 
 
-def _read_times(sieve: Sieve, job: DatasetJob) -> None:
+def _read_times(sieve: CheckedBatch, job: DatasetConfig) -> None:
     given = sieve.rows["time"]
     if not (given.dtype in (pl.String, pl.Date, pl.Null) or isinstance(given.dtype, pl.Datetime)):
         raise DataError(
@@ -106,7 +106,7 @@ def _read_times(sieve: Sieve, job: DatasetJob) -> None:
     sieve.rows = sieve.rows.with_columns(parsed.alias("time"))
 
 
-def _parsed(times: pl.Series, job: DatasetJob) -> pl.Series:
+def _parsed(times: pl.Series, job: DatasetConfig) -> pl.Series:
     if isinstance(times.dtype, pl.Datetime):
         return times.dt.cast_time_unit("us")
     if times.dtype != pl.String:  # dates, or nothing at all
@@ -116,7 +116,7 @@ def _parsed(times: pl.Series, job: DatasetJob) -> pl.Series:
     return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime("us"))
 
 
-def _read_versions(sieve: Sieve) -> None:
+def _read_versions(sieve: CheckedBatch) -> None:
     if "version" not in sieve.rows.columns:
         return
     given = sieve.rows["version"]
@@ -140,7 +140,7 @@ def _instants(times: pl.Series) -> pl.Series:
     return times.dt.epoch("us").cast(pl.Int64)
 
 
-def _to_utc(sieve: Sieve, job: DatasetJob) -> None:
+def _to_utc(sieve: CheckedBatch, job: DatasetConfig) -> None:
     is_aware = sieve.rows.schema["time"].time_zone is not None  # type: ignore[attr-defined]  # datetimes since _read_times
     if job.counts_days and not job.resamples:
         # A day is a date: local midnight wherever the zone's clock stands, told as midnight UTC.
@@ -158,7 +158,7 @@ def _to_utc(sieve: Sieve, job: DatasetJob) -> None:
     sieve.rows_where("implausible_time", (pl.col("time") < first) | (pl.col("time") >= last))
 
 
-def _onto_grid(sieve: Sieve, job: DatasetJob) -> None:
+def _onto_grid(sieve: CheckedBatch, job: DatasetConfig) -> None:
     # Naive times are measured on the wall: full hours of a zone half an hour from UTC are full hours.
     step = int(min(job.step, timedelta(days=1)).total_seconds() * 1e6)
     is_off = pl.col("time").dt.epoch("us") % step != 0
@@ -169,7 +169,7 @@ def _onto_grid(sieve: Sieve, job: DatasetJob) -> None:
     sieve.rows_where("off_grid", is_off, nearest)
 
 
-def _localise(sieve: Sieve, job: DatasetJob) -> None:
+def _localise(sieve: CheckedBatch, job: DatasetConfig) -> None:
     """Read naive times as wall times of the zone."""
     if job.zone == "UTC":
         sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
@@ -195,7 +195,7 @@ def _localise(sieve: Sieve, job: DatasetJob) -> None:
     sieve.rows = sieve.rows.with_columns(time=pl.when(is_late).then(late).otherwise(early))
 
 
-def _keep_to_the_present(sieve: Sieve, job: DatasetJob, now: datetime) -> None:
+def _keep_to_the_present(sieve: CheckedBatch, job: DatasetConfig, now: datetime) -> None:
     measured = [name for name in job.channels if name not in job.future_covariates]
     is_ahead = pl.col("time") > now + job.step
     if job.future_covariates:  # what is known beforehand may be told beforehand
@@ -203,7 +203,7 @@ def _keep_to_the_present(sieve: Sieve, job: DatasetJob, now: datetime) -> None:
     sieve.rows_where("in_the_future", is_ahead)
 
 
-def _read_values(sieve: Sieve, job: DatasetJob) -> None:
+def _read_values(sieve: CheckedBatch, job: DatasetConfig) -> None:
     given = sieve.rows
     for name in job.channels:
         dtype = given.schema[name]

@@ -12,8 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from forecast.config.channels import Channel
-from forecast.config.dataset import DatasetJob
-from pipelines.ingestion.checked_batch import Sieve
+from forecast.config.dataset import DatasetConfig
+from pipelines.ingestion.checked_batch import CheckedBatch
 
 _FEWEST_STEPS = 3
 _FEWEST_SEASONS = 12
@@ -24,7 +24,7 @@ Values = NDArray[np.float64]
 Marks = NDArray[np.bool_]
 
 
-def check_series(sieve: Sieve, job: DatasetJob, *, is_whole: bool = True) -> None:
+def check_series(sieve: CheckedBatch, job: DatasetConfig, *, is_whole: bool = True) -> None:
     """Check the series of a batch, whose rows are sorted by key and unique; a whole one for what it lacks, too."""
     if sieve.rows.is_empty():
         return
@@ -37,7 +37,7 @@ def check_series(sieve: Sieve, job: DatasetJob, *, is_whole: bool = True) -> Non
     _check_shapes(sieve, job, [name for name in job.channels if name not in {*empty, *job.future_covariates}])
 
 
-def _check_shapes(sieve: Sieve, job: DatasetJob, names: Sequence[str]) -> None:
+def _check_shapes(sieve: CheckedBatch, job: DatasetConfig, names: Sequence[str]) -> None:
     parts = list(_parts(sieve.rows))
     flat: dict[str, pl.Expr] = {}
     spikes: dict[str, pl.Expr] = {}
@@ -132,7 +132,7 @@ def _parts(rows: pl.DataFrame) -> Iterator[slice]:
         yield slice(begin, end)
 
 
-def _check_frequency(sieve: Sieve, job: DatasetJob) -> None:
+def _check_frequency(sieve: CheckedBatch, job: DatasetConfig) -> None:
     if job.resamples:
         return
     same = pl.col("series") == pl.col("series").shift(1)

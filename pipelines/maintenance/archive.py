@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from forecast.durability import flush
 from forecast.errors import ConflictError, NotFoundError, StorageError, first_line
-from forecast.strict import Strict
+from forecast.strict import StrictModel
 
 MANIFEST = "manifest.json"
 _OWN_DIGEST = "manifest.sha256"
 _BLOCK = 2**20
 
 
-class Manifest(Strict):
+class BackupManifest(StrictModel):
     """What a backup holds."""
 
     format: Literal[1] = 1
@@ -70,7 +70,7 @@ class Writer:
         info.size = len(content)
         self._put(info, io.BytesIO(content))
 
-    def finish(self, manifest: Manifest) -> None:
+    def finish(self, manifest: BackupManifest) -> None:
         """Write the manifest, without which nobody takes the archive for a backup."""
         content = manifest.model_dump_json(indent=1).encode()
         self.add_content(MANIFEST, content)
@@ -126,7 +126,7 @@ def written(path: Path, whose: str) -> Iterator[Writer]:
         half.unlink(missing_ok=True)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> BackupManifest:
     """Return the manifest of an archive; raises ``backup.not_found``, ``backup.other_format``, ``backup.damaged``."""
     with _told_damage(path), tarfile.open(path, "r:") as tar:
         content = _content(tar, path, MANIFEST)
@@ -137,7 +137,7 @@ def read_manifest(path: Path) -> Manifest:
             "backup.other_format", f'"{path}" was made by a later release', "restore it with that release"
         )
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = BackupManifest.model_validate_json(content)
     except ValidationError as error:
         raise damaged(path, "its manifest is not one") from error
     if not all(_is_inside(name) for name in manifest.files):

@@ -25,7 +25,7 @@ from forecast.home import JOB_FILE, Home
 from forecast.installation import Installation
 from forecast.lake.pinned import Pinned, pin
 from forecast.runtime.model import manifest_digest
-from pipelines.maintenance.archive import Manifest, Writer, written
+from pipelines.maintenance.archive import BackupManifest, Writer, written
 
 LEDGER, TRACKING = "ledger.db", "mlflow.db"
 _SCRATCH = ".backup"
@@ -39,7 +39,7 @@ class Backup:
 
     path: Path
     bytes: int
-    manifest: Manifest
+    manifest: BackupManifest
     warnings: tuple[ForecastError, ...]
     """What lies elsewhere, and how it is saved."""
 
@@ -68,7 +68,7 @@ def back_up(installation: Installation, target: Path) -> Backup:
             _copy_folder(folder, home, archive)
         for folder in (home.artifacts, home.reports):
             _copy_folder(folder, home, archive, is_changing=True)
-        manifest = Manifest(
+        manifest = BackupManifest(
             release=importlib.metadata.version("forecast-service"),
             made_at=made_at,
             home=str(home.path),

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import load_job_file
+from forecast.config.dataset import load_config_file
 from forecast.durability import flush
 from forecast.errors import ConflictError, StorageError, first_line
 from forecast.home import JOB_FILE, Home
@@ -20,7 +20,7 @@ from forecast.lake.observations import Damage
 from forecast.ledger.issuances import Ledger
 from forecast.runtime.model import load
 from forecast.scheduling.lease import SCHEDULER
-from pipelines.maintenance.archive import Manifest, read_manifest, unpack
+from pipelines.maintenance.archive import BackupManifest, read_manifest, unpack
 from pipelines.maintenance.backup import LEDGER, TRACKING
 from pipelines.maintenance.maintain import check_tables
 
@@ -39,7 +39,7 @@ class Restored:
     """A home that was made of a backup."""
 
     home: Path
-    manifest: Manifest
+    manifest: BackupManifest
     champions: tuple[str, ...]
     """Versions that were loaded and answered as when they were exported."""
 
@@ -90,9 +90,9 @@ def _require_empty(folder: Path) -> None:
         )
 
 
-def _verified(home: Home, manifest: Manifest) -> tuple[str, ...]:
+def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
     """Look through all that was unpacked, and let go of what was at work; returns the champions that load."""
-    jobs = load_job_file(home.job_file)
+    jobs = load_config_file(home.job_file)
     if LEDGER not in manifest.files:
         return ()
     # The home's own, whatever FORECAST_LEDGER_URL says: that one would be another installation's.

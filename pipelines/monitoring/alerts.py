@@ -14,7 +14,7 @@ from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.ledger.issuances import Champion
 from forecast.ledger.scores import OriginScore
-from forecast.monitoring.alerts import Finding, LivePart, Seen, evaluate
+from forecast.monitoring.alerts import AlertFinding, LivePart, Seen, evaluate
 from forecast.panel import Array
 from pipelines.forecasting.correct import window
 from pipelines.forecasting.issued import Actuals
@@ -27,7 +27,9 @@ _LOOK_BACK = timedelta(weeks=8)
 _LIVE = frozenset({AlertKind.ERROR, AlertKind.COVERAGE, AlertKind.SKILL, AlertKind.REGRESSION})
 
 
-def look(name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None) -> list[Finding]:
+def look(
+    name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
+) -> list[AlertFinding]:
     """Return what is wrong now by the job file's rules."""
     job, ledger = installation.jobs.datasets[name], installation.ledger
     kinds = {rule.kind for rule in job.alerts}

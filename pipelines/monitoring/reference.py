@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError, NotFoundError
 from forecast.evaluation.metrics import observed_mean
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.ledger.scores import Issued
-from forecast.monitoring.reference import FittedOn, Holdout, Spread
+from forecast.monitoring.reference import Holdout, Reference, Spread
 from forecast.panel import Array, Panel
 from forecast.runtime.model import Manifest, load
 from pipelines.forecasting.correct import window
@@ -23,13 +23,13 @@ _NIGHTS = 30
 _LOG = logging.getLogger(__name__)
 
 
-class Fitted:
+class ReferenceStore:
     """What each model of a data set was fitted on."""
 
     def __init__(self, name: str, installation: Installation) -> None:
         self._name = name
         self._installation = installation
-        self._known: dict[str, FittedOn | None] = {}
+        self._known: dict[str, Reference | None] = {}
 
     def is_known(self, issued: Issued) -> bool:
         """Whether it can be told; a model whose files are gone before it was ever scored cannot be scored."""
@@ -42,7 +42,7 @@ class Fitted:
                 self._known[version] = None
         return self._known[version] is not None
 
-    def of(self, issued: Issued) -> FittedOn:
+    def of(self, issued: Issued) -> Reference:
         """Return what the model of a forecast was fitted on."""
         found = self._known[issued.model_version] if self.is_known(issued) else None
         if found is None:
@@ -50,7 +50,7 @@ class Fitted:
             raise NotFoundError("model.not_found", told, f'run "forecast train {self._name}"')
         return found
 
-    def _find(self, issued: Issued) -> FittedOn:
+    def _find(self, issued: Issued) -> Reference:
         ledger, version = self._installation.ledger, issued.model_version
         kept = ledger.fitted_on(self._name, version)
         if kept is None:
@@ -58,7 +58,7 @@ class Fitted:
             ledger.keep_fitted_on(self._name, version, kept)
         return kept
 
-    def _found_out(self, issued: Issued) -> FittedOn:
+    def _found_out(self, issued: Issued) -> Reference:
         job = self._installation.jobs.datasets[self._name]
         digest = self._installation.ledger.model_digest(self._name, issued.model_folder)
         manifest = load(self._installation.home.models / issued.model_folder, digest).manifest
@@ -72,7 +72,7 @@ class Fitted:
         last = min(max(panel.index(manifest.fitted_until), 0), panel.steps)
         told = {channel: values[:, :last] for channel, values in inputs(panel, job, moments).items()}
         spreads = {channel: Spread.of(values, window(job)) for channel, values in told.items()}
-        return FittedOn(
+        return Reference(
             moments=moments,
             naive_errors={
                 channel: {
@@ -110,7 +110,9 @@ def moments_of(manifest: Manifest) -> dict[str, dict[str, tuple[float, float]]]:
     }
 
 
-def inputs(panel: Panel, job: DatasetJob, moments: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, Array]:
+def inputs(
+    panel: Panel, job: DatasetConfig, moments: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> dict[str, Array]:
     """Return by channel the scaled values [S, T] of targets and past covariates that were really observed.
 
     Channels that there are no moments of are left out; of such series all is missing.

@@ -12,19 +12,19 @@ import numpy as np
 from filelock import FileLock
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError
 from forecast.evaluation.scores import lead_groups
 from forecast.installation import Installation
 from forecast.ledger.issuances import Champion
 from forecast.ledger.scores import DayScores, Issued, OriginScore
 from forecast.monitoring.live_scores import MEASURES, Points
-from forecast.monitoring.reference import FittedOn
+from forecast.monitoring.reference import Reference
 from forecast.panel import Array
 from pipelines.forecasting.correct import correct
 from pipelines.forecasting.issued import Actuals, Served, read_served
 from pipelines.monitoring.alerts import look
-from pipelines.monitoring.reference import Fitted
+from pipelines.monitoring.reference import ReferenceStore
 from pipelines.monitoring.webhook import deliver
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ Day = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoreSummary:
     """What one scoring did."""
 
     forecasts: int
@@ -53,7 +53,7 @@ class Scored:
     told: str
 
 
-def score(name: str, installation: Installation) -> Scored:
+def score(name: str, installation: Installation) -> ScoreSummary:
     """Score what is new, correct the champion's quantiles, raise and resolve alerts, tell webhook and MLflow.
 
     Only days of origins are read whose forecasts, or whose observations, are not those that were scored before; their
@@ -64,7 +64,7 @@ def score(name: str, installation: Installation) -> Scored:
         return _score(name, installation)
 
 
-def _score(name: str, installation: Installation) -> Scored:
+def _score(name: str, installation: Installation) -> ScoreSummary:
     ledger = installation.ledger
     issued = ledger.issued(name)
     champion = ledger.champion(name)
@@ -72,7 +72,7 @@ def _score(name: str, installation: Installation) -> Scored:
     correction = actuals = None
     if issued and installation.observations(name).exists:
         actuals = Actuals.read(name, installation, min(one.origin for one in issued))
-        fitted = Fitted(name, installation)
+        fitted = ReferenceStore(name, installation)
         rescored: set[str] = set()
         for group, count in _rescored(name, installation, issued, actuals, fitted):
             rescored.add(group[0].model_version)
@@ -89,14 +89,14 @@ def _score(name: str, installation: Installation) -> Scored:
     told += [f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts]
     told += [f"{sent} sent"] if sent else []
     told += [f"the webhook failed ({failure})"] if failure else []
-    return Scored(
+    return ScoreSummary(
         forecasts, values, correction, tuple(one.told for one in raised), tuple(one.told for one in resolved),
         "; ".join(told),
     )  # fmt: skip
 
 
 def _rescored(
-    name: str, installation: Installation, issued: Sequence[Issued], actuals: Actuals, fitted: Fitted
+    name: str, installation: Installation, issued: Sequence[Issued], actuals: Actuals, fitted: ReferenceStore
 ) -> Iterator[tuple[Sequence[Issued], int]]:
     """Score the days that are not scored as they are now; yields their forecasts and how many values counted."""
     job, ledger = installation.jobs.datasets[name], installation.ledger
@@ -119,7 +119,7 @@ def _rescored(
     ledger.keep_scores(made)
 
 
-def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, job: DatasetJob) -> str:
+def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, job: DatasetConfig) -> str:
     """Return a digest of all that a day's scores follow from."""
     rows = [actuals.row(one.origin) for one in group]
     first, last = min(rows), max(row + one.horizon for row, one in zip(rows, group, strict=True))
@@ -133,7 +133,7 @@ def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, job: DatasetJob
 
 
 def _day_scores(
-    name: str, day: Day, digest: str, served: Served, actuals: Actuals, fitted: FittedOn, job: DatasetJob
+    name: str, day: Day, digest: str, served: Served, actuals: Actuals, fitted: Reference, job: DatasetConfig
 ) -> tuple[DayScores, int]:
     points = Points(
         actual=served.actual,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Array
 from pipelines.preparation.features import known_future
 
@@ -24,7 +24,7 @@ class CalendarMemory:
         self._blocks: OrderedDict[tuple[timedelta, timedelta, int], Array] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, start: datetime, step: timedelta, count: int, job: DatasetJob) -> Array:
+    def __call__(self, start: datetime, step: timedelta, count: int, job: DatasetConfig) -> Array:
         """Return the covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)]."""
         number, offset = divmod(start - _EPOCH, step)  # steps since the epoch, and where within a step times lie
         first, last = number // _BLOCK, (number + count - 1) // _BLOCK
@@ -32,7 +32,7 @@ class CalendarMemory:
         begin = number - first * _BLOCK
         return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks))[begin : begin + count]
 
-    def _block(self, step: timedelta, offset: timedelta, place: int, job: DatasetJob) -> Array:
+    def _block(self, step: timedelta, offset: timedelta, place: int, job: DatasetConfig) -> Array:
         key = (step, offset, place)
         with self._lock:
             found = self._blocks.get(key)

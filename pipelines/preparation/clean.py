@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.panel import Array, Mask, Panel
 from forecast.vocabulary import Resample
@@ -28,7 +28,7 @@ _REDUCED: Mapping[Resample, np.ufunc] = MappingProxyType(
 )
 
 
-def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
+def clean(rows: pl.DataFrame, job: DatasetConfig) -> Panel:
     """Put the rows of the lake on one regular grid and fill gaps; rows stay as they are in the lake.
 
     The grid reaches from the first to the newest step in which any series has a target or past covariate: a series
@@ -59,7 +59,7 @@ def clean(rows: pl.DataFrame, job: DatasetJob) -> Panel:
     )
 
 
-def missing_counts(rows: pl.DataFrame, job: DatasetJob) -> tuple[dict[str, int], dict[str, int]]:
+def missing_counts(rows: pl.DataFrame, job: DatasetConfig) -> tuple[dict[str, int], dict[str, int]]:
     """Count by channel how many missing values are filled, and how many stay missing; raises as :func:`clean` does."""
     names = tuple(rows["series"].unique().sort())
     filled_in: dict[str, int] = {}
@@ -72,7 +72,7 @@ def missing_counts(rows: pl.DataFrame, job: DatasetJob) -> tuple[dict[str, int],
     return filled_in, left
 
 
-def known_before(panel: Panel, job: DatasetJob, row: int) -> Panel:
+def known_before(panel: Panel, job: DatasetConfig, row: int) -> Panel:
     """Return rows [0, row) of a panel as they were repaired before later ones came, which end and fill gaps.
 
     Its known-future covariates end there too.
@@ -107,7 +107,7 @@ class _Grid:
     """The zone whose days are steps, told as midnight UTC; empty if times are instants."""
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, job: DatasetJob) -> _Grid:
+    def of(cls, rows: pl.DataFrame, job: DatasetConfig) -> _Grid:
         """Count from the first row, or from a fixed Monday if rows may lie anywhere within a step."""
         first = rows["time"].min()
         if not isinstance(first, datetime):
@@ -141,7 +141,7 @@ class _Spread:
     last: int
 
 
-def _spread(rows: pl.DataFrame, job: DatasetJob) -> tuple[_Spread, _Spread]:
+def _spread(rows: pl.DataFrame, job: DatasetConfig) -> tuple[_Spread, _Spread]:
     """Return what is known up to the origin, and what is known beyond it."""
     columns, known_ahead = (*job.targets, *job.past_covariates), job.future_covariates
     grid = _Grid.of(rows, job)
@@ -155,7 +155,7 @@ def _spread(rows: pl.DataFrame, job: DatasetJob) -> tuple[_Spread, _Spread]:
     return _Spread(seen, columns, start, first, last), _Spread(ahead, known_ahead, start, first, reach)
 
 
-def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetJob) -> pl.DataFrame:
+def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetConfig) -> pl.DataFrame:
     """Return one row per series and step: the step's number, and its values of some channels."""
     if not columns:
         return pl.DataFrame(schema={"series": pl.String, _STEP: pl.Int64})
@@ -171,7 +171,7 @@ def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: Dataset
     return rows.select("series", grid.number(_TIME).alias(_STEP), *columns)
 
 
-def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetJob) -> pl.DataFrame:
+def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetConfig) -> pl.DataFrame:
     number, key = grid.number(_TIME).alias(_STEP), ["series", _STEP]
     told = rows.lazy().filter(_is_told(columns)).sort("series", "time").with_columns(number).collect()
     is_new = told.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
@@ -231,7 +231,7 @@ def _on_grid(spread: _Spread, columns: Sequence[str], names: Sequence[str]) -> A
     return values.reshape(len(names), count, len(columns))
 
 
-def _repaired(values: Array, columns: Sequence[str], job: DatasetJob) -> tuple[Array, Mask]:
+def _repaired(values: Array, columns: Sequence[str], job: DatasetConfig) -> tuple[Array, Mask]:
     observed = np.isfinite(values)
     return filled(values, observed, [job.channels[name] for name in columns], job.season), observed
 
@@ -241,7 +241,7 @@ def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, i
     return dict(zip(columns, counts.tolist(), strict=True))
 
 
-def statics_of(names: Sequence[str], job: DatasetJob) -> Array:
+def statics_of(names: Sequence[str], job: DatasetConfig) -> Array:
     """Return the static covariates of some series, [S, N]; NaN for a series that the job file gives none."""
     wanted = static_names(job)
     told = [[job.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]

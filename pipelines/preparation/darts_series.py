@@ -9,7 +9,7 @@ import pandas as pd
 from darts import TimeSeries
 from numpy.typing import NDArray
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Panel
 from forecast.runtime.scaler import Scaler
 from pipelines.preparation.clean import known_before
@@ -26,12 +26,12 @@ class TrainingSeries:
     future: list[TimeSeries]
 
 
-def fit_scaler(panel: Panel, job: DatasetJob, last: int) -> Scaler:
+def fit_scaler(panel: Panel, job: DatasetConfig, last: int) -> Scaler:
     """Fit the scaler on rows [0, last) as they were known before row ``last``: no later row has a part in it."""
     return Scaler.fit(known_before(panel, job, last), last)
 
 
-def to_darts(panel: Panel, scaler: Scaler, job: DatasetJob, first: int, last: int, shortest: int) -> TrainingSeries:
+def to_darts(panel: Panel, scaler: Scaler, job: DatasetConfig, first: int, last: int, shortest: int) -> TrainingSeries:
     """Cut rows [first, last) of a panel into darts series, as they were known before row ``last``.
 
     A stretch without NaN becomes one series each, so that no window crosses a gap; stretches of fewer than ``shortest``
@@ -58,7 +58,7 @@ def to_darts(panel: Panel, scaler: Scaler, job: DatasetJob, first: int, last: in
     return made
 
 
-def _statics(scaler: Scaler, job: DatasetJob, series: str) -> pd.DataFrame | None:
+def _statics(scaler: Scaler, job: DatasetConfig, series: str) -> pd.DataFrame | None:
     names = static_names(job)
     return pd.DataFrame([scaler.statics[series]], columns=list(names), dtype=np.float32) if names else None
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.holidays import holiday_calendar
 from forecast.panel import Array, Panel
 from pipelines.preparation.fill import filled
@@ -24,21 +24,21 @@ FUTURE_FEATURES = (
 )  # fmt: skip
 """Names of the calendar's covariates, in the order in which every model gets them; each lies in [-1, 1]."""
 
-Calendar = Callable[[datetime, timedelta, int, DatasetJob], NDArray[np.float64]]
+Calendar = Callable[[datetime, timedelta, int, DatasetConfig], NDArray[np.float64]]
 """Gives the calendar's covariates as :func:`known_future` does."""
 
 
-def future_names(job: DatasetJob) -> tuple[str, ...]:
+def future_names(job: DatasetConfig) -> tuple[str, ...]:
     """Return the names of all known-future covariates in the order of models: the calendar's, then the user's."""
     return (*FUTURE_FEATURES, *job.future_covariates)
 
 
-def static_names(job: DatasetJob) -> tuple[str, ...]:
+def static_names(job: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the static covariates: those of the first series that the job file gives any."""
     return tuple(next(iter(job.statics.values()), {}))
 
 
-def known_future(start: datetime, step: timedelta, count: int, job: DatasetJob) -> NDArray[np.float64]:
+def known_future(start: datetime, step: timedelta, count: int, job: DatasetConfig) -> NDArray[np.float64]:
     """Return the calendar's covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)].
 
     Hours, weekdays and holidays are those of the data set's own zone; steps of days have no hours.
@@ -59,7 +59,7 @@ def known_future(start: datetime, step: timedelta, count: int, job: DatasetJob) 
     return frame.select(column.alias(name) for name, column in zip(FUTURE_FEATURES, columns, strict=True)).to_numpy()
 
 
-def given_future(panel: Panel, job: DatasetJob, last: int) -> Array:
+def given_future(panel: Panel, job: DatasetConfig, last: int) -> Array:
     """Return the user's known-future covariates of rows [0, last) in their own units: [S, last, K].
 
     No row from ``last`` on has a part in them. Rows beyond the newest that is stored are a gap: filled by each
@@ -74,7 +74,9 @@ def given_future(panel: Panel, job: DatasetJob, last: int) -> Array:
     return filled(np.pad(values, ahead), np.pad(observed, ahead), channels, job.season)
 
 
-def future_covariates(panel: Panel, job: DatasetJob, first: int, last: int, calendar: Calendar = known_future) -> Array:
+def future_covariates(
+    panel: Panel, job: DatasetConfig, first: int, last: int, calendar: Calendar = known_future
+) -> Array:
     """Return all known-future covariates of rows [first, last), as :func:`future_names` orders them: [S, T, F].
 
     The calendar's lie in [-1, 1]; the user's are in their own units and as known before row ``last``.

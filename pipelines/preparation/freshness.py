@@ -6,16 +6,16 @@ from datetime import datetime
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Mask, Panel
 
 
-def imputed_fraction(panel: Panel, job: DatasetJob) -> float:
+def imputed_fraction(panel: Panel, job: DatasetConfig) -> float:
     """Return the share of the look-back's target values that were filled, not observed."""
     return 1.0 - float(panel.observed[:, -job.lookback :].mean())
 
 
-def newest_observed(panel: Panel, job: DatasetJob) -> dict[str, dict[str, datetime | None]]:
+def newest_observed(panel: Panel, job: DatasetConfig) -> dict[str, dict[str, datetime | None]]:
     """Return by series and channel the time of the newest value that was observed; ``None`` where none ever was.
 
     The origin, ``panel.end``, minus that time is the value's age: one step at least. Known-future covariates may be

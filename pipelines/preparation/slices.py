@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.splits import instant, published_rows
 from forecast.errors import TrainingError
 from forecast.panel import Panel
@@ -21,7 +21,7 @@ class Slices:
     holdout: int
 
     @classmethod
-    def of(cls, panel: Panel, job: DatasetJob) -> Slices:
+    def of(cls, panel: Panel, job: DatasetConfig) -> Slices:
         """Find the rows at which the job file's splits lie.
 
         Raises ``training.too_short`` if no window is left to fit on, ``training.split_too_short`` if a part has fewer
@@ -49,7 +49,7 @@ class Slices:
         return slices
 
 
-def _measured(panel: Panel, job: DatasetJob) -> Slices:
+def _measured(panel: Panel, job: DatasetConfig) -> Slices:
     def row(moment: datetime) -> int:
         return -((panel.start - instant(moment, job.tz)) // panel.step)  # the first one not before it
 
@@ -63,7 +63,7 @@ def _measured(panel: Panel, job: DatasetJob) -> Slices:
     return Slices(*reversed(ends))
 
 
-def _published(panel: Panel, job: DatasetJob) -> Slices:
+def _published(panel: Panel, job: DatasetConfig) -> Slices:
     train, validation, test = published_rows(job, panel.steps)
     if train + validation + test > panel.steps:
         raise TrainingError(

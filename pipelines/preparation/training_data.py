@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import UnavailableError
 from forecast.installation import Installation
 from forecast.panel import Panel
@@ -21,11 +21,11 @@ _DECIDING = ("max_epochs", "batch_size", "budget", "patience", "seed", "stride",
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class TrainingData:
     """One state of a data set, ready to be trained from."""
 
     name: str
-    job: DatasetJob
+    job: DatasetConfig
     panel: Panel
     """Of the series that have rows enough to fit on."""
     slices: Slices
@@ -48,7 +48,7 @@ class History:
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     @classmethod
-    def read(cls, name: str, installation: Installation) -> History:
+    def read(cls, name: str, installation: Installation) -> TrainingData:
         """Read the newest rows; raises ``history.empty`` if there are none, and as :meth:`Slices.of` does."""
         job = installation.jobs.datasets[name]
         table = installation.observations(name)
@@ -61,7 +61,7 @@ class History:
         return cls(name, job, panel, slices, fit_scaler(panel, job, slices.fit), version, panel.digest)
 
 
-def trainable(panel: Panel, fit: int, job: DatasetJob) -> Panel:
+def trainable(panel: Panel, fit: int, job: DatasetConfig) -> Panel:
     """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
     parts = (values[:, :fit] for values in (panel.targets, panel.past, panel.future))
     whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in parts]).sum(axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecast.config.channels import Channel
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import TrainingError
 from forecast.panel import Array, Mask, Panel
 from forecast.vocabulary import Fill, Role
@@ -60,7 +60,7 @@ def some(windows: Windows, chosen: Mask | Rows) -> Windows:
     )
 
 
-def cut(panel: Panel, job: DatasetJob, first: int, last: int, stride: int = 1) -> Windows:
+def cut(panel: Panel, job: DatasetConfig, first: int, last: int, stride: int = 1) -> Windows:
     """Cut every ``stride``-th window whose inputs are whole and whose targets lie in rows [first, last).
 
     Inputs are what a forecast issued at the origin would have been made from: no gap that is open there is filled with
@@ -101,7 +101,7 @@ def cut(panel: Panel, job: DatasetJob, first: int, last: int, stride: int = 1) -
 class _History:
     """Values [S, T, K] of some channels, and what a gap in them looked like while it was open."""
 
-    def __init__(self, values: Array, observed: Mask, names: Sequence[str], job: DatasetJob) -> None:
+    def __init__(self, values: Array, observed: Mask, names: Sequence[str], job: DatasetConfig) -> None:
         self._values = values
         self._observed = observed
         channels = [_while_open(job.channels[name]) for name in names]

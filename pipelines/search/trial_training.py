@@ -14,13 +14,13 @@ from typing import Any, Literal, TypeAlias
 import pytorch_lightning as lightning
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, TrainingError, first_line
 from forecast.progress import Step
 from models.catalog import ModelName
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 from pipelines.search.deadline import Limited, TimeIsOverError
-from pipelines.search.trials import Attempt
+from pipelines.search.trials import TrialAttempt
 from pipelines.training.fit import fit
 
 State: TypeAlias = Literal["complete", "pruned", "failed", "cut off"]
@@ -30,9 +30,9 @@ State: TypeAlias = Literal["complete", "pruned", "failed", "cut off"]
 class TrialTask:
     """A trial to be trained; holds everything that is needed for it."""
 
-    history: History
+    history: TrainingData
     model: ModelName
-    attempt: Attempt
+    attempt: TrialAttempt
     """Hears the losses by epoch, and says when they are poor."""
     until: datetime
     """When the search ends."""
@@ -49,7 +49,7 @@ class TrialTask:
         return self.history.job.training.devices
 
     @property
-    def job(self) -> DatasetJob:
+    def job(self) -> DatasetConfig:
         """The job with the trial's options."""
         job = self.history.job
         return job.model_copy(update={"options": {**job.options, str(self.model): dict(self.attempt.options)}})
@@ -115,7 +115,7 @@ class _PrunedError(Exception):
 class _Watch(lightning.Callback):
     """Ends a trial when its losses are poor."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: TrialAttempt) -> None:
         self._attempt = attempt
         self.losses: list[float] = []
 

@@ -21,7 +21,7 @@ from forecast.errors import StorageError, first_line
 from forecast.installation import Installation
 from models.catalog import ModelName
 from models.search_spaces import Number, OneOf, Option, Space, Whole, options_of, point_of, space_of
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -60,7 +60,7 @@ class TrialRow:
     """Why it failed or was pruned; empty for the others."""
 
 
-class Attempt:
+class TrialAttempt:
     """A trial that runs."""
 
     def __init__(self, trial: optuna.Trial, options: Mapping[str, Option]) -> None:
@@ -93,7 +93,7 @@ class Trials:
         self._present = present
 
     @classmethod
-    def open(cls, history: History, installation: Installation, model: ModelName) -> Self:
+    def open(cls, history: TrainingData, installation: Installation, model: ModelName) -> Self:
         """Open the trials of a model on one state of the data; nobody else may run any of them.
 
         Trials of other data begin anew, with the best of the last ones after the job file's own options. One that was
@@ -126,7 +126,7 @@ class Trials:
         """Name of the study: data set, model, and a digest of what makes losses comparable."""
         return self._study.study_name
 
-    def next(self) -> Attempt:
+    def next(self) -> TrialAttempt:
         """Begin a trial: one that waits, else one that the sampler proposes."""
         with _told_errors():
             trial = self._study.ask()
@@ -139,23 +139,23 @@ class Trials:
                 options = given
                 for name in point_of(self._model, self._space, options):  # so that the sampler learns where it lies
                     _drawn(trial, name, self._space)
-        return Attempt(trial, options)
+        return TrialAttempt(trial, options)
 
-    def complete(self, attempt: Attempt, loss: float, seconds: float, losses: Sequence[float]) -> None:
+    def complete(self, attempt: TrialAttempt, loss: float, seconds: float, losses: Sequence[float]) -> None:
         """Close a trial with its best validation loss; ``losses`` are those of all its epochs."""
         for epoch, one in enumerate(losses, 1):
             attempt.report(epoch, one)
         self._close(attempt, TrialState.COMPLETE, seconds, value=loss)
 
-    def prune(self, attempt: Attempt, seconds: float, reason: str) -> None:
+    def prune(self, attempt: TrialAttempt, seconds: float, reason: str) -> None:
         """Close a trial whose losses are worse than those of others."""
         self._close(attempt, TrialState.PRUNED, seconds, reason)
 
-    def fail(self, attempt: Attempt, seconds: float, reason: str) -> None:
+    def fail(self, attempt: TrialAttempt, seconds: float, reason: str) -> None:
         """Close a trial that has no result."""
         self._close(attempt, TrialState.FAIL, seconds, reason)
 
-    def put_back(self, attempt: Attempt, seconds: float) -> None:
+    def put_back(self, attempt: TrialAttempt, seconds: float) -> None:
         """Close a trial that was cut off through no fault of its own; it is the next one."""
         self.fail(attempt, seconds, _CUT_OFF)
         with _told_errors():
@@ -177,7 +177,7 @@ class Trials:
             return {name: float(share) for name, share in optuna.importance.get_param_importances(self._study).items()}
 
     def _close(
-        self, attempt: Attempt, state: TrialState, seconds: float, reason: str = "", *, value: float | None = None
+        self, attempt: TrialAttempt, state: TrialState, seconds: float, reason: str = "", *, value: float | None = None
     ) -> None:
         with _told_errors():
             attempt.trial.set_user_attr("seconds", seconds)

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
-from forecast.config.training import Engine
+from forecast.config.training import EngineName
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -27,10 +27,10 @@ from forecast.installation import Installation
 from forecast.plots.study import history as history_figure
 from forecast.plots.study import importance as importance_figure
 from forecast.progress import Reporter
-from forecast.tracking.registry import Night, Registry, Run
+from forecast.tracking.registry import Registry, TrackedNight, TrackedRun
 from models.catalog import ModelName
 from models.search_spaces import SEARCH_SPACES, Option
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 from pipelines.search.trial_training import Outcome, TrialTask, train_trial
 from pipelines.search.trials import TrialRow, Trials
 from pipelines.tracking.log import code_version, parameters
@@ -90,7 +90,7 @@ def tune(
     *,
     minutes: float,
     limit: int | None = None,
-    engine: Engine | None = None,
+    engine: EngineName | None = None,
 ) -> Tuning:
     """Try options of a model until the minutes are over or ``limit`` trials are done.
 
@@ -106,7 +106,9 @@ def tune(
     crew = engine or installation.jobs.datasets[name].training.engine
     try:
         with FileLock(installation.home.locks / f"{name}.{model}.tuning.lock", timeout=0):
-            return _Search(installation, History.read(name, installation), model, reporter, until, limit, crew).run()
+            return _Search(
+                installation, TrainingData.read(name, installation), model, reporter, until, limit, crew
+            ).run()
     except Timeout as error:
         raise ConflictError(
             "tuning.running", f"{model} of {name} is being tuned already", "wait until that is done"
@@ -128,12 +130,12 @@ def _tunable(model_name: str) -> ModelName:
 @dataclass(frozen=True, slots=True)
 class _Search:
     installation: Installation
-    history: History
+    history: TrainingData
     model: ModelName
     reporter: Reporter
     until: datetime
     limit: int | None
-    engine: Engine
+    engine: EngineName
 
     def run(self) -> Tuning:
         name = self.history.name
@@ -150,12 +152,12 @@ class _Search:
             _log(night, found)
         return found
 
-    def _try_on(self, trials: Trials, night: Night) -> Stopped:
+    def _try_on(self, trials: Trials, night: TrackedNight) -> Stopped:
         done, failed = 0, 0
         while self.limit is None or done < self.limit:
             if SystemClock().now() >= self.until:
                 return "minutes"
-            wanted = _AT_ONCE if self.engine is Engine.RAY else 1
+            wanted = _AT_ONCE if self.engine is EngineName.RAY else 1
             try:
                 outcomes = self._try(trials, night, wanted if self.limit is None else min(wanted, self.limit - done))
             except KeyboardInterrupt:
@@ -168,12 +170,12 @@ class _Search:
                 raise TrainingError("tuning.all_failed", told)
         return "trials"
 
-    def _try(self, trials: Trials, night: Night, count: int) -> list[Outcome]:
+    def _try(self, trials: Trials, night: TrackedNight, count: int) -> list[Outcome]:
         """Train some trials and close each whatever comes; what was cut off is put back."""
         checkpoints = self.installation.home.checkpoints / f"{self.history.name}.tuning"
         tasks = [TrialTask(self.history, self.model, trials.next(), self.until, checkpoints) for _ in range(count)]
         runs = [night.open(task.title, {"model_name": self.model, "trial": task.attempt.number}) for task in tasks]
-        crew = (RayEngine if self.engine is Engine.RAY else LocalEngine)(self.installation.home.models)
+        crew = (RayEngine if self.engine is EngineName.RAY else LocalEngine)(self.installation.home.models)
         outcomes: dict[int, Outcome] = {}
         try:
             for run, task in zip(runs, tasks, strict=True):
@@ -194,7 +196,7 @@ class _Search:
         return list(outcomes.values())
 
 
-def _close(trials: Trials, task: TrialTask, run: Run, outcome: Outcome) -> None:
+def _close(trials: Trials, task: TrialTask, run: TrackedRun, outcome: Outcome) -> None:
     """Keep what came of a trial, in the ledger's database and in MLflow."""
     attempt, losses = task.attempt, outcome.losses.get("val_loss", ())
     match outcome.state:
@@ -220,7 +222,7 @@ def _close(trials: Trials, task: TrialTask, run: Run, outcome: Outcome) -> None:
         task.checkpoint.unlink(missing_ok=True)
 
 
-def _found(history: History, model: ModelName, trials: Trials, stopped: Stopped, tracking_run: str) -> Tuning:
+def _found(history: TrainingData, model: ModelName, trials: Trials, stopped: Stopped, tracking_run: str) -> Tuning:
     rows = trials.rows()
     complete = [row for row in rows if row.state == "complete"]
     best = min(complete, key=_loss, default=None)
@@ -260,7 +262,7 @@ def _loss(row: TrialRow) -> float:
     return math.inf if row.loss is None else row.loss
 
 
-def _log(night: Night, found: Tuning) -> None:
+def _log(night: TrackedNight, found: Tuning) -> None:
     """Log the history, what counts, and the best trials where the UI shows them first."""
     title = f"{found.model} on {found.dataset}"
     drawn = [(row.number, row.state, row.loss) for row in found.trials if row.loss is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from pipelines.sources.arrow import read_arrow
 from pipelines.sources.batch import Batch, Unreadable
 from pipelines.sources.benchmark import read_benchmark
@@ -21,7 +21,7 @@ from pipelines.sources.sql import read_sql
 
 __all__ = ["SOURCES", "Batch", "Source", "Unreadable", "read"]
 
-Source = Callable[[str, DatasetJob, Path, str | None], Iterator[Batch | Unreadable]]
+Source = Callable[[str, DatasetConfig, Path, str | None], Iterator[Batch | Unreadable]]
 
 SOURCES: Mapping[str, Source] = {
     "csv": files(read_csv),
@@ -36,7 +36,7 @@ SOURCES: Mapping[str, Source] = {
 """By ``source.kind`` of the job file: (data set, job, folder of the job file, cursor) -> batches."""
 
 
-def read(name: str, job: DatasetJob, base: Path, cursor: str | None = None) -> Iterator[Batch | Unreadable]:
+def read(name: str, job: DatasetConfig, base: Path, cursor: str | None = None) -> Iterator[Batch | Unreadable]:
     """Read the source of the data set ``name``: all of it, or what is new since ``cursor``.
 
     Paths are relative to ``base``. Raises ``source.*`` if nothing can be read, ``ingest.missing_column`` if a column is

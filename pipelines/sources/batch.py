@@ -11,7 +11,7 @@ from typing import BinaryIO, Self
 
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import SqlSource
 from forecast.errors import DataError, ForecastError, first_line, nearest
 from forecast.vocabulary import Layout
@@ -61,7 +61,7 @@ class Batch:
     """long: names of channels that the job file does not know, whose rows were left out."""
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, dataset: str, job: DatasetJob, name: str, digest: str) -> Self:
+    def of(cls, frame: pl.DataFrame, dataset: str, job: DatasetConfig, name: str, digest: str) -> Self:
         """Lay out a frame as it came from a file, a database or a caller; see :func:`require_columns` for errors."""
         rows, unknown = _laid_out(frame, dataset, job, name)
         return cls(name, rows, digest, unknown_channels=unknown)
@@ -85,21 +85,21 @@ def digest_of(frame: pl.DataFrame) -> str:
     return found.hexdigest()
 
 
-def used_columns(job: DatasetJob) -> tuple[str, ...]:
+def used_columns(job: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the source's columns that a job reads."""
     source = job.source
     keys = (job.time, job.series, source.version, source.cursor if isinstance(source, SqlSource) else "")
     return tuple(dict.fromkeys(name for name in (*keys, *value_columns(job), *_channel_column(job)) if name))
 
 
-def value_columns(job: DatasetJob) -> tuple[str, ...]:
+def value_columns(job: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the source's columns that hold values of channels."""
     if job.source.layout is Layout.LONG:
         return (job.source.value,)
     return tuple(channel.column or name for name, channel in job.channels.items())
 
 
-def require_columns(present: Iterable[str], job: DatasetJob, source: str) -> None:
+def require_columns(present: Iterable[str], job: DatasetConfig, source: str) -> None:
     """Raise ``ingest.missing_column``, naming the nearest column, if one is missing that the job reads.
 
     A partial source needs only one of its channels.
@@ -126,11 +126,11 @@ def headers(names: Iterable[str], source: str) -> list[str]:
     return stripped
 
 
-def _channel_column(job: DatasetJob) -> tuple[str, ...]:
+def _channel_column(job: DatasetConfig) -> tuple[str, ...]:
     return (job.source.channel,) if job.source.layout is Layout.LONG else ()
 
 
-def _laid_out(frame: pl.DataFrame, dataset: str, job: DatasetJob, source: str) -> Wide:
+def _laid_out(frame: pl.DataFrame, dataset: str, job: DatasetConfig, source: str) -> Wide:
     frame = frame.rename(dict(zip(frame.columns, headers(frame.columns, source), strict=True)))
     require_columns(frame.columns, job, source)
     # Lines with nothing in them, such as those at the end of many exports, are counted but are no rows.
@@ -153,7 +153,7 @@ def _kept(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(_IS_ROW).drop(_IS_ROW)
 
 
-def _widened(long: pl.DataFrame, job: DatasetJob) -> Wide:
+def _widened(long: pl.DataFrame, job: DatasetConfig) -> Wide:
     """Turn a row per value into a row per key.
 
     A key whose channel comes several times becomes several rows, in order: the n-th has the n-th value of each channel,

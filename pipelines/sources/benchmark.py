@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from forecast.config.benchmarks import BENCHMARKS, FIRST_DAY, Benchmark, BenchmarkName
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import BenchmarkSource
 from forecast.errors import DataError, NotFoundError, UnavailableError
 from pipelines.sources.batch import Batch, Content, Unreadable
@@ -24,7 +24,7 @@ _CLIENTS = 321
 _TIME = "time"
 
 
-def read_benchmark(dataset: str, job: DatasetJob, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
+def read_benchmark(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
     """Read a benchmark's file: the job's, the environment's (``FORECAST_ETTH1``), or the one that darts fetches.
 
     One series, called as the data set; times are those of the file, whatever ``job.time`` says. Raises
@@ -49,7 +49,7 @@ def read_benchmark(dataset: str, job: DatasetJob, base: Path, cursor: str | None
     yield read_file(path, partial(_read, known=known if is_known else None), dataset, one_series, path.name)
 
 
-def _read(content: Content, job: DatasetJob, *, known: Benchmark | None) -> pl.DataFrame:
+def _read(content: Content, job: DatasetConfig, *, known: Benchmark | None) -> pl.DataFrame:
     column = "date" if known is None else known.time
     frame = read_csv(content, job.model_copy(update={"time": column or ""}))
     if column is None:

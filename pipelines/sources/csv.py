@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import FileSource
 from forecast.errors import DataError
 from pipelines.sources.batch import Content, headers, require_columns, value_columns
@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read_csv(content: Content, job: DatasetJob) -> pl.DataFrame:
+def read_csv(content: Content, job: DatasetConfig) -> pl.DataFrame:
     """Read a CSV file in UTF-8 with a header; a tab separates its cells if its name ends in ``.tsv``.
 
     A column of values becomes numbers if every cell is one, else it stays text, so that the cell can be named that is
@@ -59,7 +59,7 @@ def read_csv(content: Content, job: DatasetJob) -> pl.DataFrame:
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _separator(content: Content, job: DatasetJob) -> str:
+def _separator(content: Content, job: DatasetConfig) -> str:
     given = job.source.separator if isinstance(job.source, FileSource) else ""
     return given or ("\t" if plain_name(content.name).lower().endswith(".tsv") else ",")
 

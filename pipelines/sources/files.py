@@ -12,23 +12,23 @@ from pathlib import Path
 import polars as pl
 
 import data
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import FilesSource
 from forecast.errors import ForecastError, NotFoundError, StorageError, nearest
 from pipelines.sources.batch import Batch, Content, Unreadable
 from pipelines.sources.compression import unpacked
 from pipelines.sources.remote import at_address
 
-Format = Callable[[Content, DatasetJob], pl.DataFrame]
+Format = Callable[[Content, DatasetConfig], pl.DataFrame]
 """Reads all rows as they are; columns that the job does not use may be left out."""
 
 _TEMPORARY = (".tmp", ".part")
 
 
-def files(read: Format) -> Callable[[str, DatasetJob, Path, str | None], Iterator[Batch | Unreadable]]:
+def files(read: Format) -> Callable[[str, DatasetConfig, Path, str | None], Iterator[Batch | Unreadable]]:
     """Make a source of a format: its files one by one, in the order of their names."""
 
-    def source(dataset: str, job: DatasetJob, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
+    def source(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
         place = job.source
         if not isinstance(place, FilesSource):
             raise TypeError(place)
@@ -46,7 +46,7 @@ def files(read: Format) -> Callable[[str, DatasetJob, Path, str | None], Iterato
     return source
 
 
-def read_file(path: Path, read: Format, dataset: str, job: DatasetJob, name: str) -> Batch:
+def read_file(path: Path, read: Format, dataset: str, job: DatasetConfig, name: str) -> Batch:
     """Read one file on disk, unpacked first if it is packed."""
     limit = job.source.max_bytes if isinstance(job.source, FilesSource) else None
     try:

@@ -8,13 +8,13 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, first_line
 from forecast.vocabulary import Layout
 from pipelines.sources.batch import Batch, digest_of
 
 
-def from_frame(frame: Any, job: DatasetJob, name: str) -> Batch:
+def from_frame(frame: Any, job: DatasetConfig, name: str) -> Batch:
     """Take the rows of a polars or pandas frame for the data set ``name``, with the columns that its job names.
 
     The index of a pandas frame that has no column of times is taken for it. Raises ``source.malformed`` for what
@@ -24,7 +24,7 @@ def from_frame(frame: Any, job: DatasetJob, name: str) -> Batch:
     return Batch.of(rows, name, job, "frame", digest_of(rows))
 
 
-def from_darts(series: Any, job: DatasetJob, name: str) -> Batch:
+def from_darts(series: Any, job: DatasetConfig, name: str) -> Batch:
     """Take one darts ``TimeSeries``, or a sequence of them, whose components are channels of the data set ``name``.
 
     Each is called as its static covariate ``job.series`` says; a lone one without it as the data set. Raises
@@ -52,7 +52,7 @@ def from_darts(series: Any, job: DatasetJob, name: str) -> Batch:
     return Batch.of(rows, name, wide, "series", digest_of(rows))
 
 
-def _from_pandas(frame: Any, job: DatasetJob) -> pl.DataFrame:
+def _from_pandas(frame: Any, job: DatasetConfig) -> pl.DataFrame:
     try:
         if job.time not in frame.columns:
             is_named = job.time in frame.index.names
@@ -66,13 +66,13 @@ def _from_pandas(frame: Any, job: DatasetJob) -> pl.DataFrame:
         ) from error
 
 
-def _name_of(series: Any, job: DatasetJob) -> str | None:
+def _name_of(series: Any, job: DatasetConfig) -> str | None:
     covariates = series.static_covariates
     has_name = covariates is not None and job.series in covariates.columns
     return str(covariates[job.series].iloc[0]) if has_name else None
 
 
-def _rows_of(series: Any, job: DatasetJob, column: str, called: str) -> pl.DataFrame:
+def _rows_of(series: Any, job: DatasetConfig, column: str, called: str) -> pl.DataFrame:
     if not series.has_datetime_index:
         raise DataError("source.malformed", f'series "{called}" is numbered, not dated', "give it a DatetimeIndex")
     if not series.is_deterministic:

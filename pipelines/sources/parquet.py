@@ -5,12 +5,12 @@ from __future__ import annotations
 import polars as pl
 from pyarrow.parquet import ParquetFile
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from pipelines.sources.arrow import reading
 from pipelines.sources.batch import Content, used_columns
 
 
-def read_parquet(content: Content, job: DatasetJob) -> pl.DataFrame:
+def read_parquet(content: Content, job: DatasetConfig) -> pl.DataFrame:
     """Read the columns of a Parquet file that the job uses; all of them if one is missing, so that it can be named."""
     used = set(used_columns(job))
     with reading(content, "Parquet") as opened:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from pipelines.sources.arrow import read_arrow
 from pipelines.sources.batch import Batch, Content, used_columns
@@ -22,7 +22,7 @@ from pipelines.sources.parquet import read_parquet
 from pipelines.sources.records import frame_of
 
 
-def _read_json(content: Content, job: DatasetJob) -> pl.DataFrame:
+def _read_json(content: Content, job: DatasetConfig) -> pl.DataFrame:
     """Read records, ``[{...}]`` or ``{"rows": [{...}]}``, or columns, ``{"time": [...], ...}``."""
     try:
         sent = json.loads(content.data)  # type: ignore[arg-type]  # a body is bytes
@@ -31,7 +31,7 @@ def _read_json(content: Content, job: DatasetJob) -> pl.DataFrame:
     return _frame(sent["rows"] if isinstance(sent, dict) and set(sent) == {"rows"} else sent, job, content.name)
 
 
-def _frame(rows: Any, job: DatasetJob, name: str) -> pl.DataFrame:
+def _frame(rows: Any, job: DatasetConfig, name: str) -> pl.DataFrame:
     if isinstance(rows, list):
         if not all(isinstance(record, dict) for record in rows):
             raise _unfit("not every row of the body is a JSON object")
@@ -69,7 +69,7 @@ _NOT_TOLD = MappingProxyType(
 """Errors that would list names which were sent, and the remedy they get instead."""
 
 
-def from_body(data: bytes, content_type: str, job: DatasetJob, name: str) -> Batch:
+def from_body(data: bytes, content_type: str, job: DatasetConfig, name: str) -> Batch:
     """Read a body as rows of the data set ``name``; no error repeats anything of it.
 
     Raises ``source.unknown_content_type``, ``source.malformed`` and its kin, ``ingest.missing_column``.
@@ -86,7 +86,7 @@ def from_body(data: bytes, content_type: str, job: DatasetJob, name: str) -> Bat
         return Batch.of(read(Content(called, data), job), name, job, "body", hashlib.sha256(data).hexdigest())
 
 
-def from_json(rows: Any, job: DatasetJob, name: str) -> Batch:
+def from_json(rows: Any, job: DatasetConfig, name: str) -> Batch:
     """Take rows out of parsed JSON, records or columns, as :func:`from_body` does; their digest is left out."""
     with _told_without_names():
         return Batch.of(_frame(rows, job, "body"), name, job, "body", "")

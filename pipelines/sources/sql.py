@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import SqlSource
 from forecast.errors import ConfigError, NotFoundError, StorageError, first_line, nearest
 from pipelines.sources.batch import Batch, Unreadable, digest_of, require_columns, used_columns
@@ -30,7 +30,7 @@ _READ: Mapping[type, Callable[[str], Any]] = {
 """Types that a cursor may have, and how their text is read back."""
 
 
-def read_sql(dataset: str, job: DatasetJob, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:
+def read_sql(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:
     """Read a table or query, from the last seen value of its cursor column on if it has one.
 
     The last seen value is read again, because rows may have come since that have it too. Everything is read if the
@@ -136,7 +136,7 @@ def _from(connection: sa.Connection, source: SqlSource) -> sa.FromClause | sa.Te
     return sa.table(table, schema=schema or None)
 
 
-def _wanted(connection: sa.Connection, rows: Any, job: DatasetJob, name: str) -> sa.Select[Any]:
+def _wanted(connection: sa.Connection, rows: Any, job: DatasetConfig, name: str) -> sa.Select[Any]:
     present = connection.execute(sa.select(sa.text("*")).select_from(rows).where(sa.false())).keys()
     require_columns(present, job, name)
     columns: list[sa.ColumnElement[Any]] = [sa.column(column) for column in used_columns(job) if column in present]

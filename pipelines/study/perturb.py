@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Array, Mask
 from forecast.runtime.scaler import Scaler
 from pipelines.preparation.fill import filled
@@ -64,7 +64,7 @@ def in_blocks(windows: Windows, share: float, block: int, lookback: int, seed: i
     return np.broadcast_to(missing[..., None], (count, steps, channels)).copy()
 
 
-def without(windows: Windows, missing: Mask, job: DatasetJob) -> tuple[Windows, Mask]:
+def without(windows: Windows, missing: Mask, job: DatasetConfig) -> tuple[Windows, Mask]:
     """Take values away and fill the gaps as history is filled; returns also which windows are whole again, [N].
 
     The others have a gap that is longer than their channel's ``fill_limit``: no forecast would be made from them.

@@ -10,10 +10,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from models.catalog import CATALOG, ModelName
 from models.search_spaces import SIZES, Option, present_options
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 
 FACTORS: Final = (0.25, 0.5, 1.0, 2.0)
 """Of the job file's look-back, and of a network's width."""
@@ -61,7 +61,7 @@ _TOLD: Final[Mapping[Condition, str]] = MappingProxyType({
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class StudyCell:
     """One training: a model with options and a look-back."""
 
     model: ModelName
@@ -82,30 +82,30 @@ class Cell:
         """What the cell is called where its progress is shown."""
         return f"{self.model}, look-back {self.lookback}"
 
-    def job(self, job: DatasetJob) -> DatasetJob:
+    def job(self, job: DatasetConfig) -> DatasetConfig:
         """Return the job that trains the cell."""
         options = {**job.options, str(self.model): self.options}
         return job.model_copy(update={"lookback": self.lookback, "options": options})
 
-    def key(self, history: History) -> str:
+    def key(self, history: TrainingData) -> str:
         """Return a digest of all that the cell's scores depend on."""
         told = (history.terms, history.job.lookback, self.model, self.lookback, self.told)
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Setting:
     """One number of a figure: the score of a cell under a condition."""
 
     question: Question
-    cell: Cell
+    cell: StudyCell
     condition: Condition = Condition.CLEAN
     level: float = 0.0
     label: str = ""
     """What was varied, as the table's column."""
 
 
-def points(question: Question, model: ModelName, job: DatasetJob) -> list[Point]:
+def points(question: Question, model: ModelName, job: DatasetConfig) -> list[Setting]:
     """Return the points that answer a question of one model; none if the question makes no sense for it."""
     present = _cell(model, job)
     match question:
@@ -116,16 +116,16 @@ def points(question: Question, model: ModelName, job: DatasetJob) -> list[Point]
             found = [*_disturbed(question, present, Condition.SCATTERED), *blocks]
         case Question.LOOKBACK:
             lengths = sorted({max(round(factor * job.lookback), 1) for factor in FACTORS})
-            found = [Point(question, _cell(model, job, lookback=steps), label=str(steps)) for steps in lengths]
+            found = [Setting(question, _cell(model, job, lookback=steps), label=str(steps)) for steps in lengths]
         case Question.SIZE:
             found = [
-                Point(question, _cell(model, job, changes=_scaled(model, job, factor)), label=f"x{factor:g}")
+                Setting(question, _cell(model, job, changes=_scaled(model, job, factor)), label=f"x{factor:g}")
                 for factor in (FACTORS if model in SIZES else (1.0,))
             ]
         case Question.DECOMPOSITION if CATALOG[model].family == "network":
             steps = _present(model, job)["decomposition"] or _MOVING_AVERAGE
             found = [
-                Point(question, _cell(model, job, changes={"decomposition": number}), label=label)
+                Setting(question, _cell(model, job, changes={"decomposition": number}), label=label)
                 for number, label in ((0, "without"), (steps, "with"))
             ]
         case Question.DECOMPOSITION:
@@ -133,33 +133,33 @@ def points(question: Question, model: ModelName, job: DatasetJob) -> list[Point]
     return found
 
 
-def _disturbed(question: Question, cell: Cell, condition: Condition) -> list[Point]:
-    clean = Point(question, cell, label="clean")
+def _disturbed(question: Question, cell: StudyCell, condition: Condition) -> list[Setting]:
+    clean = Setting(question, cell, label="clean")
     return [
         clean,
-        *(Point(question, cell, condition, level, _TOLD[condition].format(level)) for level in LEVELS[condition]),
+        *(Setting(question, cell, condition, level, _TOLD[condition].format(level)) for level in LEVELS[condition]),
     ]
 
 
-def _present(model: ModelName, job: DatasetJob) -> dict[str, Any]:
+def _present(model: ModelName, job: DatasetConfig) -> dict[str, Any]:
     given = job.options.get(model, {})
     return present_options(model, given) if CATALOG[model].family == "network" else dict(given)
 
 
-def _scaled(model: ModelName, job: DatasetJob, factor: float) -> dict[str, Option]:
+def _scaled(model: ModelName, job: DatasetConfig, factor: float) -> dict[str, Option]:
     present = _present(model, job)
     return {name: max(round(factor * present[name]), 1) for name in SIZES.get(model, ())}
 
 
 def _cell(
-    model: ModelName, job: DatasetJob, *, lookback: int | None = None, changes: Mapping[str, Option] | None = None
-) -> Cell:
+    model: ModelName, job: DatasetConfig, *, lookback: int | None = None, changes: Mapping[str, Option] | None = None
+) -> StudyCell:
     """Make a cell whose options are written out, so that what is the same is the same cell."""
     present = _present(model, job)
     options = {**present, **(changes or {})}
     steps = lookback or job.lookback
     told = json.dumps(_givable(options), sort_keys=True)
-    return Cell(model, steps, told, is_present=options == present and steps == job.lookback)
+    return StudyCell(model, steps, told, is_present=options == present and steps == job.lookback)
 
 
 def _givable(options: Mapping[str, Any]) -> dict[str, Any]:

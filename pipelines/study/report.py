@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import polars as pl
 
 from forecast.plots.study import Axis, curves, pairs, said
-from pipelines.preparation.training_data import History
-from pipelines.study.plan import MISSING, Condition, Point, Question
+from pipelines.preparation.training_data import TrainingData
+from pipelines.study.plan import MISSING, Condition, Question, Setting
 
 LOSS = "quantile loss, standard deviations"
 _ASKED: Mapping[Question, str] = {
@@ -69,7 +69,7 @@ class Answer:
         return {value.label: value.row["answered"] for value in every if value.row["answered"] < 1}
 
 
-def answer(question: Question, plan: Sequence[Point], history: History, rows: pl.DataFrame) -> Answer | None:
+def answer(question: Question, plan: Sequence[Setting], history: TrainingData, rows: pl.DataFrame) -> Answer | None:
     """Put together what rows say of a question; None if it was not asked, or nothing of it is known yet."""
     known = {(row["cell"], row["condition"], row["level"]): row for row in rows.iter_rows(named=True)}
     values: dict[str, list[Value]] = {}

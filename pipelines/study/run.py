@@ -16,11 +16,11 @@ from forecast.errors import ConfigError, ConflictError, DataError, StorageError,
 from forecast.installation import Installation
 from forecast.plots.charts import page
 from forecast.progress import Reporter
-from forecast.tracking.registry import Night, Registry
+from forecast.tracking.registry import Registry, TrackedNight
 from models.catalog import TRAINABLE, ModelName
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 from pipelines.search.deadline import Limited, TimeIsOverError
-from pipelines.study.plan import Cell, Point, Question, points
+from pipelines.study.plan import Question, Setting, StudyCell, points
 from pipelines.study.report import Answer, answer, figures, markdown
 from pipelines.study.scores import Bench, keep_rows, read_rows, score_cell
 from pipelines.tracking.log import code_version
@@ -72,7 +72,7 @@ def study(
     chosen = [_known(word, TRAINABLE, "model.unknown", "model") for word in models or usual]
     try:
         with FileLock(installation.home.locks / f"{name}.study.lock", timeout=0):
-            history = History.read(name, installation)
+            history = TrainingData.read(name, installation)
             plan = [point for question in asked for model in chosen for point in points(question, model, job)]
             return _Work(installation, history, reporter, deadline, plan).run()
     except Timeout as error:
@@ -89,10 +89,10 @@ def _known(word: str, among: Iterable[Word], code: str, what: str) -> Word:
 @dataclass(frozen=True, slots=True)
 class _Work:
     installation: Installation
-    history: History
+    history: TrainingData
     reporter: Reporter
     deadline: float
-    plan: Sequence[Point]
+    plan: Sequence[Setting]
 
     def run(self) -> Study:
         name, home = self.history.name, self.installation.home
@@ -117,7 +117,7 @@ class _Work:
         left = tuple(cell.title for cell in self._left(kept) if cell.title not in failures)
         return Study(name, tuple(found), failures, left, stopped, str(report), str(file), night.run_id)
 
-    def _left(self, kept: pl.DataFrame) -> list[Cell]:
+    def _left(self, kept: pl.DataFrame) -> list[StudyCell]:
         """Return the cells that have no rows yet, those first that most points rest on."""
         done = set(kept["cell"])
         cells = dict.fromkeys(point.cell for point in self.plan)
@@ -125,7 +125,7 @@ class _Work:
         return sorted(left, key=lambda cell: not cell.is_present)
 
     def _scored(
-        self, cell: Cell, bench: Bench, now: datetime, file: Path, kept: pl.DataFrame, failures: dict[str, str]
+        self, cell: StudyCell, bench: Bench, now: datetime, file: Path, kept: pl.DataFrame, failures: dict[str, str]
     ) -> pl.DataFrame:
         """Score a cell and keep its rows beside the others; one that fails leaves the others to the study."""
         if time.monotonic() >= self.deadline:
@@ -141,7 +141,7 @@ class _Work:
         keep_rows(file, every)
         return every
 
-    def _report(self, night: Night, report: Path, found: Sequence[Answer], kept: pl.DataFrame) -> None:
+    def _report(self, night: TrackedNight, report: Path, found: Sequence[Answer], kept: pl.DataFrame) -> None:
         """Write the page, and what MLflow shows of the study."""
         models = list(dict.fromkeys(str(point.cell.model) for point in self.plan))
         drawn = [(name, figure) for one in found for name, figure in figures(one, models)]

@@ -22,10 +22,10 @@ from forecast.evaluation.scores import Yardstick
 from forecast.progress import Step
 from forecast.runtime.model import NETWORK, ServedModel, load
 from pipelines.preparation.slices import Slices
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 from pipelines.preparation.windows import Windows, cut, some
 from pipelines.study.perturb import in_blocks, newest, noisy, scattered, without
-from pipelines.study.plan import FACTORS, LEVELS, Cell, Condition
+from pipelines.study.plan import FACTORS, LEVELS, Condition, StudyCell
 from pipelines.training.backtest import backtest
 from pipelines.training.candidates import Task, examine
 
@@ -46,13 +46,13 @@ _ORIGINS = 120
 class Bench:
     """What all cells of a study are scored on: the same origins, whatever their look-back."""
 
-    history: History
+    history: TrainingData
     windows: Windows
     """With the longest look-back, and a season more from which gaps may be filled."""
     yardstick: Yardstick
 
     @classmethod
-    def of(cls, history: History) -> Bench:
+    def of(cls, history: TrainingData) -> Bench:
         """Cut the holdout; raises ``backtest.no_window``."""
         job, slices = history.job, history.slices
         longest = max(round(factor * job.lookback) for factor in FACTORS) + job.season
@@ -64,7 +64,7 @@ class Bench:
         return cls(history, windows, Yardstick.fit(history.panel, history.scaler, job.season, slices.fit))
 
 
-def score_cell(cell: Cell, bench: Bench, checkpoints: Path, now: datetime, step: Step) -> pl.DataFrame:
+def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, step: Step) -> pl.DataFrame:
     """Train a cell, export it and score it: one row of ``ROWS`` per condition and level.
 
     Raises ``training.*`` and the models' own codes. A training that is cut off leaves a checkpoint to go on from.
@@ -92,7 +92,7 @@ def score_cell(cell: Cell, bench: Bench, checkpoints: Path, now: datetime, step:
     return pl.DataFrame(rows, schema=ROWS)
 
 
-def _scores(model: ServedModel, cell: Cell, bench: Bench) -> Iterator[dict[str, Any]]:
+def _scores(model: ServedModel, cell: StudyCell, bench: Bench) -> Iterator[dict[str, Any]]:
     for condition, levels in LEVELS.items():
         if condition is not Condition.CLEAN and not cell.is_present:
             continue
@@ -126,7 +126,7 @@ def _under(
     return newest(repaired, lookback), whole
 
 
-def _block(history: History) -> int:
+def _block(history: TrainingData) -> int:
     """Return the steps of an outage: an eighth of the look-back, if all channels are filled over so many."""
     job = history.job
     limits = [job.channels[name].fill_limit for name in (*job.targets, *job.past_covariates)]

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 from numpy.typing import NDArray
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.metrics import observed_mean
 from forecast.evaluation.scores import Evidence
 from forecast.panel import Array, Panel
@@ -24,7 +24,7 @@ _CHANNELS = 4
 
 
 def diagnose(
-    model: ServedModel, holdout: Windows, panel: Panel, job: DatasetJob, evidence: Evidence
+    model: ServedModel, holdout: Windows, panel: Panel, job: DatasetConfig, evidence: Evidence
 ) -> Iterator[tuple[str, go.Figure]]:
     """Yield names and figures, made from at most 2,000 windows spread evenly over the holdout."""
     count = len(holdout.origins)
@@ -53,7 +53,7 @@ def diagnose(
 
 
 def _forecasts(
-    model: ServedModel, windows: Windows, prediction: Prediction, panel: Panel, job: DatasetJob, evidence: Evidence
+    model: ServedModel, windows: Windows, prediction: Prediction, panel: Panel, job: DatasetConfig, evidence: Evidence
 ) -> go.Figure:
     hardest = sorted(job.targets, key=lambda name: -np.nan_to_num(evidence.by_channel[name].pinball))[:_CHANNELS]
     shown = [name for name in job.targets if name in hardest]
@@ -79,7 +79,7 @@ def _forecasts(
     return fans(f"{evidence.model_version}: forecasts of the holdout{of}", rows, labels, grid, band)
 
 
-def _seasonal_naive(windows: Windows, job: DatasetJob) -> Array:
+def _seasonal_naive(windows: Windows, job: DatasetConfig) -> Array:
     seasons = -(-job.horizon // job.season)
     return np.tile(windows.targets[:, -job.season :], (1, seasons, 1))[:, : job.horizon]
 
@@ -88,7 +88,7 @@ def _by_step(losses: Array) -> list[float]:
     return [observed_mean(losses[:, lead]) for lead in range(losses.shape[1])]
 
 
-def _by_hour(name: str, residual: Array, windows: Windows, panel: Panel, job: DatasetJob) -> go.Figure:
+def _by_hour(name: str, residual: Array, windows: Windows, panel: Panel, job: DatasetConfig) -> go.Figure:
     origins = np.asarray([panel.index(origin) for origin in windows.origins])
     rows = origins[:, None] + np.arange(job.horizon)  # [N, H]
     first = int(rows.min())

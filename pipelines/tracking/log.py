@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.metrics import skill
 from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import Evidence
@@ -23,7 +23,7 @@ from forecast.plots.charts import ACTUAL, LINE, QUIET, by_lead
 from forecast.runtime.model import GOLDEN, NETWORK, ServedModel, load
 from forecast.runtime.precision import Variants
 from forecast.tracking.entities import DARTS, Lineage
-from forecast.tracking.registry import Night, Run
+from forecast.tracking.registry import TrackedNight, TrackedRun
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import Windows
 from pipelines.tracking.figures import diagnose
@@ -54,7 +54,7 @@ def night_tags(version: int, digest: str, holdout: Windows) -> dict[str, object]
 
 
 def lineage(
-    name: str, job: DatasetJob, tables: Path | str, version: int, digest: str, holdout: Windows
+    name: str, job: DatasetConfig, tables: Path | str, version: int, digest: str, holdout: Windows
 ) -> tuple[Lineage, Lineage]:
     """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
     table = str(beside(tables, name, "observations"))
@@ -64,7 +64,7 @@ def lineage(
     )
 
 
-def parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
+def parameters(job: DatasetConfig, model_name: str) -> dict[str, object]:
     """Return what a model is trained with, as MLflow shows it."""
     training = job.training.model_dump(mode="json", exclude={"baselines"})
     shared = {"model": model_name, "lookback": job.lookback, "horizon": job.horizon, "quantiles": job.quantiles}
@@ -75,7 +75,9 @@ def parameters(job: DatasetJob, model_name: str) -> dict[str, object]:
     }
 
 
-def log_task(run: Run, job: DatasetJob, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]) -> None:
+def log_task(
+    run: TrackedRun, job: DatasetConfig, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]
+) -> None:
     """Log what is known of a training before it begins: parameters, splits, data, environment."""
     ends = {
         "fit": slices.fit, "validation": slices.validation, "calibration": slices.calibration,
@@ -87,7 +89,13 @@ def log_task(run: Run, job: DatasetJob, model_name: str, panel: Panel, slices: S
 
 
 def log_candidate(
-    run: Run, candidate: Candidate, models: Path, holdout: Windows, panel: Panel, job: DatasetJob, data: Lineage
+    run: TrackedRun,
+    candidate: Candidate,
+    models: Path,
+    holdout: Windows,
+    panel: Panel,
+    job: DatasetConfig,
+    data: Lineage,
 ) -> str:
     """Log how a model was trained, how it did on the holdout, which is ``data``, and the model itself.
 
@@ -126,13 +134,17 @@ def log_candidate(
     return model
 
 
-def log_refitted(run: Run, folder: Path, holdout: Windows, panel: Panel, job: DatasetJob) -> str:
+def log_refitted(run: TrackedRun, folder: Path, holdout: Windows, panel: Panel, job: DatasetConfig) -> str:
     """Log a model that was fitted again on all rows beside the scored one; returns what is to be registered."""
     return _log_models(run, load(folder), folder, holdout, panel, job)
 
 
 def log_comparison(
-    night: Night, leaderboard: Sequence[Evidence], verdict: Verdict, job: DatasetJob, baseline_names: Sequence[str]
+    night: TrackedNight,
+    leaderboard: Sequence[Evidence],
+    verdict: Verdict,
+    job: DatasetConfig,
+    baseline_names: Sequence[str],
 ) -> None:
     """Log the verdict, the table of scores and the figures of all models with the night, and its place with each model.
 
@@ -171,7 +183,9 @@ def log_comparison(
                 _log_place(run, one, leaderboard, baselines, verdict)
 
 
-def version_tags(job: DatasetJob, evidence: Evidence, verdict: Verdict, version: int, digest: str) -> dict[str, object]:
+def version_tags(
+    job: DatasetConfig, evidence: Evidence, verdict: Verdict, version: int, digest: str
+) -> dict[str, object]:
     """Return what is told of a registered version beside its description."""
     return {
         "model_name": evidence.model_name,
@@ -239,7 +253,7 @@ def code_version() -> str:
 
 
 def _log_place(
-    run: Run, one: Evidence, leaderboard: Sequence[Evidence], baselines: Sequence[Evidence], verdict: Verdict
+    run: TrackedRun, one: Evidence, leaderboard: Sequence[Evidence], baselines: Sequence[Evidence], verdict: Verdict
 ) -> None:
     place = f"{[other.model_version for other in leaderboard].index(one.model_version) + 1} of {len(leaderboard)}"
     told = [f"{place} by pinball loss."]
@@ -258,7 +272,9 @@ def _log_place(
     run.note(f"{' '.join(told)}\n\n{scores_table(one)}")
 
 
-def _log_models(run: Run, served: ServedModel, folder: Path, holdout: Windows, panel: Panel, job: DatasetJob) -> str:
+def _log_models(
+    run: TrackedRun, served: ServedModel, folder: Path, holdout: Windows, panel: Panel, job: DatasetConfig
+) -> str:
     name = served.manifest.model_name
     if (folder / DARTS).is_dir():
         run.log_saved(f"{name}-darts", folder / DARTS)

@@ -14,7 +14,7 @@ import polars as pl
 
 import forecast
 import pipelines
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Panel
 from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK
 from forecast.tracking.entities import Application, Column
@@ -32,7 +32,7 @@ _REQUIREMENTS = (
 
 
 @contextmanager
-def application(folder: Path, job: DatasetJob, example: pl.DataFrame) -> Iterator[Application]:
+def application(folder: Path, job: DatasetConfig, example: pl.DataFrame) -> Iterator[Application]:
     """Pack the model in ``folder`` while the body runs; ``example`` is rows as :func:`rows_before` returns them."""
     document = json.dumps(job.model_dump(mode="json", include=_NEEDED) | {"source": _NOWHERE})
     channels = [Column(name, "double") for name in (*job.targets, *job.past_covariates, *job.future_covariates)]
@@ -58,7 +58,7 @@ def application(folder: Path, job: DatasetJob, example: pl.DataFrame) -> Iterato
         )  # fmt: skip
 
 
-def rows_before(panel: Panel, job: DatasetJob, series: int, origin: int) -> pl.DataFrame:
+def rows_before(panel: Panel, job: DatasetConfig, series: int, origin: int) -> pl.DataFrame:
     """Return the rows that a forecast of one series from an origin is made from, as the packed model takes them.
 
     One look-back of all channels; if there are known-future covariates, also one horizon of them.

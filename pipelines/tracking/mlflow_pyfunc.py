@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, nearest
 from forecast.panel import Panel
 from forecast.runtime.model import Prediction, ServedModel, load
@@ -26,7 +26,7 @@ JOB = "job.json"
 class Answers:
     """Forecasts from rows."""
 
-    def __init__(self, model: ServedModel, job: DatasetJob) -> None:
+    def __init__(self, model: ServedModel, job: DatasetConfig) -> None:
         self._model = model
         self._job = job
 
@@ -46,7 +46,7 @@ class Answers:
         return told(prediction, panel, self._model, job).to_pandas()
 
 
-def rows_of(given: pl.DataFrame, model: ServedModel, job: DatasetJob) -> pl.DataFrame:
+def rows_of(given: pl.DataFrame, model: ServedModel, job: DatasetConfig) -> pl.DataFrame:
     """Return rows as the lake has them; see :meth:`Answers.predict` for what may be given."""
     lacking = [name for name in ("time", *job.targets, *job.past_covariates) if name not in given.columns]
     if lacking:
@@ -63,7 +63,7 @@ def rows_of(given: pl.DataFrame, model: ServedModel, job: DatasetJob) -> pl.Data
     return given.select(pl.col("series").cast(pl.String), _instants(given["time"], job), *channels, *absent)
 
 
-def told(prediction: Prediction, panel: Panel, model: ServedModel, job: DatasetJob) -> pl.DataFrame:
+def told(prediction: Prediction, panel: Panel, model: ServedModel, job: DatasetConfig) -> pl.DataFrame:
     """Return a forecast as rows: ``series``, ``channel``, ``lead``, ``time``, ``mean`` and one column per quantile."""
     rows = to_rows(prediction, panel, model)
     levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(job))]
@@ -73,16 +73,16 @@ def told(prediction: Prediction, panel: Panel, model: ServedModel, job: DatasetJ
 
 def _load_pyfunc(path: str) -> Answers:
     folder = Path(path)
-    job = DatasetJob.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
+    job = DatasetConfig.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
     return Answers(load(folder), job)
 
 
-def quantile_columns(job: DatasetJob) -> tuple[str, ...]:
+def quantile_columns(job: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the columns of quantiles: ``quantile_0.1`` and so on."""
     return tuple(f"quantile_{level:g}" for level in job.quantiles)
 
 
-def _instants(times: pl.Series, job: DatasetJob) -> pl.Series:
+def _instants(times: pl.Series, job: DatasetConfig) -> pl.Series:
     parsed = pl.Series([None] * len(times), dtype=pl.Datetime("us"))
     if isinstance(times.dtype, pl.Datetime):
         parsed = times.dt.cast_time_unit("us")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import ChannelScores, Evidence, Scores
 
 
-def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str], job: DatasetJob) -> str:
+def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str], job: DatasetConfig) -> str:
     """Return the main scores of all models; ``names`` is how each model version is called."""
     head = ("model", "pinball", *(f"MAE {horizon}" for horizon in job.horizons), "MASE", "coverage", "latency")
     rows = [

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import Backtest, Evidence, Yardstick, score
 from forecast.runtime.model import ServedModel
-from forecast.runtime.smoke_test import Rehearsal
+from forecast.runtime.smoke_test import SmokeTest
 from pipelines.preparation.windows import Windows
 
 
 def evidence_of(
-    model: ServedModel, windows: Windows, yardstick: Yardstick, job: DatasetJob, rehearsal: Rehearsal
+    model: ServedModel, windows: Windows, yardstick: Yardstick, job: DatasetConfig, rehearsal: SmokeTest
 ) -> Evidence:
     """Backtest a model and score it."""
     result = backtest(model, windows, yardstick)

@@ -35,7 +35,7 @@ _KEPT = (
 """What a resumed training goes on with, beside the time that is used up."""
 
 
-class Watch(Timer):
+class TrainingCallback(Timer):
     """Watches one training from its start, or from where a killed one stopped, to its end.
 
     After each epoch it keeps the weights if their validation loss is the best so far, decides whether to go on (by
@@ -89,7 +89,7 @@ class Watch(Timer):
         """Whether the training started from weights that were given."""
         return self._weights is not None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Watch:
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrainingCallback:
         # darts keeps a deep copy of a model's arguments to clone it by; the one that is asked must be the one that ran.
         return self
 

@@ -13,13 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.panel import Panel
 from forecast.progress import Step
 from forecast.runtime.model import NETWORK, WEIGHTS, Manifest, evaluated_in, load, load_evaluated, sha256
 from forecast.runtime.scaler import Scaler
-from forecast.runtime.smoke_test import rehearse
+from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import DARTS
 from forecast.tracking.registry import save_darts
 from pipelines.preparation.darts_series import fit_scaler
@@ -58,7 +58,7 @@ class Task:
     """One model to be trained and scored."""
 
     dataset: str
-    job: DatasetJob
+    job: DatasetConfig
     panel: Panel
     slices: Slices
     model_name: str
@@ -121,7 +121,7 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
-        rehearsal = rehearse(served, models / folder / NETWORK)
+        rehearsal = smoke_test(served, models / folder / NETWORK)
         holdout = cut(task.panel, task.job, *task.holdout)
         evidence = evidence_of(served, holdout, task.yardstick, task.job, rehearsal)
     step.note(f"pinball {evidence.pinball:.4f}")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from forecast.errors import first_line
 from models.darts.bridge import read_checkpoint
-from pipelines.training.callbacks import Watch
+from pipelines.training.callbacks import TrainingCallback
 
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, BadZipFile)
 """What a checkpoint raises that is damaged, or that another version of the code wrote."""
@@ -41,7 +41,7 @@ def usable_checkpoint(path: Path | None, settings: str) -> tuple[str | None, str
     if path is None or not path.exists():
         return None, ""
     try:
-        found = read_checkpoint(path)["callbacks"][Watch.__name__]["settings"]
+        found = read_checkpoint(path)["callbacks"][TrainingCallback.__name__]["settings"]
     except UNREADABLE as error:
         return None, f'not resumed: "{path.name}" cannot be read ({first_line(error)})'
     if found != settings:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.training import Quantize
 from forecast.errors import DataError
 from forecast.evaluation.metrics import observed_mean, pinball
@@ -110,7 +110,7 @@ def _loss(model: ServedModel, windows: Windows) -> float:
     return observed_mean(pinball(windows.actual, forecast.quantiles, model.manifest.quantiles) / deviations)
 
 
-def about(job: DatasetJob, scaler: Scaler, **origin: Any) -> dict[str, Any]:
+def about(job: DatasetConfig, scaler: Scaler, **origin: Any) -> dict[str, Any]:
     """Return a manifest but for calibration and digests: what follows from the job, and where the model comes from."""
     return origin | {
         "lookback": job.lookback,

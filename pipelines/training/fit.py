@@ -19,7 +19,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.training import Precision
 from forecast.errors import ConfigError, ForecastError, TrainingError, first_line, nearest
 from forecast.home import cores
@@ -31,7 +31,7 @@ from models.darts.bridge import read_checkpoint
 from models.errors import ModelError
 from pipelines.preparation.darts_series import TrainingSeries, to_darts
 from pipelines.preparation.slices import Slices
-from pipelines.training.callbacks import Watch
+from pipelines.training.callbacks import TrainingCallback
 from pipelines.training.checkpoints import UNREADABLE, read_weights, usable_checkpoint
 from pipelines.training.peak_memory import PeakMemory
 
@@ -77,7 +77,7 @@ class Fitted:
 
 
 def fit(
-    job: DatasetJob,
+    job: DatasetConfig,
     panel: Panel,
     slices: Slices,
     scaler: Scaler,
@@ -110,7 +110,7 @@ def fit(
             return plan.carry_out(compiled=False, notes=(f"not compiled: {first_line(error)}",))
 
 
-def check_models(job: DatasetJob) -> None:
+def check_models(job: DatasetConfig) -> None:
     """Build every model of a night once, so that a mistake in the job file is told before any of them has trained."""
     for model_name in job.contenders:
         _require_known(model_name)
@@ -124,7 +124,7 @@ def check_models(job: DatasetJob) -> None:
 class _Plan:
     """One training, to be carried out once or, where a part of it cannot be had, again without that part."""
 
-    job: DatasetJob
+    job: DatasetConfig
     panel: Panel
     slices: Slices
     scaler: Scaler
@@ -140,7 +140,7 @@ class _Plan:
         start, no_start = read_weights(self.weights)
         saved, no_saved = usable_checkpoint(self.checkpoint if resumed else None, settings)
         machine = _machine(self.job, is_solved)
-        watch = Watch(
+        watch = TrainingCallback(
             self.job.training, self.step,
             settings=settings, checkpoint=self.checkpoint, weights=start, compiled=compiled and not is_solved,
         )  # fmt: skip
@@ -155,7 +155,7 @@ class _Plan:
             told = f"not resumed: {first_line(error)}"  # it was saved by another version of the network
             return self.carry_out(compiled=compiled, resumed=False, notes=(*notes, told))
         if machine["devices"] > 1 and self.checkpoint is not None:
-            watch.take_over(read_checkpoint(self.checkpoint)["callbacks"][Watch.__name__])
+            watch.take_over(read_checkpoint(self.checkpoint)["callbacks"][TrainingCallback.__name__])
         watch.finish(model.model)
         return Fitted(
             model=model,
@@ -216,7 +216,7 @@ def _require_known(model_name: str) -> None:
         raise ConfigError("model.unknown", f'no model "{model_name}"', nearest(model_name, ModelName))
 
 
-def _build(job: DatasetJob, model_name: str, trainer: Mapping[str, Any]) -> Any:
+def _build(job: DatasetConfig, model_name: str, trainer: Mapping[str, Any]) -> Any:
     return CATALOG[ModelName(model_name)].build(
         BuildRequest(
             lookback=job.lookback,
@@ -232,7 +232,7 @@ def _build(job: DatasetJob, model_name: str, trainer: Mapping[str, Any]) -> Any:
     )
 
 
-def _machine(job: DatasetJob, is_solved: bool) -> dict[str, Any]:
+def _machine(job: DatasetConfig, is_solved: bool) -> dict[str, Any]:
     """Return what Lightning needs to know of the machine: GPUs and their strategy only where there are some."""
     gpus = 0 if is_solved else torch.cuda.device_count()
     bf16 = gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -251,12 +251,12 @@ def _machine(job: DatasetJob, is_solved: bool) -> dict[str, Any]:
     }
 
 
-def _strategy(job: DatasetJob) -> str:
+def _strategy(job: DatasetConfig) -> str:
     # What Lightning takes by itself starts the whole command once more for each GPU, a night and all.
     return "ddp_spawn" if job.training.strategy == "auto" else job.training.strategy
 
 
-def _never_observed(panel: Panel, job: DatasetJob, first: int, last: int) -> list[str]:
+def _never_observed(panel: Panel, job: DatasetConfig, first: int, last: int) -> list[str]:
     parts = ((job.targets, panel.targets), (job.past_covariates, panel.past), (job.future_covariates, panel.future))
     unseen = [np.flatnonzero(~np.isfinite(values[:, first:last]).any(axis=(0, 1))) for _, values in parts]
     return [names[place] for (names, _), places in zip(parts, unseen, strict=True) for place in places]

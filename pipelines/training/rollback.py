@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConflictError, ForecastError, NotFoundError, StorageError, nearest
 from forecast.evaluation.promotion import Verdict, decide
 from forecast.evaluation.scores import Yardstick
@@ -20,7 +20,7 @@ from forecast.installation import Installation
 from forecast.ledger.issuances import Champion, distinct
 from forecast.panel import Panel
 from forecast.runtime.model import NETWORK, ServedModel, load
-from forecast.runtime.smoke_test import rehearse
+from forecast.runtime.smoke_test import smoke_test
 from pipelines.forecasting.issue import fits
 from pipelines.preparation.clean import clean
 from pipelines.preparation.windows import cut
@@ -97,7 +97,7 @@ def watch(name: str, installation: Installation) -> Verdict | None:
 
 
 def _compared(
-    models: Sequence[ServedModel], folders: Sequence[Path], panel: Panel, job: DatasetJob, begin: int
+    models: Sequence[ServedModel], folders: Sequence[Path], panel: Panel, job: DatasetConfig, begin: int
 ) -> Verdict:
     known = set.intersection(*[set(model.manifest.scaler.targets) for model in models])
     if not known or not all(fits(model.manifest, job) for model in models):
@@ -107,7 +107,7 @@ def _compared(
     windows = cut(_lengthened(panel, job.horizon), job, begin, panel.steps + job.horizon)
     yardstick = Yardstick.fit(panel, models[0].manifest.scaler, job.season, begin)
     present, earlier = (
-        evidence_of(model, windows, yardstick, job, rehearse(model, folder / NETWORK))
+        evidence_of(model, windows, yardstick, job, smoke_test(model, folder / NETWORK))
         for model, folder in zip(models, folders, strict=True)
     )
     return decide(earlier, present, job.promotion)

@@ -8,7 +8,7 @@ from benchmarks.intervals import data
 from benchmarks.intervals.__main__ import main, read_rows, summary, write_rows
 from benchmarks.intervals.data import History, read
 from benchmarks.intervals.measure import BANDS, Row, _known, measure
-from forecast.config.dataset import load_job_file
+from forecast.config.dataset import load_config_file
 from pipelines.preparation.windows import cut
 
 
@@ -82,6 +82,6 @@ def test_a_data_set_that_is_not_here_is_left_out_and_told(
 
 
 def test_the_measured_jobs_can_be_read() -> None:
-    jobs = load_job_file(data.JOBS).datasets
+    jobs = load_config_file(data.JOBS).datasets
     assert set(jobs) == {"nyc-airports", "etth1", data.MADE}
     assert all({0.1, 0.5, 0.9} <= set(job.quantiles) for job in jobs.values())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from forecast.config.jobs import ScheduledJob
+from forecast.config.jobs import Job
 from forecast.scheduling.job_book import JobBook
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
@@ -146,7 +146,7 @@ def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_withou
     book = JobBook(installation)
     for number in range(3):
         job = {"dataset": "tiny", "steps": ["ingest", "forecast"]}
-        book.add(f"job-{number}", ScheduledJob.model_validate(job))
+        book.add(f"job-{number}", Job.model_validate(job))
         book.run_now(f"job-{number}")
 
     with proxy(compose) as front:

@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 
 if TYPE_CHECKING:
-    from forecast.config.dataset import DatasetJob
+    from forecast.config.dataset import DatasetConfig
     from forecast.panel import Panel
     from forecast.runtime.model import ServedModel
     from pipelines.training.candidates import Task
 
 
 @pytest.fixture(scope="session")
-def train_model() -> Callable[[DatasetJob, Panel, str, Path], ServedModel]:
+def train_model() -> Callable[[DatasetConfig, Panel, str, Path], ServedModel]:
     """Fit a model on a panel, export it to a folder, and load it as the service does."""
     from forecast.runtime.model import load
     from pipelines.preparation.darts_series import fit_scaler
@@ -24,7 +24,7 @@ def train_model() -> Callable[[DatasetJob, Panel, str, Path], ServedModel]:
     from pipelines.training.export import about, export
     from pipelines.training.fit import fit
 
-    def train(job: DatasetJob, panel: Panel, name: str, folder: Path) -> ServedModel:
+    def train(job: DatasetConfig, panel: Panel, name: str, folder: Path) -> ServedModel:
         slices = Slices.of(panel, job)
         scaler = fit_scaler(panel, job, slices.fit)
         fitted = fit(job, panel, slices, scaler, name)
@@ -46,7 +46,7 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
     from pipelines.preparation.slices import Slices
     from pipelines.training.candidates import Task
 
-    def make(job: DatasetJob, panel: Panel, name: str, **changes: Any) -> Task:
+    def make(job: DatasetConfig, panel: Panel, name: str, **changes: Any) -> Task:
         slices = Slices.of(panel, job)
         yardstick = Yardstick.fit(panel, fit_scaler(panel, job, slices.fit), job.season, slices.fit)
         fields: dict[str, Any] = {
@@ -65,7 +65,7 @@ def tiny_panel(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., Panel]:
     from forecast.lake.observations import TIME
     from pipelines.preparation.clean import clean
 
-    def make(job: DatasetJob, hours: int = 400, seed: int = 0) -> Panel:
+    def make(job: DatasetConfig, hours: int = 400, seed: int = 0) -> Panel:
         rows = tiny_rows(hours, seed=seed).rename({"site": "series"})
         return clean(rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME)), job)
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from forecast.errors import ForecastError, StorageError, TrainingError, UnavailableError
-from forecast.evaluation.night import Night
+from forecast.evaluation.night import NightRecord
 from forecast.installation import Installation
 from forecast.progress import Reporter
 from forecast.runtime.model import load, load_evaluated
@@ -42,7 +42,7 @@ def make(
     return make
 
 
-def a_night(installation: Installation) -> Night:
+def a_night(installation: Installation) -> NightRecord:
     return retrain("tiny", installation, Reporter(Console(quiet=True)))
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import TrainingError
 from forecast.evaluation.scores import Yardstick
 from forecast.lake.observations import TIME
@@ -40,20 +40,20 @@ ROLES = {"load": "target", "price": "target", "wind": "past", "plan": "future"}
 class World:
     """A data set, and the same one in which everything after an origin went differently."""
 
-    job: DatasetJob
+    job: DatasetConfig
     rows: pl.DataFrame
     other: pl.DataFrame
     row: int
     """Of the origin."""
 
 
-def make_job(fills: list[str], limit: int, resample: list[str]) -> DatasetJob:
+def make_job(fills: list[str], limit: int, resample: list[str]) -> DatasetConfig:
     channels: dict[str, dict[str, Any]] = {
         name: {"role": role, "fill": fill, "fill_limit": limit, "resample": rule}
         for (name, role), fill, rule in zip(ROLES.items(), fills, resample, strict=True)
     }
     hours = dict.fromkeys(("validation", "calibration", "holdout"), f"{HORIZON}h")
-    return DatasetJob.model_validate(
+    return DatasetConfig.model_validate(
         {
             "source": {"kind": "csv", "path": "x"}, "frequency": "1h", "channels": channels, "horizons": [HORIZON],
             "lookback": LOOKBACK, "season": 5, "models": ["linear"], "splits": hours,
@@ -107,7 +107,7 @@ def same(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ours.shape == theirs.shape and np.array_equal(ours, theirs, equal_nan=True)
 
 
-def windows_at(panel: Panel, job: DatasetJob, first: int, last: int) -> Windows | None:
+def windows_at(panel: Panel, job: DatasetConfig, first: int, last: int) -> Windows | None:
     try:
         return cut(panel, job, first, last)
     except TrainingError:
@@ -115,12 +115,12 @@ def windows_at(panel: Panel, job: DatasetJob, first: int, last: int) -> Windows 
 
 
 @pytest.fixture
-def serve(tmp_path: Path, network: Callable[..., Path]) -> Callable[[DatasetJob, Scaler], ServedModel]:
+def serve(tmp_path: Path, network: Callable[..., Path]) -> Callable[[DatasetConfig, Scaler], ServedModel]:
     """Make a model whose forecasts depend on every one of its inputs."""
     made = network(tmp_path / "m.onnx", lookback=LOOKBACK, horizon=HORIZON, targets=2, past=1, future=9, weight=0.7)
     loaded = session(made, threads=1)
 
-    def make(job: DatasetJob, scaler: Scaler) -> ServedModel:
+    def make(job: DatasetConfig, scaler: Scaler) -> ServedModel:
         manifest = Manifest(
             dataset="x", model_name="m", model_version="m", trained_at=START, lookback=LOOKBACK, horizon=HORIZON,
             step_seconds=3600, targets=job.targets, past=job.past_covariates, future=future_names(job),
@@ -139,7 +139,7 @@ def own(model: ServedModel) -> Yardstick:
     return Yardstick(deviations, deviations)
 
 
-def check_law(world: World, serve: Callable[[DatasetJob, Scaler], ServedModel]) -> None:
+def check_law(world: World, serve: Callable[[DatasetConfig, Scaler], ServedModel]) -> None:
     job, row = world.job, world.row
     ours, theirs = clean(world.rows, job), clean(world.other, job)
     assert (ours.start, ours.steps, ours.series) == (theirs.start, theirs.steps, theirs.series)
@@ -176,21 +176,21 @@ LAW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthChec
 @LAW
 @given(world=worlds(resampled=False))
 def test_what_happens_after_an_origin_has_no_part_in_its_forecast(
-    serve: Callable[[DatasetJob, Scaler], ServedModel], world: World
+    serve: Callable[[DatasetConfig, Scaler], ServedModel], world: World
 ) -> None:
     check_law(world, serve)
 
 
 @LAW
 @given(world=worlds(resampled=True))
-def test_nor_where_rows_are_resampled(serve: Callable[[DatasetJob, Scaler], ServedModel], world: World) -> None:
+def test_nor_where_rows_are_resampled(serve: Callable[[DatasetConfig, Scaler], ServedModel], world: World) -> None:
     check_law(world, serve)
 
 
 @LAW
 @given(world=worlds(resampled=False))
 def test_what_is_scored_at_an_origin_is_what_would_have_been_issued_there(
-    serve: Callable[[DatasetJob, Scaler], ServedModel], world: World
+    serve: Callable[[DatasetConfig, Scaler], ServedModel], world: World
 ) -> None:
     job, origin = world.job, START + world.row * HOUR
     is_known = pl.col("time") < origin

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import DataError, StorageError
 from forecast.installation import Installation
 from forecast.ledger.runs import Run, tell
@@ -20,7 +20,7 @@ def begun(tiny_home: Installation) -> Callable[..., Run]:
     """Claim and take a run, as a scheduler and a worker host do."""
 
     def make(*steps: str, **fields: Any) -> Run:
-        job = ScheduledJob.model_validate({"dataset": "tiny", "steps": steps or ["ingest", "forecast"]} | fields)
+        job = Job.model_validate({"dataset": "tiny", "steps": steps or ["ingest", "forecast"]} | fields)
         tiny_home.ledger.claim("refresh", job, [Due(logical_date="d", at=NOW, cause=Cause.CRON)], NOW)
         run = tiny_home.ledger.take("here", NOW, trainings=1, others=1)
         assert run is not None

@@ -18,7 +18,7 @@ SIGNS = {"succeeded": "✓", "failed": "✕", "running": "▶", "queued": "…",
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RunMark:
     """A run, or some runs of one state, or due times to come."""
 
     state: str
@@ -42,7 +42,7 @@ class JobRow:
     """One job: its marks by day."""
 
     job: str
-    marks: list[list[Mark]]
+    marks: list[list[RunMark]]
 
 
 def calendar(
@@ -70,12 +70,12 @@ def _due(job: KnownJob, now: datetime, zone: str) -> list[datetime]:
     return list(itertools.islice(cron.between(now, now + timedelta(days=AHEAD + 1)), _MOST_DUE))
 
 
-def _marks(day: date, runs: Sequence[Run], due: Sequence[datetime], zone: tzinfo) -> list[Mark]:
+def _marks(day: date, runs: Sequence[Run], due: Sequence[datetime], zone: tzinfo) -> list[RunMark]:
     there = [run for run in reversed(runs) if (run.due_at or run.claimed_at).astimezone(zone).date() == day]
     times = [time.astimezone(zone) for time in due if time.astimezone(zone).date() == day]
     if len(there) <= _MOST_MARKS:
         marks = [
-            Mark(
+            RunMark(
                 run.state,
                 SIGNS[run.state],
                 f"run {run.run_id}, {(run.due_at or run.claimed_at).astimezone(zone):%H:%M}, {run.state}",
@@ -85,14 +85,14 @@ def _marks(day: date, runs: Sequence[Run], due: Sequence[datetime], zone: tzinfo
         ]
     else:
         states = Counter(run.state for run in there)
-        marks = [Mark(state, f"{many}{SIGNS[state]}", f"{many} runs {state}") for state, many in states.items()]
+        marks = [RunMark(state, f"{many}{SIGNS[state]}", f"{many} runs {state}") for state, many in states.items()]
     if len(times) <= max(_MOST_MARKS - len(marks), 1):
         marks += [
-            Mark("due", f"{time:%H:%M}" if len(times) == 1 and not marks else f"{time:%H}", f"due at {time:%H:%M}")
+            RunMark("due", f"{time:%H:%M}" if len(times) == 1 and not marks else f"{time:%H}", f"due at {time:%H:%M}")
             for time in times
         ]
     elif times:
         marks.append(
-            Mark("due", f"{len(times)}×", f"{len(times)} due times from {times[0]:%H:%M} to {times[-1]:%H:%M}")
+            RunMark("due", f"{len(times)}×", f"{len(times)} due times from {times[0]:%H:%M} to {times[-1]:%H:%M}")
         )
     return marks

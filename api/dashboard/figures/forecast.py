@@ -12,7 +12,7 @@ import numpy as np
 from api.dashboard.figures.downsample import thinned
 from api.dashboard.formats import number, short
 from api.state.issued import IssuedForecast
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.ledger.issuances import Issuance
 from forecast.panel import Array, Panel
 
@@ -47,13 +47,13 @@ class Line:
         levels = self.forecast.issuance.quantiles
         return self.quantiles[:, low], self.quantiles[:, high], round(levels[high] - levels[low], 10)
 
-    def times(self, job: DatasetJob) -> list[datetime]:
+    def times(self, job: DatasetConfig) -> list[datetime]:
         """Return the wall times of the steps."""
         return [time.astimezone(job.tz) for time in self.forecast.times(self.horizon)]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlottedStep:
     """One step of a forecast, as a row of the page's table."""
 
     time: str
@@ -63,19 +63,21 @@ class Step:
     actual: str
 
 
-def rows(line: Line, panel: Panel, job: DatasetJob, most: int) -> tuple[Step, ...]:
+def rows(line: Line, panel: Panel, job: DatasetConfig, most: int) -> tuple[PlottedStep, ...]:
     """Return the first steps as a table."""
     lower, upper, _ = line.band
     truth = truth_of(line, panel, job)
     numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist())
     told = list(zip(line.times(job), *numbers, strict=True))[:most]
     return tuple(
-        Step(short(time, job.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value))
+        PlottedStep(
+            short(time, job.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value)
+        )
         for time, low, mid, high, value in told
     )
 
 
-def truth_of(line: Line, panel: Panel, job: DatasetJob) -> Array:
+def truth_of(line: Line, panel: Panel, job: DatasetConfig) -> Array:
     """Return what was observed of a forecast's steps, [H]; NaN where it was not, or is not yet."""
     known = observed(panel, line.forecast.series[line.series], job.targets.index(_channel(line)))
     origin = panel.index(line.forecast.issuance.origin)
@@ -85,7 +87,7 @@ def truth_of(line: Line, panel: Panel, job: DatasetJob) -> Array:
     return truth
 
 
-def document(line: Line, panel: Panel, job: DatasetJob) -> dict[str, Any]:
+def document(line: Line, panel: Panel, job: DatasetConfig) -> dict[str, Any]:
     """Return a forecast as the page's script draws it; the same as it makes of the answer over REST."""
     issuance = line.forecast.issuance
     return {
@@ -103,7 +105,7 @@ def document(line: Line, panel: Panel, job: DatasetJob) -> dict[str, Any]:
 
 
 def history(
-    panel: Panel, job: DatasetJob, series: str, channel: str, start: datetime, end: datetime, most: int
+    panel: Panel, job: DatasetConfig, series: str, channel: str, start: datetime, end: datetime, most: int
 ) -> dict[str, Any]:
     """Return what was observed in [start, end), thinned to about so many points; holes are null."""
     first, last = max(panel.index(start), 0), min(max(panel.index(end), 0), panel.steps)
@@ -127,7 +129,7 @@ def newest_by_model(issuances: Sequence[Issuance]) -> list[Issuance]:
     return list({item.model_version: item for item in reversed(issuances)}.values())[::-1]
 
 
-def wall(time: datetime, job: DatasetJob) -> str:
+def wall(time: datetime, job: DatasetConfig) -> str:
     """Write a time as the figure's axis has it: wall time of the data set's zone."""
     return time.astimezone(job.tz).strftime("%Y-%m-%dT%H:%M:%S")
 
@@ -137,7 +139,7 @@ def rounded(values: Array) -> list[float | None]:
     return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]  # noqa: PLR0124 - NaN
 
 
-def _reach(line: Line, job: DatasetJob) -> tuple[datetime, datetime]:
+def _reach(line: Line, job: DatasetConfig) -> tuple[datetime, datetime]:
     origin = line.forecast.issuance.origin
     reach = max(_TWO_WEEKS, job.step * line.forecast.issuance.horizon)
     return origin - reach, origin + 2 * max(reach, job.step * line.horizon)

@@ -10,7 +10,7 @@ import numpy as np
 
 from api.state.issued import IssuedForecast, read_issued
 from api.state.lru import Recent
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.ledger.issuances import Issuance
@@ -98,7 +98,7 @@ class Reliabilities:
         )
 
 
-def _truth(forecast: IssuedForecast, channel: str, panel: Panel, job: DatasetJob) -> Array:
+def _truth(forecast: IssuedForecast, channel: str, panel: Panel, job: DatasetConfig) -> Array:
     """Return what was observed of a forecast's steps as far as there are rows, [S, H']."""
     first = panel.index(forecast.issuance.origin)
     column = job.targets.index(channel)

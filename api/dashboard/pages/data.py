@@ -22,7 +22,7 @@ from api.dashboard.rendering import rendered
 from api.dependencies import Dataset, ServiceDep
 from api.errors.problems import told_outside
 from api.service import Service
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.panel import Mask, Panel
 from forecast.vocabulary import parse_duration
 from pipelines.preparation.freshness import newest_observed
@@ -107,7 +107,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     )
 
 
-def _freshness(panel: Panel, job: DatasetJob, now: datetime) -> Iterator[Freshness]:
+def _freshness(panel: Panel, job: DatasetConfig, now: datetime) -> Iterator[Freshness]:
     allowed = parse_duration(job.stale_after)
     for series, channels in newest_observed(panel, job).items():
         for channel, newest in channels.items():
@@ -118,7 +118,7 @@ def _freshness(panel: Panel, job: DatasetJob, now: datetime) -> Iterator[Freshne
                 yield Freshness(series, channel, told(newest, job.tz), age(since), is_late=since > allowed)
 
 
-def _observed(panel: Panel, job: DatasetJob) -> Iterator[tuple[str, Mask]]:
+def _observed(panel: Panel, job: DatasetConfig) -> Iterator[tuple[str, Mask]]:
     """Yield each channel with what was observed of it, [S, T]."""
     parts = (
         (job.targets, panel.observed),
@@ -130,7 +130,7 @@ def _observed(panel: Panel, job: DatasetJob) -> Iterator[tuple[str, Mask]]:
             yield name, observed[:, :, place]
 
 
-def _gaps(panel: Panel, job: DatasetJob) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+def _gaps(panel: Panel, job: DatasetConfig) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
     """Return the last days, and of each channel how much of each day is missing over all series."""
     last = (panel.end - job.step).astimezone(job.tz).date()
     dates = [last - timedelta(days=back) for back in reversed(range(_DAYS))]
@@ -153,6 +153,6 @@ def _gaps(panel: Panel, job: DatasetJob) -> tuple[list[str], list[tuple[str, lis
     return [f"{date.day}" if date.day != 1 else f"{date:%b}" for date in dates], found
 
 
-def _missing_lately(panel: Panel, job: DatasetJob) -> float:
+def _missing_lately(panel: Panel, job: DatasetConfig) -> float:
     steps = int(timedelta(days=_DAYS) / job.step)
     return 1.0 - float(panel.observed[:, -steps:].mean())

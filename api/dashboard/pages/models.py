@@ -21,7 +21,7 @@ from api.dashboard.rendering import embedded, rendered
 from api.dependencies import Dataset, ServiceDep
 from api.service import Service
 from forecast.evaluation.metrics import skill
-from forecast.evaluation.night import Night
+from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
 from forecast.home import Home
 
@@ -103,7 +103,7 @@ def tracking_ui(home: Home) -> str:
     return (named if named.startswith(("http://", "https://")) else "http://127.0.0.1:5000").rstrip("/")
 
 
-def _compared(night: Night, ui: str) -> str:
+def _compared(night: NightRecord, ui: str) -> str:
     """Return the address of MLflow's comparison of a night's models; empty of a night that does not name them."""
     if not night.tracking_models:
         return ""
@@ -114,7 +114,7 @@ def _compared(night: Night, ui: str) -> str:
     return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
 
 
-def _rows(night: Night) -> list[Row]:
+def _rows(night: NightRecord) -> list[Row]:
     naive, linear = (_loss(night, name) for name in (_NAIVE, _LINEAR))
     most = max((one.pinball for one in night.leaderboard if math.isfinite(one.pinball)), default=1.0) or 1.0
     return [
@@ -134,7 +134,7 @@ def _rows(night: Night) -> list[Row]:
     ]
 
 
-def _loss(night: Night, name: str) -> float | None:
+def _loss(night: NightRecord, name: str) -> float | None:
     found = next((one.pinball for one in night.candidates if one.model_name == name), None)
     return found if found and math.isfinite(found) else None
 
@@ -143,7 +143,7 @@ def _chance(p: float | None) -> str:
     return "too few origins" if p is None else f"{p:.3f}"
 
 
-def _curves(night: Night) -> dict[str, Any]:
+def _curves(night: NightRecord) -> dict[str, Any]:
     """Draw the loss of the best models by lead time."""
     shown: list[Evidence] = list(night.leaderboard[:_CURVES])
     data = [

@@ -21,7 +21,7 @@ from api.dashboard.rendering import rendered
 from api.dependencies import Dataset, ServiceDep
 from api.service import Service
 from forecast.clock import SystemClock
-from forecast.config.jobs import Work
+from forecast.config.jobs import JobStep
 from forecast.errors import NotFoundError
 from forecast.ledger.runs import Run
 from forecast.scheduling.job_book import JobBook, KnownJob
@@ -108,7 +108,7 @@ def _run_page(number: int, service: Service) -> Response:
 
 def _lede(jobs: Sequence[KnownJob], runs: Sequence[Run], zone: tzinfo) -> str:
     """Say whether the last night went well."""
-    nightly = {known.name for known in jobs if Work.RETRAIN in known.definition.steps}
+    nightly = {known.name for known in jobs if JobStep.RETRAIN in known.definition.steps}
     nights = [run for run in runs if run.job in nightly and run.state != "coalesced"]
     last = next(iter(nights or runs), None)
     if last is None:

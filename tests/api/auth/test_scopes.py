@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.auth.scopes import Rule, Rules
+from api.auth.scopes import RouteScope, RouteScopes
 from api.limits import Exposure
 from forecast.clock import SystemClock
 from forecast.ledger.keys import Scope, id_in
@@ -31,7 +31,7 @@ class Locked:
     home: Installation
     client: httpx.Client
     keys: dict[str, str]
-    rules: tuple[Rule, ...]
+    rules: tuple[RouteScope, ...]
 
     def ask(self, method: str, path: str, role: str | None = None, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.keys[role]}"} if role else {}
@@ -66,7 +66,7 @@ def locked(two_sets: Installation, serve: Callable[..., httpx.Client], make_key:
     two_sets.ledger.revoke_key(id_in(keys["revoked"]) or "", SystemClock().now())
     keys["forged"] = keys["admin"][:-4] + ("AAAA" if keys["admin"][-4:] != "AAAA" else "BBBB")
     keys["unknown"] = "fck_000000000000_" + "x" * 43
-    rules: Rules = create_app(two_sets).state.rules
+    rules: RouteScopes = create_app(two_sets).state.rules
     return Locked(two_sets, serve(two_sets), keys, rules.all)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forecast.config.jobs import Cause, Due
-from forecast.config.training import Promotion
-from forecast.evaluation.night import Night, judged
+from forecast.config.training import PromotionPolicy
+from forecast.evaluation.night import NightRecord, judged
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.monitoring.score import score
@@ -118,10 +118,10 @@ def _keep_night(home: Installation, make_evidence: Callable[..., Evidence]) -> N
         make_evidence("seasonal_naive-1", 1.5),
         make_evidence("itransformer-1", 1.2),
     )
-    policy, now = Promotion(max_coverage_error=1.0), datetime.now(UTC)
+    policy, now = PromotionPolicy(max_coverage_error=1.0), datetime.now(UTC)
     verdict = judged(scored, make_evidence("repeat_last-2", 1.1), policy, "")
     home.ledger.keep_night(
-        Night(
+        NightRecord(
             dataset="tiny", recorded_at=now, data_version=1, data_digest="d", holdout_from=now, holdout_until=now,
             origins=200, candidates=scored, incumbent=make_evidence("repeat_last-2", 1.1),
             baselines=("seasonal_naive", "linear"), policy=policy, unfit="", verdict=verdict, champion="repeat_last-2",

@@ -12,7 +12,7 @@ import pytest
 
 from forecast.clock import SystemClock
 from forecast.config.alerts import AlertKind
-from forecast.monitoring.alerts import Finding
+from forecast.monitoring.alerts import AlertFinding
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 
@@ -180,7 +180,7 @@ def test_a_download_is_what_the_service_tells(served: Served) -> None:
 def test_what_is_wrong_is_told_on_every_page_as_long_as_it_is_so(
     busy: Installation, client: httpx.Client, page: str
 ) -> None:
-    drifted = Finding(AlertKind.DRIFT, "load", "load <b>drifted</b> away")
+    drifted = AlertFinding(AlertKind.DRIFT, "load", "load <b>drifted</b> away")
     busy.ledger.settle_alerts("tiny", [drifted], SystemClock().now())
     told = client.get(page)
     assert "load &lt;b&gt;drifted&lt;/b&gt; away" in told.text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forecast.clock import SystemClock
-from forecast.config.jobs import Work
+from forecast.config.jobs import JobStep
 from forecast.ledger.keys import Scope
 
 if TYPE_CHECKING:
@@ -125,4 +125,4 @@ def test_a_former_champion_is_asked_back_by_whoever_may(
         page.get_by_text("repeat_last-1 will be champion as soon as a worker has done it.").wait_for()
         run = busy.ledger.take("a-host", SystemClock().now(), trainings=1, others=1)
         assert run is not None
-        assert (run.definition.steps, run.definition.version) == ((Work.ROLLBACK, Work.FORECAST), "repeat_last-1")
+        assert (run.definition.steps, run.definition.version) == ((JobStep.ROLLBACK, JobStep.FORECAST), "repeat_last-1")

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from api.server import listen, server
 from api.state.event_feed import Feed, Wanted
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.ledger.runs import Run
 from forecast.scheduling.job_book import JobBook
 from pipelines.forecasting.issue import issue
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from forecast.runtime.model import Manifest
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
-REFRESH = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]})
-NIGHT = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["retrain"]})
+REFRESH = Job.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]})
+NIGHT = Job.model_validate({"dataset": "tiny", "steps": ["retrain"]})
 SERVE = """
 import sys
 from pathlib import Path
@@ -123,7 +123,7 @@ def follow(client: httpx.Client, wait_until: Callable[..., None]) -> Callable[..
     return start
 
 
-def queued(home: Installation, definition: ScheduledJob = REFRESH, name: str = "asked") -> int:
+def queued(home: Installation, definition: Job = REFRESH, name: str = "asked") -> int:
     date = Due(logical_date=f"{name}-{home.ledger.last_event()}", at=NOW, cause=Cause.HAND)
     return home.ledger.claim(name, definition, [date], NOW)[0]
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from forecast.clock import SystemClock
 from forecast.config.alerts import AlertKind
-from forecast.monitoring.alerts import Finding
+from forecast.monitoring.alerts import AlertFinding
 
 if TYPE_CHECKING:
     from tests.api.conftest import Served
@@ -15,7 +15,7 @@ ALERTS = "/v1/datasets/tiny/alerts"
 def test_alerts_are_told_as_long_as_they_are_open_and_afterwards(served: Served) -> None:
     ledger, now = served.home.ledger, SystemClock().now()
     assert served.client.get(ALERTS).json() == {"alerts": []}
-    drifted = Finding(AlertKind.DRIFT, "load", "load drifted away", 0.4, 0.2)
+    drifted = AlertFinding(AlertKind.DRIFT, "load", "load drifted away", 0.4, 0.2)
     ledger.settle_alerts("tiny", [drifted], now)
     (told,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
     assert (told["kind"], told["subject"], told["told"], told["resolved_at"]) == ("drift", "load", drifted.told, None)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from forecast.config.training import Promotion
+from forecast.config.training import PromotionPolicy
 from forecast.evaluation.guards import Guard
-from forecast.evaluation.night import Night, judged
+from forecast.evaluation.night import NightRecord, judged
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 
@@ -140,9 +140,9 @@ def test_models_are_told_with_what_was_decided_on(
     assert (told["champion"]["model_version"], told["previous"], told["nights"]) == ("repeat_last-1", None, [])
     crowned(served.home, "repeat_last-2")
     champion, challenger = make_evidence("repeat_last-2", 1.0), make_evidence("worse-1", 1.4)
-    policy = Promotion()
+    policy = PromotionPolicy()
     verdict = judged([challenger], champion, policy, "")
-    night = Night(
+    night = NightRecord(
         dataset="tiny", recorded_at=datetime(2024, 2, 1, tzinfo=UTC), data_version=0, data_digest="", origins=200,
         holdout_from=datetime(2024, 1, 20, tzinfo=UTC), holdout_until=datetime(2024, 1, 30, tzinfo=UTC),
         candidates=(challenger,), incumbent=champion, baselines=(), policy=policy, unfit="", verdict=verdict,

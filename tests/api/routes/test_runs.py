@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.ledger.runs import RunLedger
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.lease import SCHEDULER, Lease
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forecast.installation import Installation
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
-FORECAST = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["forecast"]})
+FORECAST = Job.model_validate({"dataset": "tiny", "steps": ["forecast"]})
 QUERIES = [
     ("limit=0", "limit.out_of_range"),
     ("limit=1001", "limit.out_of_range"),

@@ -19,12 +19,12 @@ from pipelines.forecasting.issue import Round
 from pipelines.preparation.features import FUTURE_FEATURES
 
 if TYPE_CHECKING:
-    from forecast.config.dataset import DatasetJob
+    from forecast.config.dataset import DatasetConfig
     from forecast.runtime.model import Manifest, ServedModel
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manifest]) -> ServedModel:
+def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
     store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
     return load(tmp_path / "models" / "m")
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.installation import Installation
 from forecast.scheduling.job_book import JobBook
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
-REFRESH = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"], "cron": "5 * * * *"})
+REFRESH = Job.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"], "cron": "5 * * * *"})
 MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("jobs", "show", "nigthly"), 3, ("no job of that name", 'did you mean "nightly"', "job.unknown")),
     (("jobs", "run", "nigthly"), 3, ('did you mean "nightly"', "job.unknown")),
@@ -188,7 +188,7 @@ def test_mistakes_end_with_one_clear_line_and_their_own_exit_code(
 ) -> None:
     book = JobBook(tiny_home)
     book.add("refresh", REFRESH)
-    book.add("asked", ScheduledJob.model_validate({"dataset": "tiny", "steps": ["forecast"]}))
+    book.add("asked", Job.model_validate({"dataset": "tiny", "steps": ["forecast"]}))
     tiny_home.ledger.cancel(book.run_now("refresh"), NOW)
     for arguments, code, told in MISTAKES:
         with subtests.test(arguments=arguments):

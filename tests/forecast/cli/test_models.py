@@ -4,24 +4,24 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forecast.config.training import Promotion
-from forecast.evaluation.night import Night, judged
+from forecast.config.training import PromotionPolicy
+from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.runtime.model import Manifest
 from forecast.runtime.precision import Variant, Variants
 
 Run = Callable[..., tuple[int, str, str]]
-POLICY = Promotion(max_coverage_error=1.0)
+POLICY = PromotionPolicy(max_coverage_error=1.0)
 NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
 
 
 @pytest.fixture
-def night(make_evidence: Callable[..., Evidence]) -> Night:
+def night(make_evidence: Callable[..., Evidence]) -> NightRecord:
     scored = (make_evidence("linear-1", 1.0, horizons=(6, 24)), make_evidence("informer-1", 1.5, horizons=(6, 24)))
     incumbent = make_evidence("dlinear-0", 1.2, horizons=(6, 24))
     verdict = judged(scored, incumbent, POLICY, "")
-    return Night(
+    return NightRecord(
         dataset="tiny", recorded_at=NOW, data_version=3, data_digest="d", holdout_from=NOW, holdout_until=NOW,
         origins=200, candidates=scored, incumbent=incumbent, baselines=("linear",), policy=POLICY, unfit="",
         verdict=verdict, champion=verdict.challenger, tracking_run="run", failures={"tirex": "no weights"},
@@ -29,7 +29,7 @@ def night(make_evidence: Callable[..., Evidence]) -> Night:
 
 
 def test_a_comparison_shows_scores_tests_failures_and_the_verdict(
-    run: Run, tiny_home: Installation, night: Night
+    run: Run, tiny_home: Installation, night: NightRecord
 ) -> None:
     tiny_home.ledger.keep_night(night)
     code, out, _ = run("compare", "--home", tiny_home.home.path)
@@ -42,7 +42,7 @@ def test_a_comparison_shows_scores_tests_failures_and_the_verdict(
 
 
 def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
-    run: Run, tiny_home: Installation, night: Night, make_evidence: Callable[..., Evidence]
+    run: Run, tiny_home: Installation, night: NightRecord, make_evidence: Callable[..., Evidence]
 ) -> None:
     sides = [Variant(size_mb=size, latency_ms=size, loss=0.5) for size in (4.0, 1.0)]
     both = Variants(float32=sides[0], int8=sides[1])
@@ -56,7 +56,7 @@ def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
     assert seen["nlinear-1"]["variants"]["int8"]["size_mb"] == 1.0
 
 
-def test_an_earlier_night_is_asked_for_by_its_number(run: Run, tiny_home: Installation, night: Night) -> None:
+def test_an_earlier_night_is_asked_for_by_its_number(run: Run, tiny_home: Installation, night: NightRecord) -> None:
     for name in ("older", "newer"):
         tiny_home.ledger.keep_night(night.model_copy(update={"tracking_run": name}))
     for back, name in (("0", "newer"), ("1", "older")):
@@ -68,7 +68,7 @@ def test_an_earlier_night_is_asked_for_by_its_number(run: Run, tiny_home: Instal
 
 
 def test_a_verdict_that_does_not_follow_from_its_numbers_is_told(
-    run: Run, tiny_home: Installation, night: Night
+    run: Run, tiny_home: Installation, night: NightRecord
 ) -> None:
     forged = night.verdict.model_copy(update={"promote": not night.verdict.promote})
     tiny_home.ledger.keep_night(night.model_copy(update={"verdict": forged}))

@@ -7,14 +7,14 @@ import pytest
 
 import forecast
 from forecast.config.checks import CHECKS
-from forecast.config.dataset import DatasetJob, load_job_file
+from forecast.config.dataset import DatasetConfig, load_config_file
 from forecast.errors import ConfigError
 from forecast.units import conversion
 from forecast.vocabulary import Action
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_every_action_that_a_check_allows_can_be_chosen(job_with: Callable[..., DatasetJob], name: str) -> None:
+def test_every_action_that_a_check_allows_can_be_chosen(job_with: Callable[..., DatasetConfig], name: str) -> None:
     for action in CHECKS[name].allowed:
         assert job_with(checks={name: action.value}).checks[name] is action
 
@@ -41,7 +41,7 @@ def test_a_mistaken_check_is_told_with_the_way_out(
     file = tmp_path / "forecast.toml"
     file.write_text(to_toml(tiny_document), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"datasets\.tiny\.checks") as caught:
-        load_job_file(file)
+        load_config_file(file)
     assert told in str(caught.value)
 
 

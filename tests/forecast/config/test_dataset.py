@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import forecast
-from forecast.config.dataset import JobFile, load_job_file
+from forecast.config.dataset import ConfigFile, load_config_file
 from forecast.errors import ConfigError, NotFoundError, StorageError
 
 NAN = float("nan")
@@ -88,38 +88,38 @@ def changed(document: Document, place: str, value: object) -> Document:
 
 
 @pytest.fixture
-def load(tmp_path: Path, to_toml: Callable[[Mapping[str, Any]], str]) -> Callable[[Document], JobFile]:
-    def write_and_load(document: Document) -> JobFile:
+def load(tmp_path: Path, to_toml: Callable[[Mapping[str, Any]], str]) -> Callable[[Document], ConfigFile]:
+    def write_and_load(document: Document) -> ConfigFile:
         path = tmp_path / "forecast.toml"
         path.write_text(to_toml(document), encoding="utf-8")
-        return load_job_file(path)
+        return load_config_file(path)
 
     return write_and_load
 
 
 def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
     path = Path(forecast.__file__).parent / "config" / "sample.toml"
-    name, job = load_job_file(path).dataset(None)
+    name, job = load_config_file(path).dataset(None)
     assert name == "nyc-airports"
     assert job.horizons == (24, 168, 336)
     assert job.horizon == 336
     assert job.targets == ("departures", "mean_delay", "cancellations")
     assert len(job.past_covariates) == 7
     assert job.step.total_seconds() == 3600
-    assert [(one.told, one.cron) for one in load_job_file(path).jobs.values()] == [
+    assert [(one.told, one.cron) for one in load_config_file(path).jobs.values()] == [
         ("ingest -> score -> forecast", "0 */6 * * *"),
         ("ingest -> retrain -> forecast", "30 2 * * *"),
     ]
 
 
-def test_the_tiny_job_is_valid(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+def test_the_tiny_job_is_valid(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
     job = load(tiny_document).datasets["tiny"]
     assert (job.targets, job.past_covariates, job.horizon) == (("load", "price"), ("wind",), 24)
 
 
 @pytest.mark.parametrize(("place", "value", "told"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES])
 def test_a_mistake_in_the_job_file_is_named_with_its_place(
-    load: Callable[[Document], JobFile], tiny_document: Document, place: str, value: object, told: tuple[str, ...]
+    load: Callable[[Document], ConfigFile], tiny_document: Document, place: str, value: object, told: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load(changed(tiny_document, place, value))
@@ -152,7 +152,7 @@ JOB_MISTAKES = [
 
 @pytest.mark.parametrize(("name", "value", "told"), JOB_MISTAKES)
 def test_a_mistake_in_a_job_is_named_with_its_place(
-    load: Callable[[Document], JobFile], tiny_document: Document, name: str, value: object, told: tuple[str, ...]
+    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str, value: object, told: tuple[str, ...]
 ) -> None:
     tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["ingest"], "cron": "0 2 * * *"} | {name: value}}
     with pytest.raises(ConfigError) as caught:
@@ -161,14 +161,16 @@ def test_a_mistake_in_a_job_is_named_with_its_place(
 
 
 @pytest.mark.parametrize("missing", ["source", "frequency", "channels", "horizons", "lookback", "season", "models"])
-def test_a_missing_field_is_named(load: Callable[[Document], JobFile], tiny_document: Document, missing: str) -> None:
+def test_a_missing_field_is_named(
+    load: Callable[[Document], ConfigFile], tiny_document: Document, missing: str
+) -> None:
     del tiny_document["datasets"]["tiny"][missing]
     with pytest.raises(ConfigError, match=f'"datasets.tiny.{missing}" is missing'):
         load(tiny_document)
 
 
 def test_a_misspelt_table_is_named_with_the_right_one(
-    load: Callable[[Document], JobFile], tiny_document: Document
+    load: Callable[[Document], ConfigFile], tiny_document: Document
 ) -> None:
     with pytest.raises(ConfigError, match='"dataset" is not a field; did you mean "datasets"'):
         load({"dataset": tiny_document["datasets"]})
@@ -176,14 +178,14 @@ def test_a_misspelt_table_is_named_with_the_right_one(
 
 @pytest.mark.parametrize("name", ["source", "training", "channels", "tiny"])
 def test_a_typo_is_corrected_whatever_the_data_set_is_called(
-    load: Callable[[Document], JobFile], tiny_document: Document, name: str
+    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str
 ) -> None:
     tiny_document["datasets"]["tiny"]["horizns"] = [24]
     with pytest.raises(ConfigError, match='did you mean "horizons"'):
         load({"datasets": {name: tiny_document["datasets"]["tiny"]}})
 
 
-def test_all_mistakes_are_told_at_once(load: Callable[[Document], JobFile], tiny_document: Document) -> None:
+def test_all_mistakes_are_told_at_once(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
     changed(changed(changed(tiny_document, "horizns", [24]), "frequency", "1 hour"), "training.patience", 0)
     with pytest.raises(ConfigError) as caught:
         load(tiny_document)
@@ -192,7 +194,7 @@ def test_all_mistakes_are_told_at_once(load: Callable[[Document], JobFile], tiny
 
 @pytest.mark.parametrize("name", ["Tiny", "ti ny", "", "../up", "-x", "x" * 64])
 def test_a_data_set_must_have_a_name_that_can_be_a_folder_and_an_address(
-    load: Callable[[Document], JobFile], tiny_document: Document, name: str
+    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str
 ) -> None:
     with pytest.raises(ConfigError, match="pattern"):
         load({"datasets": {name: tiny_document["datasets"]["tiny"]}})
@@ -202,7 +204,7 @@ def test_malformed_toml_is_told_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "forecast.toml"
     path.write_text("[datasets.tiny]\nfrequency = 1h\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="line 2") as caught:
-        load_job_file(path)
+        load_config_file(path)
     assert caught.value.code == "job_file.malformed"
 
 
@@ -210,21 +212,21 @@ def test_a_job_file_that_is_no_text_is_told(tmp_path: Path) -> None:
     path = tmp_path / "forecast.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        load_job_file(path)
+        load_config_file(path)
 
 
 def test_a_job_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
-        load_job_file(tmp_path / "forecast.toml")
+        load_config_file(tmp_path / "forecast.toml")
 
 
-def test_an_empty_job_file_is_told(load: Callable[[Document], JobFile]) -> None:
+def test_an_empty_job_file_is_told(load: Callable[[Document], ConfigFile]) -> None:
     with pytest.raises(ConfigError, match='"datasets" is missing'):
         load({})
 
 
 def test_an_unknown_data_set_is_told_with_the_nearest(
-    load: Callable[[Document], JobFile], tiny_document: Document
+    load: Callable[[Document], ConfigFile], tiny_document: Document
 ) -> None:
     with pytest.raises(NotFoundError, match='no data set "tinny"; did you mean "tiny"') as caught:
         load(tiny_document).dataset("tinny")
@@ -232,7 +234,7 @@ def test_an_unknown_data_set_is_told_with_the_nearest(
 
 
 def test_among_several_data_sets_one_must_be_named(
-    load: Callable[[Document], JobFile], tiny_document: Document
+    load: Callable[[Document], ConfigFile], tiny_document: Document
 ) -> None:
     tiny_document["datasets"]["small"] = tiny_document["datasets"]["tiny"]
     with pytest.raises(ConfigError, match="name one of: tiny, small"):
@@ -240,7 +242,7 @@ def test_among_several_data_sets_one_must_be_named(
 
 
 def test_targets_and_covariates_keep_the_order_of_the_file(
-    load: Callable[[Document], JobFile], tiny_document: Document
+    load: Callable[[Document], ConfigFile], tiny_document: Document
 ) -> None:
     channels = tiny_document["datasets"]["tiny"]["channels"]
     tiny_document["datasets"]["tiny"]["channels"] = dict(reversed(channels.items()))

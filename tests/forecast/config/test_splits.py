@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 HOLDOUT = date(2024, 5, 1)
 
 

@@ -6,21 +6,21 @@ import pytest
 from rich.console import Console
 
 from forecast.cli.output import beaten, leaderboard, night_document
-from forecast.config.dataset import DatasetJob
-from forecast.config.training import Promotion
-from forecast.evaluation.night import Night, judged
+from forecast.config.dataset import DatasetConfig
+from forecast.config.training import PromotionPolicy
+from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.ledger.issuances import Champion, Ledger
 
 Make = Callable[..., Evidence]
-POLICY = Promotion(max_coverage_error=1.0)
+POLICY = PromotionPolicy(max_coverage_error=1.0)
 NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
 
 
 @pytest.fixture
-def make_night(make_evidence: Make) -> Callable[..., Night]:
-    def make(*candidates: Evidence, incumbent: Evidence | None = None, **fields: Any) -> Night:
+def make_night(make_evidence: Make) -> Callable[..., NightRecord]:
+    def make(*candidates: Evidence, incumbent: Evidence | None = None, **fields: Any) -> NightRecord:
         scored = candidates or (make_evidence("linear-1", 1.0), make_evidence("itransformer-1", 0.6))
         verdict = judged(scored, incumbent, POLICY, "")
         night = {
@@ -29,7 +29,7 @@ def make_night(make_evidence: Make) -> Callable[..., Night]:
             "baselines": ("seasonal_naive", "linear"), "policy": POLICY, "unfit": "", "verdict": verdict,
             "champion": verdict.challenger, "tracking_run": "run",
         }  # fmt: skip
-        return Night(**night | fields)
+        return NightRecord(**night | fields)
 
     return make
 
@@ -38,27 +38,29 @@ def champion(version: str) -> Champion:
     return Champion("tiny", version.partition("-")[0], version, f"tiny/{version}", "digest", NOW, "it won")
 
 
-def test_a_night_is_decided_again_as_it_was(make_night: Callable[..., Night], make_evidence: Make) -> None:
+def test_a_night_is_decided_again_as_it_was(make_night: Callable[..., NightRecord], make_evidence: Make) -> None:
     night = make_night(make_evidence("a", 0.97, noise=1.0, seed=3), incumbent=make_evidence("b", noise=1.0, seed=4))
-    stored = Night.model_validate_json(night.model_dump_json())
+    stored = NightRecord.model_validate_json(night.model_dump_json())
     assert stored == night
     assert stored.decided_again() == night.verdict
 
 
-def test_changed_numbers_are_seen(make_night: Callable[..., Night], make_evidence: Make) -> None:
+def test_changed_numbers_are_seen(make_night: Callable[..., NightRecord], make_evidence: Make) -> None:
     night = make_night(make_evidence("a", 0.9), incumbent=make_evidence("b"))
     better = night.model_copy(update={"candidates": (make_evidence("a", 0.8),)})
     assert better.decided_again() != night.verdict
 
 
 def test_the_leaderboard_is_sorted_and_holds_the_incumbent(
-    make_night: Callable[..., Night], make_evidence: Make
+    make_night: Callable[..., NightRecord], make_evidence: Make
 ) -> None:
     night = make_night(make_evidence("c", 1.5), make_evidence("a", 0.5), incumbent=make_evidence("b"))
     assert [one.model_version for one in night.leaderboard] == ["a", "b", "c"]
 
 
-def test_a_model_that_no_baseline_beats_is_not_named(make_night: Callable[..., Night], make_evidence: Make) -> None:
+def test_a_model_that_no_baseline_beats_is_not_named(
+    make_night: Callable[..., NightRecord], make_evidence: Make
+) -> None:
     assert beaten(make_night()) == []
     (told,) = beaten(make_night(make_evidence("linear-1", 0.5), make_evidence("informer-1", 1.0)))
     assert "informer does not beat linear" in told
@@ -66,7 +68,7 @@ def test_a_model_that_no_baseline_beats_is_not_named(make_night: Callable[..., N
 
 
 def test_a_champion_is_not_taken_for_the_model_of_its_kind_that_a_baseline_beats(
-    make_night: Callable[..., Night], make_evidence: Make
+    make_night: Callable[..., NightRecord], make_evidence: Make
 ) -> None:
     trained = (make_evidence("linear-1", 0.5), make_evidence("informer-2", 1.0))
     night = make_night(*trained, incumbent=make_evidence("informer-1", 0.4))
@@ -77,7 +79,7 @@ def test_a_champion_is_not_taken_for_the_model_of_its_kind_that_a_baseline_beats
 
 @pytest.mark.parametrize(("baseline", "told"), [(0.0, "its loss is 1"), (float("nan"), None)])
 def test_a_baseline_without_a_loss_is_no_bar_and_one_of_nothing_has_no_share(
-    make_night: Callable[..., Night], make_evidence: Make, baseline: float, told: str | None
+    make_night: Callable[..., NightRecord], make_evidence: Make, baseline: float, told: str | None
 ) -> None:
     def losing(version: str, loss: float) -> Evidence:
         made = make_evidence(version)
@@ -90,7 +92,7 @@ def test_a_baseline_without_a_loss_is_no_bar_and_one_of_nothing_has_no_share(
 
 
 def test_the_table_has_every_model_and_marks_the_champion(
-    make_night: Callable[..., Night], job_with: Callable[..., DatasetJob]
+    make_night: Callable[..., NightRecord], job_with: Callable[..., DatasetConfig]
 ) -> None:
     console = Console(width=200)
     with console.capture() as capture:
@@ -101,7 +103,9 @@ def test_the_table_has_every_model_and_marks_the_champion(
     assert "MASE" in text
 
 
-def test_a_night_for_machines_is_flat_and_without_the_losses_of_each_origin(make_night: Callable[..., Night]) -> None:
+def test_a_night_for_machines_is_flat_and_without_the_losses_of_each_origin(
+    make_night: Callable[..., NightRecord],
+) -> None:
     document = night_document(make_night())
     first, second = document["leaderboard"]
     assert first["model_name"] == "itransformer"
@@ -111,7 +115,7 @@ def test_a_night_for_machines_is_flat_and_without_the_losses_of_each_origin(make
 
 
 def test_a_night_and_its_champion_are_kept_together(
-    make_home: Callable[..., Installation], make_night: Callable[..., Night]
+    make_home: Callable[..., Installation], make_night: Callable[..., NightRecord]
 ) -> None:
     ledger: Ledger = make_home().ledger
     ledger.keep_night(make_night(tracking_run="first"))

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.config.training import Promotion
+from forecast.config.training import PromotionPolicy
 from forecast.errors import ConflictError
 from forecast.evaluation.promotion import Verdict, best, decide
 from forecast.evaluation.scores import Evidence
 
 Make = Callable[..., Evidence]
-POLICY = Promotion(max_coverage_error=1.0)  # the made-up bands of these tests cover nearly everything
+POLICY = PromotionPolicy(max_coverage_error=1.0)  # the made-up bands of these tests cover nearly everything
 NAN = float("nan")
 
 
@@ -110,14 +110,14 @@ def test_a_champion_that_cannot_be_scored_is_replaced_by_one_that_can(make_evide
 
 @pytest.mark.parametrize("width", [0.01, 0.5])
 def test_a_better_challenger_whose_band_does_not_cover_is_refused(make_evidence: Make, width: float) -> None:
-    verdict = decide(make_evidence("a", 0.1, width=width), make_evidence("b", width=1.3), Promotion())
+    verdict = decide(make_evidence("a", 0.1, width=width), make_evidence("b", width=1.3), PromotionPolicy())
     assert not verdict.promote
     assert failed(verdict) == ["coverage"]
     assert "80% band covers" in verdict.sentence
 
 
 def test_a_band_that_misses_its_promise_is_no_reason_to_keep_one_that_misses_more(make_evidence: Make) -> None:
-    assert decide(make_evidence("a", 0.5, width=0.9), make_evidence("b", width=0.5), Promotion()).promote
+    assert decide(make_evidence("a", 0.5, width=0.9), make_evidence("b", width=0.5), PromotionPolicy()).promote
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from forecast.evaluation.scores import Backtest, Evidence, Yardstick, lead_groups, score
 from forecast.panel import Panel
 from forecast.runtime.scaler import Scaler
-from forecast.runtime.smoke_test import Rehearsal
+from forecast.runtime.smoke_test import SmokeTest
 
 NAN = float("nan")
 LEVELS = (0.1, 0.5, 0.9)
@@ -33,7 +33,7 @@ def backtest(
 
 
 def scored(result: Backtest) -> Evidence:
-    seen = Rehearsal(latency_ms=1, size_mb=1, not_finite_on=(), onnx_difference=0)
+    seen = SmokeTest(latency_ms=1, size_mb=1, not_finite_on=(), onnx_difference=0)
     return score("linear", "v1", "digest", result, CHANNELS, (1, 4), seen)
 
 

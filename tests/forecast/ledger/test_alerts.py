@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from forecast.config.alerts import AlertKind
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.ledger.issuances import Ledger
-from forecast.monitoring.alerts import Finding
+from forecast.monitoring.alerts import AlertFinding
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-OLD = Finding(AlertKind.STALE, "data", "nothing was observed for 7.0 h", 25200.0, 21600.0)
-DRIFT = Finding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0.25)
+OLD = AlertFinding(AlertKind.STALE, "data", "nothing was observed for 7.0 h", 25200.0, 21600.0)
+DRIFT = AlertFinding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0.25)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_an_alert_is_raised_once_and_resolved_once(ledger: Ledger) -> None:
         "stale", "data", OLD.told, 25200.0, 21600.0,
     )  # fmt: skip
     assert (raised.raised_at, raised.is_open, resolved) == (NOW, True, [])
-    again = Finding(AlertKind.STALE, "data", "nothing was observed for 8.0 h", 28800.0, 21600.0)
+    again = AlertFinding(AlertKind.STALE, "data", "nothing was observed for 8.0 h", 28800.0, 21600.0)
     assert ledger.settle_alerts("tiny", [again], NOW + HOUR) == ([], [])
     assert ledger.alerts("tiny", open_only=True) == [raised]
     fresh, (over,) = ledger.settle_alerts("tiny", [], NOW + 2 * HOUR)
@@ -88,7 +88,7 @@ def test_what_happened_long_ago_is_no_news(ledger: Ledger) -> None:
 
 
 def test_a_job_that_failed_for_good_is_told_until_it_succeeds(ledger: Ledger) -> None:
-    job = ScheduledJob(dataset="tiny", steps=("ingest",), retries=0)  # type: ignore[arg-type]
+    job = Job(dataset="tiny", steps=("ingest",), retries=0)  # type: ignore[arg-type]
 
     def run(date: str, outcome: str) -> None:
         ledger.claim("nightly", job, [Due(logical_date=date, at=NOW, cause=Cause.HAND)], NOW)

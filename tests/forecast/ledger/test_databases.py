@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.reliability.account import all_runs, wrong_ends
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import ConflictError, StorageError
 from forecast.ledger.issuances import Champion, Ledger
 from forecast.ledger.receipts import Receipt
@@ -24,10 +24,10 @@ from forecast.scheduling.lease import Lease
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-EACH = ScheduledJob.model_validate(
+EACH = Job.model_validate(
     {"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *", "catch_up": "each", "retries": 2, "backoff": "1m"}
 )
-LATEST = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *"})
+LATEST = Job.model_validate({"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *"})
 # As the release before jobs and runs made it: every column of this table, and the number of the schema.
 RELEASED = """
 CREATE TABLE runs (
@@ -130,7 +130,7 @@ def test_of_many_that_take_runs_each_run_is_taken_once_and_no_job_runs_twice(
 
 
 def test_a_machine_takes_no_more_than_it_has_places_for(ledger: Ledger) -> None:
-    training = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["retrain"]})
+    training = Job.model_validate({"dataset": "tiny", "steps": ["retrain"]})
     for number in range(3):
         ledger.claim(f"light-{number}", EACH, dues(1), NOW)
         ledger.claim(f"heavy-{number}", training, dues(1), NOW)

@@ -11,7 +11,7 @@ import pytest
 
 from forecast.errors import StorageError
 from forecast.ledger.issuances import Champion, Issuance, Ledger
-from forecast.ledger.receipts import Finding, Receipt
+from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -199,7 +199,7 @@ def test_a_password_in_the_address_of_the_ledger_is_not_told() -> None:
 
 
 def receipt(number: int, dataset: str = "tiny") -> Receipt:
-    finding = Finding(code="ingest.spike", action=Action.WARN, count=1, told="values far off", first=("row 7",))
+    finding = IngestFinding(code="ingest.spike", action=Action.WARN, count=1, told="values far off", first=("row 7",))
     return Receipt(
         dataset=dataset,
         sources=(f"{number}.csv",),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from forecast.config.jobs import Cause, Due, ScheduledJob, Weight
+from forecast.config.jobs import Cause, Due, Job, Weight
 from forecast.errors import ConflictError, NotFoundError
 from forecast.ledger.issuances import Champion, Ledger
 from forecast.ledger.runs import Run
@@ -29,8 +29,8 @@ def ledger(url: str) -> Iterator[Ledger]:
         yield opened
 
 
-def job(**fields: Any) -> ScheduledJob:
-    return ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest"]} | fields)
+def job(**fields: Any) -> Job:
+    return Job.model_validate({"dataset": "tiny", "steps": ["ingest"]} | fields)
 
 
 def dates(*days: int, cause: Cause = Cause.CRON) -> list[Due]:

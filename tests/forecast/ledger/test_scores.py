@@ -16,7 +16,7 @@ from forecast.ledger.scores import DayScores, day_of
 from forecast.ledger.tables import LEAD_SCORES
 from forecast.monitoring.correction import Correction
 from forecast.monitoring.live_scores import MEASURES, Points, Tally
-from forecast.monitoring.reference import FittedOn
+from forecast.monitoring.reference import Reference
 from forecast.panel import Array
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -151,7 +151,7 @@ def test_the_same_correction_is_kept_once_and_found_by_its_number(ledger: Ledger
 
 
 def test_what_a_model_was_fitted_on_is_kept_as_it_was_first_told(ledger: Ledger) -> None:
-    told = FittedOn(moments={"load": {"east": (1.0, 2.0)}}, naive_errors={"load": {"east": float("nan")}}, spreads={})
+    told = Reference(moments={"load": {"east": (1.0, 2.0)}}, naive_errors={"load": {"east": float("nan")}}, spreads={})
     ledger.keep_fitted_on("tiny", "m-1", told)
     ledger.keep_fitted_on("tiny", "m-1", told.model_copy(update={"moments": {}}))
     kept = ledger.fitted_on("tiny", "m-1")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from forecast.config.alerts import AlertKind, AlertRule
-from forecast.config.dataset import JobFile, _told
+from forecast.config.dataset import ConfigFile, _told
 from forecast.monitoring.alerts import LivePart, Seen, evaluate
 from forecast.monitoring.reference import Holdout, Spread
 
@@ -132,7 +132,7 @@ def test_a_rule_that_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
 def test_a_typo_in_the_job_file_names_the_nearest_field(tiny_document: dict[str, Any]) -> None:
     tiny_document["datasets"]["tiny"]["alerts"] = [{"kind": "stale", "afer": "6h"}]
     with pytest.raises(ValidationError) as caught:
-        JobFile.model_validate(tiny_document)
+        ConfigFile.model_validate(tiny_document)
     (mistake,) = caught.value.errors()
     assert _told(mistake) == '"datasets.tiny.alerts.0.afer" is not a field; did you mean "after"?'
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, NotFoundError, StorageError
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, Manifest, load, sha256
@@ -23,7 +23,7 @@ MakeWindows = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @pytest.fixture
-def windows(tiny_job: DatasetJob) -> MakeWindows:
+def windows(tiny_job: DatasetConfig) -> MakeWindows:
     def make(count: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         random = np.random.default_rng(seed)
         lookback, horizon = tiny_job.lookback, tiny_job.horizon
@@ -37,7 +37,7 @@ def windows(tiny_job: DatasetJob) -> MakeWindows:
 
 
 def test_a_loaded_model_forecasts_in_original_units(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, windows: MakeWindows
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     model = load(tmp_path / "m")
@@ -50,7 +50,7 @@ def test_a_loaded_model_forecasts_in_original_units(
 
 
 def test_a_batch_of_many_windows_is_forecast_like_each_of_them_alone(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, windows: MakeWindows
 ) -> None:
     store_model(tmp_path / "m", tiny_job, weight=0.5)
     model = load(tmp_path / "m")
@@ -63,7 +63,7 @@ def test_a_batch_of_many_windows_is_forecast_like_each_of_them_alone(
 
 
 def test_no_forecast_leaves_the_bounds(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, windows: MakeWindows
 ) -> None:
     wide = Calibration(group=24, quantile_offsets=(((-50.0, 0.0, 50.0),) * 2,), mean_offsets=((-50.0, 50.0),))
     store_model(tmp_path / "m", tiny_job, calibration=wide, lower=(0.0, None), upper=(None, 45.0))
@@ -75,7 +75,7 @@ def test_no_forecast_leaves_the_bounds(
 
 
 def test_a_series_that_the_model_never_saw_is_told(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, windows: MakeWindows
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     with pytest.raises(DataError, match='not trained on series "north"') as caught:
@@ -86,7 +86,7 @@ def test_a_series_that_the_model_never_saw_is_told(
 @pytest.mark.parametrize("bad", [NAN, float("inf"), 1e300])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_window_that_is_not_finite_is_refused(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, windows: MakeWindows, bad: float, place: int
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, windows: MakeWindows, bad: float, place: int
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     inputs = windows()
@@ -98,7 +98,7 @@ def test_a_window_that_is_not_finite_is_refused(
 
 @pytest.mark.parametrize("bias", [NAN, float("inf")])
 def test_a_network_whose_answer_is_not_finite_is_refused(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, bias: float
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, bias: float
 ) -> None:
     with pytest.raises(DataError) as caught:
         store_model(tmp_path / "m", tiny_job, bias=bias)
@@ -106,7 +106,7 @@ def test_a_network_whose_answer_is_not_finite_is_refused(
 
 
 def test_a_data_set_without_past_covariates_is_forecast_too(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], store_model: MakeModel, windows: MakeWindows
+    tmp_path: Path, job_with: Callable[..., DatasetConfig], store_model: MakeModel, windows: MakeWindows
 ) -> None:
     store_model(tmp_path / "m", job_with(channels={"load": {"role": "target"}}))
     targets, past, future = windows()
@@ -117,7 +117,7 @@ def test_a_data_set_without_past_covariates_is_forecast_too(
 # --- storing and loading ----------------------------------------------------------------------------------------------
 
 
-def test_a_model_is_loaded_as_it_was_stored(tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel) -> None:
+def test_a_model_is_loaded_as_it_was_stored(tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel) -> None:
     manifest = store_model(tmp_path / "m", tiny_job)
     assert load(tmp_path / "m").manifest == manifest
     assert manifest.network_digest == sha256(tmp_path / "m" / NETWORK)
@@ -132,7 +132,7 @@ def test_where_there_is_no_model_that_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [NETWORK, GOLDEN])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_one_flipped_bit_is_noticed(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, name: str, share: float
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, name: str, share: float
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     content = bytearray((tmp_path / "m" / name).read_bytes())
@@ -145,7 +145,7 @@ def test_one_flipped_bit_is_noticed(
 
 @pytest.mark.parametrize("name", [NETWORK, GOLDEN])
 def test_a_missing_file_of_a_model_is_told(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, name: str
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, name: str
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     (tmp_path / "m" / name).unlink()
@@ -155,7 +155,7 @@ def test_a_missing_file_of_a_model_is_told(
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[1, 2]"])
 def test_a_manifest_that_is_none_is_told(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, content: bytes
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, content: bytes
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     (tmp_path / "m" / MANIFEST).write_bytes(content)
@@ -165,7 +165,7 @@ def test_a_manifest_that_is_none_is_told(
 
 
 def test_a_manifest_of_a_format_to_come_is_refused(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     file = tmp_path / "m" / MANIFEST
@@ -175,7 +175,7 @@ def test_a_manifest_of_a_format_to_come_is_refused(
 
 
 def test_a_model_that_answers_differently_from_its_golden_example_is_refused(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel
 ) -> None:
     manifest = store_model(tmp_path / "m", tiny_job)
     golden_file, manifest_file = tmp_path / "m" / GOLDEN, tmp_path / "m" / MANIFEST
@@ -193,7 +193,7 @@ def test_a_model_that_answers_differently_from_its_golden_example_is_refused(
 
 
 def test_a_model_that_cannot_be_written_is_told_and_leaves_nothing(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel
 ) -> None:
     (tmp_path / "models").touch()
     with pytest.raises(StorageError) as caught:
@@ -203,7 +203,7 @@ def test_a_model_that_cannot_be_written_is_told_and_leaves_nothing(
 
 @pytest.mark.parametrize("step", ["shutil.copyfile", "numpy.savez", "os.fsync", "pathlib.Path.rename"])
 def test_a_model_is_stored_whole_or_not_at_all(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -216,7 +216,7 @@ def test_a_model_is_stored_whole_or_not_at_all(
 
 
 def test_storing_a_model_a_second_time_never_takes_the_first_one_away(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_model(tmp_path / "models" / "m", tiny_job)
 
@@ -231,7 +231,7 @@ def test_storing_a_model_a_second_time_never_takes_the_first_one_away(
 
 
 def test_a_stored_model_and_its_folder_are_on_disk(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
     real = os.fsync

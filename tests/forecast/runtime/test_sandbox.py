@@ -21,7 +21,7 @@ from forecast.runtime.sandbox import load_guarded, try_together
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from forecast.config.dataset import DatasetJob
+    from forecast.config.dataset import DatasetConfig
     from forecast.runtime.model import Manifest
 
 
@@ -63,7 +63,7 @@ def replace_network(folder: Path, content: bytes) -> str:
 
 
 @pytest.fixture
-def stored(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manifest]) -> Path:
+def stored(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]) -> Path:
     folder = tmp_path / "models" / "repeat_last-1"
     store_model(folder, tiny_job)
     return folder
@@ -76,7 +76,7 @@ def test_a_sound_model_is_tried_once_and_then_loaded_at_once(stored: Path, monke
 
 
 def test_a_network_that_never_ends_is_stopped_and_refused(
-    stored: Path, tiny_job: DatasetJob, monkeypatch: pytest.MonkeyPatch
+    stored: Path, tiny_job: DatasetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with np.load(stored / GOLDEN) as golden:
         shapes: dict[str, tuple[object, ...]] = {"past_target": ("B", *golden["targets"].shape[1:])}

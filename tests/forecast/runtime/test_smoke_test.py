@@ -3,22 +3,22 @@ from pathlib import Path
 
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.runtime.model import NETWORK, load
-from forecast.runtime.smoke_test import Rehearsal, rehearse
+from forecast.runtime.smoke_test import SmokeTest, smoke_test
 
 
 @pytest.fixture
-def rehearsed(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., object]) -> Callable[..., Rehearsal]:
-    def make(**changes: object) -> Rehearsal:
+def rehearsed(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., object]) -> Callable[..., SmokeTest]:
+    def make(**changes: object) -> SmokeTest:
         folder = tmp_path / "models" / "m"
         store_model(folder, tiny_job, **changes)
-        return rehearse(load(folder), folder / NETWORK)
+        return smoke_test(load(folder), folder / NETWORK)
 
     return make
 
 
-def test_a_sound_model_stands_every_stress(rehearsed: Callable[..., Rehearsal], tmp_path: Path) -> None:
+def test_a_sound_model_stands_every_stress(rehearsed: Callable[..., SmokeTest], tmp_path: Path) -> None:
     seen = rehearsed(onnx_difference=2e-6)
     assert seen.not_finite_on == ()
     assert seen.latency_ms > 0
@@ -26,7 +26,7 @@ def test_a_sound_model_stands_every_stress(rehearsed: Callable[..., Rehearsal], 
     assert seen.onnx_difference == 2e-6
 
 
-def test_a_model_that_overflows_is_found(rehearsed: Callable[..., Rehearsal]) -> None:
+def test_a_model_that_overflows_is_found(rehearsed: Callable[..., SmokeTest]) -> None:
     # A weight near the largest float32: harmless on ordinary history, infinite after a spike of covariates.
     seen = rehearsed(weight=3e38)
     assert "a steep ramp" in seen.not_finite_on or "one spike of a million deviations" in seen.not_finite_on

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import StorageError
 from forecast.installation import Installation
 from forecast.ledger.issuances import Ledger
 from forecast.ledger.receipts import Receipt
 from forecast.scheduling.scheduler import Scheduler
-from forecast.scheduling.watchdog import Vigil
+from forecast.scheduling.watchdog import Watchdog
 
 NOW = datetime(2027, 5, 1, 12, 0, 30, tzinfo=UTC)
 NIGHTLY = {"dataset": "tiny", "steps": ["retrain"], "cron": "30 2 * * *"}
@@ -27,7 +27,7 @@ class Faulty(Ledger):
 
     is_full = False
 
-    def claim(self, job: str, definition: ScheduledJob, dates: Sequence[Due], now: datetime) -> list[int]:
+    def claim(self, job: str, definition: Job, dates: Sequence[Due], now: datetime) -> list[int]:
         if self.is_full and dates:
             raise StorageError("ledger.failed", "the disk is full", "free some space")
         return super().claim(job, definition, dates, now)
@@ -73,12 +73,12 @@ def test_what_could_not_be_claimed_is_claimed_at_the_next_beat(faulty: Installat
 
 def test_a_vigil_that_slept_itself_waits_anew_before_it_gives_a_run_up(faulty: Installation) -> None:
     ledger, seconds = faulty.ledger, [0.0]
-    job = ScheduledJob.model_validate(ON_DATA)
+    job = Job.model_validate(ON_DATA)
     ledger.claim("on-data", job, [Due(logical_date="one", at=NOW, cause=Cause.HAND)], NOW)
     assert ledger.take("far away", NOW, trainings=1, others=1) is not None
-    vigil = Vigil(ledger, lambda: seconds[0])
+    vigil = Watchdog(ledger, lambda: seconds[0])
     assert vigil.keep(NOW) == []
     seconds[0] += 3_600  # all of them were suspended together
     assert vigil.keep(NOW) == []
-    seconds[0] += Vigil.SILENT_SECONDS + 1
+    seconds[0] += Watchdog.SILENT_SECONDS + 1
     assert [run.logical_date for run in vigil.keep(NOW)] == ["one"]

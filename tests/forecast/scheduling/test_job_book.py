@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from forecast.config.jobs import ScheduledJob, Weight, Work
+from forecast.config.jobs import Job, JobStep, Weight
 from forecast.errors import ConfigError, ConflictError, ForecastError, NotFoundError
 from forecast.installation import Installation
 from forecast.scheduling.job_book import JobBook
@@ -12,8 +12,8 @@ from forecast.scheduling.job_book import JobBook
 HOUR = timedelta(hours=1)
 
 
-def job(**fields: Any) -> ScheduledJob:
-    return ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest"]} | fields)
+def job(**fields: Any) -> Job:
+    return Job.model_validate({"dataset": "tiny", "steps": ["ingest"]} | fields)
 
 
 @pytest.fixture
@@ -153,5 +153,5 @@ def test_a_way_back_is_queued_for_a_worker(tiny_home: Installation, crown: Calla
             book.roll_back("tiny", version)
         assert refused.value.code == code
     run = tiny_home.ledger.run(book.roll_back("tiny"))
-    assert (run.job, run.definition.steps) == ("tiny.rollback", (Work.ROLLBACK, Work.FORECAST))
+    assert (run.job, run.definition.steps) == ("tiny.rollback", (JobStep.ROLLBACK, JobStep.FORECAST))
     assert tiny_home.ledger.run(book.roll_back("tiny", "repeat_last-1")).definition.version == "repeat_last-1"

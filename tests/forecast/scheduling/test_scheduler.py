@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from forecast.config.alerts import AlertKind
-from forecast.config.jobs import Cause, ScheduledJob
+from forecast.config.jobs import Cause, Job
 from forecast.installation import Installation
-from forecast.monitoring.alerts import Finding
+from forecast.monitoring.alerts import AlertFinding
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.lease import SCHEDULER
 from forecast.scheduling.scheduler import Scheduler
@@ -184,7 +184,7 @@ def test_a_job_of_the_ledger_is_run_like_one_of_the_job_file(
     installation = home_with()
     scheduler = scheduler_of(installation)
     scheduler.tick()
-    job = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest"], "cron": "0 * * * *"})
+    job = Job.model_validate({"dataset": "tiny", "steps": ["ingest"], "cron": "0 * * * *"})
     installation.ledger.define_job("hourly", job, clock.now())
     clock.go_on(HOUR)
     scheduler.tick()
@@ -297,13 +297,13 @@ def test_an_alert_asks_for_a_retrain_once_and_again_when_it_comes_back(
     scheduler.tick()
     assert ledger.runs() == []
     for count in (1, 2):
-        ledger.settle_alerts("tiny", [Finding(AlertKind.DRIFT, "load", "load drifted away")], clock.now())
+        ledger.settle_alerts("tiny", [AlertFinding(AlertKind.DRIFT, "load", "load drifted away")], clock.now())
         for _ in range(2):
             scheduler.tick()
         assert [run.cause for run in ledger.runs()] == [Cause.DRIFT] * count
         ledger.settle_alerts("tiny", [], clock.now())
         scheduler.tick()
-    ledger.settle_alerts("tiny", [Finding(AlertKind.STALE, "data", "nothing came")], clock.now())
+    ledger.settle_alerts("tiny", [AlertFinding(AlertKind.STALE, "data", "nothing came")], clock.now())
     scheduler.tick()
     assert len(ledger.runs()) == 2
 

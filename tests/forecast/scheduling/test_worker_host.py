@@ -11,7 +11,7 @@ import polars as pl
 import psutil
 import pytest
 
-from forecast.config.jobs import Cause, Due, ScheduledJob
+from forecast.config.jobs import Cause, Due, Job
 from forecast.installation import Installation
 from forecast.ledger.runs import Run
 from forecast.scheduling.worker_host import TRAINING_NICENESS, WorkerHost
@@ -21,7 +21,7 @@ NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 def enqueue(installation: Installation, name: str = "refresh", **fields: Any) -> int:
-    job = ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]} | fields)
+    job = Job.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]} | fields)
     now = datetime.now(UTC)
     (run_id,) = installation.ledger.claim(name, job, [Due(logical_date="d", at=NOW, cause=Cause.HAND)], now)
     return run_id

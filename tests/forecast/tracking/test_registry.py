@@ -19,7 +19,7 @@ from forecast.home import Home
 from forecast.plots.charts import by_lead
 from forecast.scheduling.supervisor import Supervisor
 from forecast.tracking.entities import Lineage
-from forecast.tracking.registry import Registry, Run
+from forecast.tracking.registry import Registry, TrackedRun
 
 DATA = Lineage("tiny", "5" * 64, "/lake/tiny/observations", 7, ("load", "price"), "training")
 
@@ -155,7 +155,7 @@ def registered(registry: Registry, dataset: str, *versions: str) -> None:
             registry.register(dataset, run, model, version, f"{version} is better", {"data_version": 3})
 
 
-def _log_something(run: Run) -> str:
+def _log_something(run: TrackedRun) -> str:
     return run.log_saved("linear", Path(__file__).parent)
 
 

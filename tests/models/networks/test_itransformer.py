@@ -15,7 +15,7 @@ from torch import Tensor
 from models import ITransformerModel, ModelError, ModelName
 from models.darts.frame import Frame, FramedNetwork
 from models.layers.attention import SelfAttention
-from models.networks.itransformer import EncoderLayer, ITransformer, ITransformerConfig
+from models.networks.itransformer import ITransformer, ITransformerConfig, VariateEncoderLayer
 from models.shape import WindowShape
 
 Weights = dict[str, Tensor]
@@ -142,7 +142,7 @@ def test_the_order_of_covariates_does_not_matter_to_the_tokens_of_targets(window
 
 
 def test_the_last_layer_finishes_only_the_tokens_that_are_read(window: Callable[..., Tensor]) -> None:
-    layer = EncoderLayer(ITransformerConfig(width=16, feed_forward=8, heads=2)).double().eval()
+    layer = VariateEncoderLayer(ITransformerConfig(width=16, feed_forward=8, heads=2)).double().eval()
     tokens = window(4, 7, 16)
     torch.testing.assert_close(layer(tokens, keep=3), layer(tokens)[:, :3])
 

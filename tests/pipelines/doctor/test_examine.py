@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from forecast.config.jobs import ScheduledJob
+from forecast.config.jobs import Job
 from forecast.installation import Installation
 from forecast.lake.checksums import forget
 from forecast.ledger.jobs import Host
@@ -21,10 +21,10 @@ from forecast.scheduling import processes
 from forecast.scheduling.job_book import JobBook
 from pipelines.doctor import data, machine, work
 from pipelines.doctor.examine import CHECKS, Patient, examine
-from pipelines.doctor.finding import Finding
+from pipelines.doctor.finding import Diagnosis
 from pipelines.forecasting.issue import issue
 
-Found = Callable[..., list[Finding]]
+Found = Callable[..., list[Diagnosis]]
 NOW = datetime.now(UTC)
 
 
@@ -39,7 +39,7 @@ def sick(tiny_home: Installation) -> Installation:
 def found(sick: Installation) -> Found:
     """Make some of the checks; what is well is left out."""
 
-    def look(*names: str, deep: bool = False, port: int = 0, ui_port: int = 0) -> list[Finding]:
+    def look(*names: str, deep: bool = False, port: int = 0, ui_port: int = 0) -> list[Diagnosis]:
         forget()  # as a process that has just started
         with Patient(sick.home.path, deep=deep, port=port or 1, ui_port=ui_port or 1) as patient:
             findings = examine(patient, {name: CHECKS[name] for name in names})
@@ -50,7 +50,7 @@ def found(sick: Installation) -> Found:
     return look
 
 
-def codes(findings: list[Finding]) -> list[str]:
+def codes(findings: list[Diagnosis]) -> list[str]:
     return [finding.code for finding in findings]
 
 
@@ -187,7 +187,7 @@ def test_a_stale_forecast_and_one_without_its_rows_are_told(
 def test_a_schedule_that_nobody_keeps_is_told(sick: Installation, found: Found) -> None:
     assert found("scheduler") == []
     job = {"dataset": "tiny", "steps": ["ingest"], "cron": "5 * * * *"}
-    JobBook(sick).add("hourly", ScheduledJob.model_validate(job))
+    JobBook(sick).add("hourly", Job.model_validate(job))
     findings = found("scheduler")
     assert codes(findings) == ["scheduler.none"]
     assert "hourly" in findings[0].fact
@@ -197,7 +197,7 @@ def test_a_schedule_that_nobody_keeps_is_told(sick: Installation, found: Found) 
 
 def test_a_queue_without_worker_hosts_and_runs_that_stand_still_are_told(sick: Installation, found: Found) -> None:
     book = JobBook(sick)
-    book.add("often", ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
+    book.add("often", Job.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
     book.run_now("often")
     assert codes(found("worker hosts", "runs")) == ["worker.none"]
     sick.ledger.host_beat(Host("other:1", "other", 1, NOW, NOW - timedelta(minutes=5), 1, 1))

@@ -12,7 +12,7 @@ import pytest
 
 from api.state.histories import Histories
 from api.state.issued import read_issued
-from api.state.long_horizon import Extensions
+from api.state.long_horizon import LongHorizons
 from forecast.installation import Installation
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.model import Manifest, load
@@ -138,6 +138,6 @@ def test_a_prolonged_forecast_is_moved_alike(served: Callable[..., Installation]
     home = served()
     issuance, _ = issue("tiny", home)
     issued = read_issued(issuance, home)
-    longer = anyio.run(Extensions(home, Histories(home)).reach, issued, 48)
+    longer = anyio.run(LongHorizons(home, Histories(home)).reach, issued, 48)
     width = longer.quantiles[..., -1] - longer.quantiles[..., 0]
     assert width[0, 1, 24:].min() > 0.5 * width[0, 1, :24].max()

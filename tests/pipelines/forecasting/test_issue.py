@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, ForecastError, StorageError, UnavailableError
 from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
@@ -28,14 +28,14 @@ MakeRows = Callable[..., pl.DataFrame]
 
 
 @pytest.fixture
-def panel(tiny_rows: MakeRows, tiny_job: DatasetJob) -> Panel:
+def panel(tiny_rows: MakeRows, tiny_job: DatasetConfig) -> Panel:
     rows = tiny_rows().rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
     made = clean(rows, tiny_job)
     return replace(made, targets=made.targets.copy(), past=made.past.copy())  # polars' own arrays cannot be written to
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manifest]) -> ServedModel:
+def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
     store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
     return load(tmp_path / "models" / "m")
 
@@ -50,7 +50,7 @@ def own(model: ServedModel) -> Yardstick:
 
 
 def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
-    tmp_path: Path, tiny_job: DatasetJob, panel: Panel, store_model: Callable[..., Manifest]
+    tmp_path: Path, tiny_job: DatasetConfig, panel: Panel, store_model: Callable[..., Manifest]
 ) -> None:
     store_model(tmp_path / "models" / "r", tiny_job)
     prediction = extend(load(tmp_path / "models" / "r"), panel, tiny_job, 100)
@@ -60,7 +60,7 @@ def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
 
 @pytest.mark.parametrize("steps", [1, 6, 23, 24, 25, 48, 100])
 def test_a_shorter_forecast_is_the_beginning_of_a_longer_one(
-    model: ServedModel, tiny_job: DatasetJob, panel: Panel, steps: int
+    model: ServedModel, tiny_job: DatasetConfig, panel: Panel, steps: int
 ) -> None:
     longest, shorter = extend(model, panel, tiny_job, 120), extend(model, panel, tiny_job, steps)
     assert shorter.quantiles.shape == (2, steps, 2, 3)
@@ -69,7 +69,7 @@ def test_a_shorter_forecast_is_the_beginning_of_a_longer_one(
 
 
 def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(
-    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
 ) -> None:
     windows = cut(panel, tiny_job, panel.steps - tiny_job.horizon, panel.steps)
     scored = backtest(model, windows, own(model))
@@ -87,7 +87,7 @@ def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(
 
 
 def test_beyond_the_trained_horizon_the_median_is_fed_back(
-    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
 ) -> None:
     first = extend(model, panel, tiny_job, 24)
     wind = panel.past[:, -tiny_job.season :]  # repeats its last season
@@ -108,7 +108,7 @@ def test_beyond_the_trained_horizon_the_median_is_fed_back(
 @pytest.mark.parametrize("trained", [24, 30])  # whole days, and not
 def test_the_band_beyond_the_trained_horizon_is_told_by_what_was_observed_not_by_what_is_fed_back(
     tmp_path: Path,
-    job_with: Callable[..., DatasetJob],
+    job_with: Callable[..., DatasetConfig],
     panel: Panel,
     store_model: Callable[..., Manifest],
     trained: int,
@@ -123,7 +123,7 @@ def test_the_band_beyond_the_trained_horizon_is_told_by_what_was_observed_not_by
 
 
 def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
-    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
 ) -> None:
     panel.targets[1, -10:-7, 1] = np.nan
     with pytest.raises(DataError, match="west has 3 missing values of price") as caught:
@@ -132,7 +132,7 @@ def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
     assert str(panel.time(panel.steps - 10)) in str(caught.value)
 
 
-def test_a_gap_before_the_look_back_does_not_matter(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+def test_a_gap_before_the_look_back_does_not_matter(model: ServedModel, tiny_job: DatasetConfig, panel: Panel) -> None:
     expected = extend(model, panel, tiny_job, 24)
     panel.targets[:, : -tiny_job.lookback] = np.nan
     panel.past[:, : -tiny_job.lookback] = np.nan
@@ -140,7 +140,7 @@ def test_a_gap_before_the_look_back_does_not_matter(model: ServedModel, tiny_job
 
 
 def test_covariates_that_come_later_than_targets_are_carried_forward(
-    model: ServedModel, tiny_job: DatasetJob, panel: Panel
+    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
 ) -> None:
     late = panel.past.copy()
     panel.past[:, -5:] = np.nan
@@ -149,7 +149,9 @@ def test_covariates_that_come_later_than_targets_are_carried_forward(
     assert np.array_equal(extend(model, panel, tiny_job, 24).quantiles, extend(model, carried, tiny_job, 24).quantiles)
 
 
-def test_a_history_shorter_than_the_look_back_is_told(model: ServedModel, tiny_job: DatasetJob, panel: Panel) -> None:
+def test_a_history_shorter_than_the_look_back_is_told(
+    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
+) -> None:
     short = Panel(
         panel.series, panel.start, panel.step, panel.targets[:, :47], panel.past[:, :47], panel.observed[:, :47], {}
     )

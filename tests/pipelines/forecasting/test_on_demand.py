@@ -25,7 +25,7 @@ from pipelines.preparation.features import known_future
 from pipelines.sources.request_body import from_json
 
 if TYPE_CHECKING:
-    from forecast.config.dataset import DatasetJob
+    from forecast.config.dataset import DatasetConfig
     from forecast.panel import Panel
     from forecast.runtime.model import Manifest, ServedModel
 
@@ -38,12 +38,12 @@ TRAINED = ("east", "west")
 
 
 @pytest.fixture
-def job(job_with: Callable[..., DatasetJob]) -> DatasetJob:
+def job(job_with: Callable[..., DatasetConfig]) -> DatasetConfig:
     return job_with(zone="Europe/Berlin", holidays="DE", frequency="1h")
 
 
 @pytest.fixture
-def model(tmp_path: Path, job: DatasetJob, store_model: Callable[..., Manifest]) -> ServedModel:
+def model(tmp_path: Path, job: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
     store_model(tmp_path / "models" / "m", job, weight=0.7, calibration=BAND)
     return load(tmp_path / "models" / "m")
 
@@ -85,7 +85,7 @@ def agree(mine: Panel, theirs: Panel) -> bool:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_columns_give_the_panel_and_the_forecast_of_the_same_rows_in_the_lake(
-    job: DatasetJob, model: ServedModel, data: st.DataObject
+    job: DatasetConfig, model: ServedModel, data: st.DataObject
 ) -> None:
     rows = data.draw(st.integers(48, 90))
     series = columns(rows, data.draw(st.integers(0, 5)))
@@ -117,7 +117,7 @@ def test_columns_give_the_panel_and_the_forecast_of_the_same_rows_in_the_lake(
     step=st.sampled_from([timedelta(minutes=15), HOUR, timedelta(hours=6), timedelta(days=1), timedelta(days=7)]),
 )
 def test_the_calendar_from_memory_is_the_calendar(
-    job: DatasetJob, start: datetime, count: int, step: timedelta
+    job: DatasetConfig, start: datetime, count: int, step: timedelta
 ) -> None:
     begin = start.replace(tzinfo=UTC, microsecond=0)
     memory = CalendarMemory()
@@ -126,7 +126,7 @@ def test_the_calendar_from_memory_is_the_calendar(
         np.testing.assert_allclose(memory(begin, step, count, job), known_future(begin, step, count, job), 0, 5e-16)
 
 
-def test_rows_give_the_panel_of_the_same_rows_in_the_lake(job: DatasetJob) -> None:
+def test_rows_give_the_panel_of_the_same_rows_in_the_lake(job: DatasetConfig) -> None:
     series = columns(60)
     rows = stored(series, START)
     records = rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).rename({"series": "site"}).to_dicts()
@@ -134,7 +134,7 @@ def test_rows_give_the_panel_of_the_same_rows_in_the_lake(job: DatasetJob) -> No
 
 
 def test_covariates_known_beforehand_are_taken_from_the_history_and_from_what_lies_ahead(
-    job_with: Callable[..., DatasetJob],
+    job_with: Callable[..., DatasetConfig],
 ) -> None:
     channels = {
         "load": {"role": "target"}, "wind": {"role": "past"}, "plan": {"role": "future", "fill": "none"},
@@ -181,7 +181,7 @@ def put(value: float | None, row: int) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_history_that_is_not_of_the_data_set_is_refused_with_its_place(
-    job: DatasetJob, spoil: Callable[[dict[str, Any]], None], code: str, place: str
+    job: DatasetConfig, spoil: Callable[[dict[str, Any]], None], code: str, place: str
 ) -> None:
     series = columns(50)
     spoil(series)
@@ -194,7 +194,7 @@ def test_a_history_that_is_not_of_the_data_set_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("year", [1, 1899, 2200, 9999])
-def test_a_history_of_no_plausible_time_is_refused(job: DatasetJob, year: int) -> None:
+def test_a_history_of_no_plausible_time_is_refused(job: DatasetConfig, year: int) -> None:
     with pytest.raises(DataError) as caught:
         from_columns(datetime(year, 12, 31, 23, tzinfo=UTC), columns(50), {}, job, TRAINED)
     assert caught.value.code == "history.implausible_time"
@@ -204,13 +204,13 @@ def test_a_history_of_no_plausible_time_is_refused(job: DatasetJob, year: int) -
     ("future", "code"),
     [({"north": {}}, "future.unknown_series"), ({"east": {"wind": [1.0]}}, "future.unknown_channel")],
 )
-def test_what_lies_ahead_must_be_known_beforehand(job: DatasetJob, future: dict[str, Any], code: str) -> None:
+def test_what_lies_ahead_must_be_known_beforehand(job: DatasetConfig, future: dict[str, Any], code: str) -> None:
     with pytest.raises(DataError) as caught:
         from_columns(START, columns(50), future, job, TRAINED)
     assert caught.value.code == code
 
 
-def test_a_model_takes_no_history_that_is_short_or_between_its_steps(job: DatasetJob, model: ServedModel) -> None:
+def test_a_model_takes_no_history_that_is_short_or_between_its_steps(job: DatasetConfig, model: ServedModel) -> None:
     panel = from_columns(START, columns(50), {}, job, TRAINED)
     check(panel, model.manifest, job, START + 1000 * HOUR)
     for wrong, code in (
@@ -233,7 +233,7 @@ def test_a_model_takes_no_history_that_is_short_or_between_its_steps(job: Datase
         ({"site": None}, "ingest.null_key"),
     ],
 )
-def test_a_row_that_would_be_put_aside_is_refused(job: DatasetJob, change: dict[str, Any], code: str) -> None:
+def test_a_row_that_would_be_put_aside_is_refused(job: DatasetConfig, change: dict[str, Any], code: str) -> None:
     rows = stored(columns(60), START).with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
     records = rows.rename({"series": "site"}).to_dicts()
     records[7] |= change

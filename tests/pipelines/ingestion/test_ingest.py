@@ -10,12 +10,12 @@ import pytest
 
 from forecast.errors import ConfigError, DataError, StorageError
 from forecast.installation import Installation
-from forecast.ledger.receipts import Finding, Receipt
+from forecast.ledger.receipts import IngestFinding, Receipt
 from pipelines.ingestion.ingest import ingest, validate
 from pipelines.sources.frames import from_frame
 
 
-def codes(findings: tuple[Finding, ...]) -> dict[str, int]:
+def codes(findings: tuple[IngestFinding, ...]) -> dict[str, int]:
     return {finding.code: finding.count for finding in findings}
 
 

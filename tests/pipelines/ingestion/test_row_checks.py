@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.config.checks import CHECKS
-from forecast.config.dataset import DatasetJob, JobFile
+from forecast.config.dataset import ConfigFile, DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.observations import TIME
-from forecast.ledger.receipts import Finding
+from forecast.ledger.receipts import IngestFinding
 from forecast.vocabulary import Action
-from pipelines.ingestion.checked_batch import Sieve
-from pipelines.ingestion.duplicates import settle
+from pipelines.ingestion.checked_batch import CheckedBatch
+from pipelines.ingestion.duplicates import resolve_duplicates
 from pipelines.ingestion.row_checks import check_rows
 from pipelines.sources.batch import Batch
 
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -41,19 +41,19 @@ def raw(
     )
 
 
-def sieved(frame: pl.DataFrame, job: DatasetJob, name: str = "rows.csv") -> Sieve:
+def sieved(frame: pl.DataFrame, job: DatasetConfig, name: str = "rows.csv") -> CheckedBatch:
     """Check rows and settle those with the same key."""
     sieve = check_rows(Batch.of(frame, "tiny", job, name, ""), job, NOW)
-    settle(sieve, job.source)
+    resolve_duplicates(sieve, job.source)
     return sieve
 
 
-def conform(frame: pl.DataFrame, job: DatasetJob, name: str) -> tuple[pl.DataFrame, list[Finding]]:
+def conform(frame: pl.DataFrame, job: DatasetConfig, name: str) -> tuple[pl.DataFrame, list[IngestFinding]]:
     sieve = sieved(frame, job, name)
     return sieve.rows.drop("row"), sieve.findings
 
 
-def codes(findings: list[Finding]) -> dict[str, int]:
+def codes(findings: list[IngestFinding]) -> dict[str, int]:
     return {finding.code: finding.count for finding in findings}
 
 
@@ -110,12 +110,12 @@ def test_times_may_be_text(job_with: MakeJob, text: str, instant: str) -> None:
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
-def test_times_may_have_any_precision(tiny_job: DatasetJob, unit: str) -> None:
+def test_times_may_have_any_precision(tiny_job: DatasetConfig, unit: str) -> None:
     given_rows = raw("2024-07-01 12:00").with_columns(pl.col("time").cast(pl.Datetime(unit)))  # type: ignore[arg-type]
     assert conform(given_rows, tiny_job, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T12:00")]
 
 
-def test_dates_are_midnights(tiny_job: DatasetJob) -> None:
+def test_dates_are_midnights(tiny_job: DatasetConfig) -> None:
     given_rows = raw("2024-07-01 12:00").with_columns(pl.col("time").cast(pl.Date))
     assert conform(given_rows, tiny_job, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T00:00")]
 
@@ -123,7 +123,7 @@ def test_dates_are_midnights(tiny_job: DatasetJob) -> None:
 @pytest.mark.parametrize(
     "bad", [["2024-01-01 00:00", "yesterday"], ["2024-01-01", "2024-13-01"], ["2024-01-01 00:00", "12"]]
 )
-def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_job: DatasetJob, bad: list[str]) -> None:
+def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_job: DatasetConfig, bad: list[str]) -> None:
     sieve = sieved(raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad)), tiny_job)
     assert len(sieve.rows) == 1
     assert codes(sieve.findings) == {"ingest.malformed_time": 1}
@@ -139,7 +139,7 @@ def test_times_may_be_written_in_a_format_that_the_job_names(job_with: MakeJob) 
     assert findings == []
 
 
-def test_numbers_are_not_times(tiny_job: DatasetJob) -> None:
+def test_numbers_are_not_times(tiny_job: DatasetConfig) -> None:
     with pytest.raises(DataError) as caught:
         conform(raw("2024-01-01").with_columns(time=pl.lit(1_704_067_200)), tiny_job, "rows.parquet")
     assert caught.value.code == "ingest.malformed_time"
@@ -208,7 +208,7 @@ def test_a_year_of_wall_times_comes_back_as_a_year_of_instants(job_with: MakeJob
 # --- the grid ---------------------------------------------------------------------------------------------------------
 
 
-def test_rows_off_the_grid_are_left_out_and_told(tiny_job: DatasetJob) -> None:
+def test_rows_off_the_grid_are_left_out_and_told(tiny_job: DatasetConfig) -> None:
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 00:30", "2024-01-01 01:00:01"), tiny_job, "rows.csv")
     assert rows["time"].to_list() == [utc("2024-01-01T00:00")]
     assert codes(findings) == {"ingest.off_grid": 2}
@@ -239,40 +239,40 @@ def test_rows_at_full_local_steps_are_on_the_grid(
 # --- keys and values --------------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_repeats_another_is_left_out_and_told(tiny_job: DatasetJob) -> None:
+def test_a_row_that_repeats_another_is_left_out_and_told(tiny_job: DatasetConfig) -> None:
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 00:00", load=[1.0, 1.0]), tiny_job, "rows.csv")
     assert rows["load"].to_list() == [1.0]
     assert codes(findings) == {"ingest.repeated": 1}
 
 
-def test_of_conflicting_rows_the_later_one_stays_and_that_is_told(tiny_job: DatasetJob) -> None:
+def test_of_conflicting_rows_the_later_one_stays_and_that_is_told(tiny_job: DatasetConfig) -> None:
     rows, findings = conform(raw(*["2024-01-01 00:00"] * 3, load=[1.0, 2.0, 3.0]), tiny_job, "rows.csv")
     assert rows["load"].to_list() == [3.0]
     assert codes(findings) == {"ingest.conflicting": 2}
 
 
 @pytest.mark.parametrize("site", [None, "", "   "])
-def test_a_row_without_a_series_is_left_out_and_told(tiny_job: DatasetJob, site: str | None) -> None:
+def test_a_row_without_a_series_is_left_out_and_told(tiny_job: DatasetConfig, site: str | None) -> None:
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", site=["east", site]), tiny_job, "rows.csv")
     assert rows["series"].to_list() == ["east"]
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_a_row_without_a_time_is_left_out_and_told(tiny_job: DatasetJob) -> None:
+def test_a_row_without_a_time_is_left_out_and_told(tiny_job: DatasetConfig) -> None:
     given_rows = raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series([datetime(2024, 1, 1), None]))  # noqa: DTZ001
     rows, findings = conform(given_rows, tiny_job, "rows.csv")
     assert len(rows) == 1
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_a_file_without_any_time_is_told(tiny_job: DatasetJob) -> None:
+def test_a_file_without_any_time_is_told(tiny_job: DatasetConfig) -> None:
     given_rows = raw("2024-01-01 00:00").with_columns(time=pl.lit(None, dtype=pl.String))
     rows, findings = conform(given_rows, tiny_job, "rows.csv")
     assert rows.is_empty()
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_job: DatasetJob) -> None:
+def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_job: DatasetConfig) -> None:
     rows, _ = conform(raw("2024-01-01 00:00").with_columns(site=pl.lit(" east ")), tiny_job, "rows.csv")
     assert rows["series"].to_list() == ["east"]
     rows, _ = conform(raw("2024-01-01 00:00").with_columns(site=pl.lit(42)), tiny_job, "rows.csv")
@@ -299,7 +299,7 @@ def test_a_value_that_cannot_be_becomes_missing_and_is_told(job_with: MakeJob, b
     assert f"load={bad:g}" in findings[0].first[0]
 
 
-def bounded(job_with: MakeJob, checks: dict[str, str] | None = None, **load: Any) -> DatasetJob:
+def bounded(job_with: MakeJob, checks: dict[str, str] | None = None, **load: Any) -> DatasetConfig:
     channels = {
         "load": {"role": "target", "lower": 0, "upper": 100, **load},
         "price": {"role": "target"},
@@ -352,7 +352,7 @@ def broken_number() -> pl.DataFrame:
     return raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(load=pl.Series(["1.5", "broken"]))
 
 
-def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_job: DatasetJob) -> None:
+def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_job: DatasetConfig) -> None:
     sieve = sieved(broken_number(), tiny_job)
     assert sieve.rows["load"].to_list() == [1.5]
     assert sieve.findings[0].code == "ingest.not_a_number"
@@ -374,14 +374,14 @@ def test_what_is_not_a_number_refuses_the_batch_if_the_job_says_so(job_with: Mak
 
 
 @pytest.mark.parametrize("empty", [None, "", "  "])
-def test_an_empty_cell_is_a_missing_value(tiny_job: DatasetJob, empty: str | None) -> None:
+def test_an_empty_cell_is_a_missing_value(tiny_job: DatasetConfig, empty: str | None) -> None:
     frame = raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(load=pl.Series(["1.5", empty], dtype=pl.String))
     rows, findings = conform(frame, tiny_job, "rows.csv")
     assert rows["load"].to_list() == [1.5, None]
     assert findings == []
 
 
-def test_columns_that_the_job_does_not_name_are_left_out(tiny_job: DatasetJob) -> None:
+def test_columns_that_the_job_does_not_name_are_left_out(tiny_job: DatasetConfig) -> None:
     rows, _ = conform(raw("2024-01-01 00:00").with_columns(humidity=pl.lit(1)), tiny_job, "rows.csv")
     assert rows.columns == ["series", "time", "load", "price", "wind"]
 
@@ -393,13 +393,13 @@ def test_a_channel_may_have_any_name(job_with: MakeJob, name: str) -> None:
     assert rows[name].to_list() == [0.0]
 
 
-def test_a_column_of_values_may_have_any_number_type(tiny_job: DatasetJob) -> None:
+def test_a_column_of_values_may_have_any_number_type(tiny_job: DatasetConfig) -> None:
     for dtype in (pl.Int8, pl.UInt64, pl.Float32, pl.Decimal(10, 2), pl.Boolean):
         rows, _ = conform(raw("2024-01-01 00:00", load=[1.0]).with_columns(pl.col("load").cast(dtype)), tiny_job, "x")
         assert rows["load"].to_list() == [1.0]
 
 
-def test_a_column_of_lists_is_not_one_of_numbers(tiny_job: DatasetJob) -> None:
+def test_a_column_of_lists_is_not_one_of_numbers(tiny_job: DatasetConfig) -> None:
     with pytest.raises(DataError):
         conform(raw("2024-01-01 00:00").with_columns(load=pl.Series([[1.0, 2.0]])), tiny_job, "rows.parquet")
 
@@ -412,7 +412,7 @@ def test_a_column_of_lists_is_not_one_of_numbers(tiny_job: DatasetJob) -> None:
     seed=st.randoms(use_true_random=False),
 )
 def test_the_order_of_rows_with_different_keys_does_not_matter(hours: list[tuple[int, str]], seed: Random) -> None:
-    job = JobFile.model_validate(
+    job = ConfigFile.model_validate(
         {
             "datasets": {
                 "x": {
@@ -494,13 +494,13 @@ def test_a_doubled_hour_may_always_mean_one_of_the_two(job_with: MakeJob, rule: 
     assert rows["time"].to_list() == [utc(f"2024-10-{instant}")]
 
 
-def test_rows_out_of_order_are_told_and_sorted(tiny_job: DatasetJob) -> None:
+def test_rows_out_of_order_are_told_and_sorted(tiny_job: DatasetConfig) -> None:
     rows, findings = conform(raw("2024-01-01 01:00", "2024-01-01 00:00", "2024-01-01 02:00"), tiny_job, "rows.csv")
     assert rows["load"].to_list() == [1.0, 0.0, 2.0]
     assert codes(findings) == {"ingest.unordered": 1}
 
 
-def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_job: DatasetJob) -> None:
+def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_job: DatasetConfig) -> None:
     quarters = [datetime(2024, 1, 1) + timedelta(minutes=15 * step) for step in range(100)]  # noqa: DTZ001
     with pytest.raises(DataError, match="75 of 100 rows cannot be used") as caught:
         sieved(raw(*quarters), tiny_job)
@@ -508,7 +508,7 @@ def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_job: Datas
     assert "frequency" in caught.value.remedy
 
 
-def test_findings_of_what_others_send_do_not_repeat_it(tiny_job: DatasetJob) -> None:
+def test_findings_of_what_others_send_do_not_repeat_it(tiny_job: DatasetConfig) -> None:
     batch = Batch.of(broken_number(), "tiny", tiny_job, "body", "")
     sieve = check_rows(batch, tiny_job, NOW, echo=False)
     assert sieve.findings[0].first == ("body row 2 load",)
@@ -548,7 +548,7 @@ def test_what_is_no_version_is_put_aside(job_with: MakeJob) -> None:
 @settings(max_examples=30, deadline=None)
 @given(values=st.permutations([1.0, 2.0, 3.0, 4.0]))
 def test_by_digest_the_same_row_stays_whatever_the_order(values: list[float]) -> None:
-    job = JobFile.model_validate({"datasets": {"x": folder_job()}}).datasets["x"]
+    job = ConfigFile.model_validate({"datasets": {"x": folder_job()}}).datasets["x"]
     rows, _ = conform(raw(*["2024-01-01 00:00"] * 4, load=list(values)), job, "rows.csv")
     expected, _ = conform(raw(*["2024-01-01 00:00"] * 4, load=[1.0, 2.0, 3.0, 4.0]), job, "rows.csv")
     assert rows.equals(expected)
@@ -570,7 +570,7 @@ def folder_job() -> dict[str, Any]:
 # --- partial rows -----------------------------------------------------------------------------------------------------
 
 
-def partial_job(job_with: MakeJob, **source: Any) -> DatasetJob:
+def partial_job(job_with: MakeJob, **source: Any) -> DatasetConfig:
     return job_with(source={"kind": "csv", "path": "in/", "partial": True, **source})
 
 
@@ -610,6 +610,6 @@ def test_long_rows_of_one_key_in_several_files_become_one(job_with: MakeJob) -> 
     )
     long = long.with_columns(time=pl.lit("2024-01-01 00:00"))
     parts = [check_rows(Batch.of(part, "tiny", job, "part.csv", ""), job, NOW).rows for part in long.iter_slices(1)]
-    sieve = Sieve(Batch("tiny", pl.concat(parts, how="diagonal"), ""), job.checks)
-    settle(sieve, job.source)
+    sieve = CheckedBatch(Batch("tiny", pl.concat(parts, how="diagonal"), ""), job.checks)
+    resolve_duplicates(sieve, job.source)
     assert sieve.rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 3.0)]

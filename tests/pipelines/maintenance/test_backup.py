@@ -191,12 +191,12 @@ def test_maintenance_during_a_backup_takes_nothing_away_from_it(
 def test_what_was_running_waits_in_the_queue_of_a_restored_home(
     issued_home: Installation, reopened: Callable[[Path], Installation], tmp_path: Path
 ) -> None:
-    from forecast.config.jobs import ScheduledJob
+    from forecast.config.jobs import Job
     from forecast.scheduling.job_book import JobBook
     from forecast.scheduling.processes import machine
 
     clock = issued_home.clock("tiny")
-    JobBook(issued_home).add("often", ScheduledJob.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
+    JobBook(issued_home).add("often", Job.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
     JobBook(issued_home).run_now("often")
     ledger = issued_home.ledger
     assert ledger.take(machine(), clock.now(), trainings=1, others=1)

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from forecast.config.training import Promotion
-from forecast.evaluation.night import Night, judged
+from forecast.config.training import PromotionPolicy
+from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.runtime.model import Manifest
@@ -19,7 +19,7 @@ from pipelines.monitoring.score import score
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-POLICY = Promotion(max_coverage_error=1.0)
+POLICY = PromotionPolicy(max_coverage_error=1.0)
 Rules = tuple[dict[str, Any], ...]
 
 
@@ -50,7 +50,7 @@ def served(
 
 def night(home: Installation, evidence: Evidence) -> None:
     home.ledger.keep_night(
-        Night(
+        NightRecord(
             dataset="tiny", recorded_at=EPOCH, data_version=0, data_digest="d", holdout_from=EPOCH, holdout_until=EPOCH,
             origins=200, candidates=(evidence,), incumbent=None, baselines=(), policy=POLICY, unfit="",
             verdict=judged((evidence,), None, POLICY, ""), champion="repeat_last-1", tracking_run="run",

@@ -15,13 +15,13 @@ from forecast.clock import SystemClock
 from forecast.config.alerts import AlertKind
 from forecast.errors import ConfigError
 from forecast.installation import Installation
-from forecast.monitoring.alerts import Finding
+from forecast.monitoring.alerts import AlertFinding
 from pipelines.monitoring import webhook
 from pipelines.monitoring.score import score
 from pipelines.monitoring.webhook import SIGNATURE, deliver
 
-OLD = Finding(AlertKind.STALE, "data", "nothing was observed for 7.0 h", 25200.0, 21600.0)
-DRIFT = Finding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0.25)
+OLD = AlertFinding(AlertKind.STALE, "data", "nothing was observed for 7.0 h", 25200.0, 21600.0)
+DRIFT = AlertFinding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0.25)
 
 
 class Receiver(ThreadingHTTPServer):

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.config.dataset import DatasetJob, JobFile
+from forecast.config.dataset import ConfigFile, DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.observations import TIME
 from pipelines.preparation.clean import clean
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 
 
 def lake_rows(values: dict[int, float | None], series: str = "east", wind: float | None = 2.0) -> pl.DataFrame:
@@ -32,8 +32,8 @@ def lake_rows(values: dict[int, float | None], series: str = "east", wind: float
 
 
 @pytest.fixture
-def job(job_with: MakeJob) -> Callable[[str, int], DatasetJob]:
-    def make(fill: str = "linear", limit: int = 48) -> DatasetJob:
+def job(job_with: MakeJob) -> Callable[[str, int], DatasetConfig]:
+    def make(fill: str = "linear", limit: int = 48) -> DatasetConfig:
         return job_with(
             channels={"load": {"role": "target", "fill": fill, "fill_limit": limit}, "wind": {"role": "past"}}
         )
@@ -41,7 +41,7 @@ def job(job_with: MakeJob) -> Callable[[str, int], DatasetJob]:
     return make
 
 
-def filled(job: DatasetJob, *values: float | None) -> list[float]:
+def filled(job: DatasetConfig, *values: float | None) -> list[float]:
     return clean(lake_rows(dict(enumerate(values))), job).targets[0, :, 0].tolist()
 
 
@@ -143,7 +143,7 @@ def test_observed_values_are_never_changed_and_only_short_gaps_are_filled(
     east: list[float | None], west: list[float | None], fill: str, limit: int, seed: Random
 ) -> None:
     channel = {"role": "target", "fill": fill, "fill_limit": limit}
-    job = JobFile.model_validate(
+    job = ConfigFile.model_validate(
         {
             "datasets": {
                 "x": {

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, TrainingError
 from forecast.evaluation.scores import Yardstick
 from forecast.lake.observations import TIME
@@ -26,7 +26,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 STEPS = 400
 MakeRows = Callable[..., pl.DataFrame]
-Train = Callable[[DatasetJob, Panel, str, Path], ServedModel]
+Train = Callable[[DatasetConfig, Panel, str, Path], ServedModel]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -49,7 +49,7 @@ def between(rows: pl.DataFrame, first: int, last: int, series: str = "west") -> 
 
 @pytest.mark.parametrize("name", ["seasonal_naive", "linear"])
 def test_constant_and_all_zero_series_are_forecast_as_what_they_are(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, train_model: Train, name: str
+    tmp_path: Path, job_with: Callable[..., DatasetConfig], rows: pl.DataFrame, train_model: Train, name: str
 ) -> None:
     job = job_with(models=[name])
     constants = {"a": 0.0, "b": 7.25, "c": -1e9}
@@ -68,14 +68,14 @@ def test_constant_and_all_zero_series_are_forecast_as_what_they_are(
 
 @pytest.mark.parametrize("count", [1, 30])
 def test_a_series_of_a_few_rows_is_left_out_and_others_go_on(
-    tiny_job: DatasetJob, rows: pl.DataFrame, count: int
+    tiny_job: DatasetConfig, rows: pl.DataFrame, count: int
 ) -> None:
     panel = clean(between(rows, 100, 100 + count), tiny_job)
     assert panel.series == ("east", "west")
     assert trainable(panel, Slices.of(panel, tiny_job).fit, tiny_job).series == ("east",)
 
 
-def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_job: DatasetJob, rows: pl.DataFrame) -> None:
+def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_job: DatasetConfig, rows: pl.DataFrame) -> None:
     panel = clean(rows.head(1), tiny_job)
     with pytest.raises(TrainingError) as caught:
         Slices.of(panel, tiny_job)
@@ -83,7 +83,7 @@ def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_job: DatasetJob, row
 
 
 def test_a_series_that_begins_late_is_fitted_on_what_it_has(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, train_model: Train
+    tmp_path: Path, job_with: Callable[..., DatasetConfig], rows: pl.DataFrame, train_model: Train
 ) -> None:
     job = job_with(models=["linear"])
     panel = clean(between(rows, 90, STEPS), job)
@@ -96,7 +96,7 @@ def test_a_series_that_begins_late_is_fitted_on_what_it_has(
 
 
 def test_a_series_that_ended_long_ago_teaches_but_has_no_forecast(
-    tmp_path: Path, job_with: Callable[..., DatasetJob], rows: pl.DataFrame, train_model: Train
+    tmp_path: Path, job_with: Callable[..., DatasetConfig], rows: pl.DataFrame, train_model: Train
 ) -> None:
     job = job_with(models=["linear"])
     panel = clean(between(rows, 0, 250), job)
@@ -112,7 +112,7 @@ def test_a_series_that_ended_long_ago_teaches_but_has_no_forecast(
 @pytest.mark.parametrize("channel", ["load", "wind"])
 def test_a_channel_that_was_never_observed_leaves_its_series_out(
     tmp_path: Path,
-    tiny_job: DatasetJob,
+    tiny_job: DatasetConfig,
     rows: pl.DataFrame,
     store_model: Callable[..., Manifest],
     channel: str,
@@ -129,7 +129,7 @@ def test_a_channel_that_was_never_observed_leaves_its_series_out(
 
 @pytest.mark.parametrize("channel", ["load", "wind"])
 def test_a_channel_that_no_series_has_is_told(
-    tmp_path: Path, tiny_job: DatasetJob, rows: pl.DataFrame, train_model: Train, channel: str
+    tmp_path: Path, tiny_job: DatasetConfig, rows: pl.DataFrame, train_model: Train, channel: str
 ) -> None:
     panel = clean(changed(changed(rows, channel, None), channel, None, "east"), tiny_job)
     with pytest.raises(TrainingError) as caught:
@@ -141,7 +141,7 @@ def test_a_channel_that_no_series_has_is_told(
     assert f"{channel} is never observed" in caught.value.fact
 
 
-def test_rows_without_any_value_are_no_history(tiny_job: DatasetJob, rows: pl.DataFrame) -> None:
+def test_rows_without_any_value_are_no_history(tiny_job: DatasetConfig, rows: pl.DataFrame) -> None:
     with pytest.raises(DataError) as caught:
         clean(rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in tiny_job.channels), tiny_job)
     assert caught.value.code == "history.empty"

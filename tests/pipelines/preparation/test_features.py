@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.config.dataset import DatasetJob, JobFile
+from forecast.config.dataset import ConfigFile, DatasetConfig
 from pipelines.preparation.features import FUTURE_FEATURES, known_future
 
 HOUR = timedelta(hours=1)
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 HOLIDAY, WEEKEND = FUTURE_FEATURES.index("holiday"), FUTURE_FEATURES.index("weekend")
 ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe")
 
 
-def plain_job(zone: str, holidays: str = "") -> DatasetJob:
-    return JobFile.model_validate(
+def plain_job(zone: str, holidays: str = "") -> DatasetConfig:
+    return ConfigFile.model_validate(
         {
             "datasets": {
                 "x": {

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.installation import Installation
 from forecast.panel import Panel
 from forecast.runtime.model import Manifest
@@ -26,13 +26,13 @@ def hidden(rows: pl.DataFrame, series: str, channel: str, since: int) -> pl.Data
 
 
 @pytest.fixture
-def panel(tiny_rows: MakeRows, tiny_job: DatasetJob) -> Panel:
+def panel(tiny_rows: MakeRows, tiny_job: DatasetConfig) -> Panel:
     rows = tiny_rows(100).rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
     rows = hidden(hidden(rows, "east", "price", 90), "west", "wind", 0)
     return clean(hidden(rows, "west", "load", 70), tiny_job)
 
 
-def test_the_newest_observed_value_is_told_by_series_and_channel(panel: Panel, tiny_job: DatasetJob) -> None:
+def test_the_newest_observed_value_is_told_by_series_and_channel(panel: Panel, tiny_job: DatasetConfig) -> None:
     newest = START + 99 * HOUR
     assert newest_observed(panel, tiny_job) == {
         "east": {"load": newest, "price": START + 89 * HOUR, "wind": newest},
@@ -46,14 +46,14 @@ def test_a_forecast_is_as_fresh_as_the_target_that_is_furthest_behind(panel: Pan
 
 
 def test_a_target_that_was_never_observed_has_no_newest_value(
-    tiny_rows: MakeRows, job_with: Callable[..., DatasetJob]
+    tiny_rows: MakeRows, job_with: Callable[..., DatasetConfig]
 ) -> None:
     rows = tiny_rows(100).rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
     panel = clean(hidden(rows, "west", "load", 0), job_with())
     assert observed_until(panel) is None
 
 
-def test_the_imputed_share_is_that_of_the_targets_in_the_look_back(panel: Panel, tiny_job: DatasetJob) -> None:
+def test_the_imputed_share_is_that_of_the_targets_in_the_look_back(panel: Panel, tiny_job: DatasetConfig) -> None:
     assert imputed_fraction(panel, tiny_job) == pytest.approx((10 + 30) / (48 * 4))
 
 

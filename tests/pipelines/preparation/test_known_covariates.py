@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
@@ -30,14 +30,14 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 STEPS, LOOKBACK, HORIZON = 400, 48, 24
 NAN = float("nan")
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 MakeRows = Callable[..., pl.DataFrame]
 STATICS = {"east": {"height": 10.0, "area": 5.0}, "west": {"height": 30.0, "area": 5.0}}
 
 
 @pytest.fixture
 def job(job_with: MakeJob) -> MakeJob:
-    def make(fill: str = "forward", limit: int = 6, **fields: Any) -> DatasetJob:
+    def make(fill: str = "forward", limit: int = 6, **fields: Any) -> DatasetConfig:
         channels = {
             "load": {"role": "target", "lower": 0},
             "price": {"role": "target"},
@@ -180,11 +180,11 @@ def test_a_series_without_static_covariates_is_told_where_others_have_them(job: 
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, train_model: Callable[[DatasetJob, Panel, str, Path], ServedModel]
-) -> Callable[[DatasetJob, Panel, str], ServedModel]:
+    tmp_path_factory: pytest.TempPathFactory, train_model: Callable[[DatasetConfig, Panel, str, Path], ServedModel]
+) -> Callable[[DatasetConfig, Panel, str], ServedModel]:
     kept: dict[str, ServedModel] = {}
 
-    def make(job: DatasetJob, panel: Panel, name: str) -> ServedModel:
+    def make(job: DatasetConfig, panel: Panel, name: str) -> ServedModel:
         if name not in kept:
             kept[name] = train_model(job, panel, name, tmp_path_factory.mktemp("models") / name)
         return kept[name]
@@ -194,7 +194,7 @@ def trained(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_network_reads_static_and_known_covariates_from_training_to_the_served_forecast(
-    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetJob, Panel, str], ServedModel]
+    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetConfig, Panel, str], ServedModel]
 ) -> None:
     made = job(
         models=["tide"],
@@ -221,7 +221,7 @@ def test_a_network_reads_static_and_known_covariates_from_training_to_the_served
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_what_is_scored_with_a_plan_is_what_is_issued_with_it(
-    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetJob, Panel, str], ServedModel]
+    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetConfig, Panel, str], ServedModel]
 ) -> None:
     made = job(models=["linear"])
     panel = clean(rows(0), made)
@@ -295,7 +295,7 @@ def test_a_series_without_a_plan_leaves_the_others_their_forecast(
 
 
 def test_a_manifest_from_before_there_were_such_covariates_still_loads(
-    tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., Manifest]
+    tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]
 ) -> None:
     store_model(tmp_path / "m", tiny_job)
     file = tmp_path / "m" / MANIFEST

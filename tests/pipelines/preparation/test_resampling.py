@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.observations import TIME
 from forecast.panel import Panel
@@ -15,12 +15,12 @@ from pipelines.preparation.clean import clean
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 
 
 @pytest.fixture
 def job(job_with: MakeJob) -> MakeJob:
-    def make(rule: str = "mean", other: str = "none", **fields: Any) -> DatasetJob:
+    def make(rule: str = "mean", other: str = "none", **fields: Any) -> DatasetConfig:
         channels = {
             "load": {"role": "target", "fill": "none", "resample": rule},
             "wind": {"role": "past", "fill": "none", "resample": other},

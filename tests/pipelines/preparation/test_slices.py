@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import TrainingError
 from forecast.panel import Panel
 from pipelines.preparation.slices import Slices
@@ -12,7 +12,7 @@ from pipelines.preparation.slices import Slices
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 LOOKBACK, HORIZON = 48, 24
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 
 
 def make_panel(steps: int = 400) -> Panel:
@@ -20,27 +20,27 @@ def make_panel(steps: int = 400) -> Panel:
     return Panel(("east",), START, HOUR, values, np.zeros((1, steps, 0)), np.ones(values.shape, bool), {})
 
 
-def test_the_splits_are_measured_back_from_the_end_in_time_order(job_with: Callable[..., DatasetJob]) -> None:
+def test_the_splits_are_measured_back_from_the_end_in_time_order(job_with: Callable[..., DatasetConfig]) -> None:
     job = job_with(splits={"validation": "2d", "calibration": "3d", "holdout": "4d"})
     slices = Slices.of(make_panel(400), job)
     assert (slices.fit, slices.validation, slices.calibration, slices.holdout) == (400 - 216, 400 - 168, 400 - 96, 400)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 9 * 24, 9 * 24 + LOOKBACK + HORIZON - 1])
-def test_a_history_that_leaves_no_window_to_fit_on_is_told(tiny_job: DatasetJob, steps: int) -> None:
+def test_a_history_that_leaves_no_window_to_fit_on_is_told(tiny_job: DatasetConfig, steps: int) -> None:
     with pytest.raises(TrainingError, match="one window takes 72") as caught:
         Slices.of(make_panel(steps), tiny_job)
     assert caught.value.code == "training.too_short"
 
 
-def test_a_history_that_leaves_exactly_one_window_to_fit_on_is_enough(tiny_job: DatasetJob) -> None:
+def test_a_history_that_leaves_exactly_one_window_to_fit_on_is_enough(tiny_job: DatasetConfig) -> None:
     assert Slices.of(make_panel(9 * 24 + LOOKBACK + HORIZON), tiny_job).fit == LOOKBACK + HORIZON
 
 
 # --- by date and by share ---------------------------------------------------------------------------------------------
 
 
-def rows_of(job: DatasetJob, steps: int = 400) -> tuple[int, int, int, int]:
+def rows_of(job: DatasetConfig, steps: int = 400) -> tuple[int, int, int, int]:
     slices = Slices.of(make_panel(steps), job)
     return slices.fit, slices.validation, slices.calibration, slices.holdout
 
@@ -102,7 +102,7 @@ def test_a_share_of_fewer_rows_than_the_horizon_is_told(job_with: MakeJob) -> No
 
 @pytest.fixture
 def benchmark_job(job_with: MakeJob) -> MakeJob:
-    def make(name: str, frequency: str = "1h") -> DatasetJob:
+    def make(name: str, frequency: str = "1h") -> DatasetConfig:
         source = {"kind": "benchmark", "name": name}
         return job_with(source=source, splits={"published": True}, frequency=frequency)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import TrainingError
 from forecast.panel import Panel
 from pipelines.preparation.features import known_future
@@ -15,7 +15,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NAN = float("nan")
 LOOKBACK, HORIZON = 48, 24
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 
 
 def make_panel(steps: int = 400, seed: int = 0) -> Panel:
@@ -26,7 +26,7 @@ def make_panel(steps: int = 400, seed: int = 0) -> Panel:
     )
 
 
-def test_windows_lie_where_they_must(tiny_job: DatasetJob) -> None:
+def test_windows_lie_where_they_must(tiny_job: DatasetConfig) -> None:
     panel = make_panel()
     windows = cut(panel, tiny_job, 200, 300)
     assert len(windows.origins) == 2 * (100 - HORIZON + 1)
@@ -45,12 +45,12 @@ def test_windows_lie_where_they_must(tiny_job: DatasetJob) -> None:
     ("first", "last", "origins"), [(0, 100, 29), (LOOKBACK, LOOKBACK + HORIZON, 1), (376, 400, 1), (300, 400, 77)]
 )
 def test_every_origin_whose_targets_fit_is_there_once(
-    tiny_job: DatasetJob, first: int, last: int, origins: int
+    tiny_job: DatasetConfig, first: int, last: int, origins: int
 ) -> None:
     assert len(cut(make_panel(), tiny_job, first, last).origins) == 2 * origins
 
 
-def test_a_stride_takes_every_so_manieth_origin(tiny_job: DatasetJob) -> None:
+def test_a_stride_takes_every_so_manieth_origin(tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(), tiny_job, 200, 300, stride=7)
     assert [(origin - START) // HOUR for origin in windows.origins[: len(windows.origins) // 2]] == list(
         range(200, 277, 7)
@@ -58,14 +58,14 @@ def test_a_stride_takes_every_so_manieth_origin(tiny_job: DatasetJob) -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(100, 123), (0, 71), (400, 400)])
-def test_where_no_window_fits_that_is_told(tiny_job: DatasetJob, first: int, last: int) -> None:
+def test_where_no_window_fits_that_is_told(tiny_job: DatasetConfig, first: int, last: int) -> None:
     with pytest.raises(TrainingError) as caught:
         cut(make_panel(), tiny_job, first, last)
     assert caught.value.code == "backtest.no_window"
 
 
 @pytest.mark.parametrize("channel", ["targets", "past"])
-def test_no_window_looks_back_across_a_gap_and_other_series_keep_theirs(tiny_job: DatasetJob, channel: str) -> None:
+def test_no_window_looks_back_across_a_gap_and_other_series_keep_theirs(tiny_job: DatasetConfig, channel: str) -> None:
     panel = make_panel()
     getattr(panel, channel)[0, 250, 0] = NAN
     windows = cut(panel, tiny_job, 200, 400)
@@ -74,7 +74,7 @@ def test_no_window_looks_back_across_a_gap_and_other_series_keep_theirs(tiny_job
     assert windows.series.count("west") == 177
 
 
-def test_what_was_filled_is_seen_by_the_model_but_not_scored(tiny_job: DatasetJob) -> None:
+def test_what_was_filled_is_seen_by_the_model_but_not_scored(tiny_job: DatasetConfig) -> None:
     panel = make_panel()
     panel.observed[0, 230, 1] = False
     windows = cut(panel, tiny_job, 200, 300)
@@ -85,7 +85,7 @@ def test_what_was_filled_is_seen_by_the_model_but_not_scored(tiny_job: DatasetJo
     assert windows.targets[row, LOOKBACK - 10, 1] == panel.targets[0, 230, 1]
 
 
-def test_the_digest_tells_windows_apart_by_origin_series_and_truth(tiny_job: DatasetJob) -> None:
+def test_the_digest_tells_windows_apart_by_origin_series_and_truth(tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(), tiny_job, 200, 300)
     assert cut(make_panel(), tiny_job, 200, 300).digest == windows.digest
     changed = make_panel()

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from forecast.errors import StorageError
 from forecast.installation import Installation
 from models.catalog import ModelName
-from pipelines.preparation.training_data import History
-from pipelines.search.trials import Attempt, Trials
+from pipelines.preparation.training_data import TrainingData
+from pipelines.search.trials import TrialAttempt, Trials
 
 MakeHome = Callable[..., Installation]
 OWN = {"kernel_size": 7, "const_init": False}
@@ -55,21 +55,21 @@ def anywhere(
 
 
 @pytest.fixture
-def history(home: Installation) -> History:
-    return History.read("tiny", home)
+def history(home: Installation) -> TrainingData:
+    return TrainingData.read("tiny", home)
 
 
-def opened(history: History, home: Installation) -> Trials:
+def opened(history: TrainingData, home: Installation) -> Trials:
     return Trials.open(history, home, ModelName.DLINEAR)
 
 
-def finish(trials: Trials, loss: float) -> Attempt:
+def finish(trials: Trials, loss: float) -> TrialAttempt:
     attempt = trials.next()
     trials.complete(attempt, loss, 1.0, [loss + 1, loss])
     return attempt
 
 
-def test_trials_outlive_the_process_wherever_the_ledger_lies(anywhere: Installation, history: History) -> None:
+def test_trials_outlive_the_process_wherever_the_ledger_lies(anywhere: Installation, history: TrainingData) -> None:
     trials = opened(history, anywhere)
     first = finish(trials, 2.0)
     second = finish(trials, 1.0)
@@ -88,7 +88,7 @@ def test_trials_outlive_the_process_wherever_the_ledger_lies(anywhere: Installat
     assert third.options not in (first.options, second.options)
 
 
-def test_the_sampler_learns_where_the_own_options_lie(home: Installation, history: History) -> None:
+def test_the_sampler_learns_where_the_own_options_lie(home: Installation, history: TrainingData) -> None:
     trials = opened(history, home)
     finish(trials, 1.0)
     (trial,) = trials._study.trials
@@ -97,7 +97,7 @@ def test_the_sampler_learns_where_the_own_options_lie(home: Installation, histor
 
 
 def test_other_data_begin_anew_with_the_own_options_and_then_the_best_of_before(
-    home: Installation, history: History
+    home: Installation, history: TrainingData
 ) -> None:
     trials = opened(history, home)
     finish(trials, 2.0)
@@ -115,7 +115,7 @@ def test_other_data_begin_anew_with_the_own_options_and_then_the_best_of_before(
     ids=lambda change: next(iter(change)),
 )
 def test_trials_that_cannot_be_compared_are_kept_apart(
-    home: Installation, history: History, job_with: Callable[..., Any], change: dict[str, Any]
+    home: Installation, history: TrainingData, job_with: Callable[..., Any], change: dict[str, Any]
 ) -> None:
     same = job_with(models=["dlinear"], options={"dlinear": {"kernel_size": 13}})
     other = job_with(models=["dlinear"], options={"dlinear": OWN}, **change)
@@ -124,7 +124,7 @@ def test_trials_that_cannot_be_compared_are_kept_apart(
 
 
 def test_options_that_the_job_file_has_now_are_tried_in_the_same_study(
-    home: Installation, history: History, job_with: Callable[..., Any]
+    home: Installation, history: TrainingData, job_with: Callable[..., Any]
 ) -> None:
     finish(opened(history, home), 1.0)
     changed = job_with(models=["dlinear"], options={"dlinear": {"kernel_size": 49}})
@@ -133,7 +133,7 @@ def test_options_that_the_job_file_has_now_are_tried_in_the_same_study(
     assert len(trials.rows()) == 2
 
 
-def test_a_trial_that_was_put_back_is_the_next_one(home: Installation, history: History) -> None:
+def test_a_trial_that_was_put_back_is_the_next_one(home: Installation, history: TrainingData) -> None:
     trials = opened(history, home)
     finish(trials, 1.0)
     attempt = trials.next()
@@ -143,7 +143,9 @@ def test_a_trial_that_was_put_back_is_the_next_one(home: Installation, history: 
     assert opened(history, home).next().options == attempt.options
 
 
-def test_a_trial_that_takes_its_process_down_is_begun_twice_and_no_more(home: Installation, history: History) -> None:
+def test_a_trial_that_takes_its_process_down_is_begun_twice_and_no_more(
+    home: Installation, history: TrainingData
+) -> None:
     first = opened(history, home).next()
     assert opened(history, home).next().options == first.options
     third = opened(history, home)
@@ -151,7 +153,7 @@ def test_a_trial_that_takes_its_process_down_is_begun_twice_and_no_more(home: In
     assert third.next().options != first.options
 
 
-def test_a_trial_much_worse_than_the_others_is_poor(home: Installation, history: History) -> None:
+def test_a_trial_much_worse_than_the_others_is_poor(home: Installation, history: TrainingData) -> None:
     trials = opened(history, home)
     for loss in (1.0, 1.1, 1.2, 1.3):
         attempt = trials.next()
@@ -166,7 +168,7 @@ def test_a_trial_much_worse_than_the_others_is_poor(home: Installation, history:
     assert [(row.state, row.loss, row.reason) for row in trials.rows()][-1] == ("pruned", 9.0, "told so")
 
 
-def test_what_counts_is_told_once_there_are_trials_enough(home: Installation, history: History) -> None:
+def test_what_counts_is_told_once_there_are_trials_enough(home: Installation, history: TrainingData) -> None:
     trials = opened(history, home)
     finish(trials, 1.0)
     for _ in range(9):
@@ -180,7 +182,7 @@ def test_what_counts_is_told_once_there_are_trials_enough(home: Installation, hi
 
 
 def test_a_database_that_cannot_be_used_is_told_as_such(
-    home: Installation, history: History, monkeypatch: pytest.MonkeyPatch
+    home: Installation, history: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = opened(history, home)
     monkeypatch.setenv("FORECAST_LEDGER_URL", f"sqlite:///{home.home.path}/nowhere/ledger.db")

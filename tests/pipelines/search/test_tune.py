@@ -19,8 +19,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from forecast.config.dataset import JobFile
-from forecast.config.training import Engine
+from forecast.config.dataset import ConfigFile
+from forecast.config.training import EngineName
 from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.progress import Reporter, Step
@@ -94,7 +94,7 @@ def search(
     minutes: float = 5.0,
     limit: int | None = 3,
     reporter: Reporter | None = None,
-    engine: Engine | None = None,
+    engine: EngineName | None = None,
 ) -> Tuning:
     return tune("tiny", home, model, reporter or Listener(), minutes=minutes, limit=limit, engine=engine)
 
@@ -115,7 +115,7 @@ def test_a_search_tries_the_own_options_first_and_tells_the_best_ones(
     told = tomllib.loads(found.toml)["datasets"]["tiny"]["options"]
     assert told == {"dlinear": found.best.options}
     document["datasets"]["tiny"]["options"] = told
-    JobFile.model_validate(document)
+    ConfigFile.model_validate(document)
 
     client = mlflow.MlflowClient(home.home.tracking_uri)
     parent = client.get_run(found.tracking_run)
@@ -206,7 +206,7 @@ def test_trials_on_ray_end_as_those_here(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     monkeypatch.setenv("FORECAST_CORES", "1")
     here = search(filled(document), limit=1)
-    there = search(filled(document, folder=tmp_path / "there"), limit=2, engine=Engine.RAY)
+    there = search(filled(document, folder=tmp_path / "there"), limit=2, engine=EngineName.RAY)
     assert [row.state for row in there.trials] == ["complete", "complete"]
     assert there.trials[0].losses == here.trials[0].losses
 

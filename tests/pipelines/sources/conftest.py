@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from forecast.config.dataset import DatasetJob, JobFile
+from forecast.config.dataset import ConfigFile, DatasetConfig
 from forecast.errors import ForecastError
 from pipelines.sources import Batch, Unreadable, read
 
 
 @pytest.fixture(scope="session")
-def plain_job() -> DatasetJob:
+def plain_job() -> DatasetConfig:
     """Return a job that a property test can take: one fixture for all its examples."""
     document = {
         "source": {"kind": "push"},
@@ -26,11 +26,11 @@ def plain_job() -> DatasetJob:
         "season": 1,
         "models": ["seasonal_naive"],
     }
-    return JobFile.model_validate({"datasets": {"tiny": document}}).datasets["tiny"]
+    return ConfigFile.model_validate({"datasets": {"tiny": document}}).datasets["tiny"]
 
 
 @pytest.fixture
-def read_all(tmp_path: Path, job_with: Callable[..., DatasetJob]) -> Callable[..., list[Batch | Unreadable]]:
+def read_all(tmp_path: Path, job_with: Callable[..., DatasetConfig]) -> Callable[..., list[Batch | Unreadable]]:
     """Read a source: ``read_all({"kind": "csv", "path": "rows.csv"}, zone="Europe/Berlin")``."""
 
     def run(source: Mapping[str, Any], cursor: str | None = None, **fields: Any) -> list[Batch | Unreadable]:

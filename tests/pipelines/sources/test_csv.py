@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, ForecastError
 from pipelines.sources import Batch
 from pipelines.sources.batch import Content
@@ -80,7 +80,7 @@ CELLS = st.one_of(
 @given(cells=st.lists(CELLS, min_size=1), spaces=st.sampled_from(["", " ", "  "]))
 @settings(max_examples=100, deadline=None)
 def test_both_ways_of_reading_numbers_give_the_same_values(
-    plain_job: DatasetJob, cells: list[str], spaces: str
+    plain_job: DatasetConfig, cells: list[str], spaces: str
 ) -> None:
     lines = [f"t,east,{spaces}{cell}{spaces},0,0\n" for cell in cells]
     fast = read_csv(Content("rows.csv", (HEADER + "".join(lines)).encode()), plain_job)
@@ -91,7 +91,7 @@ def test_both_ways_of_reading_numbers_give_the_same_values(
 
 @given(damaged=st.binary(max_size=200) | st.text(alphabet='a,"\n\r\t 1.é\0', max_size=60).map(str.encode))
 @settings(max_examples=150, deadline=None)
-def test_whatever_is_in_a_file_it_is_read_or_refused_in_words(plain_job: DatasetJob, damaged: bytes) -> None:
+def test_whatever_is_in_a_file_it_is_read_or_refused_in_words(plain_job: DatasetConfig, damaged: bytes) -> None:
     for content in (damaged, HEADER.encode() + damaged):
         with contextlib.suppress(DataError):  # anything else fails the test
             assert read_csv(Content("rows.csv", content), plain_job).height > 0

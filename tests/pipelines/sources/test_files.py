@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from pipelines.sources import SOURCES, Batch, Unreadable
 from pipelines.sources.arrow import read_arrow
@@ -97,7 +97,7 @@ def test_a_folder_gives_its_files_in_order_and_leaves_out_hidden_and_unfinished_
 
 
 def test_in_a_folder_whose_name_looks_like_a_pattern_files_are_found(
-    tmp_path: Path, job_with: Callable[..., DatasetJob]
+    tmp_path: Path, job_with: Callable[..., DatasetConfig]
 ) -> None:
     home = tmp_path / "home [1]"
     (home / "in").mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_packing_that_is_not_known_is_not_text(tmp_path: Path, refusal: Refuse) 
     [(read_parquet, "parquet"), (read_arrow, "arrow file"), (read_arrow, "arrow stream"), (read_jsonl, "jsonl")],
 )
 def test_however_a_file_is_damaged_it_is_read_or_refused_in_words(
-    tmp_path: Path, tiny_job: DatasetJob, read: Format, form: str
+    tmp_path: Path, tiny_job: DatasetConfig, read: Format, form: str
 ) -> None:
     WRITERS[form][1](FRAME, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
@@ -191,7 +191,7 @@ def test_however_a_file_is_damaged_it_is_read_or_refused_in_words(
     assert codes["source.malformed"] > len(flipped) / 4
 
 
-def code_of(read: Format, content: bytes, job: DatasetJob) -> str:
+def code_of(read: Format, content: bytes, job: DatasetConfig) -> str:
     try:
         read(Content("rows", content), job)
     except ForecastError as error:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from darts import TimeSeries, concatenate
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from pipelines.sources.frames import from_darts, from_frame
 
@@ -27,13 +27,13 @@ def series(values: Any = 0.0, start: str = "2024-01-01", site: str | None = None
     return TimeSeries.from_times_and_values(times, filled, columns=list(NAMES), static_covariates=covariates)
 
 
-def test_a_polars_and_a_pandas_frame_give_the_same_rows(tiny_job: DatasetJob) -> None:
+def test_a_polars_and_a_pandas_frame_give_the_same_rows(tiny_job: DatasetConfig) -> None:
     polars, pandas = from_frame(FRAME, tiny_job, "tiny"), from_frame(FRAME.to_pandas(), tiny_job, "tiny")
     assert polars.rows.rows() == pandas.rows.rows() == ROWS
     assert polars.name == "frame"
 
 
-def test_the_digest_is_that_of_the_values_however_memory_holds_them(tiny_job: DatasetJob) -> None:
+def test_the_digest_is_that_of_the_values_however_memory_holds_them(tiny_job: DatasetConfig) -> None:
     digest = from_frame(FRAME, tiny_job, "tiny").digest
     pieces = pl.concat([FRAME[:1], FRAME[1:]], rechunk=False)
     assert from_frame(pieces, tiny_job, "tiny").digest == digest
@@ -42,12 +42,12 @@ def test_the_digest_is_that_of_the_values_however_memory_holds_them(tiny_job: Da
 
 
 @pytest.mark.parametrize("name", ["time", None, "stamp"])
-def test_an_index_of_times_is_the_column_of_times(tiny_job: DatasetJob, name: str | None) -> None:
+def test_an_index_of_times_is_the_column_of_times(tiny_job: DatasetConfig, name: str | None) -> None:
     frame = FRAME.to_pandas().set_index("time").rename_axis(name)
     assert from_frame(frame, tiny_job, "tiny").rows.rows() == ROWS
 
 
-def test_an_index_of_series_and_times_gives_both(tiny_job: DatasetJob) -> None:
+def test_an_index_of_series_and_times_gives_both(tiny_job: DatasetConfig) -> None:
     frame = FRAME.to_pandas().set_index(["site", "time"])
     assert from_frame(frame, tiny_job, "tiny").rows.rows() == ROWS
 
@@ -64,13 +64,13 @@ def test_an_index_of_series_and_times_gives_both(tiny_job: DatasetJob) -> None:
         (None, "source.malformed"),
     ],
 )
-def test_a_frame_that_cannot_be_rows_is_refused(tiny_job: DatasetJob, given: Any, code: str) -> None:
+def test_a_frame_that_cannot_be_rows_is_refused(tiny_job: DatasetConfig, given: Any, code: str) -> None:
     with pytest.raises(DataError) as caught:
         from_frame(given, tiny_job, "tiny")
     assert caught.value.code == code
 
 
-def test_one_darts_series_is_called_as_the_data_set_unless_it_says_otherwise(tiny_job: DatasetJob) -> None:
+def test_one_darts_series_is_called_as_the_data_set_unless_it_says_otherwise(tiny_job: DatasetConfig) -> None:
     batch = from_darts(series([1.5, 2, np.nan]), tiny_job, "tiny")
     assert batch.rows.columns == ["row", "series", "time", *NAMES]
     assert batch.rows["series"].to_list() == ["tiny"] * 3
@@ -79,7 +79,7 @@ def test_one_darts_series_is_called_as_the_data_set_unless_it_says_otherwise(tin
     assert from_darts(series(site="east"), tiny_job, "tiny").rows["series"].to_list() == ["east"] * 3
 
 
-def test_several_darts_series_are_called_by_their_static_covariate(job_with: Callable[..., DatasetJob]) -> None:
+def test_several_darts_series_are_called_by_their_static_covariate(job_with: Callable[..., DatasetConfig]) -> None:
     several = [series(1, site="east"), series(2, "2024-02-01", site="west")]
     for layout in ("wide", "long"):
         job = job_with(source={"kind": "push", "layout": layout})
@@ -90,7 +90,7 @@ def test_several_darts_series_are_called_by_their_static_covariate(job_with: Cal
         ]
 
 
-def test_darts_series_from_a_frame_by_group_come_in_as_they_are(tiny_job: DatasetJob) -> None:
+def test_darts_series_from_a_frame_by_group_come_in_as_they_are(tiny_job: DatasetConfig) -> None:
     times = pd.date_range("2024-01-01", periods=3, freq="h")
     frame = pd.concat([pd.DataFrame({"time": times, "site": site, **dict.fromkeys(NAMES, 1.0)}) for site in "ab"])
     several = TimeSeries.from_group_dataframe(frame, group_cols="site", time_col="time", value_cols=list(NAMES))
@@ -108,6 +108,6 @@ def test_darts_series_from_a_frame_by_group_come_in_as_they_are(tiny_job: Datase
         (series()["load"], 'no column "price"'),
     ],
 )
-def test_darts_series_that_cannot_be_rows_are_refused(tiny_job: DatasetJob, given: Any, fact: str) -> None:
+def test_darts_series_that_cannot_be_rows_are_refused(tiny_job: DatasetConfig, given: Any, fact: str) -> None:
     with pytest.raises(DataError, match=fact):
         from_darts(given, tiny_job, "tiny")

@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import PushSource, Source
 from forecast.errors import ConfigError, ForecastError
 from forecast.vocabulary import Conflicts, Layout
 from pipelines.sources import SOURCES, Batch
 
-Make = Callable[..., DatasetJob]
+Make = Callable[..., DatasetConfig]
 LONG = {"kind": "push", "layout": "long"}
 
 
-def batch_of(job: DatasetJob, rows: list[dict[str, Any]]) -> Batch:
+def batch_of(job: DatasetConfig, rows: list[dict[str, Any]]) -> Batch:
     return Batch.of(pl.DataFrame(rows, infer_schema_length=None), "tiny", job, "rows", "")
 
 
@@ -138,7 +138,7 @@ CELLS = st.tuples(
 @given(cells=st.lists(CELLS, max_size=12))
 @settings(deadline=None)
 def test_no_value_of_a_long_source_is_lost_or_made_up(
-    plain_job: DatasetJob, cells: list[tuple[str, str, str, int | None]]
+    plain_job: DatasetConfig, cells: list[tuple[str, str, str, int | None]]
 ) -> None:
     job = plain_job.model_copy(update={"source": PushSource(kind="push", layout=Layout.LONG)})
     schema = {"time": pl.String, "site": pl.String, "channel": pl.String, "value": pl.Int64}

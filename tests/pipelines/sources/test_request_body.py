@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from pipelines.sources.request_body import CONTENT_TYPES, from_body
 
@@ -43,7 +43,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("content_type", BODIES)
-def test_every_kind_of_body_gives_the_same_rows(tiny_job: DatasetJob, content_type: str) -> None:
+def test_every_kind_of_body_gives_the_same_rows(tiny_job: DatasetConfig, content_type: str) -> None:
     body = BODIES[content_type]
     batch = from_body(body, content_type, tiny_job, "tiny")
     assert batch.rows.rows() == ROWS
@@ -54,7 +54,7 @@ def test_every_content_type_that_is_read_is_tested() -> None:
     assert set(CONTENT_TYPES) == {kind.partition(";")[0].strip().lower() for kind in BODIES}
 
 
-def test_json_may_mix_types_and_numbers_of_any_length(tiny_job: DatasetJob) -> None:
+def test_json_may_mix_types_and_numbers_of_any_length(tiny_job: DatasetConfig) -> None:
     loads = [1, "2,5", None, True, 10**30, [1]]
     prices = [1, 2.5, None, 10**18, 1e300, -1]
     winds = [10**400, None, 1, 2, 3, 4]
@@ -70,7 +70,7 @@ def test_json_may_mix_types_and_numbers_of_any_length(tiny_job: DatasetJob) -> N
     assert rows["wind"].to_list() == [str(10**400), None, "1", "2", "3", "4"]
 
 
-def test_long_rows_may_be_pushed(job_with: Callable[..., DatasetJob]) -> None:
+def test_long_rows_may_be_pushed(job_with: Callable[..., DatasetConfig]) -> None:
     job = job_with(source={"kind": "push", "layout": "long"}, series="")
     body = json.dumps({"time": ["t", "t"], "channel": ["load", "wind"], "value": [1, 2.5]}).encode()
     assert from_body(body, "application/json", job, "tiny").rows.rows() == [(1, "tiny", "t", 1.0, None, 2.5)]
@@ -113,7 +113,7 @@ def test_long_rows_may_be_pushed(job_with: Callable[..., DatasetJob]) -> None:
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused_without_repeating_it(
-    tiny_job: DatasetJob, content_type: str, body: bytes, code: str
+    tiny_job: DatasetConfig, content_type: str, body: bytes, code: str
 ) -> None:
     with pytest.raises(ForecastError) as caught:
         from_body(body, content_type, tiny_job, "tiny")
@@ -134,7 +134,7 @@ RECORD = st.fixed_dictionaries(dict.fromkeys(("time", "site", "load", "price", "
 
 @given(sent=JSON | st.lists(RECORD, min_size=1, max_size=3))
 @settings(max_examples=100, deadline=None)
-def test_whatever_json_is_sent_it_is_read_or_refused_in_words(plain_job: DatasetJob, sent: Any) -> None:
+def test_whatever_json_is_sent_it_is_read_or_refused_in_words(plain_job: DatasetConfig, sent: Any) -> None:
     body = json.dumps(sent).encode()
     try:
         batch = from_body(body, "application/json", plain_job, "tiny")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.runtime.scaler import Scaler
 from pipelines.preparation.windows import Windows, some
 from pipelines.study.perturb import in_blocks, newest, noisy, scattered, without
@@ -82,7 +82,7 @@ def test_blocks_take_the_share_that_is_asked_for() -> None:
 
 @pytest.mark.parametrize("fill", ["linear", "forward", "seasonal", "zero"])
 def test_what_was_taken_away_is_filled_as_history_is_and_the_rest_stays(
-    job_with: Callable[..., DatasetJob], fill: str
+    job_with: Callable[..., DatasetConfig], fill: str
 ) -> None:
     role = {"load": "target", "price": "target", "wind": "past"}
     job = job_with(channels={name: {"role": kind, "fill": fill} for name, kind in role.items()})
@@ -101,7 +101,7 @@ def test_what_was_taken_away_is_filled_as_history_is_and_the_rest_stays(
         assert filled.past == pytest.approx(given_.past)
 
 
-def test_a_window_with_a_gap_beyond_the_limit_is_not_whole(job_with: Callable[..., DatasetJob]) -> None:
+def test_a_window_with_a_gap_beyond_the_limit_is_not_whole(job_with: Callable[..., DatasetConfig]) -> None:
     job = job_with(
         channels={
             "load": {"role": "target", "fill_limit": 3},

@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.progress import Reporter
 from models.catalog import TRAINABLE, ModelName
 from pipelines.ingestion.ingest import ingest
-from pipelines.preparation.training_data import History
+from pipelines.preparation.training_data import TrainingData
 from pipelines.study.plan import Condition, Question, points
 from pipelines.study.run import Study, study
 from pipelines.study.scores import ROWS, Bench, read_rows
@@ -97,14 +97,14 @@ def test_a_study_without_time_says_what_is_missing_and_keeps_what_is_there(home:
 
 
 def test_the_rows_of_other_data_are_not_taken_for_these(home: Installation) -> None:
-    history = History.read("tiny", home)
+    history = TrainingData.read("tiny", home)
     (point, *_) = points(Question.NOISE, ModelName.DLINEAR, history.job)
-    other = History(**{name: getattr(history, name) for name in History.__slots__} | {"digest": "other"})
+    other = TrainingData(**{name: getattr(history, name) for name in TrainingData.__slots__} | {"digest": "other"})
     assert point.cell.key(history) != point.cell.key(other)
 
 
 def test_all_look_backs_are_scored_on_the_same_origins(home: Installation) -> None:
-    history = History.read("tiny", home)
+    history = TrainingData.read("tiny", home)
     bench = Bench.of(history)
     assert bench.windows.targets.shape[1] == 2 * 48 + 24
     slices = history.slices
@@ -115,7 +115,7 @@ def test_all_look_backs_are_scored_on_the_same_origins(home: Installation) -> No
 
 @pytest.mark.parametrize("model", TRAINABLE)
 def test_questions_share_the_model_as_the_job_file_has_it(
-    model: ModelName, job_with: Callable[..., DatasetJob]
+    model: ModelName, job_with: Callable[..., DatasetConfig]
 ) -> None:
     job = job_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
     plan = {question: points(question, model, job) for question in Question}
@@ -127,7 +127,7 @@ def test_questions_share_the_model_as_the_job_file_has_it(
         assert len({(point.label, point.condition) for point in of}) == len(of)
 
 
-def test_larger_and_smaller_models_differ_in_their_widths_alone(job_with: Callable[..., DatasetJob]) -> None:
+def test_larger_and_smaller_models_differ_in_their_widths_alone(job_with: Callable[..., DatasetConfig]) -> None:
     job = job_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
     sizes = points(Question.SIZE, ModelName.ITRANSFORMER, job)
     assert [(point.label, point.cell.options["width"], point.cell.options["feed_forward"]) for point in sizes] == [

@@ -11,24 +11,24 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import Yardstick
 from forecast.panel import Panel
 from forecast.runtime.model import NETWORK, Manifest, ServedModel, load
-from forecast.runtime.smoke_test import rehearse
+from forecast.runtime.smoke_test import smoke_test
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.windows import Windows, cut
 from pipelines.tracking.figures import diagnose
 from pipelines.training.backtest import evidence_of
 
-Case = tuple[ServedModel, Windows, Panel, DatasetJob, Path]
+Case = tuple[ServedModel, Windows, Panel, DatasetConfig, Path]
 BERLIN = ZoneInfo("Europe/Berlin")
 SPRING = datetime(2024, 3, 16, tzinfo=UTC)  # the clock changes on the 31st, within the holdout
 
 
 @pytest.fixture
 def case(
-    job_with: Callable[..., DatasetJob],
+    job_with: Callable[..., DatasetConfig],
     tiny_panel: Callable[..., Panel],
     store_model: Callable[..., Manifest],
     tmp_path: Path,
@@ -42,7 +42,7 @@ def case(
 def figures(case: Case, windows: Windows) -> dict[str, go.Figure]:
     model, _, panel, job, folder = case
     yardstick = Yardstick.fit(panel, fit_scaler(panel, job, 300), job.season, 300)
-    evidence = evidence_of(model, windows, yardstick, job, rehearse(model, folder / NETWORK))
+    evidence = evidence_of(model, windows, yardstick, job, smoke_test(model, folder / NETWORK))
     return dict(diagnose(model, windows, panel, job, evidence))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from forecast.config.dataset import DatasetJob
-from forecast.config.training import Promotion
+from forecast.config.dataset import DatasetConfig
+from forecast.config.training import PromotionPolicy
 from forecast.evaluation.promotion import Verdict, decide
 from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.home import Home
@@ -20,7 +20,7 @@ from forecast.panel import Panel
 from forecast.progress import Step
 from forecast.runtime.model import NETWORK, Manifest, load
 from forecast.runtime.precision import Variant, Variants
-from forecast.runtime.smoke_test import rehearse
+from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import DARTS
 from forecast.tracking.registry import Registry
 from pipelines.preparation.darts_series import fit_scaler, to_darts
@@ -50,17 +50,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def holdout(tiny_job: DatasetJob, tiny_panel: Callable[..., Panel]) -> tuple[Panel, Slices, Windows]:
+def holdout(tiny_job: DatasetConfig, tiny_panel: Callable[..., Panel]) -> tuple[Panel, Slices, Windows]:
     panel = tiny_panel(tiny_job)
     slices = Slices.of(panel, tiny_job)
     return panel, slices, cut(panel, tiny_job, slices.calibration, slices.holdout)
 
 
-def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, job: DatasetJob) -> Candidate:
+def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, job: DatasetConfig) -> Candidate:
     """What comes of a training whose network repeats the last value."""
     served = load(folder)
     yardstick = Yardstick.fit(panel, fit_scaler(panel, job, slices.fit), job.season, slices.fit)
-    evidence = evidence_of(served, windows, yardstick, job, rehearse(served, folder / NETWORK))
+    evidence = evidence_of(served, windows, yardstick, job, smoke_test(served, folder / NETWORK))
     fitted = Fitted(
         model=None, best_loss=0.5, best_epoch=2, epochs=3, windows=120, seconds=4.0, peak_memory_mb=100.0,
         losses={"train_loss": [0.9, 0.7, 0.6], "val_loss": [0.8, 0.5, 0.6]},
@@ -72,7 +72,7 @@ def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, job:
 @pytest.fixture
 def night(
     tracking_home: Home,
-    tiny_job: DatasetJob,
+    tiny_job: DatasetConfig,
     holdout: tuple[Panel, Slices, Windows],
     store_model: StoreModel,
     tmp_path: Path,
@@ -92,7 +92,7 @@ def night(
             run.end()
             found.append(one.evidence)
         ranked = sorted(found, key=lambda one: one.pinball)
-        verdict = decide(ranked[0], None, Promotion(max_coverage_error=1.0))
+        verdict = decide(ranked[0], None, PromotionPolicy(max_coverage_error=1.0))
         log_comparison(night, ranked, verdict, tiny_job, tiny_job.training.baselines)
         about = version_tags(tiny_job, one.evidence, verdict, 7, digest)
         registry.register("tiny", run, model, "linear-1", verdict.sentence, about)
@@ -180,7 +180,7 @@ def test_what_int8_costs_and_brings_is_told_in_shares_of_float32() -> None:
 
 
 def test_fifty_channels_and_eight_horizons_fit_into_a_run(
-    tracking_database: Path, job_with: Callable[..., DatasetJob], store_model: StoreModel, tmp_path: Path
+    tracking_database: Path, job_with: Callable[..., DatasetConfig], store_model: StoreModel, tmp_path: Path
 ) -> None:
     home = Home(tracking_database.parent)
     names = [f"c{number:02}" for number in range(50)]
@@ -209,7 +209,7 @@ def test_fifty_channels_and_eight_horizons_fit_into_a_run(
         run = night.open("linear")
         log_task(run, job, "linear", begin, slices, data)
         log_candidate(run, one, tmp_path, windows, begin, job, data[1])
-        log_comparison(night, [one.evidence], decide(one.evidence, None, Promotion()), job, ())
+        log_comparison(night, [one.evidence], decide(one.evidence, None, PromotionPolicy()), job, ())
     client = MlflowClient(home.tracking_uri, home.tracking_uri)
     assert 30 < len(client.get_run(run.run_id).data.metrics) <= MOST_METRICS
     assert all(0 < (figure.file_size or 0) < 300_000 for figure in client.list_artifacts(run.run_id, "figures"))
@@ -219,7 +219,7 @@ def test_fifty_channels_and_eight_horizons_fit_into_a_run(
 
 def test_a_trained_model_comes_back_from_mlflow_as_the_darts_model_that_it_was(
     tracking_database: Path,
-    job_with: Callable[..., DatasetJob],
+    job_with: Callable[..., DatasetConfig],
     tiny_panel: Callable[..., Panel],
     make_task: Callable[..., Task],
     tmp_path: Path,

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from forecast.home import Home
 from forecast.panel import Panel
@@ -31,30 +31,30 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def job(job_with: Callable[..., DatasetJob]) -> DatasetJob:
+def job(job_with: Callable[..., DatasetConfig]) -> DatasetConfig:
     secret = {"kind": "sql", "url": "postgresql://me:hunter2@db/rows", "query": "select 1"}
     return job_with(zone="Europe/Berlin", source=secret)
 
 
 @pytest.fixture
-def panel(job: DatasetJob, tiny_panel: Callable[..., Panel]) -> Panel:
+def panel(job: DatasetConfig, tiny_panel: Callable[..., Panel]) -> Panel:
     return tiny_panel(job)
 
 
 @pytest.fixture
-def folder(job: DatasetJob, store_model: Callable[..., Manifest], tmp_path: Path) -> Path:
+def folder(job: DatasetConfig, store_model: Callable[..., Manifest], tmp_path: Path) -> Path:
     """A model that is no mere repetition: it reads the past covariate and the calendar."""
     store_model(tmp_path / "repeat_last-1", job, weight=0.5)
     return tmp_path / "repeat_last-1"
 
 
 @pytest.fixture
-def answers(folder: Path, job: DatasetJob, panel: Panel) -> Iterator[Any]:
+def answers(folder: Path, job: DatasetConfig, panel: Panel) -> Iterator[Any]:
     with application(folder, job, rows_before(panel, job, 0, panel.steps)) as packed:
         yield mlflow_pyfunc._load_pyfunc(str(packed.data))
 
 
-def expected(model: ServedModel, panel: Panel, job: DatasetJob, origin: int) -> pd.DataFrame:
+def expected(model: ServedModel, panel: Panel, job: DatasetConfig, origin: int) -> pd.DataFrame:
     """What the service forecasts for all series from a row on."""
     windows = cut(panel, job, origin, origin + job.horizon)
     forecast = model.predict(windows.targets, windows.past, windows.future, windows.series)
@@ -79,12 +79,12 @@ def agrees(answered: pd.DataFrame, wanted: pd.DataFrame) -> bool:
     )
 
 
-def both(panel: Panel, job: DatasetJob, origin: int) -> pd.DataFrame:
+def both(panel: Panel, job: DatasetConfig, origin: int) -> pd.DataFrame:
     return pd.concat([rows_before(panel, job, number, origin).to_pandas() for number in range(len(panel.series))])
 
 
 def test_rows_of_history_are_answered_as_the_service_would(
-    answers: Any, folder: Path, panel: Panel, job: DatasetJob
+    answers: Any, folder: Path, panel: Panel, job: DatasetConfig
 ) -> None:
     origin = panel.steps - job.horizon
     given = both(panel, job, origin)
@@ -97,7 +97,7 @@ def test_rows_of_history_are_answered_as_the_service_would(
     assert len(longer) == 30 * 4
 
 
-def test_times_without_an_offset_are_wall_times_of_the_data_set(answers: Any, panel: Panel, job: DatasetJob) -> None:
+def test_times_without_an_offset_are_wall_times_of_the_data_set(answers: Any, panel: Panel, job: DatasetConfig) -> None:
     told = both(panel, job, 300)
     wall = told.assign(
         time=pd.to_datetime(told["time"])
@@ -122,26 +122,26 @@ def test_times_without_an_offset_are_wall_times_of_the_data_set(answers: Any, pa
     ids=["channel", "series column", "series", "time", "gap", "short", "empty"],
 )
 def test_rows_that_cannot_be_forecast_from_are_named(
-    answers: Any, panel: Panel, job: DatasetJob, spoilt: Callable[[pd.DataFrame], pd.DataFrame], code: str, told: str
+    answers: Any, panel: Panel, job: DatasetConfig, spoilt: Callable[[pd.DataFrame], pd.DataFrame], code: str, told: str
 ) -> None:
     with pytest.raises(ForecastError, match=told) as caught:
         answers.predict(spoilt(rows_before(panel, job, 0, 300).to_pandas()))
     assert caught.value.code == code
 
 
-def test_a_horizon_that_is_none_is_named(answers: Any, panel: Panel, job: DatasetJob) -> None:
+def test_a_horizon_that_is_none_is_named(answers: Any, panel: Panel, job: DatasetConfig) -> None:
     with pytest.raises(ForecastError, match="horizon"):
         answers.predict(rows_before(panel, job, 0, 300).to_pandas(), {"horizon": -1})
 
 
-def test_nothing_of_where_rows_come_from_is_packed(folder: Path, panel: Panel, job: DatasetJob) -> None:
+def test_nothing_of_where_rows_come_from_is_packed(folder: Path, panel: Panel, job: DatasetConfig) -> None:
     with application(folder, job, rows_before(panel, job, 0, 300)) as packed:
         texts = [file.read_bytes() for file in packed.data.iterdir()]
     assert not any(b"hunter2" in text for text in texts)
 
 
 @pytest.fixture
-def logged(folder: Path, panel: Panel, job: DatasetJob, tracking_database: Path) -> Path:
+def logged(folder: Path, panel: Panel, job: DatasetConfig, tracking_database: Path) -> Path:
     """The model's folder as it comes back from MLflow."""
     home = Home(tracking_database.parent)
     with (
@@ -176,7 +176,7 @@ def test_a_packed_model_runs_from_its_own_code_without_a_training_framework(logg
 
 
 def test_mlflow_serves_a_packed_model_over_a_socket(
-    logged: Path, folder: Path, panel: Panel, job: DatasetJob, tmp_path: Path
+    logged: Path, folder: Path, panel: Panel, job: DatasetConfig, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import Yardstick
 from forecast.panel import Panel
 from forecast.runtime.model import ServedModel, load
-from forecast.runtime.smoke_test import Rehearsal
+from forecast.runtime.smoke_test import SmokeTest
 from pipelines.preparation.clean import clean
 from pipelines.preparation.windows import cut
 from pipelines.training.backtest import backtest, evidence_of
@@ -37,13 +37,13 @@ def own(model: ServedModel) -> Yardstick:
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., object]) -> ServedModel:
+def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., object]) -> ServedModel:
     """A model whose forecasts depend on every one of its inputs."""
     store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
     return load(tmp_path / "models" / "m")
 
 
-def forecasts(model: ServedModel, panel: Panel, job: DatasetJob) -> dict[tuple[datetime, str], np.ndarray]:
+def forecasts(model: ServedModel, panel: Panel, job: DatasetConfig) -> dict[tuple[datetime, str], np.ndarray]:
     windows = cut(panel, job, 200, panel.steps)
     result = backtest(model, windows, own(model))
     return dict(zip(zip(result.origins, result.series, strict=True), result.quantiles, strict=True))
@@ -51,7 +51,7 @@ def forecasts(model: ServedModel, panel: Panel, job: DatasetJob) -> dict[tuple[d
 
 @pytest.mark.parametrize("channel", ["load", "wind"])
 def test_no_value_at_or_after_an_origin_can_reach_its_forecast_through_a_filled_gap(
-    model: ServedModel, tiny_job: DatasetJob, tiny_rows: Callable[..., pl.DataFrame], channel: str
+    model: ServedModel, tiny_job: DatasetConfig, tiny_rows: Callable[..., pl.DataFrame], channel: str
 ) -> None:
     origin = START + 300 * HOUR
     rows = tiny_rows().rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
@@ -65,7 +65,7 @@ def test_no_value_at_or_after_an_origin_can_reach_its_forecast_through_a_filled_
         assert np.array_equal(ours[origin, name], theirs[origin, name])
 
 
-def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel, tiny_job: DatasetJob) -> None:
+def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel, tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(), tiny_job, 100, 400)  # more than one batch
     result = backtest(model, windows, own(model))
     assert result.quantiles.shape == (len(windows.series), HORIZON, 2, 3)
@@ -77,9 +77,9 @@ def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel
         assert np.allclose(result.mean[part], alone.mean, atol=1e-4)
 
 
-def test_the_scores_of_a_model_are_those_of_its_backtest(model: ServedModel, tiny_job: DatasetJob) -> None:
+def test_the_scores_of_a_model_are_those_of_its_backtest(model: ServedModel, tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(), tiny_job, 200, 300)
-    seen = Rehearsal(latency_ms=1, size_mb=1, not_finite_on=(), onnx_difference=0)
+    seen = SmokeTest(latency_ms=1, size_mb=1, not_finite_on=(), onnx_difference=0)
     result = backtest(model, windows, own(model))
     assert np.array_equal(result.deviations, np.full((len(result.series), 2), 10.0))
     evidence = evidence_of(model, windows, own(model), tiny_job, seen)

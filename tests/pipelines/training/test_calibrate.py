@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.metrics import observed_mean, pinball
 from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
@@ -33,7 +33,7 @@ def make_panel(steps: int = 400, seed: int = 0) -> Panel:
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetJob, store_model: Callable[..., object]) -> ServedModel:
+def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., object]) -> ServedModel:
     """A model whose forecasts depend on every one of its inputs, and are wrong."""
     store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
     return load(tmp_path / "models" / "m")
@@ -59,7 +59,7 @@ def coverages(actual: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(
-    model: ServedModel, tiny_job: DatasetJob, seed: int
+    model: ServedModel, tiny_job: DatasetConfig, seed: int
 ) -> None:
     panel = make_panel(600, seed)
     panel.targets[..., 1] = np.exp(panel.targets[..., 1] / 10)  # skewed
@@ -73,7 +73,7 @@ def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(
 
 @pytest.mark.parametrize(("kind", "seed"), [("normal", 0), ("normal", 1), ("skewed", 0), ("heavy tails", 0)])
 def test_on_exchangeable_windows_it_covers_what_it_promises_on_rows_used_for_nothing_else(
-    model: ServedModel, tiny_job: DatasetJob, kind: str, seed: int
+    model: ServedModel, tiny_job: DatasetConfig, kind: str, seed: int
 ) -> None:
     panel = make_panel(3600, seed)
     random = np.random.default_rng(seed + 100)
@@ -96,7 +96,7 @@ def test_on_exchangeable_windows_it_covers_what_it_promises_on_rows_used_for_not
     count=st.integers(1, 60), lacking=st.sampled_from([0.0, 0.3, 0.98]),
 )  # fmt: skip
 def test_the_loss_on_the_calibration_windows_never_rises(
-    model: ServedModel, tiny_job: DatasetJob, seed: int, bias: float, spread: float, skew: bool, count: int,
+    model: ServedModel, tiny_job: DatasetConfig, seed: int, bias: float, spread: float, skew: bool, count: int,
     lacking: float,
 ) -> None:  # fmt: skip
     random = np.random.default_rng(seed)
@@ -118,7 +118,7 @@ def test_the_loss_on_the_calibration_windows_never_rises(
 @law
 @given(factor=st.floats(0.01, 1000), shift=st.floats(-1e4, 1e4), seed=st.integers(0, 1000))
 def test_other_units_change_nothing(
-    model: ServedModel, tiny_job: DatasetJob, factor: float, shift: float, seed: int
+    model: ServedModel, tiny_job: DatasetConfig, factor: float, shift: float, seed: int
 ) -> None:
     windows = cut(make_panel(150, seed), tiny_job, 48, 150)
     other = replace(windows, targets=windows.targets * factor + shift, actual=windows.actual * factor + shift)
@@ -136,7 +136,7 @@ def test_other_units_change_nothing(
 @law
 @given(seed=st.integers(0, 1000), count=st.integers(1, 40), outer=st.floats(0.01, 0.2), inner=st.floats(0.21, 0.49))
 def test_a_higher_level_never_has_a_lower_offset(
-    model: ServedModel, tiny_job: DatasetJob, seed: int, count: int, outer: float, inner: float
+    model: ServedModel, tiny_job: DatasetConfig, seed: int, count: int, outer: float, inner: float
 ) -> None:
     several = having(model, quantiles=(outer, inner, 0.5, 1 - inner, 1 - outer))
     windows = only(cut(make_panel(150, seed), tiny_job, 48, 150), slice(0, count))
@@ -144,7 +144,7 @@ def test_a_higher_level_never_has_a_lower_offset(
     assert (np.diff(found.quantile_offsets, axis=-1) >= -1e-9).all()
 
 
-def test_a_shift_that_did_not_last_moves_no_band_but_widens_it(model: ServedModel, tiny_job: DatasetJob) -> None:
+def test_a_shift_that_did_not_last_moves_no_band_but_widens_it(model: ServedModel, tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(200), tiny_job, 48, 200)
     place = np.unique([origin.timestamp() for origin in windows.origins], return_inverse=True)[1]
     shift = np.asarray([8.0, -8.0, 8.0, -4.0])[place * 4 // (place.max() + 1)]  # too low on the whole, but not for long
@@ -158,7 +158,7 @@ def test_a_shift_that_did_not_last_moves_no_band_but_widens_it(model: ServedMode
     assert (high > 0).all()
 
 
-def test_a_shift_that_lasts_moves_the_band(model: ServedModel, tiny_job: DatasetJob) -> None:
+def test_a_shift_that_lasts_moves_the_band(model: ServedModel, tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(200), tiny_job, 48, 200)
     random = np.random.default_rng(0)
     actual = forecast(having(model), windows)[0] + 8 + random.normal(0, 1, windows.actual.shape)
@@ -192,7 +192,7 @@ def test_quantiles_that_were_right_are_not_made_worse_on_the_calibration_rows(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_windows_give_finite_offsets(model: ServedModel, tiny_job: DatasetJob, count: int) -> None:
+def test_a_few_windows_give_finite_offsets(model: ServedModel, tiny_job: DatasetConfig, count: int) -> None:
     found = calibrate(model, only(cut(make_panel(), tiny_job, 200, 300), slice(0, count)), DAY)
     assert np.isfinite(found.quantile_offsets).all()
     assert np.isfinite(found.mean_offsets).all()
@@ -200,7 +200,7 @@ def test_a_few_windows_give_finite_offsets(model: ServedModel, tiny_job: Dataset
 
 
 def test_a_constant_channel_gives_finite_offsets_and_a_band_of_no_width(
-    model: ServedModel, tiny_job: DatasetJob
+    model: ServedModel, tiny_job: DatasetConfig
 ) -> None:
     panel = make_panel()
     panel.targets[..., 0] = 40.0
@@ -212,7 +212,7 @@ def test_a_constant_channel_gives_finite_offsets_and_a_band_of_no_width(
     assert np.asarray(found.quantile_offsets)[:, 0] == pytest.approx(0, abs=1e-4)
 
 
-def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, tiny_job: DatasetJob) -> None:
+def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(), tiny_job, 200, 300)
     lied = windows.actual.copy()
     lied[::2] = NAN
@@ -222,7 +222,7 @@ def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, t
     assert not np.allclose(ours.quantile_offsets, calibrate(model, windows, DAY).quantile_offsets, atol=1e-5)
 
 
-def test_a_channel_that_was_never_observed_is_left_as_it_is(model: ServedModel, tiny_job: DatasetJob) -> None:
+def test_a_channel_that_was_never_observed_is_left_as_it_is(model: ServedModel, tiny_job: DatasetConfig) -> None:
     windows = cut(make_panel(), tiny_job, 200, 300)
     blind = windows.actual.copy()
     blind[..., 0] = NAN
@@ -238,7 +238,7 @@ def test_a_channel_that_was_never_observed_is_left_as_it_is(model: ServedModel, 
 )
 def test_lead_times_are_grouped_by_day_or_into_eight(
     tmp_path: Path,
-    job_with: Callable[..., DatasetJob],
+    job_with: Callable[..., DatasetConfig],
     store_model: Callable[..., object],
     horizon: int,
     step: str,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load, save
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError, TrainingError
 from forecast.panel import Panel
 from forecast.progress import Step
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def job(job_with: Callable[..., DatasetJob]) -> DatasetJob:
+def job(job_with: Callable[..., DatasetConfig]) -> DatasetConfig:
     return job_with(models=["nlinear"], training=TRAINING)
 
 
 @pytest.fixture
-def tonight(job: DatasetJob, tiny_panel: Callable[..., Panel], make_task: MakeTask) -> Callable[..., Task]:
+def tonight(job: DatasetConfig, tiny_panel: Callable[..., Panel], make_task: MakeTask) -> Callable[..., Task]:
     """Make the task of a night, with ``hours`` of history."""
 
     def make(name: str = "nlinear", hours: int = 400, **changes: Any) -> Task:
@@ -79,7 +79,7 @@ def test_a_candidate_is_scored_on_rows_that_it_has_not_seen_by_the_files_that_se
 
 
 def test_the_manifest_tells_which_kernels_the_training_ran(
-    job_with: Callable[..., DatasetJob], tonight: Callable[..., Task], models: Path
+    job_with: Callable[..., DatasetConfig], tonight: Callable[..., Task], models: Path
 ) -> None:
     small = {"informer": {"width": 8, "feed_forward": 8, "heads": 2, "encoder_layers": 1}}
     job = job_with(models=["informer"], options=small, training=TRAINING | {"max_epochs": 1, "stride": 40})

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 from rich.console import Console
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import (
     ConfigError,
     ConflictError,
@@ -132,7 +132,7 @@ def test_on_ray_files_come_back_and_a_task_that_fails_or_dies_leaves_the_others(
 def test_models_trained_on_ray_score_as_those_trained_here(
     tmp_path: Path,
     reporter: Reporter,
-    job_with: Callable[..., DatasetJob],
+    job_with: Callable[..., DatasetConfig],
     tiny_panel: Callable[..., Panel],
     make_task: Callable[..., Task],
     monkeypatch: pytest.MonkeyPatch,

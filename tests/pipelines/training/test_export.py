@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.config.training import Quantize
 from forecast.errors import StorageError
 from forecast.panel import Panel
 from forecast.runtime.model import NETWORK, Manifest, load
 from forecast.runtime.precision import ServedIn, Variant, Variants
-from forecast.runtime.smoke_test import rehearse
+from forecast.runtime.smoke_test import smoke_test
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import Windows, cut
@@ -27,7 +27,7 @@ PREFERS_INT8 = Variants(float32=SLOW, int8=Variant(size_mb=1.0, latency_ms=1.0, 
 
 @pytest.fixture
 def exported(
-    job_with: Callable[..., DatasetJob], tiny_panel: Callable[..., Panel]
+    job_with: Callable[..., DatasetConfig], tiny_panel: Callable[..., Panel]
 ) -> Callable[..., tuple[Manifest, Windows]]:
     def make(folder: Path, name: str = "nlinear", **given: Any) -> tuple[Manifest, Windows]:
         job = job_with(models=[name], training={"max_epochs": 1, "stride": 8})
@@ -69,7 +69,7 @@ def test_both_precisions_are_compared_on_the_calibration_rows_and_the_manifest_t
     assert variants.int8.loss != variants.float32.loss
     served = load(tmp_path / "m")  # digests and golden example are those of the precision that serves
     assert ("MatMulInteger" in operations(tmp_path / "m")) is (manifest.precision is ServedIn.INT8)
-    seen = rehearse(served, tmp_path / "m" / NETWORK)
+    seen = smoke_test(served, tmp_path / "m" / NETWORK)
     assert (seen.precision, seen.variants) == (manifest.precision, variants)
 
 

@@ -14,7 +14,7 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 
-from forecast.config.dataset import DatasetJob
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, StorageError, TrainingError
 from forecast.panel import Panel
 from forecast.progress import Step
@@ -25,7 +25,7 @@ from pipelines.preparation.slices import Slices
 from pipelines.training.checkpoints import save_weights
 from pipelines.training.fit import Fitted, check_models, fit
 
-MakeJob = Callable[..., DatasetJob]
+MakeJob = Callable[..., DatasetConfig]
 MakePanel = Callable[..., Panel]
 Fit = Callable[..., Fitted]
 
