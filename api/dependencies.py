@@ -20,7 +20,7 @@ class Dataset:
     """A data set that exists."""
 
     name: str
-    job: DatasetConfig
+    config: DatasetConfig
 
 
 async def _service(request: Request) -> Service:
@@ -37,7 +37,7 @@ def find_dataset(name: str, service: Service) -> Dataset:
     Raises ``key.other_dataset`` for one that the key of the request is not for.
     """
     access().require(name)
-    datasets = service.installation.jobs.datasets
+    datasets = service.installation.config.datasets
     if name not in datasets:
         raise NotFoundError("dataset.unknown", "there is no data set of that name", suggest(name, datasets))
     return Dataset(name, datasets[name])
@@ -46,7 +46,7 @@ def find_dataset(name: str, service: Service) -> Dataset:
 def seen_datasets(service: Service) -> list[Dataset]:
     """Return the data sets that the key of the request is for, in the order of the job file."""
     seen = access()
-    return [Dataset(name, job) for name, job in service.installation.jobs.datasets.items() if seen.sees(name)]
+    return [Dataset(name, config) for name, config in service.installation.config.datasets.items() if seen.sees(name)]
 
 
 def default_dataset(service: Service) -> Dataset:
@@ -54,7 +54,7 @@ def default_dataset(service: Service) -> Dataset:
 
     Raises ``dataset.ambiguous``, and ``key.other_dataset`` if the key of the request is not for it.
     """
-    return find_dataset(service.installation.jobs.dataset(configured_dataset())[0], service)
+    return find_dataset(service.installation.config.dataset(configured_dataset())[0], service)
 
 
 async def _dataset(

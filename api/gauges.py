@@ -11,11 +11,11 @@ from api.state.issued import age_of
 
 def gauges(service: Service) -> Iterator[Gauge]:
     """Tell of each data set from memory."""
-    for dataset, job in service.installation.jobs.datasets.items():
+    for dataset, config in service.installation.config.datasets.items():
         label = (("dataset", dataset),)
         issued, newest = service.latest.find(dataset), service.histories.newest_row(dataset)
         if issued is not None:
-            age, stale = age_of(issued, job, service.latest.now(dataset))
+            age, stale = age_of(issued, config, service.latest.now(dataset))
             yield Gauge("forecast_age_seconds", "Time since the served forecast was issued.", age, label)
             yield Gauge("forecast_stale", "Whether the served forecast is older than it should be.", stale, label)
         if newest is not None:

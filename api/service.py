@@ -118,7 +118,7 @@ class Service:
         self.histories.look()
 
     def _check_tables(self) -> None:
-        for dataset in self.installation.jobs.datasets:
+        for dataset in self.installation.config.datasets:
             try:
                 damages = check_tables(dataset, self.installation)
             except ForecastError as error:
@@ -131,7 +131,7 @@ class Service:
 
     def _encode_whole(self, issued: IssuedForecast) -> None:
         part = select(ForecastQuery(), issued)
-        rest = json_rest(issued, part, self.installation.jobs.datasets[issued.issuance.dataset])
+        rest = json_rest(issued, part, self.installation.config.datasets[issued.issuance.dataset])
         self.answers.keep((issued.issuance.forecast_id, part, JSON), rest, len(rest))
 
     def _read_past(self, latest: IssuedForecast, as_of: datetime | None, model: str | None) -> IssuedForecast:

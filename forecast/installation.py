@@ -21,7 +21,7 @@ class Installation:
     """What every command and the service start from."""
 
     home: Home
-    jobs: ConfigFile
+    config: ConfigFile
     ledger: Ledger
 
     @classmethod
@@ -32,7 +32,7 @@ class Installation:
 
     def observations(self, dataset: str) -> Observations:
         """Return the table of a data set's observations."""
-        return Observations(self.home.tables, self.home.locks, dataset, tuple(self.jobs.datasets[dataset].channels))
+        return Observations(self.home.tables, self.home.locks, dataset, tuple(self.config.datasets[dataset].channels))
 
     def forecasts(self, dataset: str) -> Forecasts:
         """Return the table of a data set's issued forecasts."""
@@ -52,12 +52,12 @@ class Installation:
 
     def clock(self, dataset: str) -> Clock:
         """Return the clock of a data set: the machine's, or its replay's."""
-        start = replay_start(self.jobs.datasets[dataset])
+        start = replay_start(self.config.datasets[dataset])
         return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clock(dataset, start))
 
 
-def replay_start(job: DatasetConfig) -> datetime | None:
+def replay_start(config: DatasetConfig) -> datetime | None:
     """Return the UTC time at which a data set's replay begins; ``None`` if it is not a replay."""
-    if job.replay is None:
+    if config.replay is None:
         return None
-    return instant(job.replay.start, job.schedule_tz)
+    return instant(config.replay.start, config.schedule_tz)

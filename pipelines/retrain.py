@@ -84,8 +84,8 @@ class _Setting:
     """Else why not."""
 
     @property
-    def job(self) -> DatasetConfig:
-        return self.history.job
+    def config(self) -> DatasetConfig:
+        return self.history.config
 
     @property
     def panel(self) -> Panel:
@@ -102,8 +102,8 @@ class _Setting:
     def task(self, model_name: str) -> Task:
         history = self.history
         return Task(
-            dataset=history.name, job=history.job, panel=history.panel, slices=history.slices, model_name=model_name,
-            data_version=history.version, data_digest=history.digest, now=self.now,
+            dataset=history.name, config=history.config, panel=history.panel, slices=history.slices,
+            model_name=model_name, data_version=history.version, data_digest=history.digest, now=self.now,
             holdout=(self.first, history.slices.holdout), yardstick=self.yardstick,
             champion=self._start(model_name), checkpoints=self.checkpoints,
         )  # fmt: skip
@@ -117,26 +117,26 @@ class _Setting:
 
 def _retrain(name: str, installation: Installation, reporter: Reporter, engine: EngineName | None) -> NightRecord:
     setting = _setting(name, installation)
-    job, registry = setting.job, Registry(installation.home)
+    config, registry = setting.config, Registry(installation.home)
     tags = night_tags(setting.history.version, setting.history.digest, setting.holdout)
     tables = installation.home.tables
-    data = lineage(name, job, tables, setting.history.version, setting.history.digest, setting.holdout)
+    data = lineage(name, config, tables, setting.history.version, setting.history.digest, setting.holdout)
     with registry.night(name, f"night {setting.now:%Y-%m-%d %H:%M}", tags) as tracked:
         candidates: dict[str, tuple[Candidate, TrackedRun, str]] = {}
         failures: dict[str, str] = {}
-        for model_name, run, outcome in _examined(setting, tracked, data, reporter, engine or job.training.engine):
+        for model_name, run, outcome in _examined(setting, tracked, data, reporter, engine or config.training.engine):
             if isinstance(outcome, ForecastError):
                 failures[model_name] = f"[{outcome.code}] {outcome}"
                 run.end("FAILED", failures[model_name])
             else:
-                model = log_candidate(run, outcome, setting.models, setting.holdout, setting.panel, job, data[1])
+                model = log_candidate(run, outcome, setting.models, setting.holdout, setting.panel, config, data[1])
                 run.end()
                 candidates[outcome.evidence.model_version] = (outcome, run, model)
         if not candidates:
             raise TrainingError("training.all_failed", f"no model could be trained: {'; '.join(failures.values())}")
         scored = [candidate.evidence for candidate, _, _ in candidates.values()]
         incumbent = _scored(setting)
-        verdict = judged(scored, incumbent, job.promotion, setting.unfit)
+        verdict = judged(scored, incumbent, config.promotion, setting.unfit)
         night = NightRecord(
             dataset=name,
             recorded_at=SystemClock().now(),
@@ -147,8 +147,8 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
             origins=len(set(setting.holdout.origins)),
             candidates=tuple(scored),
             incumbent=incumbent,
-            baselines=job.training.baselines,
-            policy=job.promotion,
+            baselines=config.training.baselines,
+            policy=config.promotion,
             unfit=setting.unfit,
             verdict=verdict,
             champion=None if setting.champion is None else setting.champion.model_version,
@@ -157,14 +157,14 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
             tracking_models={version: run.run_id for version, (_, run, _) in candidates.items()},
             failures=failures,
         )
-        log_comparison(tracked, night.leaderboard, verdict, job, job.training.baselines)
+        log_comparison(tracked, night.leaderboard, verdict, config, config.training.baselines)
         candidate, run, model = candidates[verdict.challenger]
         folder = candidate.folder
-        if verdict.promote and job.training.refit:
+        if verdict.promote and config.training.refit:
             with reporter.step(f"{candidate.manifest.model_name} on all rows") as step:
                 folder = refit(candidate, setting.task(candidate.manifest.model_name), setting.models, step)
-            model = log_refitted(run, setting.models / folder, setting.holdout, setting.panel, job)
-        about = version_tags(job, candidate.evidence, verdict, setting.history.version, setting.history.digest)
+            model = log_refitted(run, setting.models / folder, setting.holdout, setting.panel, config)
+        about = version_tags(config, candidate.evidence, verdict, setting.history.version, setting.history.digest)
         registry.register(name, run, model, Path(folder).name, verdict.sentence, about)
         promoted = _champion(setting, candidate, folder, verdict.sentence) if verdict.promote else None
         if promoted is not None:
@@ -179,10 +179,10 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
 
 
 def _setting(name: str, installation: Installation) -> _Setting:
-    check_models(installation.jobs.datasets[name])
+    check_models(installation.config.datasets[name])
     history = TrainingData.read(name, installation)
-    job, panel, slices = history.job, history.panel, history.slices
-    incumbent, unfit = _incumbent(name, installation, job, panel, slices)
+    config, panel, slices = history.config, history.panel, history.slices
+    incumbent, unfit = _incumbent(name, installation, config, panel, slices)
     first = slices.calibration
     if incumbent is not None:
         first = max(first, panel.index(incumbent.manifest.fitted_until))
@@ -190,8 +190,8 @@ def _setting(name: str, installation: Installation) -> _Setting:
         installation=installation,
         history=history,
         first=first,
-        holdout=cut(panel, job, first, slices.holdout),
-        yardstick=Yardstick.fit(panel, history.scaler, job.season, slices.fit),
+        holdout=cut(panel, config, first, slices.holdout),
+        yardstick=Yardstick.fit(panel, history.scaler, config.season, slices.fit),
         now=installation.clock(name).now(),
         champion=installation.ledger.champion(name),
         incumbent=incumbent,
@@ -200,7 +200,7 @@ def _setting(name: str, installation: Installation) -> _Setting:
 
 
 def _incumbent(
-    name: str, installation: Installation, job: DatasetConfig, panel: Panel, slices: Slices
+    name: str, installation: Installation, config: DatasetConfig, panel: Panel, slices: Slices
 ) -> tuple[ServedModel | None, str]:
     """Return the champion if it can be scored beside challengers of this job file; else why it cannot.
 
@@ -214,13 +214,16 @@ def _incumbent(
     except ForecastError as error:
         return None, f"{champion.model_version} cannot be loaded ({error.fact})"
     manifest = model.manifest
-    theirs, ours = (manifest.lookback, manifest.horizon, manifest.quantiles), (job.lookback, job.horizon, job.quantiles)
-    if theirs != ours or not fits(manifest, job):
+    theirs, ours = (
+        (manifest.lookback, manifest.horizon, manifest.quantiles),
+        (config.lookback, config.horizon, config.quantiles),
+    )
+    if theirs != ours or not fits(manifest, config):
         return None, f"{champion.model_version} was trained for other channels, quantiles, look-back or horizon"
     unseen = sorted(set(panel.series) - set(manifest.scaler.targets))
     if unseen:
         return None, f"{champion.model_version} was not trained on series {', '.join(unseen)}"
-    if panel.index(manifest.fitted_until) > slices.holdout - job.horizon:
+    if panel.index(manifest.fitted_until) > slices.holdout - config.horizon:
         return None, f"{champion.model_version} was trained on the rows that it would be compared on"
     return model, ""
 
@@ -229,12 +232,12 @@ def _examined(
     setting: _Setting, tracked: Tracked, data: Sequence[Lineage], reporter: Reporter, engine: EngineName
 ) -> Iterator[tuple[str, TrackedRun, Candidate | ForecastError]]:
     """Train and score every model; each run in MLflow begins with its training."""
-    tasks = [setting.task(model_name) for model_name in setting.job.contenders]
+    tasks = [setting.task(model_name) for model_name in setting.config.contenders]
     crew: Workers = RayEngine(setting.models) if engine is EngineName.RAY else LocalEngine(setting.models)
     for group in [tasks] if engine is EngineName.RAY else [[task] for task in tasks]:
         runs = [tracked.open(task.model_name) for task in group]
         for run, task in zip(runs, group, strict=True):
-            log_task(run, setting.job, task.model_name, setting.panel, setting.history.slices, data)
+            log_task(run, setting.config, task.model_name, setting.panel, setting.history.slices, data)
         for number, outcome in crew.run(examine, group, reporter):
             yield group[number].model_name, runs[number], outcome
 
@@ -245,7 +248,7 @@ def _scored(setting: _Setting) -> Evidence | None:
         return None
     folder = setting.models / setting.champion.folder
     seen = smoke_test(setting.incumbent, evaluated_in(folder) / NETWORK)
-    evidence = evidence_of(setting.incumbent, setting.holdout, setting.yardstick, setting.job, seen)
+    evidence = evidence_of(setting.incumbent, setting.holdout, setting.yardstick, setting.config, seen)
     return evidence.model_copy(update={"model_version": setting.champion.model_version})
 
 

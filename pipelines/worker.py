@@ -103,9 +103,9 @@ def _retrain(task: _Task) -> str:
 
 
 def _forecast(task: _Task) -> str:
-    job = task.installation.jobs.datasets[task.dataset]
+    config = task.installation.config.datasets[task.dataset]
     # When rows became known is told by the machine's clock, which says nothing of a replay's dates.
-    as_of = task.run.due_at if task.run.cause == Cause.BACKFILL and job.replay is None else None
+    as_of = task.run.due_at if task.run.cause == Cause.BACKFILL and config.replay is None else None
     issuance, is_new = issue(task.dataset, task.installation, as_of)
     task.installation.ledger.link(task.run, forecast_id=issuance.forecast_id)
     return f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands")

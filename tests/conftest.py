@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 PASSWORD = "hunter2 %40/:@"  # noqa: S105  # of a server that lives as long as the tests
 SERIES = ("east", "west")
-TINY_JOB: Mapping[str, Any] = {
+TINY_CONFIG: Mapping[str, Any] = {
     "source": {"kind": "csv", "path": "rows.csv"},
     "frequency": "1h",
     "series": "site",
@@ -149,23 +149,23 @@ def postgresql() -> Iterator[sa.URL]:
 @pytest.fixture
 def tiny_document() -> dict[str, Any]:
     """The job file of the tiny data set as a dictionary that a test may change."""
-    return {"datasets": {"tiny": copy.deepcopy(dict(TINY_JOB))}}
+    return {"datasets": {"tiny": copy.deepcopy(dict(TINY_CONFIG))}}
 
 
 @pytest.fixture
-def tiny_job(tiny_document: dict[str, Any]) -> DatasetConfig:
+def tiny_config(tiny_document: dict[str, Any]) -> DatasetConfig:
     from forecast.config.dataset import ConfigFile
 
     return ConfigFile.model_validate(tiny_document).datasets["tiny"]
 
 
 @pytest.fixture
-def job_with() -> Callable[..., DatasetConfig]:
-    """Make a tiny job with some fields replaced: ``job_with(zone="Europe/Berlin")``."""
+def config_with() -> Callable[..., DatasetConfig]:
+    """Make a tiny job with some fields replaced: ``config_with(zone="Europe/Berlin")``."""
     from forecast.config.dataset import ConfigFile
 
     def make(**fields: Any) -> DatasetConfig:
-        document = {"datasets": {"tiny": copy.deepcopy(dict(TINY_JOB)) | fields}}
+        document = {"datasets": {"tiny": copy.deepcopy(dict(TINY_CONFIG)) | fields}}
         return ConfigFile.model_validate(document).datasets["tiny"]
 
     return make
@@ -338,14 +338,14 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
     from forecast.runtime.model import Manifest, Scaler, ServedModel, session, store
     from pipelines.preparation.features import future_names
 
-    def make(folder: Path, job: DatasetConfig, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
+    def make(folder: Path, config: DatasetConfig, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
         weight, bias = changes.pop("weight", 0.0), changes.pop("bias", 0.0)
-        targets, past = len(job.targets), len(job.past_covariates)
-        features = len(changes.get("future", future_names(job)))
+        targets, past = len(config.targets), len(config.past_covariates)
+        features = len(changes.get("future", future_names(config)))
         file = _write_network(
             tmp_path / "networks" / f"{folder.name}.onnx",
-            lookback=job.lookback,
-            horizon=job.horizon,
+            lookback=config.lookback,
+            horizon=config.horizon,
             targets=targets,
             past=past,
             future=features,
@@ -354,24 +354,24 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
         )
         moments = dict.fromkeys(series, ((40.0,) * targets, (10.0,) * targets))
         past_moments = dict.fromkeys(series, ((5.0,) * past, (2.0,) * past))
-        known = len(job.future_covariates)
+        known = len(config.future_covariates)
         known_moments = dict.fromkeys(series, ((5.0,) * known, (2.0,) * known)) if known else {}
         manifest = {
             "dataset": "tiny",
             "model_name": "repeat_last",
             "model_version": folder.name,
             "trained_at": EPOCH,
-            "lookback": job.lookback,
-            "horizon": job.horizon,
-            "step_seconds": job.step.total_seconds(),
-            "targets": job.targets,
-            "past": job.past_covariates,
-            "future": future_names(job),
-            "quantiles": job.quantiles,
-            "lower": tuple(job.channels[name].lower for name in job.targets),
-            "upper": tuple(job.channels[name].upper for name in job.targets),
+            "lookback": config.lookback,
+            "horizon": config.horizon,
+            "step_seconds": config.step.total_seconds(),
+            "targets": config.targets,
+            "past": config.past_covariates,
+            "future": future_names(config),
+            "quantiles": config.quantiles,
+            "lower": tuple(config.channels[name].lower for name in config.targets),
+            "upper": tuple(config.channels[name].upper for name in config.targets),
             "scaler": Scaler(targets=moments, past=past_moments, future=known_moments),
-            "calibration": Calibration.none(targets, len(job.quantiles), job.horizon),
+            "calibration": Calibration.none(targets, len(config.quantiles), config.horizon),
             "data_version": 0,
             "data_digest": "",
             "fitted_until": EPOCH,
@@ -379,9 +379,9 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
         raw = ServedModel(Manifest(**manifest, network_digest="", golden_digest=""), session(file, threads=1))
         random = np.random.default_rng(1)
         windows = (
-            random.normal(40, 10, (2, job.lookback, targets)),
-            random.normal(5, 2, (2, job.lookback, past)),
-            random.uniform(-1, 1, (2, job.lookback + job.horizon, features)),
+            random.normal(40, 10, (2, config.lookback, targets)),
+            random.normal(5, 2, (2, config.lookback, past)),
+            random.uniform(-1, 1, (2, config.lookback + config.horizon, features)),
         )
         names = [series[0], series[-1]]
         expected = raw.scaled_quantiles(*windows, names)
@@ -403,8 +403,8 @@ def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
     def make(
         installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any
     ) -> Manifest:
-        job = installation.jobs.datasets[dataset]
-        manifest = store_model(installation.home.models / version, job, dataset=dataset, **changes)
+        config = installation.config.datasets[dataset]
+        manifest = store_model(installation.home.models / version, config, dataset=dataset, **changes)
         digest = manifest_digest(installation.home.models / version)
         installation.ledger.promote(
             Champion(dataset, manifest.model_name, version, version, digest, EPOCH, "crowned by a test")

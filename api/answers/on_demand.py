@@ -94,11 +94,11 @@ async def read_json(body: bytes, service: Service) -> tuple[OnDemandRequest, Ask
     dataset = find_dataset(request.dataset, service)
     loaded = await service.champions.of(dataset.name, request.model)
     if request.history is None:
-        panel = await run_sync(lambda: from_rows(from_json(request.rows, dataset.job, dataset.name), dataset.job))
+        panel = await run_sync(lambda: from_rows(from_json(request.rows, dataset.config, dataset.name), dataset.config))
         return request, asked(panel, request.horizon, dataset, loaded, service)
     start = instant(request.history.start, "history.start")
     assert start is not None  # noqa: S101 - a text was given
-    values = (start, request.history.series, request.future, dataset.job, loaded.model.manifest.scaler.targets)
+    values = (start, request.history.series, request.future, dataset.config, loaded.model.manifest.scaler.targets)
     panel = await run_sync(from_columns, *values) if is_long else from_columns(*values)
     return request, asked(panel, request.horizon, dataset, loaded, service)
 
@@ -107,7 +107,7 @@ async def read_rows(body: bytes, media: str, query: OnDemandQuery, service: Serv
     """Read a body of rows: CSV, JSON lines, Arrow or Parquet."""
     dataset = find_dataset(query.dataset, service)
     loaded = await service.champions.of(dataset.name, query.model)
-    panel = await run_sync(lambda: from_rows(from_body(body, media, dataset.job, dataset.name), dataset.job))
+    panel = await run_sync(lambda: from_rows(from_body(body, media, dataset.config, dataset.name), dataset.config))
     return asked(panel, query.horizon, dataset, loaded, service)
 
 
@@ -123,9 +123,9 @@ def asked(
     """Check that a forecast can be made; raises what ``check`` raises, and ``forecast.too_long``."""
     latest = service.latest.find(dataset.name)
     on = None if latest is None else latest.issuance.origin
-    check(panel, loaded.model.manifest, dataset.job, on, only_trained=only_trained)
+    check(panel, loaded.model.manifest, dataset.config, on, only_trained=only_trained)
     horizon = horizon or loaded.model.manifest.horizon
-    require_points(len(panel.series) * len(dataset.job.targets) * horizon)
+    require_points(len(panel.series) * len(dataset.config.targets) * horizon)
     return Asked(dataset, loaded, panel, horizon)
 
 
@@ -142,7 +142,12 @@ def require_points(points: int) -> None:
 async def forecast(asked: Asked, service: Service) -> IssuedForecast:
     """Make a forecast. It is told as an issued one is, but kept nowhere."""
     prediction = await service.champions.forecast(asked.loaded, asked.panel, asked.horizon)
-    panel, job, champion, manifest = asked.panel, asked.dataset.job, asked.loaded.champion, asked.loaded.model.manifest
+    panel, config, champion, manifest = (
+        asked.panel,
+        asked.dataset.config,
+        asked.loaded.champion,
+        asked.loaded.model.manifest,
+    )
     now = service.latest.now(asked.dataset.name)
     issuance = Issuance(
         forecast_id=uuid.uuid4().hex,
@@ -155,9 +160,9 @@ async def forecast(asked: Asked, service: Service) -> IssuedForecast:
         model_name=champion.model_name,
         model_version=champion.model_version,
         model_folder=champion.folder,
-        imputed_fraction=imputed_fraction(panel, job),
+        imputed_fraction=imputed_fraction(panel, config),
         recorded_at=now,
         newest_observed=observed_until(panel),
     )
     mean, quantiles = prediction.mean.transpose(0, 2, 1), prediction.quantiles.transpose(0, 2, 1, 3)
-    return IssuedForecast(issuance, job.step, panel.series, manifest.targets, mean, quantiles)
+    return IssuedForecast(issuance, config.step, panel.series, manifest.targets, mean, quantiles)

@@ -68,7 +68,7 @@ class Requirements(BaseModel):
 
 def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service: Service) -> Requirements:
     """Tell what a model needs; reads the lake's newest version: use a thread."""
-    job, manifest = dataset.job, loaded.model.manifest
+    config, manifest = dataset.config, loaded.model.manifest
     found = service.histories.newest(dataset.name)
     steps = horizon or manifest.horizon
     # The network always makes whole rounds, and takes covariates for them.
@@ -78,8 +78,8 @@ def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service:
         dataset=dataset.name,
         model_name=manifest.model_name,
         model_version=manifest.model_version,
-        frequency=job.frequency,
-        zone=job.zone,
+        frequency=config.frequency,
+        zone=config.zone,
         origin=origin,
         horizon=steps,
         horizon_trained=manifest.horizon,
@@ -89,30 +89,30 @@ def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service:
                 name=name, column=channel.column or name, role=channel.role, unit=channel.unit, lower=channel.lower,
                 upper=channel.upper,
             )
-            for name, channel in job.channels.items()
+            for name, channel in config.channels.items()
         ],
         history=Needed(
-            start=origin - job.step * manifest.lookback,
-            end=origin - job.step,
+            start=origin - config.step * manifest.lookback,
+            end=origin - config.step,
             rows=manifest.lookback,
-            channels=[*job.targets, *job.past_covariates, *job.future_covariates],
+            channels=[*config.targets, *config.past_covariates, *config.future_covariates],
         ),
         future=Needed(
-            start=origin, end=origin + job.step * (rounds - 1), rows=rounds, channels=list(job.future_covariates)
+            start=origin, end=origin + config.step * (rounds - 1), rows=rounds, channels=list(config.future_covariates)
         )
-        if job.future_covariates
+        if config.future_covariates
         else None,
         data_version=found[0] if found else None,
-        lacking=_lacking(found[1], job, manifest.lookback, rounds, set(manifest.scaler.targets)) if found else [],
+        lacking=_lacking(found[1], config, manifest.lookback, rounds, set(manifest.scaler.targets)) if found else [],
     )  # fmt: skip
 
 
-def _lacking(panel: Panel, job: DatasetConfig, lookback: int, ahead: int, trained: set[str]) -> list[Lacking]:
+def _lacking(panel: Panel, config: DatasetConfig, lookback: int, ahead: int, trained: set[str]) -> list[Lacking]:
     first = panel.steps - lookback
     parts: tuple[tuple[tuple[str, ...], Mask, int], ...] = (
-        (job.targets, panel.observed, panel.steps),
-        (job.past_covariates, panel.past_observed, panel.steps),
-        (job.future_covariates, panel.future_observed, panel.steps + ahead),
+        (config.targets, panel.observed, panel.steps),
+        (config.past_covariates, panel.past_observed, panel.steps),
+        (config.future_covariates, panel.future_observed, panel.steps + ahead),
     )
     told = []
     for names, observed, last in parts:

@@ -30,13 +30,13 @@ def told(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -
     Where forecasts were issued again from the same rows the newest counts. Raises ``lead_time.malformed``,
     ``lead_time.not_a_step``, ``parameter.not_with_lead_time``, ``forecast.none_at_lead``.
     """
-    job = dataset.job
+    config = dataset.config
     if query.horizon is not None:
         raise ConfigError("parameter.not_with_lead_time", "horizon says nothing beside lead_time", "leave it out")
-    lead = _steps(query.lead_time or "", job)
+    lead = _steps(query.lead_time or "", config)
     begin = instant(query.start, "start") or _FIRST
     end = instant(query.end, "end") or _LAST
-    shift = job.step * (lead - 1)  # from a forecast's origin to the time of its step
+    shift = config.step * (lead - 1)  # from a forecast's origin to the time of its step
     ledger = service.installation.ledger
     found = ledger.issuances_from(
         dataset.name, max(begin, _FIRST) - shift, min(end, _LAST) - shift - timedelta(microseconds=1),
@@ -56,7 +56,7 @@ def told(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -
     chosen = levels(query.quantiles, trained)
     series = sorted(rows["series"].unique())
     present = set(rows["channel"].unique())
-    channels = [name for name in job.targets if name in present]
+    channels = [name for name in config.targets if name in present]
     keep_series = [series[place] for place in places(query.series, series, "series")]
     keep_channels = [channels[place] for place in places(query.channels, channels, "channel")]
     zone_name = zone(query.tz).key
@@ -67,19 +67,21 @@ def told(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -
         "dataset": dataset.name,
         "lead_time": query.lead_time,
         "lead": lead,
-        "frequency": job.frequency,
+        "frequency": config.frequency,
         "quantiles": [trained[place] for place in chosen],
         "zone": zone_name,
     }
-    return to_json(head | {"forecasts": _lines(rows, job, [trained[place] for place in chosen], ZoneInfo(zone_name))})
+    return to_json(
+        head | {"forecasts": _lines(rows, config, [trained[place] for place in chosen], ZoneInfo(zone_name))}
+    )
 
 
-def _steps(text: str, job: DatasetConfig) -> int:
+def _steps(text: str, config: DatasetConfig) -> int:
     try:
         duration = parse_duration(text)
     except ConfigError:
         raise ConfigError("lead_time.malformed", "lead_time is not a duration", "write it like 24h") from None
-    lead, rest = divmod(duration, job.step)
+    lead, rest = divmod(duration, config.step)
     if lead > MAX_HORIZON:
         raise ConfigError(
             "lead_time.out_of_range", f"lead_time is more than {MAX_HORIZON} steps", "ask for a shorter one"
@@ -87,7 +89,7 @@ def _steps(text: str, job: DatasetConfig) -> int:
     if rest or lead < 1:
         raise ConfigError(
             "lead_time.not_a_step",
-            f"lead_time is not a multiple of {job.frequency}",
+            f"lead_time is not a multiple of {config.frequency}",
             "the first step has that lead time",
         )
     return lead
@@ -120,7 +122,9 @@ def _selected(
     )
 
 
-def _lines(rows: pl.DataFrame, job: DatasetConfig, told_levels: list[float], in_zone: ZoneInfo) -> list[dict[str, Any]]:
+def _lines(
+    rows: pl.DataFrame, config: DatasetConfig, told_levels: list[float], in_zone: ZoneInfo
+) -> list[dict[str, Any]]:
     names = [f"{level:g}" for level in told_levels]
     labels = [Quantile(level).label for level in told_levels]
     lines = []
@@ -140,5 +144,7 @@ def _lines(rows: pl.DataFrame, job: DatasetConfig, told_levels: list[float], in_
                 strict=True,
             )
         ]  # fmt: skip
-        lines.append({"series": series, "channel": channel, "unit": job.channels[str(channel)].unit, "points": points})
+        lines.append(
+            {"series": series, "channel": channel, "unit": config.channels[str(channel)].unit, "points": points}
+        )
     return lines

@@ -30,7 +30,7 @@ class Ready:
     """A part of the latest forecast, as JSON."""
 
     issued: IssuedForecast
-    job: DatasetConfig
+    config: DatasetConfig
     rest: bytes
     """All but the age."""
     fresh_tag: str
@@ -59,7 +59,7 @@ class ReadyAnswers:
         issued, dataset = ready.issued, ready.issued.issuance.dataset
         if self._latest.find(dataset) is not issued:
             return False
-        age, stale = age_of(issued, ready.job, self._latest.now(dataset))
+        age, stale = age_of(issued, ready.config, self._latest.now(dataset))
         tag = ready.stale_tag if stale else ready.fresh_tag
         headers = [(b"etag", tag.encode()), *_UNCHANGING]
         if known is not None and names(known.decode("latin-1"), tag):

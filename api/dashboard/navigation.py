@@ -44,7 +44,7 @@ def chosen(name: str | None, service: Service) -> Dataset:
     if name:
         return find_dataset(name, service)
     seen = seen_datasets(service)
-    return seen[0] if seen else find_dataset(next(iter(service.installation.jobs.datasets)), service)
+    return seen[0] if seen else find_dataset(next(iter(service.installation.config.datasets)), service)
 
 
 def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
@@ -57,5 +57,5 @@ def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
         "here": PAGES[page],
         "dataset": dataset,
         "alerts": service.installation.ledger.alerts(dataset.name, open_only=True, limit=_MOST_ALERTS),
-        "datasets": [Option(one.name, one.job.title or one.name, one.name == dataset.name) for one in seen],
+        "datasets": [Option(one.name, one.config.title or one.name, one.name == dataset.name) for one in seen],
     }

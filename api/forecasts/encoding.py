@@ -29,7 +29,7 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
-def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetConfig, *, is_sent: bool = False) -> bytes:
+def json_rest(forecast: IssuedForecast, part: Selection, config: DatasetConfig, *, is_sent: bool = False) -> bytes:
     """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time.
 
     ``is_sent`` says that the client sent the rows: they have no data version.
@@ -46,7 +46,7 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetConfig, *, 
         "fallback_reason": None,
         "imputed_fraction": issuance.imputed_fraction,
         "newest_observed": rfc3339(issuance.newest_observed, zone) if issuance.newest_observed else None,
-        "frequency": job.frequency,
+        "frequency": config.frequency,
         "horizon": part.horizon,
         "horizon_trained": issuance.horizon,
         "recursive": part.horizon > issuance.horizon,
@@ -54,7 +54,7 @@ def json_rest(forecast: IssuedForecast, part: Selection, job: DatasetConfig, *, 
         "zone": part.zone,
         "provenance": issuance.provenance,
     }
-    return to_json(head)[1:-1] + b',"forecasts":[' + b",".join(_lines(forecast, part, job)) + b"]}"
+    return to_json(head)[1:-1] + b',"forecasts":[' + b",".join(_lines(forecast, part, config)) + b"]}"
 
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
@@ -117,7 +117,7 @@ def _told(times: pl.Series) -> pl.Series:
     return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
 
 
-def _lines(forecast: IssuedForecast, part: Selection, job: DatasetConfig) -> Iterator[bytes]:
+def _lines(forecast: IssuedForecast, part: Selection, config: DatasetConfig) -> Iterator[bytes]:
     """Yield the JSON of each series and channel."""
     issuance, steps = forecast.issuance, slice(part.first, part.horizon)
     levels, channels = list(part.levels), list(part.channels)
@@ -132,7 +132,7 @@ def _lines(forecast: IssuedForecast, part: Selection, job: DatasetConfig) -> Ite
         told = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         for place, c in enumerate(part.channels):
             channel = forecast.channels[c]
-            line = {"series": forecast.series[s], "channel": channel, "unit": job.channels[channel].unit}
+            line = {"series": forecast.series[s], "channel": channel, "unit": config.channels[channel].unit}
             own = tuple(told[place * width : (place + 1) * width])
             yield to_json(line)[:-1] + b',"points":[' + points % own + b"]}"
 

@@ -31,7 +31,7 @@ class Operations:
     def refresh(self) -> None:
         """Read the ledger."""
         ledger = self._installation.ledger
-        self._has_jobs = bool(self._installation.jobs.jobs) or bool(ledger.job_states())
+        self._has_jobs = bool(self._installation.config.jobs) or bool(ledger.job_states())
         self._counts = ledger.run_counts()
         lease, hosts = ledger.lease(SCHEDULER), tuple((host.name, host.heartbeat_at) for host in ledger.hosts())
         now = self._monotonic()

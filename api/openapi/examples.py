@@ -29,15 +29,15 @@ class _Subject:
     start: datetime
 
     def columns(self) -> dict[str, list[float]]:
-        job = self.dataset.job
-        return {name: [self.value(name)] * self.lookback for name in job.channels}
+        config = self.dataset.config
+        return {name: [self.value(name)] * self.lookback for name in config.channels}
 
     def ahead(self) -> dict[str, list[float]]:
-        return {name: [self.value(name)] * self.horizon for name in self.dataset.job.future_covariates}
+        return {name: [self.value(name)] * self.horizon for name in self.dataset.config.future_covariates}
 
     def value(self, channel: str) -> float:
         """Return a value that the channel may have."""
-        one = self.dataset.job.channels[channel]
+        one = self.dataset.config.channels[channel]
         low, high = one.lower, one.upper
         if low is not None and low > 1:
             return low
@@ -45,7 +45,7 @@ class _Subject:
 
     @property
     def times(self) -> list[str]:
-        step = self.dataset.job.step
+        step = self.dataset.config.step
         return [(self.start + step * row).isoformat() for row in range(self.lookback)]
 
 
@@ -77,7 +77,7 @@ def _scheduled(service: Service) -> dict[str, Any]:
 
 
 def _subject(service: Service) -> _Subject:
-    jobs = service.installation.jobs.datasets
+    jobs = service.installation.config.datasets
     name, job = next(iter(jobs.items()))
     manifest = service.champions.manifest(name)
     latest = service.latest.find(name)
@@ -93,39 +93,42 @@ def _subject(service: Service) -> _Subject:
 
 
 def _on_demand(subject: _Subject) -> dict[str, Any]:
-    job, one = subject.dataset.job, subject.series[0]
+    config, one = subject.dataset.config, subject.series[0]
     about = {"dataset": subject.dataset.name, "horizon": subject.horizon}
     grid: dict[str, Any] = {"start": subject.start.isoformat(), "series": {one: subject.columns()}}
-    future = {"future": {one: subject.ahead()}} if job.future_covariates else {}
+    future = {"future": {one: subject.ahead()}} if config.future_covariates else {}
     examples: dict[str, Any] = {"history on the grid": about | {"history": grid} | future}
-    wide = str(job.source.layout) == "wide" and not job.source.version
-    if wide and not job.future_covariates and not any(channel.source_unit for channel in job.channels.values()):
-        columns = {job.channels[name].column or name: values for name, values in subject.columns().items()}
-        named = {job.series: [one] * subject.lookback} if job.series else {}
-        rows = {job.time: subject.times, **named, **columns}
+    wide = str(config.source.layout) == "wide" and not config.source.version
+    if wide and not config.future_covariates and not any(channel.source_unit for channel in config.channels.values()):
+        columns = {config.channels[name].column or name: values for name, values in subject.columns().items()}
+        named = {config.series: [one] * subject.lookback} if config.series else {}
+        rows = {config.time: subject.times, **named, **columns}
         examples["rows as they are pushed"] = about | {"rows": rows}
     return examples
 
 
 def _nixtla(subject: _Subject) -> dict[str, Any]:
-    job = subject.dataset.job
-    count = len(subject.series) * len(job.targets)
+    config = subject.dataset.config
+    count = len(subject.series) * len(config.targets)
     names = sorted(
-        name if len(job.targets) == 1 else f"{name}/{target}" for name in subject.series for target in job.targets
+        name if len(config.targets) == 1 else f"{name}/{target}" for name in subject.series for target in config.targets
     )
-    values = [subject.value(name.rpartition("/")[2] if len(job.targets) > 1 else job.targets[0]) for name in names]
-    covariates = (*job.future_covariates, *job.past_covariates)
-    step = int(job.step.total_seconds())
+    values = [
+        subject.value(name.rpartition("/")[2] if len(config.targets) > 1 else config.targets[0]) for name in names
+    ]
+    covariates = (*config.future_covariates, *config.past_covariates)
+    step = int(config.step.total_seconds())
     body = {
         "model": subject.dataset.name,
         "freq": f"{step // 3600}h" if step % 3600 == 0 else f"{step}s",
         "h": subject.horizon,
-        "level": [round(100 * (2 * job.quantiles[-1] - 1), 6)],
+        "level": [round(100 * (2 * config.quantiles[-1] - 1), 6)],
         "series": {
             "y": [value for value in values for _ in range(subject.lookback)],
             "sizes": [subject.lookback] * count,
             "X": [[subject.value(name)] * (subject.lookback * count) for name in covariates] or None,
-            "X_future": [[subject.value(name)] * (subject.horizon * count) for name in job.future_covariates] or None,
+            "X_future": [[subject.value(name)] * (subject.horizon * count) for name in config.future_covariates]
+            or None,
             "start_datetime": [subject.start.isoformat()] * count,
         },
     }
@@ -133,7 +136,7 @@ def _nixtla(subject: _Subject) -> dict[str, Any]:
 
 
 def _infer(subject: _Subject) -> dict[str, Any]:
-    job = subject.dataset.job
+    config = subject.dataset.config
 
     def tensor(role: str, channels: tuple[str, ...], rows: int) -> dict[str, Any]:
         data = [subject.value(name) for _ in range(rows) for name in channels]
@@ -142,24 +145,24 @@ def _infer(subject: _Subject) -> dict[str, Any]:
     inputs = [
         {"name": "series", "datatype": "BYTES", "shape": [1], "data": [subject.series[0]]},
         {"name": "start", "datatype": "BYTES", "shape": [1], "data": [subject.start.isoformat()]},
-        tensor("targets", job.targets, subject.lookback),
+        tensor("targets", config.targets, subject.lookback),
     ]
-    if job.past_covariates:
-        inputs.append(tensor("past", job.past_covariates, subject.lookback))
-    if job.future_covariates:
-        inputs.append(tensor("future", job.future_covariates, subject.lookback + subject.horizon))
+    if config.past_covariates:
+        inputs.append(tensor("past", config.past_covariates, subject.lookback))
+    if config.future_covariates:
+        inputs.append(tensor("future", config.future_covariates, subject.lookback + subject.horizon))
     return {"one window": {"inputs": inputs, "parameters": {"horizon": subject.horizon}}}
 
 
 def _invocation(subject: _Subject) -> dict[str, Any]:
-    job = subject.dataset.job
+    config = subject.dataset.config
     columns: dict[str, Any] = {"series": [subject.series[0]] * subject.lookback, "time": subject.times}
     columns |= subject.columns()
-    if job.future_covariates:
-        later = [(subject.start + job.step * (subject.lookback + row)).isoformat() for row in range(subject.horizon)]
+    if config.future_covariates:
+        later = [(subject.start + config.step * (subject.lookback + row)).isoformat() for row in range(subject.horizon)]
         columns["series"] += [subject.series[0]] * subject.horizon
         columns["time"] += later
-        for name in job.channels:
+        for name in config.channels:
             columns[name] += subject.ahead().get(name, [None] * subject.horizon)
     return {"columns": {"inputs": columns, "params": {"horizon": subject.horizon}}}
 

@@ -98,7 +98,7 @@ def model_of(model: str, tuned: str | None = None) -> tuple[str | None, str]:
     return named, tuned or version or CHAMPION
 
 
-def refuse_unsupported(sent: NixtlaRequest, job: DatasetConfig) -> None:
+def refuse_unsupported(sent: NixtlaRequest, config: DatasetConfig) -> None:
     """Raise ``nixtla.unsupported`` for what would change the answer, ``freq.differs``, ``series.sizes``."""
     series = sent.series
     for is_wanted, told in (
@@ -108,11 +108,11 @@ def refuse_unsupported(sent: NixtlaRequest, job: DatasetConfig) -> None:
     ):
         if is_wanted:
             raise DataError("nixtla.unsupported", f"{told} is not done by this service", "leave it out")
-    if step_of(sent.freq) != job.step:
-        raise DataError("freq.differs", f"freq is not the data set's frequency of {job.frequency}", "send its freq")
+    if step_of(sent.freq) != config.step:
+        raise DataError("freq.differs", f"freq is not the data set's frequency of {config.frequency}", "send its freq")
     if sum(series.sizes) != len(series.y):
         raise DataError("series.sizes", "the sizes do not add up to the values of y", "send the length of each series")
-    known, past, count = len(job.future_covariates), len(job.past_covariates), len(series.sizes)
+    known, past, count = len(config.future_covariates), len(config.past_covariates), len(series.sizes)
     if len(series.X or ()) != known + past or len(series.X_future or ()) != known:
         raise DataError(
             "series.covariates",
@@ -177,7 +177,7 @@ def _unnamed(names: Sequence[str]) -> DataError:
     )
 
 
-def panel_of(group: Group, sent: NixtlaRequest, job: DatasetConfig, end: datetime) -> Panel:
+def panel_of(group: Group, sent: NixtlaRequest, config: DatasetConfig, end: datetime) -> Panel:
     """Make the panel of one series; ``end`` is the time behind its newest value where none of its times is told.
 
     Raises ``start_datetime.malformed`` and what ``pipelines.forecasting.on_demand.from_columns`` does.
@@ -190,19 +190,19 @@ def panel_of(group: Group, sent: NixtlaRequest, job: DatasetConfig, end: datetim
     inside, ahead = slice(begins[first], begins[first] + steps), slice(first * sent.h, (first + 1) * sent.h)
     columns: dict[str, Sequence[float | None]] = {
         target: series.y[begins[place] : begins[place + 1]]
-        for target, place in zip(job.targets, group.places, strict=True)
+        for target, place in zip(config.targets, group.places, strict=True)
     }
-    covariates = (*job.future_covariates, *job.past_covariates)
+    covariates = (*config.future_covariates, *config.past_covariates)
     columns |= {name: values[inside] for name, values in zip(covariates, series.X or (), strict=True)}
-    future = {name: values[ahead] for name, values in zip(job.future_covariates, series.X_future or (), strict=True)}
-    start = end - job.step * steps if series.start_datetime is None else _start(series.start_datetime[first], job)
-    return from_columns(start, {group.name: columns}, {group.name: future}, job, (group.name,))
+    future = {name: values[ahead] for name, values in zip(config.future_covariates, series.X_future or (), strict=True)}
+    start = end - config.step * steps if series.start_datetime is None else _start(series.start_datetime[first], config)
+    return from_columns(start, {group.name: columns}, {group.name: future}, config, (group.name,))
 
 
-def _start(text: str, job: DatasetConfig) -> datetime:
+def _start(text: str, config: DatasetConfig) -> datetime:
     try:
         read = datetime.fromisoformat(text)
-        return read if read.tzinfo else read.replace(tzinfo=job.tz)  # wall times of the data set
+        return read if read.tzinfo else read.replace(tzinfo=config.tz)  # wall times of the data set
     except ValueError:
         raise DataError(
             "start_datetime.malformed", "a start_datetime is not ISO 8601", "send 2024-01-31T17:00:00"

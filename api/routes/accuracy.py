@@ -91,8 +91,8 @@ async def read_accuracy(
 
 
 def _answer(dataset: Dataset, query: AccuracyQuery, service: Service) -> AccuracyAnswer:
-    if query.channel is not None and query.channel not in dataset.job.targets:
-        remedy = suggest(query.channel, dataset.job.targets)
+    if query.channel is not None and query.channel not in dataset.config.targets:
+        remedy = suggest(query.channel, dataset.config.targets)
         raise NotFoundError("channel.unknown", "there is no target channel of that name", remedy)
     # By the whole day, so that an answer stays the same until something is scored.
     now = service.latest.now(dataset.name).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -32,13 +32,13 @@ async def read_dataset(request: Request, dataset: DatasetDep, service: ServiceDe
 
 def describe(dataset: Dataset, service: Service) -> DatasetInfo:
     """Gather what is known of a data set; reads the lake's newest version and the ledger."""
-    name, job = dataset.name, dataset.job
+    name, config = dataset.name, dataset.config
     history = service.histories.newest(name)
     champion = service.installation.ledger.champion(name)
     issued = service.latest.find(name)
     latest = None
     if issued is not None:
-        age, stale = age_of(issued, job, service.latest.now(name))
+        age, stale = age_of(issued, config, service.latest.now(name))
         issuance = issued.issuance
         latest = LatestInfo(
             forecast_id=issuance.forecast_id,
@@ -49,18 +49,18 @@ def describe(dataset: Dataset, service: Service) -> DatasetInfo:
         )
     return DatasetInfo(
         name=name,
-        title=job.title,
-        frequency=job.frequency,
-        zone=job.zone,
+        title=config.title,
+        frequency=config.frequency,
+        zone=config.zone,
         series=[] if history is None else list(history[1].series),
         channels=[
             ChannelInfo(name=key, role=channel.role, unit=channel.unit, lower=channel.lower, upper=channel.upper)
-            for key, channel in job.channels.items()
+            for key, channel in config.channels.items()
         ],
-        horizons=list(job.horizons),
-        quantiles=list(job.quantiles),
+        horizons=list(config.horizons),
+        quantiles=list(config.quantiles),
         data_version=None if history is None else history[0],
-        newest_row=None if history is None else history[1].end - job.step,
+        newest_row=None if history is None else history[1].end - config.step,
         champion=None if champion is None else ChampionInfo.model_validate(champion, from_attributes=True),
         latest_forecast=latest,
     )

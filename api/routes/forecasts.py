@@ -56,7 +56,7 @@ async def read_forecast(
     issued = await service.known_at(dataset.name, as_of, query.model)
     part = select(query, issued)
     now = service.latest.now(dataset.name)
-    age, stale = age_of(issued, dataset.job, now if as_of is None else min(as_of, now))
+    age, stale = age_of(issued, dataset.config, now if as_of is None else min(as_of, now))
     etag = _etag(issued, part, media, stale=stale)
     if matches(request, etag):
         service.metrics.answered("not_modified")
@@ -68,14 +68,14 @@ async def read_forecast(
         reached = await service.extensions.reach(issued, part.horizon)
         is_long = part.points > _LONG_POINTS or part.horizon > issued.issuance.horizon
         limiter = service.long_turn() if is_long else None
-        body = await run_sync(_encoded, reached, part, media, dataset.job, limiter=limiter)
+        body = await run_sync(_encoded, reached, part, media, dataset.config, limiter=limiter)
         if len(body) <= _KEPT_BYTES:  # or a few long answers would push out everybody's short ones
             service.answers.keep(key, body, len(body))
     if media != JSON:
         return conditional(request, body, media, etag, provenance(issued, age, stale=stale))
     if as_of is None and query.model is None and len(body) <= _KEPT_BYTES:
         tags = [_etag(issued, part, media, stale=stale) for stale in (False, True)]
-        service.ready.keep(request.scope, Ready(issued, dataset.job, body, *tags))
+        service.ready.keep(request.scope, Ready(issued, dataset.config, body, *tags))
     return conditional(request, encoding.with_age(body, age, stale=stale), JSON, etag)
 
 
@@ -84,9 +84,9 @@ async def _rolling(request: Request, dataset: Dataset, query: ForecastQuery, ser
     return by_content(request, body, media)
 
 
-def _encoded(forecast: IssuedForecast, part: Selection, media: str, job: DatasetConfig) -> bytes:
+def _encoded(forecast: IssuedForecast, part: Selection, media: str, config: DatasetConfig) -> bytes:
     if media == JSON:
-        return encoding.json_rest(forecast, part, job)
+        return encoding.json_rest(forecast, part, config)
     return encoding.encoded(encoding.table(forecast, part), media)
 
 

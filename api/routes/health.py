@@ -34,8 +34,8 @@ async def readiness(response: Response, service: ServiceDep) -> Readiness:
 
     Where there are keys, only who has the scope ``read`` learns the reasons.
     """
-    datasets = service.installation.jobs.datasets
-    told = {name: _readiness(Dataset(name, job), service) for name, job in datasets.items()}
+    datasets = service.installation.config.datasets
+    told = {name: _readiness(Dataset(name, config), service) for name, config in datasets.items()}
     reasons = service.reasons()
     response.headers["Cache-Control"] = "no-store"
     if not all(item.ready for item in told.values()):
@@ -73,7 +73,7 @@ def _readiness(dataset: Dataset, service: Service) -> DatasetReadiness:
         return DatasetReadiness(
             dataset=dataset.name, ready=False, forecast_id=None, age=None, stale=None, reasons=reasons
         )
-    age, stale = age_of(issued, dataset.job, service.latest.now(dataset.name))
+    age, stale = age_of(issued, dataset.config, service.latest.now(dataset.name))
     return DatasetReadiness(
         dataset=dataset.name,
         ready=True,

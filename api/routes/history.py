@@ -101,9 +101,9 @@ async def read_requirements(
 
 
 def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: str) -> bytes:
-    job, table = dataset.job, service.installation.observations(dataset.name)
+    config, table = dataset.config, service.installation.observations(dataset.name)
     begin, end = instant(query.start, "start"), instant(query.end, "end")
-    known = list(job.channels)
+    known = list(config.channels)
     channels = [known[place] for place in places(query.channels, known, "channel")]
     if begin is not None and end is not None and begin >= end:
         raise ConfigError("range.empty", "start is not before end", "ask for a later end")

@@ -122,7 +122,7 @@ def run_job(
 
 
 def _check_dataset(definition: Job, service: Service) -> None:
-    datasets = service.installation.jobs.datasets
+    datasets = service.installation.config.datasets
     if definition.dataset not in datasets:
         remedy = suggest(definition.dataset, datasets)
         raise ConfigError("job.no_data_set", "there is no data set of the name that the job has", remedy)

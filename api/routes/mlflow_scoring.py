@@ -129,26 +129,26 @@ async def invocations(request: Request, service: ServiceDep) -> Response:
 
 
 def _told(made: Prediction, wanted: Asked) -> bytes:
-    rows = mlflow_pyfunc.told(made, wanted.panel, wanted.loaded.model, wanted.dataset.job)
+    rows = mlflow_pyfunc.told(made, wanted.panel, wanted.loaded.model, wanted.dataset.config)
     return to_json({"predictions": rows.to_dicts()})
 
 
 def _panel(given: pl.DataFrame, model: ServedModel, dataset: Dataset) -> Panel:
     try:
-        rows = mlflow_pyfunc.rows_of(given, model, dataset.job)
-        _require_sound(rows, dataset.job)
-        return clean(rows, dataset.job)
+        rows = mlflow_pyfunc.rows_of(given, model, dataset.config)
+        _require_sound(rows, dataset.config)
+        return clean(rows, dataset.config)
     except DataError as error:
         raise DataError(error.code, _FACTS.get(error.code, error.fact), "see the route's example at /docs") from None
     except (pl.exceptions.PolarsError, OverflowError) as error:
         raise DataError("forecast.not_a_number", "a channel has a cell that is no number", "send numbers") from error
 
 
-def _require_sound(rows: pl.DataFrame, job: DatasetConfig) -> None:
+def _require_sound(rows: pl.DataFrame, config: DatasetConfig) -> None:
     remedy = "see the route's example at /docs"
     if rows.select(pl.any_horizontal(pl.col("series", "time").is_null())).to_series().any():
         raise DataError("ingest.null_key", "a row has no series or no time", remedy)
-    wrong = rows.select(pl.any_horizontal(pl.col(list(job.channels)).is_infinite())).to_series().arg_true()
+    wrong = rows.select(pl.any_horizontal(pl.col(list(config.channels)).is_infinite())).to_series().arg_true()
     if len(wrong):
         raise DataError("history.not_finite", f"row {wrong[0]} has a value that is not finite", remedy)
     if rows.select(pl.struct("series", "time").is_duplicated().any()).item():

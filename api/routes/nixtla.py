@@ -55,7 +55,7 @@ async def model_params(
 @router.get("/v2/models", summary="Names of models")
 async def models(service: ServiceDep) -> dict[str, Any]:
     """List the data sets: each is asked by its name, its champion answers."""
-    return {"models": [{"name": name} for name in service.installation.jobs.datasets]}
+    return {"models": [{"name": name} for name in service.installation.config.datasets]}
 
 
 @router.post(
@@ -74,13 +74,13 @@ async def forecast(request: Request, service: ServiceDep) -> Response:
     name, version = model_of(sent.model, sent.finetuned_model_id)
     dataset = _dataset(name, service)
     loaded = await service.champions.of(dataset.name, version)
-    job, manifest = dataset.job, loaded.model.manifest
-    refuse_unsupported(sent, job)
+    config, manifest = dataset.config, loaded.model.manifest
+    refuse_unsupported(sent, config)
     edges = None if sent.level is None else bands(sent.level, manifest.quantiles)
     latest = service.latest.find(dataset.name)
     end = service.latest.now(dataset.name) if latest is None else latest.issuance.origin
     groups = grouped(sent, manifest)
-    panels = [panel_of(group, sent, job, end) for group in groups]
+    panels = [panel_of(group, sent, config, end) for group in groups]
     wanted = [asked(panel, sent.h, dataset, loaded, service, only_trained=False) for panel in panels]
     made = await service.champions.forecast_all(loaded, [one.panel for one in wanted], sent.h)
     told = answered(dict(zip(groups, made, strict=True)), len(sent.series.sizes), edges)

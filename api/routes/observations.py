@@ -65,5 +65,5 @@ async def receipts(
 
 
 def _receipt(take: Callable[..., Receipt], body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
-    batch = from_body(body, media, dataset.job, dataset.name)
+    batch = from_body(body, media, dataset.config, dataset.name)
     return take(dataset.name, service.installation, [batch], echo=False)

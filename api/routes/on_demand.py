@@ -75,9 +75,9 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
     )
     made = await forecast(asked, service)
     if part.points > _LONG_POINTS or media != JSON:
-        content = await run_sync(_encoded, made, part, media, asked.dataset.job, limiter=service.long_answers)
+        content = await run_sync(_encoded, made, part, media, asked.dataset.config, limiter=service.long_answers)
     else:
-        content = _encoded(made, part, media, asked.dataset.job)
+        content = _encoded(made, part, media, asked.dataset.config)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
     if media != JSON:
         headers |= provenance(made, 0, stale=False)
@@ -93,10 +93,10 @@ direct = Route(router.prefix, _at_once, methods=["POST"], include_in_schema=Fals
 """The same past the framework, whose search for parameters takes a tenth of the time of a forecast."""
 
 
-def _encoded(made: IssuedForecast, part: Selection, media: str, job: DatasetConfig) -> bytes:
+def _encoded(made: IssuedForecast, part: Selection, media: str, config: DatasetConfig) -> bytes:
     if media != JSON:
         return encoding.encoded(encoding.table(made, part), media)
-    return encoding.with_age(encoding.json_rest(made, part, job, is_sent=True), 0, stale=False)
+    return encoding.with_age(encoding.json_rest(made, part, config, is_sent=True), 0, stale=False)
 
 
 def _query(request: Request) -> OnDemandQuery:

@@ -133,16 +133,16 @@ async def infer_version(request: Request, name: ModelName, version: ModelVersion
 
 
 def _metadata(dataset: Dataset, loaded: Loaded) -> ModelMetadata:
-    manifest, job = loaded.model.manifest, dataset.job
+    manifest, config = loaded.model.manifest, dataset.config
     inputs = [
         TensorMetadata(name="series", datatype="BYTES", shape=[-1]),
         TensorMetadata(name="start", datatype="BYTES", shape=[-1]),
-        TensorMetadata(name="targets", datatype="FP64", shape=[-1, -1, len(job.targets)]),
+        TensorMetadata(name="targets", datatype="FP64", shape=[-1, -1, len(config.targets)]),
     ]
-    if job.past_covariates:
-        inputs.append(TensorMetadata(name="past", datatype="FP64", shape=[-1, -1, len(job.past_covariates)]))
-    if job.future_covariates:
-        inputs.append(TensorMetadata(name="future", datatype="FP64", shape=[-1, -1, len(job.future_covariates)]))
+    if config.past_covariates:
+        inputs.append(TensorMetadata(name="past", datatype="FP64", shape=[-1, -1, len(config.past_covariates)]))
+    if config.future_covariates:
+        inputs.append(TensorMetadata(name="future", datatype="FP64", shape=[-1, -1, len(config.future_covariates)]))
     channels, levels = len(manifest.targets), len(manifest.quantiles)
     return ModelMetadata(
         name=dataset.name,
@@ -155,11 +155,11 @@ def _metadata(dataset: Dataset, loaded: Loaded) -> ModelMetadata:
         parameters={
             "lookback": manifest.lookback,
             "horizon": manifest.horizon,
-            "frequency": job.frequency,
+            "frequency": config.frequency,
             "series": list(manifest.scaler.targets),
-            "targets": list(job.targets),
-            "past": list(job.past_covariates),
-            "future": list(job.future_covariates),
+            "targets": list(config.targets),
+            "past": list(config.past_covariates),
+            "future": list(config.future_covariates),
             "quantiles": list(manifest.quantiles),
         },
     )
@@ -185,19 +185,19 @@ async def _infer(request: Request, name: str, version: str, service: Service) ->
 async def _forecast(
     tensors: Mapping[str, Tensor], horizon: int, dataset: Dataset, loaded: Loaded, service: Service
 ) -> tuple[np.ndarray, np.ndarray]:
-    job = dataset.job
-    roles = {"targets": job.targets, "past": job.past_covariates, "future": job.future_covariates}
+    config = dataset.config
+    roles = {"targets": config.targets, "past": config.past_covariates, "future": config.future_covariates}
     for given in tensors:
         if given not in {"series", "start", *(role for role, channels in roles.items() if channels)}:
             raise DataError("tensor.unknown", "an input is not one of the model's", "see the model's metadata")
-    targets = _numbers(tensors, "targets", len(job.targets), 0)
+    targets = _numbers(tensors, "targets", len(config.targets), 0)
     windows, rows = targets.shape[:2]
     if not 1 <= windows <= _MOST_WINDOWS:
         raise DataError("tensor.shape", f"a request may have 1 to {_MOST_WINDOWS} windows", "send several requests")
-    require_points(windows * len(job.targets) * horizon)
-    past = _numbers(tensors, "past", len(job.past_covariates), windows)
-    future = _numbers(tensors, "future", len(job.future_covariates), windows)
-    if past.shape[1] != rows and job.past_covariates:
+    require_points(windows * len(config.targets) * horizon)
+    past = _numbers(tensors, "past", len(config.past_covariates), windows)
+    future = _numbers(tensors, "future", len(config.future_covariates), windows)
+    if past.shape[1] != rows and config.past_covariates:
         raise DataError("tensor.shape", "past has not as many rows as targets", "send the same times of both")
     names, starts = _texts(tensors, "series", windows), _texts(tensors, "start", windows)
     trained = loaded.model.manifest.scaler.targets
@@ -210,8 +210,8 @@ async def _forecast(
                 "history.unknown_series", f"series[{number}] is not one that the model was trained on",
                 "see the model's metadata",
             )  # fmt: skip
-        own = (targets[number], past[number][:rows], future[number] if job.future_covariates else future[0, :rows])
-        panels.append(from_arrays(start, names[number], *own, job, f"window {number}"))
+        own = (targets[number], past[number][:rows], future[number] if config.future_covariates else future[0, :rows])
+        panels.append(from_arrays(start, names[number], *own, config, f"window {number}"))
     wanted = [asked(panel, horizon, dataset, loaded, service) for panel in panels]
     made = await service.champions.forecast_all(loaded, [one.panel for one in wanted], horizon)
     return np.concatenate([one.mean for one in made]), np.concatenate([one.quantiles for one in made])

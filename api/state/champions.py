@@ -64,7 +64,7 @@ class Champions:
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
-        self._calendars = {name: CalendarMemory() for name in installation.jobs.datasets}
+        self._calendars = {name: CalendarMemory() for name in installation.config.datasets}
         # Whole mappings are replaced, never changed: a reader sees the old champion or the new one.
         self._held: Mapping[str, Loaded] = MappingProxyType({})
         self._refused: dict[str, _Refused] = {}
@@ -77,14 +77,14 @@ class Champions:
     def begin(self) -> None:
         """Load every champion for the first time."""
         with suppress(ForecastError):  # told by the look
-            names = self._installation.jobs.datasets
+            names = self._installation.config.datasets
             found = [one for name in names if (one := self._installation.ledger.champion(name)) is not None]
             try_together((self._installation.home.models / one.folder, one.digest) for one in found if one.digest)
         self.look()
 
     def look(self) -> None:
         """Load every champion that is new. One that cannot be loaded leaves the one before in its place."""
-        for dataset in self._installation.jobs.datasets:
+        for dataset in self._installation.config.datasets:
             try:
                 self._refresh(dataset)
             except ForecastError:
@@ -95,8 +95,8 @@ class Champions:
     def names(self) -> frozenset[str]:
         """Return the names of all series and channels that models know: messages may repeat them."""
         manifests = [loaded.model.manifest for loaded in self._held.values()]
-        jobs = self._installation.jobs.datasets.values()
-        return frozenset().union(*(one.scaler.targets for one in manifests), *(job.channels for job in jobs))
+        jobs = self._installation.config.datasets.values()
+        return frozenset().union(*(one.scaler.targets for one in manifests), *(config.channels for config in jobs))
 
     def manifest(self, dataset: str) -> Manifest | None:
         """Return the manifest of the champion that is loaded, if one is."""
@@ -115,11 +115,11 @@ class Champions:
 
     async def forecast(self, loaded: Loaded, panel: Panel, horizon: int) -> Prediction:
         """Forecast a panel as ``pipelines.forecasting.issue.extend`` does; network runs are shared between requests."""
-        job = self._installation.jobs.datasets[loaded.champion.dataset]
+        config = self._installation.config.datasets[loaded.champion.dataset]
         batcher = loaded.batcher
         if not set(panel.series) <= loaded.model.manifest.scaler.targets.keys():
             batcher = Batcher(loaded.model.knowing(panel), self._executor)
-        steps = rounds(batcher.model, panel, job, horizon, loaded.calendar)
+        steps = rounds(batcher.model, panel, config, horizon, loaded.calendar)
         asked = next(steps)
         while True:
             made = await batcher.forecast(asked)
@@ -185,7 +185,7 @@ class Champions:
             model = load_guarded(self._installation.home.models / champion.folder, champion.digest, THREADS)
         except NotFoundError as error:
             raise hidden(error) from error  # it names a folder
-        if not fits(model.manifest, self._installation.jobs.datasets[champion.dataset]):
+        if not fits(model.manifest, self._installation.config.datasets[champion.dataset]):
             raise UnavailableError(
                 "forecast.champion_outdated",
                 f"{champion.model_version} was trained for other channels or another frequency than the job file's",

@@ -45,7 +45,7 @@ class Histories:
     def newest_row(self, dataset: str) -> datetime | None:
         """Return the time of the newest row that was read; answers from memory."""
         found = self._newest.get(dataset)
-        return found[1].end - self._installation.jobs.datasets[dataset].step if found else None
+        return found[1].end - self._installation.config.datasets[dataset].step if found else None
 
     def at(self, dataset: str, version: int) -> Panel:
         """Return the history as a data version has it."""
@@ -63,7 +63,7 @@ class Histories:
 
     def look(self) -> None:
         """Read every data set's newest history if it is new, and remember what is wrong with it."""
-        for dataset in self._installation.jobs.datasets:
+        for dataset in self._installation.config.datasets:
             before = self._faults.get(dataset)
             try:
                 self.newest(dataset)
@@ -90,7 +90,7 @@ class Histories:
             raise fault from error
 
     def _read(self, dataset: str, version: int) -> Panel:
-        return clean(self._table(dataset).read(version=version), self._installation.jobs.datasets[dataset])
+        return clean(self._table(dataset).read(version=version), self._installation.config.datasets[dataset])
 
     def _table(self, dataset: str) -> Observations:
         try:

@@ -53,17 +53,17 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
     Raises ``forecast.champion_outdated`` if the job file has another frequency than the rows.
     """
     rows = installation.forecasts(issuance.dataset).read(issuance.forecast_id, issuance.issued_at)
-    job = installation.jobs.datasets[issuance.dataset]
+    config = installation.config.datasets[issuance.dataset]
     series = tuple(rows["series"].unique().sort())
     present = set(rows["channel"].unique())
-    channels = tuple(name for name in job.targets if name in present)
+    channels = tuple(name for name in config.targets if name in present)
     # Rows come sorted by series, channel, lead: the channels are brought into the order of the job file afterwards.
     shape, order = (len(series), len(present), issuance.horizon), [sorted(present).index(name) for name in channels]
     levels = len(issuance.quantiles)
     if rows.is_empty() or len(rows) != shape[0] * shape[1] * shape[2] or (rows["quantiles"].list.len() != levels).any():
         raise _damaged(issuance, f"{len(rows)} rows of {shape[0]} series, {shape[1]} channels, {shape[2]} steps")
     after_origin = (rows["time"] - issuance.origin).dt.total_microseconds()
-    if (after_origin != (rows["lead"].cast(pl.Int64) - 1) * (job.step // timedelta(microseconds=1))).any():
+    if (after_origin != (rows["lead"].cast(pl.Int64) - 1) * (config.step // timedelta(microseconds=1))).any():
         raise UnavailableError(
             "forecast.champion_outdated",
             f"the forecast of {issuance.dataset} was made at another frequency than the job file's",
@@ -73,13 +73,13 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
     quantiles = rows["quantiles"].explode(empty_as_null=True).to_numpy().reshape(*shape, levels)[:, order]
     if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):
         raise _damaged(issuance, "a value that is not finite")
-    return IssuedForecast(issuance, job.step, series, channels, mean, quantiles)
+    return IssuedForecast(issuance, config.step, series, channels, mean, quantiles)
 
 
-def age_of(issued: IssuedForecast, job: DatasetConfig, now: datetime) -> tuple[int, bool]:
+def age_of(issued: IssuedForecast, config: DatasetConfig, now: datetime) -> tuple[int, bool]:
     """Return the seconds since a forecast was issued, and whether that makes it stale."""
     age = max(now - issued.issuance.issued_at, timedelta(0))
-    return int(age.total_seconds()), age >= parse_duration(job.stale_after)
+    return int(age.total_seconds()), age >= parse_duration(config.stale_after)
 
 
 def _damaged(issuance: Issuance, found: str) -> StorageError:

@@ -79,7 +79,7 @@ class LatestForecasts:
         """Read the clocks, and every issuance that is newer than the one in memory."""
         held, times = dict(self._held), dict(self._times)
         faults: dict[str, ForecastError] = {}
-        for dataset in self._installation.jobs.datasets:
+        for dataset in self._installation.config.datasets:
             try:
                 times[dataset] = self._installation.clock(dataset).now()
                 issuance = self._installation.ledger.issuance(dataset)

@@ -56,7 +56,7 @@ class LongHorizons:
         if known:
             return known
         issuance, trained = issued.issuance, issued.horizon
-        job = self._installation.jobs.datasets[issuance.dataset]
+        config = self._installation.config.datasets[issuance.dataset]
         try:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
             # By what the ledger knows of the model: whoever can write its folder cannot write there.
@@ -69,13 +69,13 @@ class LongHorizons:
                 "the model or the rows that made this forecast cannot be read any more",
                 f"ask for at most {trained} steps",
             ) from error
-        if not fits(model.manifest, job):
+        if not fits(model.manifest, config):
             raise _not_reproducible()
         whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
         try:
             panel = panel.only(issued.series)
             correction = self._installation.ledger.correction(issuance.correction)
-            prediction = moved(extend(model, panel, job, whole), correction, model.manifest, panel.series)
+            prediction = moved(extend(model, panel, config, whole), correction, model.manifest, panel.series)
         except (ConfigError, DataError) as error:
             raise hidden(error) from error
         rows = [panel.series.index(name) for name in issued.series]

@@ -28,7 +28,7 @@ class NotHereError(Exception):
 class History:
     """A data set, repaired as for training."""
 
-    job: DatasetConfig
+    config: DatasetConfig
     panel: Panel
 
 
@@ -39,9 +39,9 @@ def read(dataset: str) -> History:
         NotHereError: there is no such file.
 
     """
-    job = load_config_file(JOBS).datasets[dataset]
+    config = load_config_file(JOBS).datasets[dataset]
     if dataset == MADE:
-        return History(job, _made())
+        return History(config, _made())
     with tempfile.TemporaryDirectory() as home:
         shutil.copyfile(JOBS, Path(home) / "forecast.toml")
         installation = Installation.open(Path(home))
@@ -49,7 +49,7 @@ def read(dataset: str) -> History:
             ingest(dataset, installation)
         except ForecastError as error:
             raise NotHereError(str(error)) from error
-        return History(job, clean(installation.observations(dataset).read(), job))
+        return History(config, clean(installation.observations(dataset).read(), config))
 
 
 def _made() -> Panel:

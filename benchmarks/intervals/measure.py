@@ -60,42 +60,42 @@ _Test = tuple[Windows, Array]
 
 def measure(dataset: str, history: History, model_name: str) -> list[Row]:
     """Fit, export and test one model."""
-    job, panel = history.job, history.panel
-    slices = Slices.of(panel, job)
-    scaler = fit_scaler(panel, job, slices.fit)
+    config, panel = history.config, history.panel
+    slices = Slices.of(panel, config)
+    scaler = fit_scaler(panel, config, slices.fit)
     with tempfile.TemporaryDirectory() as scratch:
-        fitted = fit(job, panel, slices, scaler, model_name)
+        fitted = fit(config, panel, slices, scaler, model_name)
         told = about(
-            job, scaler, dataset=dataset, model_name=model_name, model_version=model_name, data_version=0,
+            config, scaler, dataset=dataset, model_name=model_name, model_version=model_name, data_version=0,
             trained_at=datetime.now(UTC), data_digest="", fitted_until=panel.time(slices.validation),
         )  # fmt: skip
-        bare = Calibration.none(len(job.targets), len(job.quantiles), job.horizon)
-        some = cut(panel, job, slices.validation, slices.validation + 2 * job.horizon)
+        bare = Calibration.none(len(config.targets), len(config.quantiles), config.horizon)
+        some = cut(panel, config, slices.validation, slices.validation + 2 * config.horizon)
         export(fitted.model, Path(scratch) / "model", told, some, calibration=bare)
         model = load(Path(scratch) / "model")
-        windows = cut(panel, job, slices.validation, panel.steps, STRIDE)
+        windows = cut(panel, config, slices.validation, panel.steps, STRIDE)
     origins = np.asarray([panel.index(origin) for origin in windows.origins])
-    before, after, afresh = slices.calibration - slices.validation, TEST // job.step, AFRESH // job.step
+    before, after, afresh = slices.calibration - slices.validation, TEST // config.step, AFRESH // config.step
     whole = [
         (first, first + before, first + before + after)
         for first in range(slices.validation, panel.steps - before - after + 1, after)
     ]
     tests: dict[str, list[_Test]] = {bands: [] for bands in BANDS}
     for first, last, end in whole:
-        tested = _only(windows, (origins >= last) & (origins + job.horizon <= end))
-        known = _only(windows, (origins >= first) & (origins + job.horizon <= last))
+        tested = _only(windows, (origins >= last) & (origins + config.horizon <= end))
+        known = _only(windows, (origins >= first) & (origins + config.horizon <= last))
         once = calibrate(model, known, timedelta(days=1))
         tests["none"].append((tested, _forecast(model, tested, bare)))
         tests["calibrated"].append((tested, _forecast(model, tested, once)))
         begins = np.asarray([panel.index(origin) for origin in tested.origins])
-        rolling = np.empty((*tested.actual.shape, len(job.quantiles)))
+        rolling = np.empty((*tested.actual.shape, len(config.quantiles)))
         for now in range(last, end, afresh):
             week = (begins >= now) & (begins < now + afresh)
             if week.any():
                 newest = calibrate(model, _known(windows, origins, now - before, now), timedelta(days=1))
                 rolling[week] = _forecast(model, _only(tested, week), newest)
         tests["rolling"].append((tested, rolling))
-    return [row for bands in BANDS for row in _rows(dataset, model, bands, tests[bands], job.horizons)]
+    return [row for bands in BANDS for row in _rows(dataset, model, bands, tests[bands], config.horizons)]
 
 
 def _known(windows: Windows, origins: Rows, first: int, last: int) -> Windows:

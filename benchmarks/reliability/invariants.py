@@ -68,7 +68,7 @@ def _issuance(installation: Installation) -> Iterator[str]:
     except ForecastError as error:
         yield f"the latest forecast cannot be read: {error}"
         return
-    wanted = len(SERIES) * len(installation.jobs.datasets[REPLAYED].targets) * issuance.horizon
+    wanted = len(SERIES) * len(installation.config.datasets[REPLAYED].targets) * issuance.horizon
     if len(rows) != wanted or rows.select("series", "channel", "lead").is_duplicated().any():
         yield f"the latest forecast has {len(rows)} rows, not {wanted}"
 

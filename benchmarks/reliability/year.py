@@ -308,7 +308,7 @@ class Year:
     # --- machines ---------------------------------------------------------------------------------------------------
 
     def _machine(self, name: str) -> _Machine:
-        own = Installation(self._installation.home, self._installation.jobs, _Ledger.open(self._url))
+        own = Installation(self._installation.home, self._installation.config, _Ledger.open(self._url))
         machine = _Machine(name, own, self)
         own.ledger.freeze = lambda: self._freeze(machine)  # type: ignore[attr-defined]
         return machine

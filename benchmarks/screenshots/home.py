@@ -42,10 +42,10 @@ def prepare(folder: Path) -> Installation:
         text = text.replace(before, after)
     (folder / "forecast.toml").write_text(text, encoding="utf-8")
     installation = Installation.open(folder)
-    name = next(iter(installation.jobs.datasets))
+    name = next(iter(installation.config.datasets))
     installation.clock(name).now()  # sets the replay's clock to its start
-    jobs = installation.jobs.jobs
-    zone = installation.jobs.datasets[name].zone
+    jobs = installation.config.jobs
+    zone = installation.config.datasets[name].zone
     end = _START + timedelta(days=_DAYS)
     dues = sorted(
         (due, job) for job, definition in jobs.items() if (cron := definition.cron_in(zone))
@@ -61,8 +61,8 @@ def prepare(folder: Path) -> Installation:
 
 
 def _run(installation: Installation, job: str, due: datetime) -> None:
-    definition, ledger, now = installation.jobs.jobs[job], installation.ledger, SystemClock().now
-    cron = definition.cron_in(installation.jobs.datasets[definition.dataset].zone)
+    definition, ledger, now = installation.config.jobs[job], installation.ledger, SystemClock().now
+    cron = definition.cron_in(installation.config.datasets[definition.dataset].zone)
     assert cron is not None  # noqa: S101 - only jobs with a schedule are run here
     ledger.claim(job, definition, [Due(logical_date=cron.logical_date(due), at=due, cause=Cause.CRON)], now())
     run = ledger.take("this-machine", now(), trainings=1, others=1)

@@ -56,19 +56,19 @@ def make_home(folder: Path) -> None:
     installation = Installation.open(folder)
     fitted = None
     for dataset in DATASETS:
-        job = installation.jobs.datasets[dataset]
+        config = installation.config.datasets[dataset]
         ingest(dataset, installation)
-        panel = clean(installation.observations(dataset).read(), job)
-        slices = Slices.of(panel, job)
-        scaler = fit_scaler(panel, job, slices.fit)
-        fitted = fitted or fit(job, panel, slices, scaler, "itransformer")  # their rows are the same
+        panel = clean(installation.observations(dataset).read(), config)
+        slices = Slices.of(panel, config)
+        scaler = fit_scaler(panel, config, slices.fit)
+        fitted = fitted or fit(config, panel, slices, scaler, "itransformer")  # their rows are the same
         version = f"{dataset}-itransformer"
         told = about(
-            job, scaler, dataset=dataset, model_name="itransformer", model_version=version, trained_at=START,
+            config, scaler, dataset=dataset, model_name="itransformer", model_version=version, trained_at=START,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip
         place = installation.home.models / version
-        export(fitted.model, place, told, cut(panel, job, slices.validation, slices.calibration))
+        export(fitted.model, place, told, cut(panel, config, slices.validation, slices.calibration))
         champion = Champion(dataset, "itransformer", version, version, manifest_digest(place), START, "made here")
         installation.ledger.promote(champion)
         issue(dataset, installation)

@@ -28,23 +28,23 @@ def inside(home: Path, turns: int = 200) -> dict[str, float]:
     from pipelines.forecasting.on_demand import from_columns
 
     installation = Installation.open(home)
-    champions, job = Champions(installation), installation.jobs.datasets[DATASETS[0]]
+    champions, config = Champions(installation), installation.config.datasets[DATASETS[0]]
     champions.look()
     loaded = asyncio.run(champions.of(DATASETS[0]))
     body = bodies(1)[0]
     sent = parse(body, OnDemandRequest)
     series, trained = sent.history.series if sent.history else {}, loaded.model.manifest.scaler.targets
-    panel = from_columns(START, series, {}, job, trained)
-    first = next(rounds(loaded.model, panel, job, STEPS, loaded.calendar))
+    panel = from_columns(START, series, {}, config, trained)
+    first = next(rounds(loaded.model, panel, config, STEPS, loaded.calendar))
     issued = read_issued(installation.ledger.issuances(DATASETS[0], 1)[0], installation)
     part = select(ForecastQuery(), issued)
     feeds = loaded.model.feeds(first.targets, first.past, first.future, first.series)
     steps: dict[str, Callable[[], object]] = {
         "parse": lambda: parse(body, OnDemandRequest),
-        "panel": lambda: from_columns(START, series, {}, job, trained),
-        "window": lambda: next(rounds(loaded.model, panel, job, STEPS, loaded.calendar)),
+        "panel": lambda: from_columns(START, series, {}, config, trained),
+        "window": lambda: next(rounds(loaded.model, panel, config, STEPS, loaded.calendar)),
         "network and bands": lambda: first.run(loaded.model),
-        "encode": lambda: json_rest(issued, part, job),
+        "encode": lambda: json_rest(issued, part, config),
     }
     told = {name: _timed(call, turns) for name, call in steps.items()}
     told["whole"] = sum(told.values())

@@ -23,14 +23,14 @@ def main() -> None:
 
     os.nice(TRAINING_NICENESS)
     installation = Installation.open(Path(sys.argv[1]))
-    job = installation.jobs.datasets[DATASETS[0]]
-    panel = clean(installation.observations(DATASETS[0]).read(), job)
-    slices = Slices.of(panel, job)
-    scaler = fit_scaler(panel, job, slices.fit)
+    config = installation.config.datasets[DATASETS[0]]
+    panel = clean(installation.observations(DATASETS[0]).read(), config)
+    slices = Slices.of(panel, config)
+    scaler = fit_scaler(panel, config, slices.fit)
     sys.stdout.write("training\n")
     sys.stdout.flush()
     while True:
-        fit(job, panel, slices, scaler, "itransformer")
+        fit(config, panel, slices, scaler, "itransformer")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def forecast_(
     if horizon is not None:
         Horizon(horizon)
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     _forecast(installation, name, horizon, as_json=as_json)
 
 
@@ -174,17 +174,17 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             "revision": next(iter(ledger.revisions(name, 1).values()), None),
             "alerts": ledger.alerts(name, open_only=True),
         }
-        for name in installation.jobs.datasets
+        for name in installation.config.datasets
     }
     runs = ledger.runs(limit=20, states=SHOWN)
     if as_json:
         print_json({"datasets": datasets, "runs": runs})
         return
-    for name, job in installation.jobs.datasets.items():
+    for name, config in installation.config.datasets.items():
         champion, issuance = ledger.champion(name), ledger.issuance(name)
         OUT.print(f"[bold]{name}[/]: {escape(champion.verdict) if champion else 'no champion yet'}")
         if issuance:
-            print_issuance(issuance, job, is_new=False)
+            print_issuance(issuance, config, is_new=False)
     OUT.print(runs_table(runs))
 
 
@@ -216,7 +216,7 @@ def demo(
     if not home_at(folder).is_made:
         init(folder)
     installation = opened(folder)
-    name, _ = installation.jobs.dataset(None)
+    name, _ = installation.config.dataset(None)
     OUT.rule("1. ingest")
     print_receipt(bring_in(name, installation))
     OUT.rule("2. train, compare, promote")
@@ -277,7 +277,7 @@ def _forecast(installation: Installation, name: str, horizon: int | None, *, as_
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new, "report": str(report)})
     else:
-        print_issuance(issuance, installation.jobs.datasets[name], is_new=is_new)
+        print_issuance(issuance, installation.config.datasets[name], is_new=is_new)
         OUT.print(f"  plot: {report}", markup=False, soft_wrap=True)
 
 
@@ -347,11 +347,11 @@ def _print_addresses(home: Home, host: str, port: int, ui_port: int) -> None:
 def _first_night(installation: Installation, name: str, supervisor: Supervisor) -> None:
     """Wait until the scheduler has issued forecasts and retrained once by the replay's clock."""
     ledger = installation.ledger
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     earlier = ledger.runs(dataset=name, limit=1)
-    if earlier or job.replay is None:  # an earlier demo went that far
+    if earlier or config.replay is None:  # an earlier demo went that far
         return
-    speed = job.replay.speed
+    speed = config.replay.speed
     OUT.print(
         f"the replay runs {speed:g} times as fast as the clock: "
         "waiting for three forecasts and the first nightly retrain"
@@ -363,7 +363,7 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
 
     supervisor.wait_for(has_happened, "three forecasts and a retrain", 600)
     for issuance in reversed(ledger.issuances(name)):
-        print_issuance(issuance, job, is_new=True)
+        print_issuance(issuance, config, is_new=True)
     OUT.print(runs_table(ledger.runs(dataset=name, states=SHOWN)))
     failed = [run for run in ledger.runs(dataset=name) if run.state == "failed"]
     if failed:

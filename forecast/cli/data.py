@@ -35,7 +35,7 @@ def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Js
     from pipelines.ingestion.ingest import ingest as bring_in
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     receipt = bring_in(name, installation)
     if as_json:
         print_json(receipt)
@@ -55,7 +55,7 @@ def check(
     from pipelines.ingestion.ingest import read_source, validate
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     receipt = validate(name, installation, None if file is None else read_source(name, installation, file))
     if as_json:
         print_json(receipt)
@@ -71,7 +71,7 @@ def receipts(
 ) -> None:
     """Show what came in lately, and what was wrong with it."""
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     found = installation.ledger.receipts(name, limit)
     if as_json:
         print_json(found)
@@ -87,7 +87,7 @@ def quarantine(
 ) -> None:
     """Show rows that were put aside, with the reason."""
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     rows = installation.quarantine(name).read(limit=limit).to_dicts()
     if as_json:
         print_json(rows)
@@ -114,7 +114,7 @@ def rows(
     if file.suffix not in {".csv", ".parquet"}:
         raise ConfigError("rows.unknown_format", f'"{file.name}" is neither .csv nor .parquet', "choose one of them")
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     table = installation.observations(name)
     if superseded:
         found = table.superseded()
@@ -145,7 +145,7 @@ def maintain(
     from pipelines.maintenance.maintain import maintain as look_after
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     done = look_after(name, installation, None if retention is None else parse_duration(retention))
     if as_json:
         print_json(done)
@@ -161,8 +161,8 @@ def maintain(
 def add(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> None:
     """Add a channel that the job file names; earlier rows have no value of it."""
     installation = opened(home)
-    name, job = installation.jobs.dataset(dataset)
-    if channel not in job.channels:
+    name, config = installation.config.dataset(dataset)
+    if channel not in config.channels:
         raise _first_in_job_file(f'the job file has no channel "{channel}"', f"name it under datasets.{name}.channels")
     installation.observations(name).add_channel(channel)
     told = "earlier rows have the values it had before it was retired, if it ever was, and else none"
@@ -178,8 +178,8 @@ def rename(
 ) -> None:
     """Rename a channel; all versions of the data, the earlier ones too, have it under the new name."""
     installation = opened(home)
-    name, job = installation.jobs.dataset(dataset)
-    if new not in job.channels or old in job.channels:
+    name, config = installation.config.dataset(dataset)
+    if new not in config.channels or old in config.channels:
         raise _first_in_job_file(f'the job file does not name "{new}" in place of "{old}"', "change the name there")
     installation.observations(name).rename_channel(old, new)
     OUT.print(f'"{old}" of {name} is called "{new}" now', markup=False)
@@ -189,8 +189,8 @@ def rename(
 def retire(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> None:
     """Retire a channel that the job file does not name any more; its values stay in the history."""
     installation = opened(home)
-    name, job = installation.jobs.dataset(dataset)
-    if channel in job.channels:
+    name, config = installation.config.dataset(dataset)
+    if channel in config.channels:
         raise _first_in_job_file(f'the job file still names "{channel}"', "take it out there")
     installation.observations(name).retire_channel(channel)
     OUT.print(f'"{channel}" of {name} is retired; "forecast channel add" brings it back', markup=False)

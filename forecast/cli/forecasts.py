@@ -39,7 +39,7 @@ def replay(
             f"  from data version {found.data_version} with {escape(found.model_version)}; largest difference "
             f"{found.largest_difference:g}, {found.largest_relative:.1e} of its channel's largest value"
         )
-        units = installation.jobs.datasets[found.dataset].channels
+        units = installation.config.datasets[found.dataset].channels
         for channel, difference in found.channels.items():
             OUT.print(f"  {channel}: {difference:g} {units[channel].unit}", markup=False)
         for name, (then, now) in found.otherwise.items():
@@ -66,7 +66,7 @@ def backfill(
     from pipelines.forecasting.issue import issue
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     issuance, is_new = issue(name, installation, as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC))
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new})

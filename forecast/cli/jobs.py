@@ -101,7 +101,7 @@ def add(
 ) -> None:
     """Add a job. It is kept in the ledger; those of the job file are changed there."""
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     definition = _checked({"dataset": name} | _given(steps, cron, zone, on, fields))
     _print_job(JobBook(installation).add(job, definition), installation, as_json=as_json)
 
@@ -262,4 +262,4 @@ def _local(time_: datetime | None, known: KnownJob, installation: Installation) 
 
 
 def _zone(known: KnownJob, installation: Installation) -> ZoneInfo:
-    return ZoneInfo(known.definition.zone or installation.jobs.datasets[known.definition.dataset].zone)
+    return ZoneInfo(known.definition.zone or installation.config.datasets[known.definition.dataset].zone)

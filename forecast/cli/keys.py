@@ -41,7 +41,7 @@ def create(
             "key.name", f"a key's name has 1 to {_LONGEST_NAME} printable characters", "say whose the key is"
         )
     installation = opened(home)
-    datasets = tuple(dict.fromkeys(installation.jobs.dataset(one)[0] for one in dataset or ()))
+    datasets = tuple(dict.fromkeys(installation.config.dataset(one)[0] for one in dataset or ()))
     now = SystemClock().now()
     key_id, text, digest = mint()
     key = Key(key_id, name, digest, scope, datasets, now, now + parse_duration(expires) if expires else None)

@@ -109,7 +109,7 @@ def plot(
     if horizon is not None:
         Horizon(horizon)
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     issuance = installation.ledger.issuance(name)
     if issuance is None:
         raise UnavailableError(

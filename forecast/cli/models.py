@@ -34,7 +34,7 @@ def train(
 ) -> None:
     """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     run_night(installation, name, engine, as_json=as_json)
 
@@ -54,7 +54,7 @@ def run_night(
     if as_json:
         print_json(night_document(night))
     else:
-        print_night(night, installation.jobs.datasets[name])
+        print_night(night, installation.config.datasets[name])
 
 
 def compare(
@@ -65,7 +65,7 @@ def compare(
 ) -> None:
     """Show how the models of a night compare, what was decided and why; decided again from the stored numbers."""
     installation = opened(home)
-    name, job = installation.jobs.dataset(dataset)
+    name, config = installation.config.dataset(dataset)
     nights = installation.ledger.nights(name, back + 1)
     if len(nights) <= back:
         told = f"{name} has {len(nights)} stored nights" if nights else f"{name} has no night yet"
@@ -81,7 +81,7 @@ def compare(
     if as_json:
         print_json(night_document(night))
     else:
-        print_night(night, job)
+        print_night(night, config)
 
 
 def rollback(
@@ -96,7 +96,7 @@ def rollback(
     from pipelines.training.rollback import rollback as go_back
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     champion = go_back(name, installation, to)
     if as_json:
         print_json(champion)
@@ -113,7 +113,7 @@ def champions(
 ) -> None:
     """Show who is champion and who was, since when and why."""
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     found = installation.ledger.champions(name, limit)
     if as_json:
         print_json(found)

@@ -42,7 +42,7 @@ def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Jso
     from pipelines.monitoring.score import score as compare
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     scored = compare(name, installation)
     if as_json:
         print_json(scored)
@@ -69,7 +69,7 @@ def accuracy(
 ) -> None:
     """Show how good the forecasts were that were served, and how far the latest one moved."""
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     since = None if window is None else before(installation.clock(name).now(), window)
     ledger = installation.ledger
     rows = ledger.accuracy(name, by.value, since, channel=channel)
@@ -103,7 +103,7 @@ def alerts(
 ) -> None:
     """Show what was found wrong by the job file's alert rules, and what still is."""
     installation: Installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     found = installation.ledger.alerts(name, open_only=only_open, limit=limit)
     if as_json:
         print_json(found)

@@ -117,9 +117,9 @@ def quarantine_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def print_night(night: NightRecord, job: DatasetConfig) -> None:
+def print_night(night: NightRecord, config: DatasetConfig) -> None:
     """Say how every model of a night did, which ones a baseline beats, and what was decided and why."""
-    OUT.print(leaderboard(night, job))
+    OUT.print(leaderboard(night, config))
     for sentence in beaten(night):
         OUT.print(sentence, style="red", markup=False)
     for item in night.leaderboard:
@@ -128,7 +128,7 @@ def print_night(night: NightRecord, job: DatasetConfig) -> None:
     for model, reason in night.failures.items():
         OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
     if night.verdict.comparisons and night.incumbent:
-        OUT.print(_comparisons_table(night.verdict, job))
+        OUT.print(_comparisons_table(night.verdict, config))
     for guard in night.verdict.guards:
         if not guard.passed:
             OUT.print(f"guard {guard.name}: {guard.told}", style="red", markup=False)
@@ -146,7 +146,7 @@ def night_document(night: NightRecord) -> dict[str, Any]:
     }
 
 
-def leaderboard(night: NightRecord, job: DatasetConfig) -> Table:
+def leaderboard(night: NightRecord, config: DatasetConfig) -> Table:
     """Return the scores of a night as a table, best first; a model that loses to a baseline says so in red."""
     rows = night.leaderboard
     naive, linear = _pinball(rows, NAIVE), _pinball(rows, LINEAR)
@@ -160,7 +160,7 @@ def leaderboard(night: NightRecord, job: DatasetConfig) -> Table:
     )
     table.add_column("model", no_wrap=True)
     table.add_column("pinball", justify="right")
-    for horizon in job.horizons:
+    for horizon in config.horizons:
         table.add_column(f"MAE {horizon}", justify="right")
     table.add_column("MASE", justify="right")
     table.add_column(f"covers\n{rows[0].promised_coverage:.0%}", justify="right")
@@ -171,7 +171,7 @@ def leaderboard(night: NightRecord, job: DatasetConfig) -> Table:
         table.add_row(
             f"[bold green]★ {escape(item.model_version)}[/]" if is_champion else f"  {escape(item.model_version)}",
             f"{item.pinball:.4f}",
-            *[f"{item.by_horizon[horizon].mae:.3f}" for horizon in job.horizons],
+            *[f"{item.by_horizon[horizon].mae:.3f}" for horizon in config.horizons],
             f"{item.overall.mase:.3f}",
             f"{item.overall.coverage:.1%}",
             _skill(item.pinball, naive),
@@ -193,9 +193,9 @@ def beaten(night: NightRecord) -> list[str]:
     ]
 
 
-def _comparisons_table(verdict: Verdict, job: DatasetConfig) -> Table:
+def _comparisons_table(verdict: Verdict, config: DatasetConfig) -> Table:
     table = Table(title=f"{verdict.challenger} against {verdict.champion}", title_justify="left")
-    table.add_column(f"lead times ({job.frequency} steps)")
+    table.add_column(f"lead times ({config.frequency} steps)")
     for name in ("gain", "chance of such a gain", "chance of such a loss"):
         table.add_column(name, justify="right")
     for item in verdict.comparisons:
@@ -220,12 +220,13 @@ def champions_table(champions: Sequence[Champion]) -> Table:
     return table
 
 
-def print_issuance(issuance: Issuance, job: DatasetConfig, *, is_new: bool) -> None:
+def print_issuance(issuance: Issuance, config: DatasetConfig, *, is_new: bool) -> None:
     """Say which forecast stands now."""
     OUT.print(
         f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} "
         f"{'[green]issued[/]' if is_new else 'already issued, still stands'}\n"
-        f"  {issuance.horizon} steps of {job.frequency} from {issuance.origin.astimezone(job.tz):%Y-%m-%d %H:%M %Z}, "
+        f"  {issuance.horizon} steps of {config.frequency} "
+        f"from {issuance.origin.astimezone(config.tz):%Y-%m-%d %H:%M %Z}, "
         f"model {escape(issuance.model_version)}, data version {issuance.data_version}, "
         f"{issuance.imputed_fraction:.1%} of the look-back imputed"
     )

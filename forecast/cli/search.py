@@ -43,7 +43,7 @@ def tune(
     from pipelines.search.tune import tune as search
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     reporter = Reporter(ERR if as_json else OUT)
     found = search(name, installation, model, reporter, minutes=minutes, limit=trials, engine=engine)
@@ -75,7 +75,7 @@ def study(
     from pipelines.study.run import study as look_into
 
     installation = opened(home)
-    name, _ = installation.jobs.dataset(dataset)
+    name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     found = look_into(
         name, installation, Reporter(ERR if as_json else OUT), models=_words(models), questions=_words(questions),

@@ -82,11 +82,11 @@ BENCHMARKS: Mapping[BenchmarkName, Benchmark] = MappingProxyType(
 """By name. Borders: Zhou et al. 2021 (ETT, months of 30 days), Wu et al. 2021 (the others)."""
 
 
-def with_known_channels(job: Any) -> Any:
+def with_known_channels(config: Any) -> Any:
     """Add to a job as a file tells it the channels of its benchmark, all of them targets, if it names none itself."""
-    source = job.get("source") if isinstance(job, Mapping) and "channels" not in job else None
+    source = config.get("source") if isinstance(config, Mapping) and "channels" not in config else None
     if not isinstance(source, Mapping) or source.get("kind") != "benchmark":
-        return job
+        return config
     columns = next((known.columns for name, known in BENCHMARKS.items() if name == source.get("name")), {})
     channels = {name: {"role": "target", "column": column} for name, column in columns.items()}
-    return {**job, "channels": channels} if channels else job
+    return {**config, "channels": channels} if channels else config

@@ -74,26 +74,26 @@ class Splits(StrictModel):
         """The parts by name, in time order."""
         return {"validation": self.validation, "calibration": self.calibration, "holdout": self.holdout}
 
-    def check(self, job: DatasetConfig) -> None:
+    def check(self, config: DatasetConfig) -> None:
         """Refuse what cannot fit whatever the rows are: a part shorter than the horizon, or none that was published."""
         if self.published:
-            _check_published(job)
+            _check_published(config)
             return
-        end = None if self.until is None else instant(self.until, job.tz)
+        end = None if self.until is None else instant(self.until, config.tz)
         for name, part in reversed(self.parts.items()):
             begin = None
             if isinstance(part, timedelta):
                 length: timedelta | None = part
                 begin = None if end is None else end - part
             elif isinstance(part, datetime):
-                begin = instant(part, job.tz)
+                begin = instant(part, config.tz)
                 length = None if end is None else end - begin
             else:
                 length = None
-            if length is not None and length < job.step * job.horizon:
+            if length is not None and length < config.step * config.horizon:
                 message = (
                     f"splits.{name} ({max(length, timedelta(0))}) is shorter than the longest horizon "
-                    f"({job.horizon} steps of {job.frequency}); no window would fit"
+                    f"({config.horizon} steps of {config.frequency}); no window would fit"
                 )
                 raise ValueError(message)
             end = begin
@@ -104,34 +104,34 @@ def instant(moment: datetime, zone: tzinfo) -> datetime:
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def published_rows(job: DatasetConfig, rows: int) -> tuple[int, int, int]:
+def published_rows(config: DatasetConfig, rows: int) -> tuple[int, int, int]:
     """Return the rows of the published training, validation and test part of a benchmark of so many rows."""
-    fixed = _benchmark(job).published
+    fixed = _benchmark(config).published
     if fixed is not None:
         return fixed
     train, test = int(rows * 0.7), int(rows * 0.2)
     return train, rows - train - test, test
 
 
-def _benchmark(job: DatasetConfig) -> Benchmark:
-    if not isinstance(job.source, BenchmarkSource):
+def _benchmark(config: DatasetConfig) -> Benchmark:
+    if not isinstance(config.source, BenchmarkSource):
         raise ConfigError(
             "splits.not_published",
-            f'no splits are published for a source of kind "{job.source.kind}"',
+            f'no splits are published for a source of kind "{config.source.kind}"',
             "leave out splits.published, and say where the parts lie",
         )
-    return BENCHMARKS[job.source.name]
+    return BENCHMARKS[config.source.name]
 
 
-def _check_published(job: DatasetConfig) -> None:
-    benchmark = _benchmark(job)
-    if parse_duration(benchmark.frequency) != job.step:
-        message = f"splits.published counts steps of {benchmark.frequency}, but frequency is {job.frequency}"
+def _check_published(config: DatasetConfig) -> None:
+    benchmark = _benchmark(config)
+    if parse_duration(benchmark.frequency) != config.step:
+        message = f"splits.published counts steps of {benchmark.frequency}, but frequency is {config.frequency}"
         raise ValueError(message)
-    _, validation, test = benchmark.published or (0, 2 * job.horizon, job.horizon)
-    if min(validation // 2, test) < job.horizon:
+    _, validation, test = benchmark.published or (0, 2 * config.horizon, config.horizon)
+    if min(validation // 2, test) < config.horizon:
         message = (
             f"half of the published validation part ({validation // 2} steps) is shorter than the longest horizon "
-            f"({job.horizon} steps); no window would fit"
+            f"({config.horizon} steps); no window would fit"
         )
         raise ValueError(message)

@@ -176,8 +176,8 @@ def _stale(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
 
 
 def _run_failed(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    for job, reason in seen.failed_jobs.items():
-        yield AlertFinding(rule.kind, job, f"{job} failed: {reason}")
+    for config, reason in seen.failed_jobs.items():
+        yield AlertFinding(rule.kind, config, f"{config} failed: {reason}")
 
 
 _CHECKS = MappingProxyType(

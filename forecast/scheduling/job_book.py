@@ -48,7 +48,7 @@ class JobBook:
         states = self._ledger.job_states()
         found = {
             name: _known(name, definition, "job_file", states.get(name))
-            for name, definition in self._installation.jobs.jobs.items()
+            for name, definition in self._installation.config.jobs.items()
         }
         for name, state in states.items():
             try:
@@ -56,7 +56,11 @@ class JobBook:
             except ConflictError as error:  # the others go on
                 _LOG.error("%s [%s]", error, error.code)
                 continue
-            if name not in found and definition is not None and definition.dataset in self._installation.jobs.datasets:
+            if (
+                name not in found
+                and definition is not None
+                and definition.dataset in self._installation.config.datasets
+            ):
                 found[name] = _known(name, definition, "ledger", state)
         return found
 
@@ -78,8 +82,8 @@ class JobBook:
             raise ConfigError(
                 "job.name", "that is no name for a job", "write small letters, digits, - and _, at most 63"
             )
-        self._installation.jobs.check_job(name, definition)
-        if name in self._installation.jobs.jobs:
+        self._installation.config.check_job(name, definition)
+        if name in self._installation.config.jobs:
             raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
         self._ledger.define_job(name, definition, self._installation.clock(definition.dataset).now())
         return self.job(name)
@@ -87,7 +91,7 @@ class JobBook:
     def change(self, name: str, definition: Job) -> KnownJob:
         """Replace the definition of a job that is not in the job file; raises ``job.other_data_set``."""
         known = self._ours(name)
-        self._installation.jobs.check_job(name, definition)
+        self._installation.config.check_job(name, definition)
         if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
             raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
         now = self._installation.clock(known.definition.dataset).now()
@@ -146,7 +150,7 @@ class JobBook:
         into the future or is too long.
         """
         known = self.job(name)
-        dataset = self._installation.jobs.datasets[known.definition.dataset]
+        dataset = self._installation.config.datasets[known.definition.dataset]
         cron = known.definition.cron_in(dataset.zone)
         if cron is None:
             raise ConfigError("job.no_cron", f'job "{name}" is not due by the clock', "run it with run now")
@@ -161,7 +165,7 @@ class JobBook:
 
     def following(self, known: KnownJob) -> datetime | None:
         """Return when a job is due next by the clock, in UTC on its data set's clock."""
-        cron = known.definition.cron_in(self._installation.jobs.datasets[known.definition.dataset].zone)
+        cron = known.definition.cron_in(self._installation.config.datasets[known.definition.dataset].zone)
         if cron is None or known.paused:
             return None
         return next(cron.following(self._installation.clock(known.definition.dataset).now()), None)

@@ -109,11 +109,11 @@ class Scheduler:
         # Not below zero: a machine's clock may be set back, a replay never goes back.
         elapsed = min(max(now - self._last_tick, timedelta()), _LONGEST_TICK)
         self._last_tick = now
-        for dataset, job in self._installation.jobs.datasets.items():
-            start = replay_start(job)
-            if job.replay is not None and start is not None:
+        for dataset, config in self._installation.config.datasets.items():
+            start = replay_start(config)
+            if config.replay is not None and start is not None:
                 position = self._installation.ledger.clock(dataset, start)
-                self._installation.ledger.move_clock(dataset, position + elapsed * job.replay.speed)
+                self._installation.ledger.move_clock(dataset, position + elapsed * config.replay.speed)
 
     def _claim_due(self, known: KnownJob) -> None:
         now = self._now(known)
@@ -128,7 +128,7 @@ class Scheduler:
 
     def _dates(self, known: KnownJob, now: datetime) -> list[Due]:
         """Return the dates of a job's cron schedule that are due and that nobody claimed."""
-        cron = known.definition.cron_in(self._installation.jobs.datasets[known.definition.dataset].zone)
+        cron = known.definition.cron_in(self._installation.config.datasets[known.definition.dataset].zone)
         if cron is None or known.since is None:
             return []
         before = self._next.get(known.name)
@@ -144,5 +144,5 @@ class Scheduler:
 
     def _now(self, known: KnownJob) -> datetime:
         dataset = known.definition.dataset
-        is_replay = self._installation.jobs.datasets[dataset].replay is not None
+        is_replay = self._installation.config.datasets[dataset].replay is not None
         return self._installation.clock(dataset).now() if is_replay else self._clock.now()

@@ -57,7 +57,7 @@ class Triggers:
     def _watermark(self, dataset: str) -> datetime | None:
         version = self._installation.ledger.newest_change(dataset)
         if version is not None and self._watermarks.get(dataset, (None, None))[0] != version:
-            targets = self._installation.jobs.datasets[dataset].targets
+            targets = self._installation.config.datasets[dataset].targets
             self._watermarks[dataset] = version, self._installation.observations(dataset).watermark(targets)
         return self._watermarks.get(dataset, (None, None))[1]
 

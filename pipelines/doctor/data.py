@@ -25,7 +25,7 @@ _LEASE = "doctor"
 
 def job_file(patient: Patient) -> Iterator[Diagnosis]:
     """Read the job file."""
-    datasets, jobs = patient.jobs.datasets, patient.jobs.jobs
+    datasets, jobs = patient.config.datasets, patient.config.jobs
     told = f"{len(datasets)} data sets ({', '.join(datasets)}), {len(jobs)} jobs"
     yield Diagnosis("job file", "well", told)
 
@@ -71,7 +71,7 @@ def tracking(patient: Patient) -> Iterator[Diagnosis]:
     from forecast.tracking.registry import Registry
 
     registry = Registry(home)
-    for name in patient.jobs.datasets:
+    for name in patient.config.datasets:
         champion = patient.ledger.champion(name)
         alias = registry.aliases(name).get("champion")
         if champion is not None and alias is not None and alias != champion.model_version:
@@ -86,7 +86,7 @@ def tracking(patient: Patient) -> Iterator[Diagnosis]:
 def lake(patient: Patient) -> Iterator[Diagnosis]:
     """Open the latest version of every table; with ``--deep`` verify every file."""
     installation = patient.installation
-    for name in patient.jobs.datasets:
+    for name in patient.config.datasets:
         observations = installation.observations(name)
         if not observations.exists:
             remedy = f'run "forecast ingest {name}"'
@@ -109,7 +109,7 @@ def lake(patient: Patient) -> Iterator[Diagnosis]:
 
 def champions(patient: Patient) -> Iterator[Diagnosis]:
     """Load every champion as the service would: by digest, and by its golden example."""
-    for name in patient.jobs.datasets:
+    for name in patient.config.datasets:
         champion = patient.ledger.champion(name)
         if champion is None:
             remedy = f'run "forecast train {name}"'
@@ -126,19 +126,19 @@ def champions(patient: Patient) -> Iterator[Diagnosis]:
 def forecasts(patient: Patient) -> Iterator[Diagnosis]:
     """Read the latest forecast of every data set, and see how old it is."""
     installation = patient.installation
-    for name, job in patient.jobs.datasets.items():
+    for name, config in patient.config.datasets.items():
         issuance = patient.ledger.issuance(name)
         if issuance is None:
             remedy = f'run "forecast forecast {name}"'
             yield Diagnosis("forecasts", "warning", f"{name} has no forecast", "forecast.none_yet", remedy)
             continue
         rows = len(installation.forecasts(name).read(issuance.forecast_id, issuance.issued_at))
-        if not rows or rows % (issuance.horizon * len(job.targets)):
+        if not rows or rows % (issuance.horizon * len(config.targets)):
             told = f"of forecast {issuance.forecast_id} of {name} the lake has {rows} rows"
             raise StorageError("forecast.incomplete", told, "restore the lake from a backup, or issue another forecast")
         age = installation.clock(name).now() - issuance.issued_at
         told = f"the latest forecast of {name} was issued {_told(age)} ago"
-        if age >= parse_duration(job.stale_after):
+        if age >= parse_duration(config.stale_after):
             remedy = f'run "forecast ingest {name}" and "forecast forecast {name}", and see that their job runs'
             yield Diagnosis("forecasts", "warning", f"{told}, and is stale", "forecast.stale", remedy)
         else:
@@ -148,7 +148,7 @@ def forecasts(patient: Patient) -> Iterator[Diagnosis]:
 def _newest_recorded(patient: Patient) -> datetime | None:
     found = [host.heartbeat_at for host in patient.ledger.hosts()]
     found += [run.claimed_at for run in patient.ledger.runs(limit=1)]
-    for name in patient.jobs.datasets:
+    for name in patient.config.datasets:
         issuance = patient.ledger.issuance(name)
         found += [] if issuance is None else [issuance.recorded_at]
         found += [receipt.recorded_at for receipt in patient.ledger.receipts(name, 1)]

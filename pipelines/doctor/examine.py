@@ -42,8 +42,8 @@ class Patient:
         return find_home(self._given)
 
     @cached_property
-    def jobs(self) -> ConfigFile:
-        """The job file."""
+    def config(self) -> ConfigFile:
+        """The config file."""
         return load_config_file(self.home.job_file)
 
     @cached_property
@@ -54,7 +54,7 @@ class Patient:
     @cached_property
     def installation(self) -> Installation:
         """All of it together."""
-        return Installation(self.home, self.jobs, self.ledger)
+        return Installation(self.home, self.config, self.ledger)
 
 
 Check = Callable[[Patient], Iterator[Diagnosis]]

@@ -119,7 +119,7 @@ def ports(patient: Patient) -> Iterator[Diagnosis]:
 
 def time_zones(patient: Patient) -> Iterator[Diagnosis]:
     """See that clock changes are known."""
-    zones = {"Europe/Berlin", *(job.zone for job in patient.jobs.datasets.values())}
+    zones = {"Europe/Berlin", *(config.zone for config in patient.config.datasets.values())}
     missing = sorted(zones - zoneinfo.available_timezones())
     summer, winter = (
         datetime(2024, month, 1, tzinfo=UTC).astimezone(zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()
@@ -154,7 +154,7 @@ def _is_ours(patient: Patient) -> bool:
         names = {item["dataset"] for item in told["datasets"]}
     except (ValueError, KeyError, TypeError):
         return False
-    return names == set(patient.jobs.datasets)
+    return names == set(patient.config.datasets)
 
 
 def _answer(port: int, path: str) -> bytes:

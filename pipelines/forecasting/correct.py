@@ -21,9 +21,9 @@ _LEAST_STEPS = 100
 _MOST_POINTS = 1_500_000
 
 
-def window(job: DatasetConfig) -> int:
+def window(config: DatasetConfig) -> int:
     """Return how many of the newest steps a correction is found from: two weeks, but at least a hundred."""
-    return max(_WINDOW // job.step, _LEAST_STEPS)
+    return max(_WINDOW // config.step, _LEAST_STEPS)
 
 
 def correct(
@@ -33,9 +33,9 @@ def correct(
 
     Where many forecasts overlap every so-manieth is enough: they say nearly the same of the same steps.
     """
-    job = installation.jobs.datasets[name]
-    first = len(actuals.values) - window(job)
-    points = job.horizon * max(len(actuals.series) * len(job.targets), 1)
+    config = installation.config.datasets[name]
+    first = len(actuals.values) - window(config)
+    points = config.horizon * max(len(actuals.series) * len(config.targets), 1)
     near = [
         (number, one) for number, one in enumerate(issued)
         if first < actuals.row(one.origin) + one.horizon and actuals.row(one.origin) < len(actuals.values)
@@ -46,7 +46,7 @@ def correct(
     if not taken:
         return None
     ((_, served),) = read_served(name, installation, [taken], actuals)
-    correction = _correction(served, actuals, fitted, job, first)
+    correction = _correction(served, actuals, fitted, config, first)
     latest = installation.ledger.latest_correction(name, correction.model_version)
     if latest is None and not correction.moves:
         return None
@@ -60,13 +60,13 @@ def applicable(
 
     One that nothing has come true for since a whole window is too old.
     """
-    job = installation.jobs.datasets[name]
-    latest = installation.ledger.latest_correction(name, manifest.model_version) if job.live_correction else None
+    config = installation.config.datasets[name]
+    latest = installation.ledger.latest_correction(name, manifest.model_version) if config.live_correction else None
     if latest is None:
         return None
     _, correction = latest
     fits = (correction.channels, correction.levels) == (manifest.targets, manifest.quantiles)
-    is_fresh = origin - correction.until <= job.step * window(job)
+    is_fresh = origin - correction.until <= config.step * window(config)
     return latest if fits and is_fresh and correction.moves else None
 
 
@@ -82,17 +82,19 @@ def moved(
     return Prediction(prediction.mean, quantiles)
 
 
-def _correction(served: Served, actuals: Actuals, fitted: Reference, job: DatasetConfig, first: int) -> Correction:
-    ends = tuple(end for end in lead_groups(job.horizons) if end <= served.actual.shape[3]) or (served.actual.shape[3],)
+def _correction(served: Served, actuals: Actuals, fitted: Reference, config: DatasetConfig, first: int) -> Correction:
+    ends = tuple(end for end in lead_groups(config.horizons) if end <= served.actual.shape[3]) or (
+        served.actual.shape[3],
+    )
     levels = served.issued[0].levels
-    deviations = fitted.deviations_of(actuals.series, job.targets)
+    deviations = fitted.deviations_of(actuals.series, config.targets)
     deviations = np.broadcast_to(deviations[None, :, :, None], served.actual.shape)
     rows = np.broadcast_to(served.rows[:, None, None], served.actual.shape)
     is_known = np.isfinite(served.actual) & np.isfinite(served.base).all(axis=-1) & (rows >= first)
     offsets, seen = [], []
     for begin, end in zip((0, *ends), ends, strict=False):
         found = []
-        for channel in range(len(job.targets)):
+        for channel in range(len(config.targets)):
             part = np.s_[:, :, channel, begin:end]
             kept = is_known[part]
             found.append(
@@ -103,6 +105,6 @@ def _correction(served: Served, actuals: Actuals, fitted: Reference, job: Datase
         offsets.append(tuple(one for one, _ in found))
         seen.append(tuple(count for _, count in found))
     return Correction(
-        model_version=served.issued[0].model_version, until=actuals.end, channels=job.targets, levels=levels, ends=ends,
-        offsets=tuple(offsets), seen=tuple(seen),
+        model_version=served.issued[0].model_version, until=actuals.end, channels=config.targets, levels=levels,
+        ends=ends, offsets=tuple(offsets), seen=tuple(seen),
     )  # fmt: skip

@@ -26,30 +26,30 @@ class Vintage:
     """Time of the newest one, of the series and channel that reach least far; ``None`` if one was never known."""
 
 
-def vintage(table: Observations, version: int, panel: Panel, job: DatasetConfig) -> Vintage | None:
+def vintage(table: Observations, version: int, panel: Panel, config: DatasetConfig) -> Vintage | None:
     """Return how old the known-future covariates of a panel are, which was read from a version of the table.
 
     ``None`` where the job file has none but the calendar's.
     """
-    if not job.future_covariates:
+    if not config.future_covariates:
         return None
     newest = newest_rows(panel.future_observed)
     shortest, longest = int(newest.min()), int(newest.max())
     # Where none reaches beyond the origin, the newest one before it is what goes on.
     since = min(panel.end, panel.time(max(longest, 0)))
-    known = _known(table, version, since, job)
+    known = _known(table, version, since, config)
     kept = [each for each in table.versions if each <= version]
-    first = _first_like(known, kept, table, since, job)
+    first = _first_like(known, kept, table, since, config)
     return Vintage(first, table.recorded_at(first), None if shortest < 0 else panel.time(shortest))
 
 
 def _first_like(
-    known: pl.DataFrame, versions: Sequence[int], table: Observations, since: datetime, job: DatasetConfig
+    known: pl.DataFrame, versions: Sequence[int], table: Observations, since: datetime, config: DatasetConfig
 ) -> int:
     """Return the earliest of the last versions that all had the same: a few are read, however many there are."""
 
     def had(version: int) -> bool:
-        return _known(table, version, since, job).equals(known)
+        return _known(table, version, since, config).equals(known)
 
     first, stride = len(versions) - 1, 1
     while first - stride >= 0 and had(versions[first - stride]):
@@ -57,6 +57,6 @@ def _first_like(
     return versions[bisect_left(versions, True, max(first - stride + 1, 0), first, key=had)]
 
 
-def _known(table: Observations, version: int, since: datetime, job: DatasetConfig) -> pl.DataFrame:
-    rows = table.read(version=version, since=since, channels=job.future_covariates)
-    return rows.filter(pl.any_horizontal(pl.col(job.future_covariates).is_not_null()))
+def _known(table: Observations, version: int, since: datetime, config: DatasetConfig) -> pl.DataFrame:
+    rows = table.read(version=version, since=since, channels=config.future_covariates)
+    return rows.filter(pl.any_horizontal(pl.col(config.future_covariates).is_not_null()))

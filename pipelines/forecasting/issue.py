@@ -75,7 +75,7 @@ def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[
     champion, model = _champion_at(as_of, present, installation)
     made = _made(name, installation, champion, model, version, hindsight=champion.promoted_at > as_of)
     # The machine's clock says nothing of a replay's: there the end of the rows that were out tells the time.
-    issued_at = as_of if installation.jobs.datasets[name].replay is None else made.issuance.origin
+    issued_at = as_of if installation.config.datasets[name].replay is None else made.issuance.origin
     known = installation.ledger.backfilled(name, issued_at, version, champion.model_version)
     if known is not None:
         return known, False
@@ -111,7 +111,7 @@ def _history(name: str, installation: Installation) -> Observations:
 
 def _usable(champion: Champion, name: str, installation: Installation) -> ServedModel:
     model = load(installation.home.models / champion.folder, champion.digest)
-    if not fits(model.manifest, installation.jobs.datasets[name]):
+    if not fits(model.manifest, installation.config.datasets[name]):
         raise UnavailableError(
             "forecast.champion_outdated",
             f"{champion.model_version} was trained for other channels or another frequency than the job file's",
@@ -141,11 +141,11 @@ def _made(
     hindsight: bool | None = None,
 ) -> _Made:
     """Make a forecast from one version of the data; with ``hindsight`` told, one of the past, that nothing corrects."""
-    job, table = installation.jobs.datasets[name], installation.observations(name)
-    panel = forecastable(clean(table.read(version=version), job), model.manifest, job)
+    config, table = installation.config.datasets[name], installation.observations(name)
+    panel = forecastable(clean(table.read(version=version), config), model.manifest, config)
     found = applicable(name, installation, model.manifest, panel.end) if hindsight is None else None
     number, correction = found or (None, None)
-    prediction, rows = forecast_rows(model, panel, job, correction)
+    prediction, rows = forecast_rows(model, panel, config, correction)
     now = SystemClock().now()
     made = Issuance(
         forecast_id=uuid.uuid4().hex,
@@ -158,10 +158,10 @@ def _made(
         model_name=champion.model_name,
         model_version=champion.model_version,
         model_folder=champion.folder,
-        imputed_fraction=imputed_fraction(panel, job),
+        imputed_fraction=imputed_fraction(panel, config),
         newest_observed=observed_until(panel),
         recorded_at=now,
-        provenance=provenance_of(champion.digest, model, table, version, panel, job, hindsight=bool(hindsight)),
+        provenance=provenance_of(champion.digest, model, table, version, panel, config, hindsight=bool(hindsight)),
         correction=number,
     )
     return _Made(made, rows, prediction, panel, model)
@@ -179,25 +179,25 @@ def _kept(
 
 
 def forecast_rows(
-    model: ServedModel, panel: Panel, job: DatasetConfig, correction: Correction | None = None
+    model: ServedModel, panel: Panel, config: DatasetConfig, correction: Correction | None = None
 ) -> tuple[Prediction, pl.DataFrame]:
     """Make a forecast and its rows: of one that is issued, and of one that is recomputed. Raises as :func:`extend`."""
-    base = extend(model, panel, job, model.manifest.horizon)
+    base = extend(model, panel, config, model.manifest.horizon)
     prediction = moved(base, correction, model.manifest, panel.series)
     rows = to_rows(prediction, panel, model).with_columns(
-        naive=pl.Series(_in_rows(seasonal_naive(panel, job, model.manifest.horizon))),
+        naive=pl.Series(_in_rows(seasonal_naive(panel, config, model.manifest.horizon))),
         base=_told_before(correction, base),
     )
     return prediction, rows
 
 
-def forecastable(panel: Panel, manifest: Manifest, job: DatasetConfig) -> Panel:
+def forecastable(panel: Panel, manifest: Manifest, config: DatasetConfig) -> Panel:
     """Leave out series that the model never saw or whose inputs have a gap: they must not stop the others.
 
     If none is left the panel is returned as it is, and forecasting it says what is wrong.
     """
     first, last = max(panel.steps - manifest.lookback, 0), panel.steps + manifest.horizon
-    inputs = (*_look_back(panel, manifest.lookback), future_covariates(panel, job, first, last))
+    inputs = (*_look_back(panel, manifest.lookback), future_covariates(panel, config, first, last))
     whole = np.logical_and.reduce([np.isfinite(values).all(axis=(1, 2)) for values in inputs])
     ready = [
         name for name, is_whole in zip(panel.series, whole, strict=True) if is_whole and name in manifest.scaler.targets
@@ -207,10 +207,10 @@ def forecastable(panel: Panel, manifest: Manifest, job: DatasetConfig) -> Panel:
     return panel.only(ready) if ready else panel
 
 
-def fits(manifest: Manifest, job: DatasetConfig) -> bool:
+def fits(manifest: Manifest, config: DatasetConfig) -> bool:
     """Whether a model forecasts what the job file asks for, from the columns that it names, in this order."""
     theirs = (manifest.targets, manifest.past, manifest.future, manifest.step_seconds)
-    return theirs == (job.targets, job.past_covariates, future_names(job), job.step.total_seconds())
+    return theirs == (config.targets, config.past_covariates, future_names(config), config.step.total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +232,14 @@ class Round:
         return model.predict(self.targets, self.past, self.future, self.series, self.scale)
 
 
-def extend(model: ServedModel, panel: Panel, job: DatasetConfig, horizon: int) -> Prediction:
+def extend(model: ServedModel, panel: Panel, config: DatasetConfig, horizon: int) -> Prediction:
     """Forecast ``horizon`` steps of every series from the end of a panel: [S, horizon, C].
 
     Beyond the trained horizon the median is fed back as if it had been observed, and covariates known only up to the
     origin repeat their last season; such steps say less of the future than their bands tell. Known-future covariates
     are those of each step. Raises ``forecast.short_history``, ``forecast.history_gap`` and ``forecast.future_missing``.
     """
-    steps = rounds(model, panel, job, horizon)
+    steps = rounds(model, panel, config, horizon)
     asked = next(steps)
     while True:
         try:
@@ -250,7 +250,7 @@ def extend(model: ServedModel, panel: Panel, job: DatasetConfig, horizon: int) -
 
 
 def rounds(
-    model: ServedModel, panel: Panel, job: DatasetConfig, horizon: int, calendar: Calendar = known_future
+    model: ServedModel, panel: Panel, config: DatasetConfig, horizon: int, calendar: Calendar = known_future
 ) -> Generator[Round, Prediction, Prediction]:
     """Tell the runs that a forecast takes one after the other, be told what came of each, and return the whole.
 
@@ -264,21 +264,21 @@ def rounds(
             "ingest more rows",
         )
     targets, past = _look_back(panel, lookback)
-    for values, names in ((targets, job.targets), (past, job.past_covariates)):
+    for values, names in ((targets, config.targets), (past, config.past_covariates)):
         _require_whole(values, panel, names)
     scale = model.scales(targets, panel.series, horizon + trained)  # what is fed back moves less than what happens
     parts: list[Prediction] = []
     for begin in range(0, horizon, trained):
         first = panel.steps - lookback + begin
-        future = future_covariates(panel, job, first, first + lookback + trained, calendar)
-        _require_known(future, panel, job, first)
+        future = future_covariates(panel, config, first, first + lookback + trained, calendar)
+        _require_known(future, panel, config, first)
         parts.append((yield Round(targets, past, future, panel.series, scale[:, begin : begin + trained])))
         if begin + trained >= horizon:
             break
         median = parts[-1].quantiles[..., model.median]
         targets = np.concatenate([targets, median], axis=1)[:, -lookback:]
-        seasons = -(-trained // job.season)
-        repeated = np.tile(past[:, -job.season :], (1, seasons, 1))[:, :trained]
+        seasons = -(-trained // config.season)
+        repeated = np.tile(past[:, -config.season :], (1, seasons, 1))[:, :trained]
         past = np.concatenate([past, repeated], axis=1)[:, -lookback:]
     return Prediction(
         np.concatenate([part.mean for part in parts], axis=1)[:, :horizon],
@@ -286,12 +286,12 @@ def rounds(
     )
 
 
-def seasonal_naive(panel: Panel, job: DatasetConfig, horizon: int) -> Array:
+def seasonal_naive(panel: Panel, config: DatasetConfig, horizon: int) -> Array:
     """Repeat the last season of a panel's targets: [S, horizon, C]; NaN where it has a gap or is too short."""
-    season = panel.targets[:, -job.season :]
-    if season.shape[1] < job.season:
-        return np.full((len(panel.series), horizon, len(job.targets)), np.nan)
-    return np.asarray(season[:, np.arange(horizon) % job.season])
+    season = panel.targets[:, -config.season :]
+    if season.shape[1] < config.season:
+        return np.full((len(panel.series), horizon, len(config.targets)), np.nan)
+    return np.asarray(season[:, np.arange(horizon) % config.season])
 
 
 def _told_before(correction: Correction | None, base: Prediction) -> pl.Series | pl.Expr:
@@ -346,13 +346,13 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
         )
 
 
-def _require_known(future: Array, panel: Panel, job: DatasetConfig, first: int) -> None:
+def _require_known(future: Array, panel: Panel, config: DatasetConfig, first: int) -> None:
     told, newest = future.copy(), newest_rows(panel.future_observed)
-    for place, name in enumerate(job.future_covariates, start=-len(job.future_covariates)):
-        if job.channels[name].fill is Fill.LINEAR:
+    for place, name in enumerate(config.future_covariates, start=-len(config.future_covariates)):
+        if config.channels[name].fill is Fill.LINEAR:
             # There is nothing behind the newest value to draw a line to: that it goes on must be said in so many words.
             told[..., place][first + np.arange(told.shape[1]) > newest[:, place, None]] = np.nan
-    for series, channel, count, row in _gaps(told, panel.series, future_names(job)):
+    for series, channel, count, row in _gaps(told, panel.series, future_names(config)):
         raise DataError(
             "forecast.future_missing",
             f"{series} has no {channel} from {panel.time(first + row)}: {count} of the values that a forecast of "

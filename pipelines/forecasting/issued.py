@@ -33,14 +33,14 @@ class Actuals:
     @classmethod
     def read(cls, name: str, installation: Installation, since: datetime) -> Actuals:
         """Read what is known now of the steps from a time on; none of them may have been observed yet."""
-        job = installation.jobs.datasets[name]
+        config = installation.config.datasets[name]
         rows = installation.observations(name).read(since=since)
-        told = pl.any_horizontal(pl.col([*job.targets, *job.past_covariates]).is_not_null())
+        told = pl.any_horizontal(pl.col([*config.targets, *config.past_covariates]).is_not_null())
         if not rows.select(told.any()).item():
-            return cls((), job.targets, since, job.step, np.empty((0, 0, len(job.targets))))
-        panel = clean(rows, job)
+            return cls((), config.targets, since, config.step, np.empty((0, 0, len(config.targets))))
+        panel = clean(rows, config)
         values = np.where(panel.observed, panel.targets, np.nan).transpose(1, 0, 2)
-        return cls(panel.series, job.targets, panel.start, panel.step, np.ascontiguousarray(values))
+        return cls(panel.series, config.targets, panel.start, panel.step, np.ascontiguousarray(values))
 
     @property
     def end(self) -> datetime:
@@ -83,8 +83,8 @@ def read_served(
     name: str, installation: Installation, groups: Sequence[Sequence[Issued]], actuals: Actuals
 ) -> Iterator[tuple[Sequence[Issued], Served]]:
     """Read groups of forecasts, each of one model, a bounded number of rows at a time."""
-    job = installation.jobs.datasets[name]
-    each = max(len(actuals.series) * len(job.targets), 1)
+    config = installation.config.datasets[name]
+    each = max(len(actuals.series) * len(config.targets), 1)
     chunk: list[Sequence[Issued]] = []
     size = 0
     for group in groups:

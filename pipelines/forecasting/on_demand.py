@@ -35,7 +35,7 @@ def from_columns(
     start: datetime,
     series: Mapping[str, Columns],
     future: Mapping[str, Columns],
-    job: DatasetConfig,
+    config: DatasetConfig,
     trained: Collection[str],
 ) -> Panel:
     """Make a panel of values on the grid, by series and channel in their units; ``None`` is a missing value.
@@ -51,67 +51,67 @@ def from_columns(
     """
     names = tuple(sorted(series))
     _require_trained(names, trained)
-    known = (*job.targets, *job.past_covariates, *job.future_covariates)
-    steps = _common_length(names, series, job, known)
-    _require_plausible(start, job.step * steps)
-    seen = (*job.targets, *job.past_covariates)
-    values = _laid_out(names, series, seen, job, "history.series")
+    known = (*config.targets, *config.past_covariates, *config.future_covariates)
+    steps = _common_length(names, series, config, known)
+    _require_plausible(start, config.step * steps)
+    seen = (*config.targets, *config.past_covariates)
+    values = _laid_out(names, series, seen, config, "history.series")
     observed = np.isfinite(values)
     if not observed.any():
         raise DataError("history.empty", "no value of the history is told", "send values that were observed")
-    ahead, ahead_observed = _known_ahead(names, series, future, job, steps)
+    ahead, ahead_observed = _known_ahead(names, series, future, config, steps)
     # As in the lake, the grid ends with the newest row in which anything was observed, and begins with the first.
     told = np.flatnonzero(observed.any(axis=(0, 2)))
     first, last = int(told[0]), int(told[-1]) + 1
     values, observed = values[:, first:last], observed[:, first:last]
-    repaired = filled(values, observed, [job.channels[name] for name in seen], job.season)
+    repaired = filled(values, observed, [config.channels[name] for name in seen], config.season)
     ahead, ahead_observed = ahead[:, first:], ahead_observed[:, first:]
-    count = len(job.targets)
-    channels = [job.channels[name] for name in job.future_covariates]
+    count = len(config.targets)
+    channels = [config.channels[name] for name in config.future_covariates]
     return Panel(
         series=names,
-        start=start + job.step * first,
-        step=job.step,
+        start=start + config.step * first,
+        step=config.step,
         targets=repaired[..., :count],
         past=repaired[..., count:],
         observed=observed[..., :count],
         filled={},
         past_observed=observed[..., count:],
-        future=filled(ahead, ahead_observed, channels, job.season),
+        future=filled(ahead, ahead_observed, channels, config.season),
         future_observed=ahead_observed,
-        statics=statics_of(names, job),
+        statics=statics_of(names, config),
     )
 
 
-def from_rows(batch: Batch, job: DatasetConfig) -> Panel:
+def from_rows(batch: Batch, config: DatasetConfig) -> Panel:
     """Make a panel of rows as they would be pushed, checked by the same checks; what these would put aside is refused.
 
     Known-future covariates have rows up to the horizon, whose other channels are empty. Raises ``ingest.*`` with the
     first places, ``history.empty`` and ``history.off_grid``.
     """
-    strict = job.model_copy(update={"checks": {**job.checks, **_CHECKS}})
+    strict = config.model_copy(update={"checks": {**config.checks, **_CHECKS}})
     sieve = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # when the rows happened is for the client to know
-    resolve_duplicates(sieve, job.source)
+    resolve_duplicates(sieve, config.source)
     if sieve.rows.is_empty():
         raise DataError("history.empty", "the body has no rows", "send rows that were observed")
     try:
-        return clean(sieve.rows.select("series", "time", *job.channels), job)
+        return clean(sieve.rows.select("series", "time", *config.channels), config)
     except DataError as error:
         if error.code != "history.off_grid":
             raise DataError(error.code, error.fact, "send rows that were observed") from None
-        raise off_grid(job) from None  # without the time that was sent
+        raise off_grid(config) from None  # without the time that was sent
 
 
 def from_arrays(
-    start: datetime, name: str, targets: Array, past: Array, future: Array, job: DatasetConfig, place: str
+    start: datetime, name: str, targets: Array, past: Array, future: Array, config: DatasetConfig, place: str
 ) -> Panel:
     """Make a panel of one series whose every value is told: ``targets`` [T, C], ``past`` [T, P], ``future`` [T + A, K].
 
     Raises ``history.not_finite``, ``history.out_of_range`` and ``history.implausible_time``; ``place`` is what messages
     call the window.
     """
-    _require_plausible(start, job.step * len(targets))
-    parts = ((targets, job.targets), (past, job.past_covariates), (future, job.future_covariates))
+    _require_plausible(start, config.step * len(targets))
+    parts = ((targets, config.targets), (past, config.past_covariates), (future, config.future_covariates))
     for values, channels in parts:
         for number, channel in enumerate(channels):
             wrong = np.flatnonzero(~np.isfinite(values[:, number]))
@@ -119,22 +119,22 @@ def from_arrays(
                 raise DataError(
                     "history.not_finite", f"{place}.{channel}[{wrong[0]}] is not a finite number", "send every value"
                 )
-            _require_bounds(values[None, :, number], channel, (place,), job)
+            _require_bounds(values[None, :, number], channel, (place,), config)
     return Panel(
         series=(name,),
         start=start,
-        step=job.step,
+        step=config.step,
         targets=targets[None],
         past=past[None],
         observed=np.ones((1, *targets.shape), bool),
         filled={},
         future=future[None],
-        statics=statics_of((name,), job),
+        statics=statics_of((name,), config),
     )
 
 
 def check(
-    panel: Panel, manifest: Manifest, job: DatasetConfig, on: datetime | None, *, only_trained: bool = True
+    panel: Panel, manifest: Manifest, config: DatasetConfig, on: datetime | None, *, only_trained: bool = True
 ) -> None:
     """Raise what keeps a model from forecasting a panel; ``on`` is a time of the data set's grid, if any is known.
 
@@ -144,8 +144,8 @@ def check(
     """
     if only_trained or manifest.statics:
         _require_trained(panel.series, manifest.scaler.targets)
-    if on is not None and not job.resamples and (panel.start - on) % job.step != timedelta(0):
-        raise off_grid(job)
+    if on is not None and not config.resamples and (panel.start - on) % config.step != timedelta(0):
+        raise off_grid(config)
     if panel.steps < manifest.lookback:
         raise DataError(
             "forecast.short_history",
@@ -154,11 +154,11 @@ def check(
         )
 
 
-def off_grid(job: DatasetConfig) -> DataError:
+def off_grid(config: DatasetConfig) -> DataError:
     """Return the refusal of times that lie between the data set's steps."""
     return DataError(
         "history.off_grid",
-        f"times of the history do not lie on the data set's grid of {job.frequency}",
+        f"times of the history do not lie on the data set's grid of {config.frequency}",
         "send times that /v1/datasets/.../requirements tells",
     )
 
@@ -173,11 +173,11 @@ def _require_trained(names: Sequence[str], trained: Collection[str]) -> None:
 
 
 def _common_length(
-    names: Sequence[str], series: Mapping[str, Columns], job: DatasetConfig, known: Sequence[str]
+    names: Sequence[str], series: Mapping[str, Columns], config: DatasetConfig, known: Sequence[str]
 ) -> int:
     lengths: set[int] = set()
     for name in names:
-        for channel in (*job.targets, *job.past_covariates, *job.future_covariates):
+        for channel in (*config.targets, *config.past_covariates, *config.future_covariates):
             if channel not in series[name]:
                 raise DataError(
                     "history.missing_channel", f"history.series.{name} has no {channel}",
@@ -201,7 +201,11 @@ def _common_length(
 
 
 def _known_ahead(
-    names: Sequence[str], series: Mapping[str, Columns], future: Mapping[str, Columns], job: DatasetConfig, steps: int
+    names: Sequence[str],
+    series: Mapping[str, Columns],
+    future: Mapping[str, Columns],
+    config: DatasetConfig,
+    steps: int,
 ) -> tuple[Array, Mask]:
     """Return the user's known-future covariates from the start of the history on, [S, T + A, K], and what was told."""
     for name, columns in future.items():
@@ -210,42 +214,42 @@ def _known_ahead(
                 "future.unknown_series", "future has a series that the history does not have", _nearest(name, series)
             )
         for channel in columns:
-            if channel not in job.future_covariates:
+            if channel not in config.future_covariates:
                 raise DataError(
                     "future.unknown_channel", "future has a channel that is not known beforehand",
-                    _nearest(channel, job.future_covariates),
+                    _nearest(channel, config.future_covariates),
                 )  # fmt: skip
-    if not job.future_covariates:
+    if not config.future_covariates:
         none = np.empty((len(names), steps, 0))
         return none, none.astype(bool)
-    before = _laid_out(names, series, job.future_covariates, job, "history.series")
+    before = _laid_out(names, series, config.future_covariates, config, "history.series")
     reach = max((len(values) for columns in future.values() for values in columns.values()), default=0)
     padded = {
         name: {
             channel: (*future.get(name, {}).get(channel, ()), *([None] * reach))[:reach]
-            for channel in job.future_covariates
+            for channel in config.future_covariates
         }
         for name in names
     }
-    whole = np.concatenate([before, _laid_out(names, padded, job.future_covariates, job, "future")], axis=1)
+    whole = np.concatenate([before, _laid_out(names, padded, config.future_covariates, config, "future")], axis=1)
     return whole, np.isfinite(whole)
 
 
 def _laid_out(
-    names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], job: DatasetConfig, place: str
+    names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], config: DatasetConfig, place: str
 ) -> Array:
     """Return values as [S, T, K]; NaN where there is none."""
     told = [[series[name][channel] for channel in channels] for name in names]
     # None becomes NaN. Laid out as the lake's rows are, or sums over them would be rounded otherwise.
     values = np.ascontiguousarray(np.asarray(told, dtype=np.float64).transpose(0, 2, 1))
     for number, channel in enumerate(channels):
-        _require_bounds(values[..., number], channel, [f"{place}.{name}" for name in names], job)
+        _require_bounds(values[..., number], channel, [f"{place}.{name}" for name in names], config)
     return values
 
 
-def _require_bounds(values: Array, channel: str, places: Sequence[str], job: DatasetConfig) -> None:
+def _require_bounds(values: Array, channel: str, places: Sequence[str], config: DatasetConfig) -> None:
     """Raise ``history.out_of_range`` if one of [S, T] values cannot be."""
-    one = job.channels[channel]
+    one = config.channels[channel]
     if one.lower is None and one.upper is None:
         return
     low, high = (-np.inf if one.lower is None else one.lower), (np.inf if one.upper is None else one.upper)

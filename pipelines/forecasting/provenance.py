@@ -18,7 +18,7 @@ def provenance_of(
     table: Observations,
     version: int,
     panel: Panel,
-    job: DatasetConfig,
+    config: DatasetConfig,
     *,
     hindsight: bool = False,
 ) -> Provenance:
@@ -26,7 +26,7 @@ def provenance_of(
 
     ``model_digest`` is that of the model's manifest.
     """
-    known = vintage(table, version, panel, job)
+    known = vintage(table, version, panel, config)
     running = code()
     return Provenance(
         model_digest=model_digest,

@@ -60,14 +60,14 @@ def recompute(forecast_id: str, installation: Installation) -> Recomputed:
     made it is no longer there; ``replay.job_changed`` where the job file asks for another forecast now.
     """
     issuance = _issuance(forecast_id, installation)
-    job = installation.jobs.dataset(issuance.dataset)[1]
+    config = installation.config.dataset(issuance.dataset)[1]
     model = _model(issuance, installation)
-    if not fits(model.manifest, job):
+    if not fits(model.manifest, config):
         raise _job_changed(issuance, "other channels or another frequency")
     table = installation.observations(issuance.dataset)
-    panel = forecastable(clean(_observations(issuance, installation), job), model.manifest, job)
+    panel = forecastable(clean(_observations(issuance, installation), config), model.manifest, config)
     correction = installation.ledger.correction(issuance.correction)
-    again = forecast_rows(model, panel, job, correction)[1].sort(*_KEY[:3])
+    again = forecast_rows(model, panel, config, correction)[1].sort(*_KEY[:3])
     issued = installation.forecasts(issuance.dataset).read(forecast_id, issuance.issued_at)
     if issued.is_empty():
         raise StorageError(
@@ -78,14 +78,16 @@ def recompute(forecast_id: str, installation: Installation) -> Recomputed:
     otherwise: Mapping[str, tuple[str, str]] = {}
     if issuance.provenance is not None:
         then = issuance.provenance
-        otherwise = _otherwise(then, provenance_of(then.model_digest, model, table, issuance.data_version, panel, job))
+        otherwise = _otherwise(
+            then, provenance_of(then.model_digest, model, table, issuance.data_version, panel, config)
+        )
     return _compared(issuance, issued, again, otherwise)
 
 
 def _issuance(forecast_id: str, installation: Installation) -> Issuance:
     found = installation.ledger.forecast(forecast_id)
     if found is None:
-        names = installation.jobs.datasets
+        names = installation.config.datasets
         known = frozenset[str]().union(*(installation.ledger.forecast_ids(name, _NEAREST_OF) for name in names))
         raise NotFoundError("forecast.unknown", f'there is no forecast "{forecast_id}"', nearest(forecast_id, known))
     return found

@@ -24,28 +24,30 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     It is recomputed from the model and the data version that the issuance names, so a report of an old forecast shows
     what was known then.
     """
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     model = load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
-    whole = clean(installation.observations(name).read(version=issuance.data_version), job)
-    panel = forecastable(whole, model.manifest, job)
+    whole = clean(installation.observations(name).read(version=issuance.data_version), config)
+    panel = forecastable(whole, model.manifest, config)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon
     correction = installation.ledger.correction(issuance.correction)
-    prediction = moved(extend(model, panel, job, asked), correction, model.manifest, panel.series)
+    prediction = moved(extend(model, panel, config, asked), correction, model.manifest, panel.series)
     figures = []
     for s, series in enumerate(panel.series):
-        for c, channel in enumerate(job.targets):
-            history = _history(panel, s, c, job.lookback)
-            local = [time.astimezone(job.tz) for time in history[0]]
-            issued = f"{issuance.issued_at.astimezone(job.tz):%Y-%m-%d %H:%M}"
+        for c, channel in enumerate(config.targets):
+            history = _history(panel, s, c, config.lookback)
+            local = [time.astimezone(config.tz) for time in history[0]]
+            issued = f"{issuance.issued_at.astimezone(config.tz):%Y-%m-%d %H:%M}"
             title = f"{channel} at {series}, issued {issued} with {issuance.model_name}"
             figures.append(
                 fan(
                     title,
-                    job.channels[channel].unit,
+                    config.channels[channel].unit,
                     (local, history[1]),
-                    *_fan(prediction, panel, s, c, model.median, job.tz),
+                    *_fan(prediction, panel, s, c, model.median, config.tz),
                     f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band",
-                    recursive_from=None if asked <= trained else panel.time(panel.steps + trained).astimezone(job.tz),
+                    recursive_from=None
+                    if asked <= trained
+                    else panel.time(panel.steps + trained).astimezone(config.tz),
                 )
             )
     path = installation.home.reports / f"{name}.html"

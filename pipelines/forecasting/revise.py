@@ -54,12 +54,12 @@ def _revise(
     prediction: Prediction,
     extend: Extend,
 ) -> Revision | None:
-    job = installation.jobs.datasets[previous.dataset]
+    config = installation.config.datasets[previous.dataset]
     shift, rest = divmod(panel.end - previous.origin, panel.step)
     steps = min(previous.horizon - shift, model.manifest.horizon)
     if rest or shift < 0 or steps <= 0:
         return None
-    before, series = _medians(previous, installation, panel, job)
+    before, series = _medians(previous, installation, panel, config)
     if not series:
         return None
     rows = [panel.series.index(name) for name in series]
@@ -69,7 +69,7 @@ def _revise(
 
     stages = {"before": before[:, shift : shift + steps]}
     now = overlap(prediction, model.median)
-    told_before = _as_told_before(previous, installation, panel, job)
+    told_before = _as_told_before(previous, installation, panel, config)
     earlier = model
     is_explained = True
     if previous.model_version != model.manifest.model_version:
@@ -80,18 +80,18 @@ def _revise(
             is_explained = False
     if is_explained:
         if told_before is not None:
-            stages["data"] = overlap(extend(earlier, told_before, job, steps), earlier.median)
-        by_earlier = now if earlier is model else overlap(extend(earlier, panel, job, steps), earlier.median)
+            stages["data"] = overlap(extend(earlier, told_before, config, steps), earlier.median)
+        by_earlier = now if earlier is model else overlap(extend(earlier, panel, config, steps), earlier.median)
         stages["data" if told_before is None else "covariates"] = by_earlier
         if earlier is not model:
             stages["model"] = now
     else:
         stages["unexplained"] = now
-    return revision(previous.forecast_id, stages, job.targets, model.manifest.scaler.deviations(series))
+    return revision(previous.forecast_id, stages, config.targets, model.manifest.scaler.deviations(series))
 
 
 def _medians(
-    previous: Issuance, installation: Installation, panel: Panel, job: DatasetConfig
+    previous: Issuance, installation: Installation, panel: Panel, config: DatasetConfig
 ) -> tuple[Array, tuple[str, ...]]:
     """Return what was issued for the panel's series: medians [S, H, C], and which series these are."""
     rows = installation.forecasts(previous.dataset).read(previous.forecast_id, previous.issued_at)
@@ -101,18 +101,20 @@ def _medians(
         key: part["median"].to_numpy()
         for key, part in medians.partition_by("series", "channel", as_dict=True, maintain_order=True).items()
     }
-    series = tuple(name for name in panel.series if all((name, channel) in lines for channel in job.targets))
-    told = np.asarray([[lines[name, channel] for channel in job.targets] for name in series], dtype=float)
-    return told.reshape(len(series), len(job.targets), previous.horizon).transpose(0, 2, 1), series
+    series = tuple(name for name in panel.series if all((name, channel) in lines for channel in config.targets))
+    told = np.asarray([[lines[name, channel] for channel in config.targets] for name in series], dtype=float)
+    return told.reshape(len(series), len(config.targets), previous.horizon).transpose(0, 2, 1), series
 
 
-def _as_told_before(previous: Issuance, installation: Installation, panel: Panel, job: DatasetConfig) -> Panel | None:
+def _as_told_before(
+    previous: Issuance, installation: Installation, panel: Panel, config: DatasetConfig
+) -> Panel | None:
     """Return the panel with known-future covariates as they were told before; ``None`` if they were told alike."""
-    if not job.future_covariates:
+    if not config.future_covariates:
         return None
     table = installation.observations(previous.dataset)
-    since = panel.time(max(panel.steps - job.lookback, 0))
-    earlier = clean(table.read(version=previous.data_version, since=since), job)
+    since = panel.time(max(panel.steps - config.lookback, 0))
+    earlier = clean(table.read(version=previous.data_version, since=since), config)
     future = panel.future.copy()
     offset = panel.index(earlier.start)
     for place, name in enumerate(earlier.series):

@@ -71,7 +71,7 @@ def ingest(
     ``ingest.*`` if a check refuses it; nothing is written then. Without ``echo`` neither errors nor the receipt repeat
     what stands in the rows.
     """
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     lost = lost_version(name, installation)
     if lost is not None:  # rows that were acknowledged would be gone for good once others are written
         raise StorageError(lost.code, lost.told)
@@ -82,9 +82,9 @@ def ingest(
         receipt = _receipt(name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
     else:
         count = table.merge(
-            checked.rows, conflicts=job.source.settles, partial=job.source.is_partial, outdated=checked.outdated
+            checked.rows, conflicts=config.source.settles, partial=config.source.is_partial, outdated=checked.outdated
         )
-        gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, job), job)
+        gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, config), config)
         receipt = _receipt(name, checked, count, put_aside, gaps)
     installation.ledger.keep(receipt)
     if checked.over_at is not None:
@@ -104,29 +104,29 @@ def validate(
     table = installation.observations(name)
     if table.exists:
         table.require_channels()
-    gaps = _gaps(checked.rows, installation.jobs.datasets[name])
+    gaps = _gaps(checked.rows, installation.config.datasets[name])
     return _receipt(name, checked, None, len(checked.quarantined), gaps)
 
 
 def read_source(name: str, installation: Installation, path: Path | None = None) -> Iterable[Batch | Unreadable]:
     """Read the source of a data set, or another file of its kind in its place."""
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     if path is not None:
         place = f"{path.absolute()}{'/' if path.is_dir() else ''}"
-        job = job.model_copy(update={"source": job.source.model_copy(update={"path": place})})
+        config = config.model_copy(update={"source": config.source.model_copy(update={"path": place})})
     cursor = next((item.cursor for item in installation.ledger.receipts(name) if item.cursor is not None), None)
-    return read(name, job, installation.home.path, cursor)
+    return read(name, config, installation.home.path, cursor)
 
 
 def _checked(
     name: str, installation: Installation, batches: Iterable[Batch | Unreadable] | None, *, echo: bool
 ) -> _Checked:
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     came = _sieved(name, installation, batches, echo=echo)
-    whole = _together(name, came.sieves, job, echo=echo)
-    outdated = resolve_duplicates(whole, job.source)
-    is_whole = batches is None and job.source.reads_all
-    check_series(whole, job, is_whole=is_whole)
+    whole = _together(name, came.sieves, config, echo=echo)
+    outdated = resolve_duplicates(whole, config.source)
+    is_whole = batches is None and config.source.reads_all
+    check_series(whole, config, is_whole=is_whole)
     if is_whole:
         _compare_with_before(whole, name, installation)
     if came.unreadable:
@@ -138,7 +138,7 @@ def _checked(
     # That nothing has come since the last time is no error, nor that all of it had to be put aside.
     is_due = is_whole or batches is not None or not installation.observations(name).exists
     if whole.rows.is_empty() and is_due:
-        raise _nothing(name, job, findings)
+        raise _nothing(name, config, findings)
     return _Checked(
         rows=whole.rows.drop(ROW, FROM, strict=False),
         outdated=outdated.drop(ROW, FROM, strict=False),
@@ -162,12 +162,12 @@ def _sieved(
     name: str, installation: Installation, batches: Iterable[Batch | Unreadable] | None, *, echo: bool
 ) -> _Came:
     """Check each batch by itself."""
-    job = installation.jobs.datasets[name]
-    clock, start = installation.clock(name), replay_start(job)
+    config = installation.config.datasets[name]
+    clock, start = installation.clock(name), replay_start(config)
     came = _Came()
     for batch in read_source(name, installation) if batches is None else batches:
         if isinstance(batch, Unreadable):
-            if action("unreadable_file", job.checks) is Action.REJECT:
+            if action("unreadable_file", config.checks) is Action.REJECT:
                 raise batch.error
             came.unreadable.append(batch)
             continue
@@ -175,19 +175,19 @@ def _sieved(
         came.cursor = batch.cursor
         now = clock.now()
         if start is None or batches is not None:
-            came.sieves.append(check_rows(batch, job, now, echo=echo))
+            came.sieves.append(check_rows(batch, config, now, echo=echo))
             continue
-        happened, is_over = until_now(batch, job, now)
-        came.sieves.append(check_rows(happened, job, now))
-        came.sieves[-1].rows = released(came.sieves[-1].rows, job, start, now)
+        happened, is_over = until_now(batch, config, now)
+        came.sieves.append(check_rows(happened, config, now))
+        came.sieves[-1].rows = released(came.sieves[-1].rows, config, start, now)
         came.over_at = now if is_over else None
     return came
 
 
-def _together(name: str, sieves: list[CheckedBatch], job: DatasetConfig, *, echo: bool) -> CheckedBatch:
+def _together(name: str, sieves: list[CheckedBatch], config: DatasetConfig, *, echo: bool) -> CheckedBatch:
     """Return a sieve over the rows of all batches, for what can only be seen across them."""
     keys = {"row": pl.Int64(), "series": pl.String(), "time": TIME}
-    nothing = pl.DataFrame(schema=pl.Schema(keys | {channel: pl.Float64() for channel in job.channels}))
+    nothing = pl.DataFrame(schema=pl.Schema(keys | {channel: pl.Float64() for channel in config.channels}))
     parts = [sieve.rows for sieve in sieves]
     if len(sieves) > 1:
         parts = [sieve.rows.with_columns(pl.lit(sieve.name).alias(FROM)) for sieve in sieves]
@@ -195,7 +195,7 @@ def _together(name: str, sieves: list[CheckedBatch], job: DatasetConfig, *, echo
     for sieve in sieves:
         sieve.rows = sieve.rows.clear()  # one copy of them is enough
     one = sieves[0].name if len(sieves) == 1 else name
-    return CheckedBatch(Batch(name=one, rows=rows, digest="", cursor=None), job.checks, echo=echo)
+    return CheckedBatch(Batch(name=one, rows=rows, digest="", cursor=None), config.checks, echo=echo)
 
 
 def _compare_with_before(sieve: CheckedBatch, name: str, installation: Installation) -> None:
@@ -218,9 +218,9 @@ def _united(findings: Iterable[IngestFinding]) -> tuple[IngestFinding, ...]:
     return tuple(united.values())
 
 
-def _nothing(name: str, job: DatasetConfig, findings: tuple[IngestFinding, ...]) -> ForecastError:
+def _nothing(name: str, config: DatasetConfig, findings: tuple[IngestFinding, ...]) -> ForecastError:
     aside = [finding for finding in findings if finding.action is Action.QUARANTINE]
-    if isinstance(job.source, PushSource) and not aside:
+    if isinstance(config.source, PushSource) and not aside:
         address = f"POST /v1/datasets/{name}/observations"
         return DataError("ingest.empty", f"{name} has no rows yet", f"push some: {address}")
     if not aside:
@@ -237,18 +237,18 @@ def _nothing(name: str, job: DatasetConfig, findings: tuple[IngestFinding, ...])
     )
 
 
-def _around(table: Observations, rows: pl.DataFrame, job: DatasetConfig) -> pl.DataFrame:
+def _around(table: Observations, rows: pl.DataFrame, config: DatasetConfig) -> pl.DataFrame:
     """Return the stored rows from one look-back before the rows that came to their end."""
     first, last = rows["time"].min(), rows["time"].max()
     if not isinstance(first, datetime) or not isinstance(last, datetime):  # pragma: no cover - there is a row
         return rows
-    return table.read(since=first - job.lookback * job.step, until=last + job.step)
+    return table.read(since=first - config.lookback * config.step, until=last + config.step)
 
 
-def _gaps(rows: pl.DataFrame, job: DatasetConfig) -> tuple[IngestFinding, ...]:
+def _gaps(rows: pl.DataFrame, config: DatasetConfig) -> tuple[IngestFinding, ...]:
     """Say what is missing on the regular grid, and how much of that is filled when history is read."""
     try:
-        filled, left = missing_counts(rows, job)
+        filled, left = missing_counts(rows, config)
     except DataError as error:
         return (IngestFinding(code=error.code, action=Action.WARN, count=1, told=str(error)),)
     found = (

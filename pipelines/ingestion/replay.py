@@ -15,16 +15,16 @@ _LATE_ONE_IN = 50
 _LATENESS = "3h"
 
 
-def until_now(batch: Batch, job: DatasetConfig, now: datetime) -> tuple[Batch, bool]:
+def until_now(batch: Batch, config: DatasetConfig, now: datetime) -> tuple[Batch, bool]:
     """Return the rows of a file that have happened, and whether that is all of them."""
-    instants = coarse_instants(batch, job)
+    instants = coarse_instants(batch, config)
     kept = batch.rows.filter(instants.is_null() | (instants <= now))
     return dataclasses.replace(batch, rows=kept), len(kept) == len(batch.rows)
 
 
-def released(rows: pl.DataFrame, job: DatasetConfig, start: datetime, now: datetime) -> pl.DataFrame:
+def released(rows: pl.DataFrame, config: DatasetConfig, start: datetime, now: datetime) -> pl.DataFrame:
     """Return the rows that are out: each once its step is over, one in fifty late, as in a real feed."""
     late = pl.struct("series", "time").hash(seed=7) % _LATE_ONE_IN == 0  # always the same ones
-    ready = pl.col("time") + job.step
+    ready = pl.col("time") + config.step
     is_history = ready <= start
     return rows.filter(pl.when(late & ~is_history).then(ready.dt.offset_by(_LATENESS)).otherwise(ready) <= now)

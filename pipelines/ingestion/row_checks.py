@@ -24,26 +24,26 @@ _ENOUGH_WRONG = 20
 """Rows below which a batch is not refused for the share of its wrong ones."""
 
 
-def check_rows(batch: Batch, job: DatasetConfig, now: datetime, *, echo: bool = True) -> CheckedBatch:
+def check_rows(batch: Batch, config: DatasetConfig, now: datetime, *, echo: bool = True) -> CheckedBatch:
     """Check every row of a batch by itself: its key, its time, its values.
 
     The rows left have ``row``, ``series``, ``time`` (UTC), ``version`` (Int64) if the source tells one, and one
     ``Float64`` per channel, sorted by key; keys may repeat, see :func:`settle`.
     """
-    sieve = CheckedBatch(batch, job.checks, echo=echo)
+    sieve = CheckedBatch(batch, config.checks, echo=echo)
     if batch.unknown_channels:
         sieve.tell("unknown_channel", len(batch.unknown_channels), batch.unknown_channels[:3] if echo else ())
-    _name_series(sieve, job)
-    _read_times(sieve, job)
+    _name_series(sieve, config)
+    _read_times(sieve, config)
     _read_versions(sieve)
     sieve.rows_where("null_key", pl.any_horizontal(pl.col(KEY).is_null()))
-    _to_utc(sieve, job)
-    _keep_to_the_present(sieve, job, now)
-    _read_values(sieve, job)
+    _to_utc(sieve, config)
+    _keep_to_the_present(sieve, config, now)
+    _read_values(sieve, config)
     if not sieve.rows["time"].is_sorted():  # in order over all series, as feeds write, is in order within each
         sieve.rows_where("unordered", pl.col("time") < pl.col("time").shift(1).over("series"))
     wrong = len(sieve.quarantined.unique(ROW))
-    if wrong >= _ENOUGH_WRONG and wrong > job.quarantine_limit * len(batch.rows):
+    if wrong >= _ENOUGH_WRONG and wrong > config.quarantine_limit * len(batch.rows):
         worst = max(sieve.findings, key=lambda finding: finding.count)
         raise DataError(
             worst.code,
@@ -65,15 +65,15 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def coarse_instants(batch: Batch, job: DatasetConfig) -> pl.Series:
+def coarse_instants(batch: Batch, config: DatasetConfig) -> pl.Series:
     """Return UTC times that are right but for the doubled hour, whose two instants become the earlier one."""
-    times = _parsed(batch.rows["time"], job)
+    times = _parsed(batch.rows["time"], config)
     if times.dtype.time_zone is None:  # type: ignore[attr-defined]  # _parsed returns datetimes
-        times = times.dt.replace_time_zone(job.tz.key, ambiguous="earliest", non_existent="null")
+        times = times.dt.replace_time_zone(config.tz.key, ambiguous="earliest", non_existent="null")
     return times.dt.convert_time_zone("UTC")
 
 
-def _name_series(sieve: CheckedBatch, job: DatasetConfig) -> None:
+def _name_series(sieve: CheckedBatch, config: DatasetConfig) -> None:
     names = sieve.rows["series"]
     if names.dtype.is_nested() or names.dtype in _NO_TEXT:
         raise DataError(
@@ -85,19 +85,19 @@ def _name_series(sieve: CheckedBatch, job: DatasetConfig) -> None:
     name = pl.col("series")
     if distinct.select((name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME)).any()).item():
         sieve.rows_where("malformed_series", name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME))
-    if job.known_series:
-        sieve.rows_where("unknown_series", name.is_not_null() & ~name.is_in(job.known_series))
+    if config.known_series:
+        sieve.rows_where("unknown_series", name.is_not_null() & ~name.is_in(config.known_series))
 
 
-def _read_times(sieve: CheckedBatch, job: DatasetConfig) -> None:
+def _read_times(sieve: CheckedBatch, config: DatasetConfig) -> None:
     given = sieve.rows["time"]
     if not (given.dtype in (pl.String, pl.Date, pl.Null) or isinstance(given.dtype, pl.Datetime)):
         raise DataError(
             "ingest.malformed_time",
-            f'"{sieve.name}": column "{job.time}" holds {given.dtype}, not times',
+            f'"{sieve.name}": column "{config.time}" holds {given.dtype}, not times',
             'write times as "2013-01-31 17:00:00"',
         )
-    parsed = _parsed(given, job)
+    parsed = _parsed(given, config)
     is_blank = given.str.strip_chars() == "" if given.dtype == pl.String else given.is_null()
     wrong = parsed.is_null() & given.is_not_null() & ~is_blank.fill_null(value=True)
     if wrong.any():
@@ -106,13 +106,13 @@ def _read_times(sieve: CheckedBatch, job: DatasetConfig) -> None:
     sieve.rows = sieve.rows.with_columns(parsed.alias("time"))
 
 
-def _parsed(times: pl.Series, job: DatasetConfig) -> pl.Series:
+def _parsed(times: pl.Series, config: DatasetConfig) -> pl.Series:
     if isinstance(times.dtype, pl.Datetime):
         return times.dt.cast_time_unit("us")
     if times.dtype != pl.String:  # dates, or nothing at all
         return times.cast(pl.Datetime("us"))
     with contextlib.suppress(pl.exceptions.PolarsError):  # raised if no row looks like a time
-        return times.str.strip_chars().str.to_datetime(job.time_format or None, time_unit="us", strict=False)
+        return times.str.strip_chars().str.to_datetime(config.time_format or None, time_unit="us", strict=False)
     return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime("us"))
 
 
@@ -140,27 +140,29 @@ def _instants(times: pl.Series) -> pl.Series:
     return times.dt.epoch("us").cast(pl.Int64)
 
 
-def _to_utc(sieve: CheckedBatch, job: DatasetConfig) -> None:
+def _to_utc(sieve: CheckedBatch, config: DatasetConfig) -> None:
     is_aware = sieve.rows.schema["time"].time_zone is not None  # type: ignore[attr-defined]  # datetimes since _read_times
-    if job.counts_days and not job.resamples:
+    if config.counts_days and not config.resamples:
         # A day is a date: local midnight wherever the zone's clock stands, told as midnight UTC.
-        wall = pl.col("time").dt.convert_time_zone(job.zone).dt.replace_time_zone(None) if is_aware else pl.col("time")
+        wall = (
+            pl.col("time").dt.convert_time_zone(config.zone).dt.replace_time_zone(None) if is_aware else pl.col("time")
+        )
         sieve.rows = sieve.rows.with_columns(time=wall)
-        _onto_grid(sieve, job)
+        _onto_grid(sieve, config)
         sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
     else:
-        if not job.resamples:
-            _onto_grid(sieve, job)
+        if not config.resamples:
+            _onto_grid(sieve, config)
         if not is_aware:
-            _localise(sieve, job)
+            _localise(sieve, config)
         sieve.rows = sieve.rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
     first, last = _PLAUSIBLE
     sieve.rows_where("implausible_time", (pl.col("time") < first) | (pl.col("time") >= last))
 
 
-def _onto_grid(sieve: CheckedBatch, job: DatasetConfig) -> None:
+def _onto_grid(sieve: CheckedBatch, config: DatasetConfig) -> None:
     # Naive times are measured on the wall: full hours of a zone half an hour from UTC are full hours.
-    step = int(min(job.step, timedelta(days=1)).total_seconds() * 1e6)
+    step = int(min(config.step, timedelta(days=1)).total_seconds() * 1e6)
     is_off = pl.col("time").dt.epoch("us") % step != 0
 
     def nearest(rows: pl.DataFrame, _mask: pl.Series) -> pl.DataFrame:
@@ -169,25 +171,25 @@ def _onto_grid(sieve: CheckedBatch, job: DatasetConfig) -> None:
     sieve.rows_where("off_grid", is_off, nearest)
 
 
-def _localise(sieve: CheckedBatch, job: DatasetConfig) -> None:
+def _localise(sieve: CheckedBatch, config: DatasetConfig) -> None:
     """Read naive times as wall times of the zone."""
-    if job.zone == "UTC":
+    if config.zone == "UTC":
         sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
         return
     wall = pl.col("time")
-    early = wall.dt.replace_time_zone(job.zone, ambiguous="earliest", non_existent="null")
-    late = wall.dt.replace_time_zone(job.zone, ambiguous="latest", non_existent="null")
+    early = wall.dt.replace_time_zone(config.zone, ambiguous="earliest", non_existent="null")
+    late = wall.dt.replace_time_zone(config.zone, ambiguous="latest", non_existent="null")
     day = timedelta(days=1)
 
     def by_the_clock_before(rows: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
-        instant = (wall - day).dt.replace_time_zone(job.zone, ambiguous="latest").dt.convert_time_zone("UTC") + day
-        moved = instant.dt.convert_time_zone(job.zone).dt.replace_time_zone(None)
+        instant = (wall - day).dt.replace_time_zone(config.zone, ambiguous="latest").dt.convert_time_zone("UTC") + day
+        moved = instant.dt.convert_time_zone(config.zone).dt.replace_time_zone(None)
         return rows.with_columns(pl.when(pl.lit(mask)).then(moved).otherwise(wall).alias("time"))
 
     sieve.rows_where("missing_hour", wall.is_not_null() & early.is_null(), by_the_clock_before)
     sieve.rows_where("doubled_hour", early != late, lambda rows, _mask: rows)
-    is_late = pl.lit(value=job.doubled_hour is Doubled.LATER)
-    if job.doubled_hour is Doubled.IN_ORDER:
+    is_late = pl.lit(value=config.doubled_hour is Doubled.LATER)
+    if config.doubled_hour is Doubled.IN_ORDER:
         # Of a series' rows for a doubled time the first is the earlier instant, the second the later, and so on if the
         # file repeats itself.
         doubled = sieve.rows.filter(early != late).select(ROW, again=pl.int_range(pl.len()).over(KEY) % 2 == 1)
@@ -195,17 +197,17 @@ def _localise(sieve: CheckedBatch, job: DatasetConfig) -> None:
     sieve.rows = sieve.rows.with_columns(time=pl.when(is_late).then(late).otherwise(early))
 
 
-def _keep_to_the_present(sieve: CheckedBatch, job: DatasetConfig, now: datetime) -> None:
-    measured = [name for name in job.channels if name not in job.future_covariates]
-    is_ahead = pl.col("time") > now + job.step
-    if job.future_covariates:  # what is known beforehand may be told beforehand
+def _keep_to_the_present(sieve: CheckedBatch, config: DatasetConfig, now: datetime) -> None:
+    measured = [name for name in config.channels if name not in config.future_covariates]
+    is_ahead = pl.col("time") > now + config.step
+    if config.future_covariates:  # what is known beforehand may be told beforehand
         is_ahead &= pl.any_horizontal(pl.col(measured).is_not_null())
     sieve.rows_where("in_the_future", is_ahead)
 
 
-def _read_values(sieve: CheckedBatch, job: DatasetConfig) -> None:
+def _read_values(sieve: CheckedBatch, config: DatasetConfig) -> None:
     given = sieve.rows
-    for name in job.channels:
+    for name in config.channels:
         dtype = given.schema[name]
         if dtype.is_nested() or dtype.is_temporal() or dtype in _NO_TEXT:
             raise DataError("ingest.not_a_number", f'"{sieve.name}": column "{name}" holds {dtype}', "give numbers")
@@ -213,7 +215,7 @@ def _read_values(sieve: CheckedBatch, job: DatasetConfig) -> None:
         name: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
         if given.schema[name] == pl.String
         else pl.col(name).cast(pl.Float64, strict=False)
-        for name in job.channels
+        for name in config.channels
         if given.schema[name] != pl.Float64
     }
     is_told = {
@@ -224,26 +226,26 @@ def _read_values(sieve: CheckedBatch, job: DatasetConfig) -> None:
     }
     sieve.values_where("not_a_number", {name: is_told[name] & value.is_null() for name, value in number.items()})
     sieve.rows = sieve.rows.with_columns(value.alias(name) for name, value in number.items())
-    column = {name: pl.col(name) for name in job.channels}
+    column = {name: pl.col(name) for name in config.channels}
     sieve.values_where("not_finite", {name: ~value.is_finite() for name, value in column.items()})
-    sentinels = {name: channel.sentinels for name, channel in job.channels.items() if channel.sentinels}
+    sentinels = {name: channel.sentinels for name, channel in config.channels.items() if channel.sentinels}
     sieve.values_where("sentinel", {name: column[name].is_in(numbers) for name, numbers in sentinels.items()})
     units = {
         name: conversion(channel.source_unit, channel.unit)
-        for name, channel in job.channels.items()
+        for name, channel in config.channels.items()
         if channel.source_unit
     }
     sieve.rows = sieve.rows.with_columns(column[name] * factor + offset for name, (factor, offset) in units.items())
     bounded = {
         name: (channel.lower, channel.upper)
-        for name, channel in job.channels.items()
+        for name, channel in config.channels.items()
         if channel.lower is not None or channel.upper is not None
     }
     outside = {
         name: ~column[name].is_between(float("-inf") if low is None else low, float("inf") if high is None else high)
         for name, (low, high) in bounded.items()
     }
-    clipped = {name: column[name].clip(*bounds) for name, bounds in bounded.items() if job.channels[name].clip}
+    clipped = {name: column[name].clip(*bounds) for name, bounds in bounded.items() if config.channels[name].clip}
     sieve.values_where("out_of_range", outside, clipped)
-    order = [ROW, *KEY, *(["version"] if "version" in sieve.rows.columns else []), *job.channels]
+    order = [ROW, *KEY, *(["version"] if "version" in sieve.rows.columns else []), *config.channels]
     sieve.rows = sieve.rows.select(order)

@@ -24,27 +24,27 @@ Values = NDArray[np.float64]
 Marks = NDArray[np.bool_]
 
 
-def check_series(sieve: CheckedBatch, job: DatasetConfig, *, is_whole: bool = True) -> None:
+def check_series(sieve: CheckedBatch, config: DatasetConfig, *, is_whole: bool = True) -> None:
     """Check the series of a batch, whose rows are sorted by key and unique; a whole one for what it lacks, too."""
     if sieve.rows.is_empty():
         return
-    empty = [name for name in job.channels if sieve.rows[name].null_count() == len(sieve.rows)]
+    empty = [name for name in config.channels if sieve.rows[name].null_count() == len(sieve.rows)]
     if is_whole:
-        _check_frequency(sieve, job)
+        _check_frequency(sieve, config)
         if empty:
             sieve.tell("empty_channel", len(empty), tuple(empty[:3]))
     # Plans and prices, which are known beforehand, rest and jump.
-    _check_shapes(sieve, job, [name for name in job.channels if name not in {*empty, *job.future_covariates}])
+    _check_shapes(sieve, config, [name for name in config.channels if name not in {*empty, *config.future_covariates}])
 
 
-def _check_shapes(sieve: CheckedBatch, job: DatasetConfig, names: Sequence[str]) -> None:
+def _check_shapes(sieve: CheckedBatch, config: DatasetConfig, names: Sequence[str]) -> None:
     parts = list(_parts(sieve.rows))
     flat: dict[str, pl.Expr] = {}
     spikes: dict[str, pl.Expr] = {}
     jumps: list[str] = []
     for name in names:
-        channel, values = job.channels[name], sieve.rows[name].to_numpy()
-        length = channel.flat_after or max(2 * job.season, _FEWEST_STEPS)
+        channel, values = config.channels[name], sieve.rows[name].to_numpy()
+        length = channel.flat_after or max(2 * config.season, _FEWEST_STEPS)
         for found, marks in (
             (flat, [flat_line(values[part], channel, length) for part in parts]),
             (spikes, [spike(values[part], channel.spike) for part in parts]),
@@ -53,7 +53,7 @@ def _check_shapes(sieve: CheckedBatch, job: DatasetConfig, names: Sequence[str])
             if mask.any():
                 found[name] = pl.lit(pl.Series(mask))
         for part in parts:
-            at = level_jump(values[part], job.season, channel.jump)
+            at = level_jump(values[part], config.season, channel.jump)
             if at is not None:
                 place = sieve.rows.row(part.start + at, named=True)
                 jumps.append(f"{place['series']} {place['time']:%Y-%m-%d %H:%M} {name}")
@@ -132,8 +132,8 @@ def _parts(rows: pl.DataFrame) -> Iterator[slice]:
         yield slice(begin, end)
 
 
-def _check_frequency(sieve: CheckedBatch, job: DatasetConfig) -> None:
-    if job.resamples:
+def _check_frequency(sieve: CheckedBatch, config: DatasetConfig) -> None:
+    if config.resamples:
         return
     same = pl.col("series") == pl.col("series").shift(1)
     steps = (
@@ -142,7 +142,7 @@ def _check_frequency(sieve: CheckedBatch, job: DatasetConfig) -> None:
         .drop_nulls()
         .group_by("series")
         .agg(step=pl.col("step").mode().min(), count=pl.len())
-        .filter((pl.col("count") >= _FEWEST_STEPS) & (pl.col("step") != job.step))
+        .filter((pl.col("count") >= _FEWEST_STEPS) & (pl.col("step") != config.step))
         .sort("series")
         .collect()
     )

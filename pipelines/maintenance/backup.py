@@ -158,7 +158,7 @@ def _models(installation: Installation) -> list[Path]:
     Raises ``model.corrupt`` if one that is champion now is not the one that was promoted.
     """
     home, ledger = installation.home, installation.ledger
-    datasets = {*installation.jobs.datasets, *(path.name for path in home.models.iterdir())}
+    datasets = {*installation.config.datasets, *(path.name for path in home.models.iterdir())}
     names: set[str] = set()
     for dataset in sorted(datasets):
         champion = ledger.champion(dataset)

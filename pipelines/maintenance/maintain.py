@@ -24,7 +24,7 @@ def maintain(name: str, installation: Installation, retention: timedelta | None 
 
     Raises ``lake.corrupt``, and touches nothing, if a file is not what was acknowledged.
     """
-    kept = parse_duration(installation.jobs.datasets[name].retention) if retention is None else retention
+    kept = parse_duration(installation.config.datasets[name].retention) if retention is None else retention
     damages = check_tables(name, installation)
     corrupt = [damage.told for damage in damages if damage.code == "lake.corrupt"]
     if corrupt:

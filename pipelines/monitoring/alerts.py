@@ -31,8 +31,8 @@ def look(
     name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
 ) -> list[AlertFinding]:
     """Return what is wrong now by the job file's rules."""
-    job, ledger = installation.jobs.datasets[name], installation.ledger
-    kinds = {rule.kind for rule in job.alerts}
+    config, ledger = installation.config.datasets[name], installation.ledger
+    kinds = {rule.kind for rule in config.alerts}
     if not kinds:
         return []
     issuance = ledger.issuance(name)
@@ -41,21 +41,21 @@ def look(
     channels: dict[str, LivePart] = {}
     holdout = None
     if champion is not None and actuals is not None and kinds & _LIVE:
-        since = actuals.end - max(_LOOK_BACK, 4 * job.step * job.horizon)
+        since = actuals.end - max(_LOOK_BACK, 4 * config.step * config.horizon)
         scores = ledger.origin_scores(name, champion.model_version, since)
-        ripe = [one for one in scores if one.origin + one.last * job.step <= actuals.end]
-        parts = _parts(ripe, lambda one: (one.channel, one.last), job.step)
-        groups = _parts(ripe, lambda one: one.last, job.step)
+        ripe = [one for one in scores if one.origin + one.last * config.step <= actuals.end]
+        parts = _parts(ripe, lambda one: (one.channel, one.last), config.step)
+        groups = _parts(ripe, lambda one: one.last, config.step)
         whole = {one.forecast_id for one in ripe if one.last == max((each.last for each in ripe), default=0)}
-        channels = _parts([one for one in ripe if one.forecast_id in whole], lambda one: one.channel, job.step)
+        channels = _parts([one for one in ripe if one.forecast_id in whole], lambda one: one.channel, config.step)
         fitted = ledger.fitted_on(name, champion.model_version)
         holdout = None if fitted is None else fitted.holdout
     return evaluate(
-        job.alerts,
+        config.alerts,
         Seen(
             now=installation.clock(name).now(),
-            stale_after=job.stale_after,
-            promised_coverage=round(job.quantiles[-1] - job.quantiles[0], 10),
+            stale_after=config.stale_after,
+            promised_coverage=round(config.quantiles[-1] - config.quantiles[0], 10),
             parts=parts,
             groups=groups,
             channels=channels,
@@ -109,19 +109,19 @@ def _shifts(
     name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
 ) -> dict[str, tuple[float, float]]:
     """Return how far the newest inputs are spread otherwise than what the champion was fitted on."""
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     fitted = None if champion is None else installation.ledger.fitted_on(name, champion.model_version)
     if fitted is None or actuals is None:
         return {}
     try:
-        rows = installation.observations(name).read(since=actuals.end - job.step * (window(job) + 1))
-        panel = clean(rows, job)
+        rows = installation.observations(name).read(since=actuals.end - config.step * (window(config) + 1))
+        panel = clean(rows, config)
     except ForecastError as error:
         _LOG.warning("%s cannot be looked at for drift: %s", name, error)
         return {}
-    told = inputs(panel, job, fitted.moments)
+    told = inputs(panel, config, fitted.moments)
     shifts = {
-        channel: (fitted.spreads[channel].shift(values[:, -window(job) :]), fitted.spreads[channel].usual)
+        channel: (fitted.spreads[channel].shift(values[:, -window(config) :]), fitted.spreads[channel].usual)
         for channel, values in told.items()
         if channel in fitted.spreads
     }

@@ -59,7 +59,7 @@ class ReferenceStore:
         return kept
 
     def _found_out(self, issued: Issued) -> Reference:
-        job = self._installation.jobs.datasets[self._name]
+        config = self._installation.config.datasets[self._name]
         digest = self._installation.ledger.model_digest(self._name, issued.model_folder)
         manifest = load(self._installation.home.models / issued.model_folder, digest).manifest
         table = self._installation.observations(self._name)
@@ -67,20 +67,20 @@ class ReferenceStore:
             rows = table.read(version=manifest.data_version)  # whatever came later, the model did not see
         except ForecastError:
             rows = table.read()
-        panel = clean(rows, job)
+        panel = clean(rows, config)
         moments = moments_of(manifest)
         last = min(max(panel.index(manifest.fitted_until), 0), panel.steps)
-        told = {channel: values[:, :last] for channel, values in inputs(panel, job, moments).items()}
-        spreads = {channel: Spread.of(values, window(job)) for channel, values in told.items()}
+        told = {channel: values[:, :last] for channel, values in inputs(panel, config, moments).items()}
+        spreads = {channel: Spread.of(values, window(config)) for channel, values in told.items()}
         return Reference(
             moments=moments,
             naive_errors={
                 channel: {
-                    series: _naive_error(told[channel][number], job.season) * moments[channel][series][1]
+                    series: _naive_error(told[channel][number], config.season) * moments[channel][series][1]
                     for number, series in enumerate(panel.series)
                     if series in moments[channel]
                 }
-                for channel in job.targets
+                for channel in config.targets
                 if channel in told
             },
             spreads={channel: spread for channel, spread in spreads.items() if spread is not None},
@@ -111,14 +111,14 @@ def moments_of(manifest: Manifest) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def inputs(
-    panel: Panel, job: DatasetConfig, moments: Mapping[str, Mapping[str, tuple[float, float]]]
+    panel: Panel, config: DatasetConfig, moments: Mapping[str, Mapping[str, tuple[float, float]]]
 ) -> dict[str, Array]:
     """Return by channel the scaled values [S, T] of targets and past covariates that were really observed.
 
     Channels that there are no moments of are left out; of such series all is missing.
     """
     told = {}
-    parts = ((job.targets, panel.targets, panel.observed), (job.past_covariates, panel.past, panel.past_observed))
+    parts = ((config.targets, panel.targets, panel.observed), (config.past_covariates, panel.past, panel.past_observed))
     for channels, values, observed in parts:
         for place, channel in enumerate(channels):
             if channel in moments:

@@ -99,18 +99,18 @@ def _rescored(
     name: str, installation: Installation, issued: Sequence[Issued], actuals: Actuals, fitted: ReferenceStore
 ) -> Iterator[tuple[Sequence[Issued], int]]:
     """Score the days that are not scored as they are now; yields their forecasts and how many values counted."""
-    job, ledger = installation.jobs.datasets[name], installation.ledger
+    config, ledger = installation.config.datasets[name], installation.ledger
     known = ledger.scored_days(name)
     days: dict[Day, list[Issued]] = {}
     for one in issued:
         days.setdefault((one.day, one.model_version), []).append(one)
-    digests = {day: _digest(day, group, actuals, job) for day, group in days.items()}
+    digests = {day: _digest(day, group, actuals, config) for day, group in days.items()}
     changed = [group for day, group in days.items() if digests[day] != known.get(day)]
     ready = [group for group in changed if fitted.is_known(group[0])]
     made: list[DayScores] = []
     for group, served in read_served(name, installation, ready, actuals):
         day = (group[0].day, group[0].model_version)
-        scores, count = _day_scores(name, day, digests[day], served, actuals, fitted.of(group[0]), job)
+        scores, count = _day_scores(name, day, digests[day], served, actuals, fitted.of(group[0]), config)
         made.append(scores)
         if len(made) >= 32:
             ledger.keep_scores(made)
@@ -119,12 +119,12 @@ def _rescored(
     ledger.keep_scores(made)
 
 
-def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, job: DatasetConfig) -> str:
+def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, config: DatasetConfig) -> str:
     """Return a digest of all that a day's scores follow from."""
     rows = [actuals.row(one.origin) for one in group]
     first, last = min(rows), max(row + one.horizon for row, one in zip(rows, group, strict=True))
     about = (
-        _FORMAT, day, actuals.series, job.targets, job.frequency, lead_groups(job.horizons),
+        _FORMAT, day, actuals.series, config.targets, config.frequency, lead_groups(config.horizons),
         [(one.forecast_id, one.origin.isoformat(), one.horizon, one.levels) for one in group],
     )  # fmt: skip
     digest = hashlib.sha256(repr(about).encode())
@@ -133,7 +133,7 @@ def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, job: DatasetCon
 
 
 def _day_scores(
-    name: str, day: Day, digest: str, served: Served, actuals: Actuals, fitted: Reference, job: DatasetConfig
+    name: str, day: Day, digest: str, served: Served, actuals: Actuals, fitted: Reference, config: DatasetConfig
 ) -> tuple[DayScores, int]:
     points = Points(
         actual=served.actual,
@@ -141,13 +141,13 @@ def _day_scores(
         quantiles=served.quantiles,
         naive=served.naive,
         levels=served.issued[0].levels,
-        deviations=fitted.deviations_of(actuals.series, job.targets),
-        naive_errors=fitted.naive_errors_of(actuals.series, job.targets),
+        deviations=fitted.deviations_of(actuals.series, config.targets),
+        naive_errors=fitted.naive_errors_of(actuals.series, config.targets),
     )
     sums = points.sums()  # [K, F, S, C, H]
     by_lead, by_series = sums.sum(axis=(1, 2)), sums.sum(axis=(1, 4))
     counts = by_series[0]
-    ends = lead_groups(job.horizons)
+    ends = lead_groups(config.horizons)
     scores = DayScores(
         dataset=name,
         day=day[0],
@@ -155,14 +155,14 @@ def _day_scores(
         digest=digest,
         levels=points.levels,
         ends=ends,
-        by_lead={one: by_lead[:, place] for place, one in enumerate(job.targets) if counts[:, place].any()},
+        by_lead={one: by_lead[:, place] for place, one in enumerate(config.targets) if counts[:, place].any()},
         by_series={
             (series, channel): by_series[:, s, c]
             for s, series in enumerate(actuals.series)
-            for c, channel in enumerate(job.targets)
+            for c, channel in enumerate(config.targets)
             if counts[s, c]
         },
-        by_origin=list(_by_origin(sums.sum(axis=2), served.issued, job.targets, ends)),
+        by_origin=list(_by_origin(sums.sum(axis=2), served.issued, config.targets, ends)),
     )
     return scores, int(counts.sum())
 

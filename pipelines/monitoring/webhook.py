@@ -32,7 +32,7 @@ def deliver(name: str, installation: Installation) -> tuple[int, str]:
     A webhook that fails is told in the log and asked again with the next score; an alert may then come a second time,
     under the same ``id``.
     """
-    webhook = installation.jobs.datasets[name].webhook
+    webhook = installation.config.datasets[name].webhook
     if not webhook:
         return 0, ""
     sent = 0

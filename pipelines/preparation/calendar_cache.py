@@ -24,22 +24,22 @@ class CalendarMemory:
         self._blocks: OrderedDict[tuple[timedelta, timedelta, int], Array] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, start: datetime, step: timedelta, count: int, job: DatasetConfig) -> Array:
+    def __call__(self, start: datetime, step: timedelta, count: int, config: DatasetConfig) -> Array:
         """Return the covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)]."""
         number, offset = divmod(start - _EPOCH, step)  # steps since the epoch, and where within a step times lie
         first, last = number // _BLOCK, (number + count - 1) // _BLOCK
-        blocks = [self._block(step, offset, place, job) for place in range(first, last + 1)]
+        blocks = [self._block(step, offset, place, config) for place in range(first, last + 1)]
         begin = number - first * _BLOCK
         return (blocks[0] if len(blocks) == 1 else np.concatenate(blocks))[begin : begin + count]
 
-    def _block(self, step: timedelta, offset: timedelta, place: int, job: DatasetConfig) -> Array:
+    def _block(self, step: timedelta, offset: timedelta, place: int, config: DatasetConfig) -> Array:
         key = (step, offset, place)
         with self._lock:
             found = self._blocks.get(key)
             if found is not None:
                 self._blocks.move_to_end(key)
                 return found
-        made = known_future(_EPOCH + offset + step * (place * _BLOCK), step, _BLOCK, job)
+        made = known_future(_EPOCH + offset + step * (place * _BLOCK), step, _BLOCK, config)
         with self._lock:
             self._blocks[key] = made
             while len(self._blocks) > _KEPT:

@@ -28,7 +28,7 @@ _REDUCED: Mapping[Resample, np.ufunc] = MappingProxyType(
 )
 
 
-def clean(rows: pl.DataFrame, job: DatasetConfig) -> Panel:
+def clean(rows: pl.DataFrame, config: DatasetConfig) -> Panel:
     """Put the rows of the lake on one regular grid and fill gaps; rows stay as they are in the lake.
 
     The grid reaches from the first to the newest step in which any series has a target or past covariate: a series
@@ -38,16 +38,16 @@ def clean(rows: pl.DataFrame, job: DatasetConfig) -> Panel:
     Raises ``history.empty`` if there is no value, and ``history.off_grid`` if rows do not lie on the grid although
     nothing is resampled.
     """
-    seen, ahead = _spread(rows, job)
+    seen, ahead = _spread(rows, config)
     columns, known_ahead = seen.columns, ahead.columns
     names = tuple(rows["series"].unique().sort())
-    values, observed = _repaired(_on_grid(seen, columns, names), columns, job)
-    future, future_observed = _repaired(_on_grid(ahead, known_ahead, names), known_ahead, job)
-    count = len(job.targets)
+    values, observed = _repaired(_on_grid(seen, columns, names), columns, config)
+    future, future_observed = _repaired(_on_grid(ahead, known_ahead, names), known_ahead, config)
+    count = len(config.targets)
     return Panel(
         series=names,
         start=seen.start,
-        step=job.step,
+        step=config.step,
         targets=values[..., :count],
         past=values[..., count:],
         observed=observed[..., :count],
@@ -55,24 +55,24 @@ def clean(rows: pl.DataFrame, job: DatasetConfig) -> Panel:
         past_observed=observed[..., count:],
         future=future,
         future_observed=future_observed,
-        statics=statics_of(names, job),
+        statics=statics_of(names, config),
     )
 
 
-def missing_counts(rows: pl.DataFrame, job: DatasetConfig) -> tuple[dict[str, int], dict[str, int]]:
+def missing_counts(rows: pl.DataFrame, config: DatasetConfig) -> tuple[dict[str, int], dict[str, int]]:
     """Count by channel how many missing values are filled, and how many stay missing; raises as :func:`clean` does."""
     names = tuple(rows["series"].unique().sort())
     filled_in: dict[str, int] = {}
     left: dict[str, int] = {}
-    for spread in _spread(rows, job):
+    for spread in _spread(rows, config):
         for name in spread.columns:  # one at a time: a panel of all would take as much memory as the rows again
-            values, observed = _repaired(_on_grid(spread, [name], names), [name], job)
+            values, observed = _repaired(_on_grid(spread, [name], names), [name], config)
             filled_in |= _added([name], values, observed)
             left[name] = int(np.isnan(values).sum())
     return filled_in, left
 
 
-def known_before(panel: Panel, job: DatasetConfig, row: int) -> Panel:
+def known_before(panel: Panel, config: DatasetConfig, row: int) -> Panel:
     """Return rows [0, row) of a panel as they were repaired before later ones came, which end and fill gaps.
 
     Its known-future covariates end there too.
@@ -82,15 +82,15 @@ def known_before(panel: Panel, job: DatasetConfig, row: int) -> Panel:
         values, observed = values[:, :row], observed[:, :row]
         if observed[:, -1:].all():  # no gap is open
             return values
-        return filled(values, observed, [job.channels[name] for name in names], job.season)
+        return filled(values, observed, [config.channels[name] for name in names], config.season)
 
     return replace(
         panel,
-        targets=repaired(panel.targets, panel.observed, job.targets),
-        past=repaired(panel.past, panel.past_observed, job.past_covariates),
+        targets=repaired(panel.targets, panel.observed, config.targets),
+        past=repaired(panel.past, panel.past_observed, config.past_covariates),
         observed=panel.observed[:, :row],
         past_observed=panel.past_observed[:, :row],
-        future=given_future(panel, job, row),
+        future=given_future(panel, config, row),
         future_observed=panel.future_observed[:, :row],
     )
 
@@ -107,13 +107,13 @@ class _Grid:
     """The zone whose days are steps, told as midnight UTC; empty if times are instants."""
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, job: DatasetConfig) -> _Grid:
+    def of(cls, rows: pl.DataFrame, config: DatasetConfig) -> _Grid:
         """Count from the first row, or from a fixed Monday if rows may lie anywhere within a step."""
         first = rows["time"].min()
         if not isinstance(first, datetime):
             raise DataError("history.empty", "the data set has no rows", 'run "forecast ingest" first')
-        origin = _MONDAY.replace(tzinfo=job.tz).astimezone(UTC) if job.resamples else first
-        return cls(origin, job.step // _MICROSECOND, job.zone if job.resamples and job.counts_days else "")
+        origin = _MONDAY.replace(tzinfo=config.tz).astimezone(UTC) if config.resamples else first
+        return cls(origin, config.step // _MICROSECOND, config.zone if config.resamples and config.counts_days else "")
 
     def number(self, time: pl.Expr) -> pl.Expr:
         """Return the number of the step that a time lies in."""
@@ -141,37 +141,37 @@ class _Spread:
     last: int
 
 
-def _spread(rows: pl.DataFrame, job: DatasetConfig) -> tuple[_Spread, _Spread]:
+def _spread(rows: pl.DataFrame, config: DatasetConfig) -> tuple[_Spread, _Spread]:
     """Return what is known up to the origin, and what is known beyond it."""
-    columns, known_ahead = (*job.targets, *job.past_covariates), job.future_covariates
-    grid = _Grid.of(rows, job)
-    seen = _steps(rows, columns, grid, job)
+    columns, known_ahead = (*config.targets, *config.past_covariates), config.future_covariates
+    grid = _Grid.of(rows, config)
+    seen = _steps(rows, columns, grid, config)
     first, last = _extent(seen, columns)
     if first is None or last is None:
         raise DataError("history.empty", "the data set has no rows with values", 'run "forecast ingest" first')
-    ahead = _steps(rows, known_ahead, grid, job)
+    ahead = _steps(rows, known_ahead, grid, config)
     reach = max(last, _extent(ahead, known_ahead)[1] or last)
-    start = grid.origin + first * job.step
+    start = grid.origin + first * config.step
     return _Spread(seen, columns, start, first, last), _Spread(ahead, known_ahead, start, first, reach)
 
 
-def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetConfig) -> pl.DataFrame:
+def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: DatasetConfig) -> pl.DataFrame:
     """Return one row per series and step: the step's number, and its values of some channels."""
     if not columns:
         return pl.DataFrame(schema={"series": pl.String, _STEP: pl.Int64})
-    if job.resamples:
-        return _resampled(rows, columns, grid, job)
+    if config.resamples:
+        return _resampled(rows, columns, grid, config)
     off = rows.filter(~grid.is_begin(_TIME))
     if len(off):
         raise DataError(
             "history.off_grid",
-            f"{len(off)} rows do not lie a multiple of {job.frequency} after the first, such as {off['time'][0]}",
+            f"{len(off)} rows do not lie a multiple of {config.frequency} after the first, such as {off['time'][0]}",
             "set the frequency of the data in the job file, or how its channels are resampled",
         )
     return rows.select("series", grid.number(_TIME).alias(_STEP), *columns)
 
 
-def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: DatasetConfig) -> pl.DataFrame:
+def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: DatasetConfig) -> pl.DataFrame:
     number, key = grid.number(_TIME).alias(_STEP), ["series", _STEP]
     told = rows.lazy().filter(_is_told(columns)).sort("series", "time").with_columns(number).collect()
     is_new = told.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
@@ -179,7 +179,7 @@ def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, job: Dat
     step_of = np.cumsum(is_new) - 1
     made = {}
     for name in columns:
-        values, rule = told[name].to_numpy(), job.channels[name].resample
+        values, rule = told[name].to_numpy(), config.channels[name].resample
         kept = np.flatnonzero(np.isfinite(values) & (is_begin | (rule is not Resample.NONE)))
         made[name] = _as_one(values[kept], step_of[kept], rule, int(is_new.sum()))
     # Nothing but the rows says that a step is over: the next one, as far away as usual, would lie in a later step.
@@ -231,9 +231,9 @@ def _on_grid(spread: _Spread, columns: Sequence[str], names: Sequence[str]) -> A
     return values.reshape(len(names), count, len(columns))
 
 
-def _repaired(values: Array, columns: Sequence[str], job: DatasetConfig) -> tuple[Array, Mask]:
+def _repaired(values: Array, columns: Sequence[str], config: DatasetConfig) -> tuple[Array, Mask]:
     observed = np.isfinite(values)
-    return filled(values, observed, [job.channels[name] for name in columns], job.season), observed
+    return filled(values, observed, [config.channels[name] for name in columns], config.season), observed
 
 
 def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, int]:
@@ -241,8 +241,8 @@ def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, i
     return dict(zip(columns, counts.tolist(), strict=True))
 
 
-def statics_of(names: Sequence[str], job: DatasetConfig) -> Array:
+def statics_of(names: Sequence[str], config: DatasetConfig) -> Array:
     """Return the static covariates of some series, [S, N]; NaN for a series that the job file gives none."""
-    wanted = static_names(job)
-    told = [[job.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
+    wanted = static_names(config)
+    told = [[config.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
     return np.asarray(told, dtype=float).reshape(len(names), len(wanted))

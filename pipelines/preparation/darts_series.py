@@ -26,40 +26,42 @@ class TrainingSeries:
     future: list[TimeSeries]
 
 
-def fit_scaler(panel: Panel, job: DatasetConfig, last: int) -> Scaler:
+def fit_scaler(panel: Panel, config: DatasetConfig, last: int) -> Scaler:
     """Fit the scaler on rows [0, last) as they were known before row ``last``: no later row has a part in it."""
-    return Scaler.fit(known_before(panel, job, last), last)
+    return Scaler.fit(known_before(panel, config, last), last)
 
 
-def to_darts(panel: Panel, scaler: Scaler, job: DatasetConfig, first: int, last: int, shortest: int) -> TrainingSeries:
+def to_darts(
+    panel: Panel, scaler: Scaler, config: DatasetConfig, first: int, last: int, shortest: int
+) -> TrainingSeries:
     """Cut rows [first, last) of a panel into darts series, as they were known before row ``last``.
 
     A stretch without NaN becomes one series each, so that no window crosses a gap; stretches of fewer than ``shortest``
     rows hold no window and are left out. Series are views of one array per feature.
     """
-    known = known_before(panel, job, last)
+    known = known_before(panel, config, last)
     rows = slice(first, last)
     targets = scaler.scale_targets(known.targets[:, rows], panel.series).astype(np.float32)
     past = scaler.scale_past(known.past[:, rows], panel.series).astype(np.float32)
-    future = scaler.scale_future(future_covariates(panel, job, first, last), panel.series).astype(np.float32)
+    future = scaler.scale_future(future_covariates(panel, config, first, last), panel.series).astype(np.float32)
     whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in (targets, past, future)])
-    made = TrainingSeries([], [] if job.past_covariates else None, [])
+    made = TrainingSeries([], [] if config.past_covariates else None, [])
     for number, name in enumerate(panel.series):
-        statics = _statics(scaler, job, name)
+        statics = _statics(scaler, config, name)
         for begin, end in _stretches(whole[number]):
             if end - begin < shortest:
                 continue
             start = panel.time(first + begin).replace(tzinfo=None)
             index = pd.date_range(start, periods=end - begin, freq=pd.Timedelta(panel.step))
-            made.targets.append(_series(index, targets[number, begin:end], job.targets, statics))
-            made.future.append(_series(index, future[number, begin:end], future_names(job)))
+            made.targets.append(_series(index, targets[number, begin:end], config.targets, statics))
+            made.future.append(_series(index, future[number, begin:end], future_names(config)))
             if made.past is not None:
-                made.past.append(_series(index, past[number, begin:end], job.past_covariates))
+                made.past.append(_series(index, past[number, begin:end], config.past_covariates))
     return made
 
 
-def _statics(scaler: Scaler, job: DatasetConfig, series: str) -> pd.DataFrame | None:
-    names = static_names(job)
+def _statics(scaler: Scaler, config: DatasetConfig, series: str) -> pd.DataFrame | None:
+    names = static_names(config)
     return pd.DataFrame([scaler.statics[series]], columns=list(names), dtype=np.float32) if names else None
 
 

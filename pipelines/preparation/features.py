@@ -28,27 +28,27 @@ Calendar = Callable[[datetime, timedelta, int, DatasetConfig], NDArray[np.float6
 """Gives the calendar's covariates as :func:`known_future` does."""
 
 
-def future_names(job: DatasetConfig) -> tuple[str, ...]:
+def future_names(config: DatasetConfig) -> tuple[str, ...]:
     """Return the names of all known-future covariates in the order of models: the calendar's, then the user's."""
-    return (*FUTURE_FEATURES, *job.future_covariates)
+    return (*FUTURE_FEATURES, *config.future_covariates)
 
 
-def static_names(job: DatasetConfig) -> tuple[str, ...]:
+def static_names(config: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the static covariates: those of the first series that the job file gives any."""
-    return tuple(next(iter(job.statics.values()), {}))
+    return tuple(next(iter(config.statics.values()), {}))
 
 
-def known_future(start: datetime, step: timedelta, count: int, job: DatasetConfig) -> NDArray[np.float64]:
+def known_future(start: datetime, step: timedelta, count: int, config: DatasetConfig) -> NDArray[np.float64]:
     """Return the calendar's covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)].
 
     Hours, weekdays and holidays are those of the data set's own zone; steps of days have no hours.
     """
-    local = pl.datetime_range(start, start + step * (count - 1), step, eager=True).dt.convert_time_zone(job.tz.key)
+    local = pl.datetime_range(start, start + step * (count - 1), step, eager=True).dt.convert_time_zone(config.tz.key)
     frame = pl.DataFrame({"t": local})
     hour = pl.col("t").dt.hour() + pl.col("t").dt.minute() / 60
     weekday = pl.col("t").dt.weekday() - 1 + hour / 24
     yearday = pl.col("t").dt.ordinal_day() - 1
-    dates = _holidays(job.holidays, local[0].year, local[-1].year)
+    dates = _holidays(config.holidays, local[0].year, local[-1].year)
     columns = [
         *_circle(hour, 24),
         *_circle(weekday, 7),
@@ -59,7 +59,7 @@ def known_future(start: datetime, step: timedelta, count: int, job: DatasetConfi
     return frame.select(column.alias(name) for name, column in zip(FUTURE_FEATURES, columns, strict=True)).to_numpy()
 
 
-def given_future(panel: Panel, job: DatasetConfig, last: int) -> Array:
+def given_future(panel: Panel, config: DatasetConfig, last: int) -> Array:
     """Return the user's known-future covariates of rows [0, last) in their own units: [S, last, K].
 
     No row from ``last`` on has a part in them. Rows beyond the newest that is stored are a gap: filled by each
@@ -70,22 +70,22 @@ def given_future(panel: Panel, job: DatasetConfig, last: int) -> Array:
     if last == stored and observed[:, -1:].all():
         return values
     ahead = ((0, 0), (0, last - stored), (0, 0))
-    channels = [job.channels[name] for name in job.future_covariates]
-    return filled(np.pad(values, ahead), np.pad(observed, ahead), channels, job.season)
+    channels = [config.channels[name] for name in config.future_covariates]
+    return filled(np.pad(values, ahead), np.pad(observed, ahead), channels, config.season)
 
 
 def future_covariates(
-    panel: Panel, job: DatasetConfig, first: int, last: int, calendar: Calendar = known_future
+    panel: Panel, config: DatasetConfig, first: int, last: int, calendar: Calendar = known_future
 ) -> Array:
     """Return all known-future covariates of rows [first, last), as :func:`future_names` orders them: [S, T, F].
 
     The calendar's lie in [-1, 1]; the user's are in their own units and as known before row ``last``.
     """
-    told = calendar(panel.time(first), panel.step, last - first, job)
+    told = calendar(panel.time(first), panel.step, last - first, config)
     shared: Array = np.broadcast_to(told, (len(panel.series), *told.shape))
-    if not job.future_covariates:
+    if not config.future_covariates:
         return shared
-    return np.concatenate([shared, given_future(panel, job, last)[:, first:]], axis=2)
+    return np.concatenate([shared, given_future(panel, config, last)[:, first:]], axis=2)
 
 
 def _circle(value: pl.Expr, period: float) -> tuple[pl.Expr, pl.Expr]:

@@ -10,21 +10,21 @@ from forecast.config.dataset import DatasetConfig
 from forecast.panel import Mask, Panel
 
 
-def imputed_fraction(panel: Panel, job: DatasetConfig) -> float:
+def imputed_fraction(panel: Panel, config: DatasetConfig) -> float:
     """Return the share of the look-back's target values that were filled, not observed."""
-    return 1.0 - float(panel.observed[:, -job.lookback :].mean())
+    return 1.0 - float(panel.observed[:, -config.lookback :].mean())
 
 
-def newest_observed(panel: Panel, job: DatasetConfig) -> dict[str, dict[str, datetime | None]]:
+def newest_observed(panel: Panel, config: DatasetConfig) -> dict[str, dict[str, datetime | None]]:
     """Return by series and channel the time of the newest value that was observed; ``None`` where none ever was.
 
     The origin, ``panel.end``, minus that time is the value's age: one step at least. Known-future covariates may be
     observed beyond the origin.
     """
     parts = (
-        (job.targets, panel.observed),
-        (job.past_covariates, panel.past_observed),
-        (job.future_covariates, panel.future_observed),
+        (config.targets, panel.observed),
+        (config.past_covariates, panel.past_observed),
+        (config.future_covariates, panel.future_observed),
     )
     found: dict[str, dict[str, datetime | None]] = {name: {} for name in panel.series}
     for names, observed in parts:

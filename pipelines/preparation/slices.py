@@ -21,41 +21,41 @@ class Slices:
     holdout: int
 
     @classmethod
-    def of(cls, panel: Panel, job: DatasetConfig) -> Slices:
+    def of(cls, panel: Panel, config: DatasetConfig) -> Slices:
         """Find the rows at which the job file's splits lie.
 
         Raises ``training.too_short`` if no window is left to fit on, ``training.split_too_short`` if a part has fewer
         rows than the horizon, or begins behind the last row, and ``training.not_as_published`` if the benchmark's rows
         are too few.
         """
-        slices = _published(panel, job) if job.splits.published else _measured(panel, job)
+        slices = _published(panel, config) if config.splits.published else _measured(panel, config)
         ends = (slices.fit, slices.validation, slices.calibration, slices.holdout)
-        for part, begin, end in zip(job.splits.parts, ends, ends[1:], strict=False):
-            if end - begin < job.horizon:
+        for part, begin, end in zip(config.splits.parts, ends, ends[1:], strict=False):
+            if end - begin < config.horizon:
                 raise TrainingError(
                     "training.split_too_short",
                     f"splits.{part} has {max(end - begin, 0)} rows, from {panel.time(begin)} to {panel.time(end)}, but "
-                    f"the longest horizon takes {job.horizon}",
+                    f"the longest horizon takes {config.horizon}",
                     "mend splits in the job file, or bring in the rows that are missing",
                 )
-        needed = job.lookback + job.horizon
+        needed = config.lookback + config.horizon
         if slices.fit < needed:
             raise TrainingError(
                 "training.too_short",
                 f"{max(slices.fit, 0)} rows are left to fit on, but one window takes {needed} "
-                f"(look-back {job.lookback} + horizon {job.horizon})",
+                f"(look-back {config.lookback} + horizon {config.horizon})",
                 "bring in a longer history, or shorten lookback, horizons or splits in the job file",
             )
         return slices
 
 
-def _measured(panel: Panel, job: DatasetConfig) -> Slices:
+def _measured(panel: Panel, config: DatasetConfig) -> Slices:
     def row(moment: datetime) -> int:
-        return -((panel.start - instant(moment, job.tz)) // panel.step)  # the first one not before it
+        return -((panel.start - instant(moment, config.tz)) // panel.step)  # the first one not before it
 
-    rows = panel.steps if job.splits.until is None else min(row(job.splits.until), panel.steps)
+    rows = panel.steps if config.splits.until is None else min(row(config.splits.until), panel.steps)
     ends = [rows]
-    for part in reversed(list(job.splits.parts.values())):
+    for part in reversed(list(config.splits.parts.values())):
         if isinstance(part, datetime):
             ends.append(row(part))
         else:
@@ -63,8 +63,8 @@ def _measured(panel: Panel, job: DatasetConfig) -> Slices:
     return Slices(*reversed(ends))
 
 
-def _published(panel: Panel, job: DatasetConfig) -> Slices:
-    train, validation, test = published_rows(job, panel.steps)
+def _published(panel: Panel, config: DatasetConfig) -> Slices:
+    train, validation, test = published_rows(config, panel.steps)
     if train + validation + test > panel.steps:
         raise TrainingError(
             "training.not_as_published",

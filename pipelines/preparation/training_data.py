@@ -25,7 +25,7 @@ class TrainingData:
     """One state of a data set, ready to be trained from."""
 
     name: str
-    job: DatasetConfig
+    config: DatasetConfig
     panel: Panel
     """Of the series that have rows enough to fit on."""
     slices: Slices
@@ -42,28 +42,28 @@ class TrainingData:
 
         Only losses of the same terms can be compared.
         """
-        job = self.job
-        training = {name: str(getattr(job.training, name)) for name in _DECIDING}
-        told = (self.digest, job.horizon, job.quantiles, job.season, job.splits, training)
+        config = self.config
+        training = {name: str(getattr(config.training, name)) for name in _DECIDING}
+        told = (self.digest, config.horizon, config.quantiles, config.season, config.splits, training)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     @classmethod
     def read(cls, name: str, installation: Installation) -> TrainingData:
         """Read the newest rows; raises ``history.empty`` if there are none, and as :meth:`Slices.of` does."""
-        job = installation.jobs.datasets[name]
+        config = installation.config.datasets[name]
         table = installation.observations(name)
         if not table.exists:
             raise UnavailableError("history.empty", f"{name} has no rows to train on", f'run "forecast ingest {name}"')
         version = table.version
-        panel = clean(table.read(version=version), job)
-        slices = Slices.of(panel, job)
-        panel = trainable(panel, slices.fit, job)
-        return cls(name, job, panel, slices, fit_scaler(panel, job, slices.fit), version, panel.digest)
+        panel = clean(table.read(version=version), config)
+        slices = Slices.of(panel, config)
+        panel = trainable(panel, slices.fit, config)
+        return cls(name, config, panel, slices, fit_scaler(panel, config, slices.fit), version, panel.digest)
 
 
-def trainable(panel: Panel, fit: int, job: DatasetConfig) -> Panel:
+def trainable(panel: Panel, fit: int, config: DatasetConfig) -> Panel:
     """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
     parts = (values[:, :fit] for values in (panel.targets, panel.past, panel.future))
     whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in parts]).sum(axis=1)
-    names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= job.lookback + job.horizon]
+    names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= config.lookback + config.horizon]
     return panel.only(names) if names else panel

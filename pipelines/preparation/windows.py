@@ -60,16 +60,16 @@ def some(windows: Windows, chosen: Mask | Rows) -> Windows:
     )
 
 
-def cut(panel: Panel, job: DatasetConfig, first: int, last: int, stride: int = 1) -> Windows:
+def cut(panel: Panel, config: DatasetConfig, first: int, last: int, stride: int = 1) -> Windows:
     """Cut every ``stride``-th window whose inputs are whole and whose targets lie in rows [first, last).
 
     Inputs are what a forecast issued at the origin would have been made from: no gap that is open there is filled with
     the help of what came later.
     """
-    lookback, horizon = job.lookback, job.horizon
-    targets = _History(panel.targets, panel.observed, job.targets, job)
-    past = _History(panel.past, panel.past_observed, job.past_covariates, job)
-    given = _History(panel.future, panel.future_observed, job.future_covariates, job)
+    lookback, horizon = config.lookback, config.horizon
+    targets = _History(panel.targets, panel.observed, config.targets, config)
+    past = _History(panel.past, panel.past_observed, config.past_covariates, config)
+    given = _History(panel.future, panel.future_observed, config.future_covariates, config)
     begins = np.arange(max(first - lookback, 0), last - lookback - horizon + 1, stride)
     lengths = ((targets, lookback), (past, lookback), (given, lookback + horizon))
     possible = np.logical_and.reduce([history.reach(begins, length) for history, length in lengths])  # [S, begins]
@@ -87,13 +87,13 @@ def cut(panel: Panel, job: DatasetConfig, first: int, last: int, stride: int = 1
     rows = begins[place]
     ahead = rows[:, None] + np.arange(lookback + horizon)  # [N, L + H]
     after = (series[:, None], ahead[:, lookback:])
-    calendar = np.take(known_future(panel.start, panel.step, panel.steps, job), ahead, axis=0)
+    calendar = np.take(known_future(panel.start, panel.step, panel.steps, config), ahead, axis=0)
     return Windows(
         origins=tuple(panel.time(int(begin) + lookback) for begin in rows),
         series=tuple(panel.series[number] for number in series),
         targets=inputs[0],
         past=inputs[1],
-        future=np.concatenate([calendar, inputs[2]], axis=2) if job.future_covariates else calendar,
+        future=np.concatenate([calendar, inputs[2]], axis=2) if config.future_covariates else calendar,
         actual=np.where(panel.observed[after], panel.targets[after], np.nan),
     )
 
@@ -101,11 +101,11 @@ def cut(panel: Panel, job: DatasetConfig, first: int, last: int, stride: int = 1
 class _History:
     """Values [S, T, K] of some channels, and what a gap in them looked like while it was open."""
 
-    def __init__(self, values: Array, observed: Mask, names: Sequence[str], job: DatasetConfig) -> None:
+    def __init__(self, values: Array, observed: Mask, names: Sequence[str], config: DatasetConfig) -> None:
         self._values = values
         self._observed = observed
-        channels = [_while_open(job.channels[name]) for name in names]
-        self._open = filled(values, observed, channels, job.season, at_once=True)
+        channels = [_while_open(config.channels[name]) for name in names]
+        self._open = filled(values, observed, channels, config.season, at_once=True)
 
     def reach(self, begins: Rows, length: int) -> Mask:
         """Return which windows can be whole, [S, len(begins)]: none of their rows lacks a value both then and now."""

@@ -46,13 +46,13 @@ class TrialTask:
     @property
     def devices(self) -> int:
         """GPUs that the work can use, where there are some."""
-        return self.history.job.training.devices
+        return self.history.config.training.devices
 
     @property
-    def job(self) -> DatasetConfig:
+    def config(self) -> DatasetConfig:
         """The job with the trial's options."""
-        job = self.history.job
-        return job.model_copy(update={"options": {**job.options, str(self.model): dict(self.attempt.options)}})
+        config = self.history.config
+        return config.model_copy(update={"options": {**config.options, str(self.model): dict(self.attempt.options)}})
 
     @property
     def checkpoint(self) -> Path:
@@ -95,7 +95,7 @@ def train_trial(task: TrialTask, models: Path, step: Step) -> Outcome:
     try:
         limited.reach(0.0)  # it may have waited for a machine
         fitted = fit(
-            task.job, history.panel, history.slices, history.scaler, task.model,
+            task.config, history.panel, history.slices, history.scaler, task.model,
             step=limited, checkpoint=task.checkpoint, callbacks=[watch],
         )  # fmt: skip
     except TimeIsOverError:

@@ -100,10 +100,10 @@ class Trials:
         cut off is tried again. Raises ``ledger.failed`` if the database cannot be used.
         """
         with _told_errors(), FileLock(installation.home.locks / "tuning.lock"):  # or two make the tables at once
-            job = history.job
+            config = history.config
             storage = _storage(installation.home.ledger_url)
-            space = space_of(model, job.lookback)
-            told = (history.terms, job.lookback, sorted(space.items()))
+            space = space_of(model, config.lookback)
+            told = (history.terms, config.lookback, sorted(space.items()))
             series = f"{history.name}/{model}/"
             title = series + hashlib.sha256(repr(told).encode()).hexdigest()[:12]
             earlier = [
@@ -113,9 +113,11 @@ class Trials:
             ]
             study = optuna.create_study(storage=storage, study_name=title, load_if_exists=True)
             count = len(study.get_trials(deepcopy=False))
-            study.sampler = optuna.samplers.TPESampler(n_startup_trials=_STARTUP_TRIALS, seed=job.training.seed + count)
+            study.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=_STARTUP_TRIALS, seed=config.training.seed + count
+            )
             study.pruner = optuna.pruners.MedianPruner(_COMPARED_TRIALS, _WARMUP_EPOCHS, n_min_trials=_COMPARED_TRIALS)
-            trials = cls(study, model, space, job.options.get(model, {}))
+            trials = cls(study, model, space, config.options.get(model, {}))
             trials._take_up()
             if not count:
                 trials._inherit(storage, earlier)

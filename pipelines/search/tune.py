@@ -103,7 +103,7 @@ def tune(
         raise ConfigError("tuning.no_time", f"a search cannot take {minutes:g} minutes", "give --minutes above 0")
     until = SystemClock().now() + timedelta(minutes=minutes)
     model = _tunable(model_name)
-    crew = engine or installation.jobs.datasets[name].training.engine
+    crew = engine or installation.config.datasets[name].training.engine
     try:
         with FileLock(installation.home.locks / f"{name}.{model}.tuning.lock", timeout=0):
             return _Search(
@@ -179,7 +179,7 @@ class _Search:
         outcomes: dict[int, Outcome] = {}
         try:
             for run, task in zip(runs, tasks, strict=True):
-                run.log(params=parameters(task.job, self.model))
+                run.log(params=parameters(task.config, self.model))
             for number, outcome in crew.run(train_trial, tasks, self.reporter):
                 if isinstance(outcome, TrainingError):  # the cluster's own
                     outcomes[number] = Outcome("failed", 0.0, f"[{outcome.code}] {first_line(outcome)}")
@@ -226,7 +226,7 @@ def _found(history: TrainingData, model: ModelName, trials: Trials, stopped: Sto
     rows = trials.rows()
     complete = [row for row in rows if row.state == "complete"]
     best = min(complete, key=_loss, default=None)
-    present = history.job.options.get(model, {})
+    present = history.config.options.get(model, {})
     return Tuning(
         dataset=history.name,
         model=model,

@@ -36,10 +36,10 @@ SOURCES: Mapping[str, Source] = {
 """By ``source.kind`` of the job file: (data set, job, folder of the job file, cursor) -> batches."""
 
 
-def read(name: str, job: DatasetConfig, base: Path, cursor: str | None = None) -> Iterator[Batch | Unreadable]:
+def read(name: str, config: DatasetConfig, base: Path, cursor: str | None = None) -> Iterator[Batch | Unreadable]:
     """Read the source of the data set ``name``: all of it, or what is new since ``cursor``.
 
     Paths are relative to ``base``. Raises ``source.*`` if nothing can be read, ``ingest.missing_column`` if a column is
     missing; of several files each one that cannot be read comes as an :class:`Unreadable` instead.
     """
-    return SOURCES[job.source.kind](name, job, base, cursor)
+    return SOURCES[config.source.kind](name, config, base, cursor)

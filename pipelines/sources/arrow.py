@@ -15,7 +15,7 @@ from pipelines.sources.batch import Content
 _FILE = b"ARROW1"
 
 
-def read_arrow(content: Content, job: DatasetConfig) -> pl.DataFrame:  # noqa: ARG001  # every format takes the job
+def read_arrow(content: Content, config: DatasetConfig) -> pl.DataFrame:  # noqa: ARG001  # every format takes the job
     """Read an Arrow IPC file (also called Feather) or stream."""
     with reading(content, "Arrow IPC") as opened:
         reader = pa.ipc.open_file(opened) if content.starts_with(_FILE) else pa.ipc.open_stream(opened)

@@ -61,9 +61,9 @@ class Batch:
     """long: names of channels that the job file does not know, whose rows were left out."""
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, dataset: str, job: DatasetConfig, name: str, digest: str) -> Self:
+    def of(cls, frame: pl.DataFrame, dataset: str, config: DatasetConfig, name: str, digest: str) -> Self:
         """Lay out a frame as it came from a file, a database or a caller; see :func:`require_columns` for errors."""
-        rows, unknown = _laid_out(frame, dataset, job, name)
+        rows, unknown = _laid_out(frame, dataset, config, name)
         return cls(name, rows, digest, unknown_channels=unknown)
 
 
@@ -85,28 +85,28 @@ def digest_of(frame: pl.DataFrame) -> str:
     return found.hexdigest()
 
 
-def used_columns(job: DatasetConfig) -> tuple[str, ...]:
+def used_columns(config: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the source's columns that a job reads."""
-    source = job.source
-    keys = (job.time, job.series, source.version, source.cursor if isinstance(source, SqlSource) else "")
-    return tuple(dict.fromkeys(name for name in (*keys, *value_columns(job), *_channel_column(job)) if name))
+    source = config.source
+    keys = (config.time, config.series, source.version, source.cursor if isinstance(source, SqlSource) else "")
+    return tuple(dict.fromkeys(name for name in (*keys, *value_columns(config), *_channel_column(config)) if name))
 
 
-def value_columns(job: DatasetConfig) -> tuple[str, ...]:
+def value_columns(config: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the source's columns that hold values of channels."""
-    if job.source.layout is Layout.LONG:
-        return (job.source.value,)
-    return tuple(channel.column or name for name, channel in job.channels.items())
+    if config.source.layout is Layout.LONG:
+        return (config.source.value,)
+    return tuple(channel.column or name for name, channel in config.channels.items())
 
 
-def require_columns(present: Iterable[str], job: DatasetConfig, source: str) -> None:
+def require_columns(present: Iterable[str], config: DatasetConfig, source: str) -> None:
     """Raise ``ingest.missing_column``, naming the nearest column, if one is missing that the job reads.
 
     A partial source needs only one of its channels.
     """
-    present, values = list(present), value_columns(job)
-    may_lack = job.source.partial and any(name in present for name in values)
-    for wanted in used_columns(job):
+    present, values = list(present), value_columns(config)
+    may_lack = config.source.partial and any(name in present for name in values)
+    for wanted in used_columns(config):
         if wanted not in present and not (may_lack and wanted in values):
             raise DataError(
                 "ingest.missing_column",
@@ -126,25 +126,25 @@ def headers(names: Iterable[str], source: str) -> list[str]:
     return stripped
 
 
-def _channel_column(job: DatasetConfig) -> tuple[str, ...]:
-    return (job.source.channel,) if job.source.layout is Layout.LONG else ()
+def _channel_column(config: DatasetConfig) -> tuple[str, ...]:
+    return (config.source.channel,) if config.source.layout is Layout.LONG else ()
 
 
-def _laid_out(frame: pl.DataFrame, dataset: str, job: DatasetConfig, source: str) -> Wide:
+def _laid_out(frame: pl.DataFrame, dataset: str, config: DatasetConfig, source: str) -> Wide:
     frame = frame.rename(dict(zip(frame.columns, headers(frame.columns, source), strict=True)))
-    require_columns(frame.columns, job, source)
+    require_columns(frame.columns, config, source)
     # Lines with nothing in them, such as those at the end of many exports, are counted but are no rows.
-    present = [name for name in used_columns(job) if name in frame.columns]
+    present = [name for name in used_columns(config) if name in frame.columns]
     is_row = pl.any_horizontal(pl.col(present).is_not_null())
-    series = pl.col(job.series) if job.series else pl.lit(dataset)
-    columns = [pl.int_range(1, pl.len() + 1).alias("row"), series.alias("series"), pl.col(job.time).alias("time")]
-    if job.source.version:
-        columns.append(pl.col(job.source.version).alias("version"))
-    if job.source.layout is Layout.LONG:
-        columns += [pl.col(job.source.channel).alias("channel"), pl.col(job.source.value).alias("value")]
-        return _widened(_kept(frame.select(is_row.alias(_IS_ROW), *columns)), job)
+    series = pl.col(config.series) if config.series else pl.lit(dataset)
+    columns = [pl.int_range(1, pl.len() + 1).alias("row"), series.alias("series"), pl.col(config.time).alias("time")]
+    if config.source.version:
+        columns.append(pl.col(config.source.version).alias("version"))
+    if config.source.layout is Layout.LONG:
+        columns += [pl.col(config.source.channel).alias("channel"), pl.col(config.source.value).alias("value")]
+        return _widened(_kept(frame.select(is_row.alias(_IS_ROW), *columns)), config)
     nothing = pl.lit(None, pl.Float64)  # a partial source may lack channels
-    sources = {name: channel.column or name for name, channel in job.channels.items()}
+    sources = {name: channel.column or name for name, channel in config.channels.items()}
     columns += [(pl.col(one) if one in present else nothing).alias(name) for name, one in sources.items()]
     return _kept(frame.select(is_row.alias(_IS_ROW), *columns)), ()
 
@@ -153,7 +153,7 @@ def _kept(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(_IS_ROW).drop(_IS_ROW)
 
 
-def _widened(long: pl.DataFrame, job: DatasetConfig) -> Wide:
+def _widened(long: pl.DataFrame, config: DatasetConfig) -> Wide:
     """Turn a row per value into a row per key.
 
     A key whose channel comes several times becomes several rows, in order: the n-th has the n-th value of each channel,
@@ -161,7 +161,7 @@ def _widened(long: pl.DataFrame, job: DatasetConfig) -> Wide:
     rows that differ in it alone.
     """
     # A sign before their names, as a channel may be called like a key.
-    told_as = {name: f"={channel.column or name}" for name, channel in job.channels.items()}
+    told_as = {name: f"={channel.column or name}" for name, channel in config.channels.items()}
     columns = list(dict.fromkeys(told_as.values()))
     told = long["channel"].cast(pl.String).str.strip_chars()
     long = long.with_columns(channel="=" + told)

@@ -24,14 +24,14 @@ _CLIENTS = 321
 _TIME = "time"
 
 
-def read_benchmark(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
+def read_benchmark(dataset: str, config: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
     """Read a benchmark's file: the job's, the environment's (``FORECAST_ETTH1``), or the one that darts fetches.
 
     One series, called as the data set; times are those of the file, whatever ``job.time`` says. Raises
     ``source.not_found``, ``source.not_fetched``, and ``source.wrong_file`` if the hash is another, unless the job names
     the hourly file of 321 clients that published results on electricity are for.
     """
-    source = job.source
+    source = config.source
     if not isinstance(source, BenchmarkSource):
         raise TypeError(source)
     known = BENCHMARKS[source.name]
@@ -45,13 +45,13 @@ def read_benchmark(dataset: str, job: DatasetConfig, base: Path, cursor: str | N
             f'"{path}" is not the public file of {source.name}: its MD5 is not {known.md5}',
             f"name that file in source.path or {_variable(source.name)}",
         )
-    one_series = job.model_copy(update={"time": _TIME, "series": ""})
+    one_series = config.model_copy(update={"time": _TIME, "series": ""})
     yield read_file(path, partial(_read, known=known if is_known else None), dataset, one_series, path.name)
 
 
-def _read(content: Content, job: DatasetConfig, *, known: Benchmark | None) -> pl.DataFrame:
+def _read(content: Content, config: DatasetConfig, *, known: Benchmark | None) -> pl.DataFrame:
     column = "date" if known is None else known.time
-    frame = read_csv(content, job.model_copy(update={"time": column or ""}))
+    frame = read_csv(content, config.model_copy(update={"time": column or ""}))
     if column is None:
         first = date(*FIRST_DAY)
         times = pl.date_range(first, first + timedelta(days=len(frame) - 1), eager=True)

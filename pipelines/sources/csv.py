@@ -24,18 +24,18 @@ _CHUNK = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read_csv(content: Content, job: DatasetConfig) -> pl.DataFrame:
+def read_csv(content: Content, config: DatasetConfig) -> pl.DataFrame:
     """Read a CSV file in UTF-8 with a header; a tab separates its cells if its name ends in ``.tsv``.
 
     A column of values becomes numbers if every cell is one, else it stays text, so that the cell can be named that is
     none; other columns stay text. Raises ``source.*``, with the line where it can be known.
     """
-    separator = _separator(content, job)
+    separator = _separator(content, config)
     names, lines = _header(content, separator)
-    require_columns(names, job, content.name)
-    values = [name for name in dict.fromkeys(value_columns(job)) if name in names]
+    require_columns(names, config, content.name)
+    values = [name for name in dict.fromkeys(value_columns(config)) if name in names]
     # Every column is parsed: polars refuses a line with too many cells only then.
-    has_commas = isinstance(job.source, FileSource) and job.source.decimal_comma
+    has_commas = isinstance(config.source, FileSource) and config.source.decimal_comma
     parse = partial(
         pl.read_csv, content.data, has_header=False, skip_lines=lines, separator=separator, glob=False,
         decimal_comma=has_commas,
@@ -59,8 +59,8 @@ def read_csv(content: Content, job: DatasetConfig) -> pl.DataFrame:
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _separator(content: Content, job: DatasetConfig) -> str:
-    given = job.source.separator if isinstance(job.source, FileSource) else ""
+def _separator(content: Content, config: DatasetConfig) -> str:
+    given = config.source.separator if isinstance(config.source, FileSource) else ""
     return given or ("\t" if plain_name(content.name).lower().endswith(".tsv") else ",")
 
 

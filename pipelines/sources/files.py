@@ -28,14 +28,14 @@ _TEMPORARY = (".tmp", ".part")
 def files(read: Format) -> Callable[[str, DatasetConfig, Path, str | None], Iterator[Batch | Unreadable]]:
     """Make a source of a format: its files one by one, in the order of their names."""
 
-    def source(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
-        place = job.source
+    def source(dataset: str, config: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
+        place = config.source
         if not isinstance(place, FilesSource):
             raise TypeError(place)
         for name, there in at_address(place, is_passing) if place.is_address else _on_disk(place, base):
             try:
                 with there as path:
-                    batch = read_file(path, read, dataset, job, name)
+                    batch = read_file(path, read, dataset, config, name)
             except ForecastError as error:
                 if not place.is_many:
                     raise
@@ -46,14 +46,14 @@ def files(read: Format) -> Callable[[str, DatasetConfig, Path, str | None], Iter
     return source
 
 
-def read_file(path: Path, read: Format, dataset: str, job: DatasetConfig, name: str) -> Batch:
+def read_file(path: Path, read: Format, dataset: str, config: DatasetConfig, name: str) -> Batch:
     """Read one file on disk, unpacked first if it is packed."""
-    limit = job.source.max_bytes if isinstance(job.source, FilesSource) else None
+    limit = config.source.max_bytes if isinstance(config.source, FilesSource) else None
     try:
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         with unpacked(path, name, limit) as plain:
-            return Batch.of(read(Content(name, plain), job), dataset, job, name, digest)
+            return Batch.of(read(Content(name, plain), config), dataset, config, name, digest)
     except OSError as error:
         raise StorageError(
             "source.unreadable", f'cannot read "{path}" ({error.strerror or error})', "check its permissions"

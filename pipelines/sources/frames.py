@@ -14,17 +14,17 @@ from forecast.vocabulary import Layout
 from pipelines.sources.batch import Batch, digest_of
 
 
-def from_frame(frame: Any, job: DatasetConfig, name: str) -> Batch:
+def from_frame(frame: Any, config: DatasetConfig, name: str) -> Batch:
     """Take the rows of a polars or pandas frame for the data set ``name``, with the columns that its job names.
 
     The index of a pandas frame that has no column of times is taken for it. Raises ``source.malformed`` for what
     polars cannot hold, and ``ingest.missing_column``.
     """
-    rows = frame if isinstance(frame, pl.DataFrame) else _from_pandas(frame, job)
-    return Batch.of(rows, name, job, "frame", digest_of(rows))
+    rows = frame if isinstance(frame, pl.DataFrame) else _from_pandas(frame, config)
+    return Batch.of(rows, name, config, "frame", digest_of(rows))
 
 
-def from_darts(series: Any, job: DatasetConfig, name: str) -> Batch:
+def from_darts(series: Any, config: DatasetConfig, name: str) -> Batch:
     """Take one darts ``TimeSeries``, or a sequence of them, whose components are channels of the data set ``name``.
 
     Each is called as its static covariate ``job.series`` says; a lone one without it as the data set. Raises
@@ -33,30 +33,30 @@ def from_darts(series: Any, job: DatasetConfig, name: str) -> Batch:
     several = list(series) if isinstance(series, Sequence) else [series]
     if not several:
         raise DataError("source.empty", "there is no series among those given", "give at least one TimeSeries")
-    called = [_name_of(one, job) for one in several]
+    called = [_name_of(one, config) for one in several]
     if len(several) == 1:
         called = [called[0] or name]
     if None in called:
         raise DataError(
             "source.malformed",
-            f'series {called.index(None) + 1} of {len(several)} has no static covariate "{job.series or "series"}"',
+            f'series {called.index(None) + 1} of {len(several)} has no static covariate "{config.series or "series"}"',
             "name each by it, as TimeSeries.from_group_dataframe does",
         )
-    column = job.series or "series"
+    column = config.series or "series"
     rows = pl.concat(
-        [_rows_of(one, job, column, str(text)) for one, text in zip(several, called, strict=True)],
+        [_rows_of(one, config, column, str(text)) for one, text in zip(several, called, strict=True)],
         how="diagonal_relaxed",
     )
-    source = job.source.model_copy(update={"layout": Layout.WIDE})
-    wide = job.model_copy(update={"source": source, "series": column})
+    source = config.source.model_copy(update={"layout": Layout.WIDE})
+    wide = config.model_copy(update={"source": source, "series": column})
     return Batch.of(rows, name, wide, "series", digest_of(rows))
 
 
-def _from_pandas(frame: Any, job: DatasetConfig) -> pl.DataFrame:
+def _from_pandas(frame: Any, config: DatasetConfig) -> pl.DataFrame:
     try:
-        if job.time not in frame.columns:
-            is_named = job.time in frame.index.names
-            frame = frame.reset_index() if is_named else frame.reset_index(names=job.time)
+        if config.time not in frame.columns:
+            is_named = config.time in frame.index.names
+            frame = frame.reset_index() if is_named else frame.reset_index(names=config.time)
         return pl.from_pandas(frame)
     except (AttributeError, TypeError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise DataError(
@@ -66,13 +66,13 @@ def _from_pandas(frame: Any, job: DatasetConfig) -> pl.DataFrame:
         ) from error
 
 
-def _name_of(series: Any, job: DatasetConfig) -> str | None:
+def _name_of(series: Any, config: DatasetConfig) -> str | None:
     covariates = series.static_covariates
-    has_name = covariates is not None and job.series in covariates.columns
-    return str(covariates[job.series].iloc[0]) if has_name else None
+    has_name = covariates is not None and config.series in covariates.columns
+    return str(covariates[config.series].iloc[0]) if has_name else None
 
 
-def _rows_of(series: Any, job: DatasetConfig, column: str, called: str) -> pl.DataFrame:
+def _rows_of(series: Any, config: DatasetConfig, column: str, called: str) -> pl.DataFrame:
     if not series.has_datetime_index:
         raise DataError("source.malformed", f'series "{called}" is numbered, not dated', "give it a DatetimeIndex")
     if not series.is_deterministic:
@@ -80,4 +80,4 @@ def _rows_of(series: Any, job: DatasetConfig, column: str, called: str) -> pl.Da
     values = series.values(copy=False)  # [T, C]
     components = {component: values[:, at] for at, component in enumerate(series.components)}
     times = pl.Series(series.time_index.to_numpy())
-    return pl.DataFrame({job.time: times, **components}).with_columns(pl.lit(called).alias(column))
+    return pl.DataFrame({config.time: times, **components}).with_columns(pl.lit(called).alias(column))

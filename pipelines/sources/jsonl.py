@@ -14,18 +14,18 @@ from pipelines.sources.batch import Content, used_columns
 from pipelines.sources.records import frame_of
 
 
-def read_jsonl(content: Content, job: DatasetConfig) -> pl.DataFrame:
+def read_jsonl(content: Content, config: DatasetConfig) -> pl.DataFrame:
     """Read one JSON object per line; raises ``source.malformed`` with the first line that is none."""
     try:
         return pl.read_ndjson(content.data, infer_schema_length=None)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         # Slower, but it names the line, and knows the NaN and Infinity that many programs write into JSON.
-        return from_records(list(_objects(content)), job, content.name)
+        return from_records(list(_objects(content)), config, content.name)
 
 
-def from_records(records: Sequence[Mapping[str, Any]], job: DatasetConfig, name: str) -> pl.DataFrame:
+def from_records(records: Sequence[Mapping[str, Any]], config: DatasetConfig, name: str) -> pl.DataFrame:
     """Make a frame of JSON objects: of the columns that the job uses those that any object has."""
-    used = [column for column in used_columns(job) if any(column in record for record in records)]
+    used = [column for column in used_columns(config) if any(column in record for record in records)]
     return frame_of({column: [record.get(column) for record in records] for column in used}, name)
 
 

@@ -10,9 +10,9 @@ from pipelines.sources.arrow import reading
 from pipelines.sources.batch import Content, used_columns
 
 
-def read_parquet(content: Content, job: DatasetConfig) -> pl.DataFrame:
+def read_parquet(content: Content, config: DatasetConfig) -> pl.DataFrame:
     """Read the columns of a Parquet file that the job uses; all of them if one is missing, so that it can be named."""
-    used = set(used_columns(job))
+    used = set(used_columns(config))
     with reading(content, "Parquet") as opened:
         file = ParquetFile(opened)
         columns = [name for name in file.schema_arrow.names if name.strip() in used]

@@ -22,23 +22,23 @@ from pipelines.sources.parquet import read_parquet
 from pipelines.sources.records import frame_of
 
 
-def _read_json(content: Content, job: DatasetConfig) -> pl.DataFrame:
+def _read_json(content: Content, config: DatasetConfig) -> pl.DataFrame:
     """Read records, ``[{...}]`` or ``{"rows": [{...}]}``, or columns, ``{"time": [...], ...}``."""
     try:
         sent = json.loads(content.data)  # type: ignore[arg-type]  # a body is bytes
     except (ValueError, RecursionError) as error:
         raise _unfit("the body is not JSON") from error
-    return _frame(sent["rows"] if isinstance(sent, dict) and set(sent) == {"rows"} else sent, job, content.name)
+    return _frame(sent["rows"] if isinstance(sent, dict) and set(sent) == {"rows"} else sent, config, content.name)
 
 
-def _frame(rows: Any, job: DatasetConfig, name: str) -> pl.DataFrame:
+def _frame(rows: Any, config: DatasetConfig, name: str) -> pl.DataFrame:
     if isinstance(rows, list):
         if not all(isinstance(record, dict) for record in rows):
             raise _unfit("not every row of the body is a JSON object")
-        return from_records(rows, job, name)
+        return from_records(rows, config, name)
     if not isinstance(rows, dict):
         raise _unfit("the body is neither rows nor columns")
-    columns = {name: rows[name] for name in used_columns(job) if name in rows}
+    columns = {name: rows[name] for name in used_columns(config) if name in rows}
     if not all(isinstance(values, list) for values in columns.values()):
         raise _unfit("a column of the body is not an array")
     if len({len(values) for values in columns.values()}) > 1:
@@ -69,7 +69,7 @@ _NOT_TOLD = MappingProxyType(
 """Errors that would list names which were sent, and the remedy they get instead."""
 
 
-def from_body(data: bytes, content_type: str, job: DatasetConfig, name: str) -> Batch:
+def from_body(data: bytes, content_type: str, config: DatasetConfig, name: str) -> Batch:
     """Read a body as rows of the data set ``name``; no error repeats anything of it.
 
     Raises ``source.unknown_content_type``, ``source.malformed`` and its kin, ``ingest.missing_column``.
@@ -83,13 +83,13 @@ def from_body(data: bytes, content_type: str, job: DatasetConfig, name: str) -> 
         raise DataError("source.not_utf8", "the body is not UTF-8", "send it as UTF-8")
     called = "body.tsv" if media == "text/tab-separated-values" else "body"
     with _told_without_names():
-        return Batch.of(read(Content(called, data), job), name, job, "body", hashlib.sha256(data).hexdigest())
+        return Batch.of(read(Content(called, data), config), name, config, "body", hashlib.sha256(data).hexdigest())
 
 
-def from_json(rows: Any, job: DatasetConfig, name: str) -> Batch:
+def from_json(rows: Any, config: DatasetConfig, name: str) -> Batch:
     """Take rows out of parsed JSON, records or columns, as :func:`from_body` does; their digest is left out."""
     with _told_without_names():
-        return Batch.of(_frame(rows, job, "body"), name, job, "body", "")
+        return Batch.of(_frame(rows, config, "body"), name, config, "body", "")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ _READ: Mapping[type, Callable[[str], Any]] = {
 """Types that a cursor may have, and how their text is read back."""
 
 
-def read_sql(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:
+def read_sql(dataset: str, config: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:
     """Read a table or query, from the last seen value of its cursor column on if it has one.
 
     The last seen value is read again, because rows may have come since that have it too. Everything is read if the
@@ -38,19 +38,19 @@ def read_sql(dataset: str, job: DatasetConfig, base: Path, cursor: str | None) -
     ``.unknown_database``, ``.driver_missing``, ``.not_found`` (an SQLite file), ``.not_connected``, ``.no_such_table``,
     ``.query_failed``, ``.malformed_cursor`` and ``ingest.missing_column``.
     """
-    source = job.source
+    source = config.source
     if not isinstance(source, SqlSource):
         raise TypeError(source)
     name = f"table {source.table}" if source.table else "query"
     with _connected(source, base, name) as connection:
         rows = _from(connection, source)
-        wanted = _wanted(connection, rows, job, name)
+        wanted = _wanted(connection, rows, config, name)
         if source.cursor:
             wanted, cursor = _since(connection, rows, wanted, source.cursor, cursor)
         result = connection.execute(wanted)
         columns, values = result.keys(), result.all()
         frame = frame_of({column: [row[at] for row in values] for at, column in enumerate(columns)}, name)
-    yield replace(Batch.of(frame, dataset, job, name, digest_of(frame)), cursor=cursor)
+    yield replace(Batch.of(frame, dataset, config, name, digest_of(frame)), cursor=cursor)
 
 
 @contextlib.contextmanager
@@ -136,10 +136,10 @@ def _from(connection: sa.Connection, source: SqlSource) -> sa.FromClause | sa.Te
     return sa.table(table, schema=schema or None)
 
 
-def _wanted(connection: sa.Connection, rows: Any, job: DatasetConfig, name: str) -> sa.Select[Any]:
+def _wanted(connection: sa.Connection, rows: Any, config: DatasetConfig, name: str) -> sa.Select[Any]:
     present = connection.execute(sa.select(sa.text("*")).select_from(rows).where(sa.false())).keys()
-    require_columns(present, job, name)
-    columns: list[sa.ColumnElement[Any]] = [sa.column(column) for column in used_columns(job) if column in present]
+    require_columns(present, config, name)
+    columns: list[sa.ColumnElement[Any]] = [sa.column(column) for column in used_columns(config) if column in present]
     return sa.select(*columns).select_from(rows)
 
 

@@ -64,19 +64,19 @@ def in_blocks(windows: Windows, share: float, block: int, lookback: int, seed: i
     return np.broadcast_to(missing[..., None], (count, steps, channels)).copy()
 
 
-def without(windows: Windows, missing: Mask, job: DatasetConfig) -> tuple[Windows, Mask]:
+def without(windows: Windows, missing: Mask, config: DatasetConfig) -> tuple[Windows, Mask]:
     """Take values away and fill the gaps as history is filled; returns also which windows are whole again, [N].
 
     The others have a gap that is longer than their channel's ``fill_limit``: no forecast would be made from them.
     """
-    count = len(job.targets)
+    count = len(config.targets)
 
     def repaired(values: Array, gaps: Mask, names: tuple[str, ...]) -> Array:
-        channels = [job.channels[name] for name in names]
-        return filled(np.where(gaps, np.nan, values), ~gaps, channels, job.season)
+        channels = [config.channels[name] for name in names]
+        return filled(np.where(gaps, np.nan, values), ~gaps, channels, config.season)
 
-    targets = repaired(windows.targets, missing[..., :count], job.targets)
-    past = repaired(windows.past, missing[..., count:], job.past_covariates)
+    targets = repaired(windows.targets, missing[..., :count], config.targets)
+    past = repaired(windows.past, missing[..., count:], config.past_covariates)
     whole: Mask = np.logical_and.reduce([np.isfinite(values).all(axis=(1, 2)) for values in (targets, past)])
     return replace(windows, targets=targets, past=past), whole
 

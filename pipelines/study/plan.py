@@ -82,14 +82,14 @@ class StudyCell:
         """What the cell is called where its progress is shown."""
         return f"{self.model}, look-back {self.lookback}"
 
-    def job(self, job: DatasetConfig) -> DatasetConfig:
+    def config(self, config: DatasetConfig) -> DatasetConfig:
         """Return the job that trains the cell."""
-        options = {**job.options, str(self.model): self.options}
-        return job.model_copy(update={"lookback": self.lookback, "options": options})
+        options = {**config.options, str(self.model): self.options}
+        return config.model_copy(update={"lookback": self.lookback, "options": options})
 
     def key(self, history: TrainingData) -> str:
         """Return a digest of all that the cell's scores depend on."""
-        told = (history.terms, history.job.lookback, self.model, self.lookback, self.told)
+        told = (history.terms, history.config.lookback, self.model, self.lookback, self.told)
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -105,9 +105,9 @@ class Setting:
     """What was varied, as the table's column."""
 
 
-def points(question: Question, model: ModelName, job: DatasetConfig) -> list[Setting]:
+def points(question: Question, model: ModelName, config: DatasetConfig) -> list[Setting]:
     """Return the points that answer a question of one model; none if the question makes no sense for it."""
-    present = _cell(model, job)
+    present = _cell(model, config)
     match question:
         case Question.NOISE:
             found = _disturbed(question, present, Condition.NOISE)
@@ -115,17 +115,17 @@ def points(question: Question, model: ModelName, job: DatasetConfig) -> list[Set
             blocks = _disturbed(question, present, Condition.BLOCKS)[1:]
             found = [*_disturbed(question, present, Condition.SCATTERED), *blocks]
         case Question.LOOKBACK:
-            lengths = sorted({max(round(factor * job.lookback), 1) for factor in FACTORS})
-            found = [Setting(question, _cell(model, job, lookback=steps), label=str(steps)) for steps in lengths]
+            lengths = sorted({max(round(factor * config.lookback), 1) for factor in FACTORS})
+            found = [Setting(question, _cell(model, config, lookback=steps), label=str(steps)) for steps in lengths]
         case Question.SIZE:
             found = [
-                Setting(question, _cell(model, job, changes=_scaled(model, job, factor)), label=f"x{factor:g}")
+                Setting(question, _cell(model, config, changes=_scaled(model, config, factor)), label=f"x{factor:g}")
                 for factor in (FACTORS if model in SIZES else (1.0,))
             ]
         case Question.DECOMPOSITION if CATALOG[model].family == "network":
-            steps = _present(model, job)["decomposition"] or _MOVING_AVERAGE
+            steps = _present(model, config)["decomposition"] or _MOVING_AVERAGE
             found = [
-                Setting(question, _cell(model, job, changes={"decomposition": number}), label=label)
+                Setting(question, _cell(model, config, changes={"decomposition": number}), label=label)
                 for number, label in ((0, "without"), (steps, "with"))
             ]
         case Question.DECOMPOSITION:
@@ -141,25 +141,25 @@ def _disturbed(question: Question, cell: StudyCell, condition: Condition) -> lis
     ]
 
 
-def _present(model: ModelName, job: DatasetConfig) -> dict[str, Any]:
-    given = job.options.get(model, {})
+def _present(model: ModelName, config: DatasetConfig) -> dict[str, Any]:
+    given = config.options.get(model, {})
     return present_options(model, given) if CATALOG[model].family == "network" else dict(given)
 
 
-def _scaled(model: ModelName, job: DatasetConfig, factor: float) -> dict[str, Option]:
-    present = _present(model, job)
+def _scaled(model: ModelName, config: DatasetConfig, factor: float) -> dict[str, Option]:
+    present = _present(model, config)
     return {name: max(round(factor * present[name]), 1) for name in SIZES.get(model, ())}
 
 
 def _cell(
-    model: ModelName, job: DatasetConfig, *, lookback: int | None = None, changes: Mapping[str, Option] | None = None
+    model: ModelName, config: DatasetConfig, *, lookback: int | None = None, changes: Mapping[str, Option] | None = None
 ) -> StudyCell:
     """Make a cell whose options are written out, so that what is the same is the same cell."""
-    present = _present(model, job)
+    present = _present(model, config)
     options = {**present, **(changes or {})}
-    steps = lookback or job.lookback
+    steps = lookback or config.lookback
     told = json.dumps(_givable(options), sort_keys=True)
-    return StudyCell(model, steps, told, is_present=options == present and steps == job.lookback)
+    return StudyCell(model, steps, told, is_present=options == present and steps == config.lookback)
 
 
 def _givable(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,13 +67,13 @@ def study(
         raise ConfigError("study.no_time", f"a study cannot take {minutes:g} minutes", "give --minutes above 0")
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     asked = [_known(word, Question, "study.unknown_question", "question") for word in questions or Question]
-    job = installation.jobs.datasets[name]
-    usual = [word for word in job.contenders if word in set(TRAINABLE)]
+    config = installation.config.datasets[name]
+    usual = [word for word in config.contenders if word in set(TRAINABLE)]
     chosen = [_known(word, TRAINABLE, "model.unknown", "model") for word in models or usual]
     try:
         with FileLock(installation.home.locks / f"{name}.study.lock", timeout=0):
             history = TrainingData.read(name, installation)
-            plan = [point for question in asked for model in chosen for point in points(question, model, job)]
+            plan = [point for question in asked for model in chosen for point in points(question, model, config)]
             return _Work(installation, history, reporter, deadline, plan).run()
     except Timeout as error:
         raise ConflictError("study.running", f"{name} is being studied already", "wait until that is done") from error

@@ -54,14 +54,14 @@ class Bench:
     @classmethod
     def of(cls, history: TrainingData) -> Bench:
         """Cut the holdout; raises ``backtest.no_window``."""
-        job, slices = history.job, history.slices
-        longest = max(round(factor * job.lookback) for factor in FACTORS) + job.season
-        stride = max(-(-(slices.holdout - slices.calibration - job.horizon + 1) // _ORIGINS), 1)
-        while math.gcd(stride, job.season) > 1:  # or some hours of the day were never an origin
+        config, slices = history.config, history.slices
+        longest = max(round(factor * config.lookback) for factor in FACTORS) + config.season
+        stride = max(-(-(slices.holdout - slices.calibration - config.horizon + 1) // _ORIGINS), 1)
+        while math.gcd(stride, config.season) > 1:  # or some hours of the day were never an origin
             stride += 1
-        wide = job.model_copy(update={"lookback": longest})
+        wide = config.model_copy(update={"lookback": longest})
         windows = cut(history.panel, wide, slices.calibration, slices.holdout, stride)
-        return cls(history, windows, Yardstick.fit(history.panel, history.scaler, job.season, slices.fit))
+        return cls(history, windows, Yardstick.fit(history.panel, history.scaler, config.season, slices.fit))
 
 
 def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, step: Step) -> pl.DataFrame:
@@ -70,10 +70,10 @@ def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, 
     Raises ``training.*`` and the models' own codes. A training that is cut off leaves a checkpoint to go on from.
     """
     history = bench.history
-    job = cell.job(history.job)
-    slices = Slices.of(history.panel, job)
+    config = cell.config(history.config)
+    slices = Slices.of(history.panel, config)
     task = Task(
-        dataset=history.name, job=job, panel=history.panel, slices=slices, model_name=cell.model,
+        dataset=history.name, config=config, panel=history.panel, slices=slices, model_name=cell.model,
         data_version=history.version, data_digest=history.digest, now=now,
         holdout=(slices.calibration, slices.holdout), yardstick=bench.yardstick, champion=None,
         checkpoints=checkpoints,
@@ -111,7 +111,7 @@ def _under(
     condition: Condition, level: float, bench: Bench, model: ServedModel, lookback: int
 ) -> tuple[Windows, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Return the windows under a condition, and which of them can be forecast."""
-    job, wide = bench.history.job, bench.windows
+    config, wide = bench.history.config, bench.windows
     everything = np.ones(len(wide.series), bool)
     match condition:
         case Condition.CLEAN:
@@ -122,15 +122,15 @@ def _under(
             missing = scattered(wide, level, lookback)
         case Condition.BLOCKS:
             missing = in_blocks(wide, level, _block(bench.history), lookback)
-    repaired, whole = without(wide, missing, job)
+    repaired, whole = without(wide, missing, config)
     return newest(repaired, lookback), whole
 
 
 def _block(history: TrainingData) -> int:
     """Return the steps of an outage: an eighth of the look-back, if all channels are filled over so many."""
-    job = history.job
-    limits = [job.channels[name].fill_limit for name in (*job.targets, *job.past_covariates)]
-    return max(min(*limits, job.lookback // 8), 1)
+    config = history.config
+    limits = [config.channels[name].fill_limit for name in (*config.targets, *config.past_covariates)]
+    return max(min(*limits, config.lookback // 8), 1)
 
 
 def _losses(model: ServedModel, windows: Windows, yardstick: Yardstick) -> dict[str, float]:

@@ -54,29 +54,34 @@ def night_tags(version: int, digest: str, holdout: Windows) -> dict[str, object]
 
 
 def lineage(
-    name: str, job: DatasetConfig, tables: Path | str, version: int, digest: str, holdout: Windows
+    name: str, config: DatasetConfig, tables: Path | str, version: int, digest: str, holdout: Windows
 ) -> tuple[Lineage, Lineage]:
     """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
     table = str(beside(tables, name, "observations"))
     return (
-        Lineage(name, digest, table, version, tuple(job.channels), "training"),
-        Lineage(f"{name} holdout", holdout.digest, table, version, job.targets, "evaluation"),
+        Lineage(name, digest, table, version, tuple(config.channels), "training"),
+        Lineage(f"{name} holdout", holdout.digest, table, version, config.targets, "evaluation"),
     )
 
 
-def parameters(job: DatasetConfig, model_name: str) -> dict[str, object]:
+def parameters(config: DatasetConfig, model_name: str) -> dict[str, object]:
     """Return what a model is trained with, as MLflow shows it."""
-    training = job.training.model_dump(mode="json", exclude={"baselines"})
-    shared = {"model": model_name, "lookback": job.lookback, "horizon": job.horizon, "quantiles": job.quantiles}
+    training = config.training.model_dump(mode="json", exclude={"baselines"})
+    shared = {
+        "model": model_name,
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "quantiles": config.quantiles,
+    }
     return {
         **shared,
         **training,
-        **{f"option.{name}": value for name, value in job.options.get(model_name, {}).items()},
+        **{f"option.{name}": value for name, value in config.options.get(model_name, {}).items()},
     }
 
 
 def log_task(
-    run: TrackedRun, job: DatasetConfig, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]
+    run: TrackedRun, config: DatasetConfig, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]
 ) -> None:
     """Log what is known of a training before it begins: parameters, splits, data, environment."""
     ends = {
@@ -84,7 +89,7 @@ def log_task(
         "holdout": slices.holdout,
     }  # fmt: skip
     splits = {f"split.{part}_until": f"{panel.time(row):%Y-%m-%dT%H:%MZ}" for part, row in ends.items()}
-    run.log(params={**parameters(job, model_name), **splits}, tags=environment())
+    run.log(params={**parameters(config, model_name), **splits}, tags=environment())
     run.read(*data)
 
 
@@ -94,7 +99,7 @@ def log_candidate(
     models: Path,
     holdout: Windows,
     panel: Panel,
-    job: DatasetConfig,
+    config: DatasetConfig,
     data: Lineage,
 ) -> str:
     """Log how a model was trained, how it did on the holdout, which is ``data``, and the model itself.
@@ -103,7 +108,7 @@ def log_candidate(
     """
     folder, evidence, fitted = models / candidate.folder, candidate.evidence, candidate.fitted
     served = load(folder)
-    model = _log_models(run, served, folder, holdout, panel, job)
+    model = _log_models(run, served, folder, holdout, panel, config)
     run.log(metrics=numbers(evidence), curves=curves(evidence), model=model, data=data)
     seen = evidence.rehearsal
     run.log(
@@ -129,21 +134,21 @@ def log_candidate(
     run.note(scores_table(evidence))
     run.table(all_scores(evidence), "scores.json")
     run.file(evidence.model_dump_json(), "evidence.json")
-    for name, figure in diagnose(served, holdout, panel, job, evidence):
+    for name, figure in diagnose(served, holdout, panel, config, evidence):
         run.figure(figure, f"figures/{name}.html")
     return model
 
 
-def log_refitted(run: TrackedRun, folder: Path, holdout: Windows, panel: Panel, job: DatasetConfig) -> str:
+def log_refitted(run: TrackedRun, folder: Path, holdout: Windows, panel: Panel, config: DatasetConfig) -> str:
     """Log a model that was fitted again on all rows beside the scored one; returns what is to be registered."""
-    return _log_models(run, load(folder), folder, holdout, panel, job)
+    return _log_models(run, load(folder), folder, holdout, panel, config)
 
 
 def log_comparison(
     night: TrackedNight,
     leaderboard: Sequence[Evidence],
     verdict: Verdict,
-    job: DatasetConfig,
+    config: DatasetConfig,
     baseline_names: Sequence[str],
 ) -> None:
     """Log the verdict, the table of scores and the figures of all models with the night, and its place with each model.
@@ -166,7 +171,7 @@ def log_comparison(
         },
     )
     night.note(
-        f"{verdict.sentence}\n\n{leaderboard_table(leaderboard, names, job)}\n\nGuards:\n\n{guards_table(verdict)}"
+        f"{verdict.sentence}\n\n{leaderboard_table(leaderboard, names, config)}\n\nGuards:\n\n{guards_table(verdict)}"
     )
     night.file(verdict.model_dump_json(indent=1), "verdict.json")
     unit = "standard deviations of each channel"
@@ -175,7 +180,7 @@ def log_comparison(
     night.figure(bars(title, unit, losses, colours), "figures/1 leaderboard.html")
     leads = {names[one.model_version]: one.by_lead["pinball"] for one in leaderboard}
     night.figure(
-        by_lead(f"Pinball loss by lead time, {job.frequency} steps", unit, leads), "figures/2 by lead time.html"
+        by_lead(f"Pinball loss by lead time, {config.frequency} steps", unit, leads), "figures/2 by lead time.html"
     )
     for run in night.children:
         for one in leaderboard:
@@ -184,7 +189,7 @@ def log_comparison(
 
 
 def version_tags(
-    job: DatasetConfig, evidence: Evidence, verdict: Verdict, version: int, digest: str
+    config: DatasetConfig, evidence: Evidence, verdict: Verdict, version: int, digest: str
 ) -> dict[str, object]:
     """Return what is told of a registered version beside its description."""
     return {
@@ -195,7 +200,7 @@ def version_tags(
         "pinball": evidence.pinball,
         "verdict": verdict.sentence,
         "verdict_numbers": verdict.model_dump_json(),
-        "refit": "fitted again on all rows when promoted" if job.training.refit else "never fitted on the holdout",
+        "refit": "fitted again on all rows when promoted" if config.training.refit else "never fitted on the holdout",
         "code_version": code_version(),
     }
 
@@ -273,7 +278,7 @@ def _log_place(
 
 
 def _log_models(
-    run: TrackedRun, served: ServedModel, folder: Path, holdout: Windows, panel: Panel, job: DatasetConfig
+    run: TrackedRun, served: ServedModel, folder: Path, holdout: Windows, panel: Panel, config: DatasetConfig
 ) -> str:
     name = served.manifest.model_name
     if (folder / DARTS).is_dir():
@@ -284,6 +289,8 @@ def _log_models(
         feeds = served.feeds(golden["targets"][:1], golden["past"][:1], golden["future"][:1], series)
     run.log_onnx(f"{name}-onnx", folder / NETWORK, feeds, served.run(feeds), pinned("onnx", "onnxruntime"))
     newest = max(range(len(holdout.origins)), key=lambda window: holdout.origins[window])
-    example = rows_before(panel, job, panel.series.index(holdout.series[newest]), panel.index(holdout.origins[newest]))
-    with application(folder, job, example) as packed:
+    example = rows_before(
+        panel, config, panel.series.index(holdout.series[newest]), panel.index(holdout.origins[newest])
+    )
+    with application(folder, config, example) as packed:
         return run.log_application(name, packed)  # last: the one that the UI shows beside the run

@@ -32,10 +32,12 @@ _REQUIREMENTS = (
 
 
 @contextmanager
-def application(folder: Path, job: DatasetConfig, example: pl.DataFrame) -> Iterator[Application]:
+def application(folder: Path, config: DatasetConfig, example: pl.DataFrame) -> Iterator[Application]:
     """Pack the model in ``folder`` while the body runs; ``example`` is rows as :func:`rows_before` returns them."""
-    document = json.dumps(job.model_dump(mode="json", include=_NEEDED) | {"source": _NOWHERE})
-    channels = [Column(name, "double") for name in (*job.targets, *job.past_covariates, *job.future_covariates)]
+    document = json.dumps(config.model_dump(mode="json", include=_NEEDED) | {"source": _NOWHERE})
+    channels = [
+        Column(name, "double") for name in (*config.targets, *config.past_covariates, *config.future_covariates)
+    ]
     with TemporaryDirectory() as scratch:
         data = Path(scratch) / "model"
         data.mkdir()
@@ -51,25 +53,25 @@ def application(folder: Path, job: DatasetConfig, example: pl.DataFrame) -> Iter
             outputs=[
                 Column("series", "string"), Column("channel", "string"), Column("lead", "integer"),
                 Column("time", "string"),
-                *(Column(name, "double") for name in ("mean", *mlflow_pyfunc.quantile_columns(job))),
+                *(Column(name, "double") for name in ("mean", *mlflow_pyfunc.quantile_columns(config))),
             ],
-            parameters={"horizon": job.horizon},
+            parameters={"horizon": config.horizon},
             example=example.to_pandas(),
         )  # fmt: skip
 
 
-def rows_before(panel: Panel, job: DatasetConfig, series: int, origin: int) -> pl.DataFrame:
+def rows_before(panel: Panel, config: DatasetConfig, series: int, origin: int) -> pl.DataFrame:
     """Return the rows that a forecast of one series from an origin is made from, as the packed model takes them.
 
     One look-back of all channels; if there are known-future covariates, also one horizon of them.
     """
-    first, last = origin - job.lookback, origin + (job.horizon if job.future_covariates else 0)
+    first, last = origin - config.lookback, origin + (config.horizon if config.future_covariates else 0)
     seen = [
         pl.DataFrame(values[series, first:origin], schema=list(names))
-        for values, names in ((panel.targets, job.targets), (panel.past, job.past_covariates))
+        for values, names in ((panel.targets, config.targets), (panel.past, config.past_covariates))
         if names
     ]
-    ahead = pl.DataFrame(panel.future[series, first:last], schema=list(job.future_covariates))
+    ahead = pl.DataFrame(panel.future[series, first:last], schema=list(config.future_covariates))
     times = [f"{panel.time(row):%Y-%m-%dT%H:%M:%SZ}" for row in range(first, last)]
     known = pl.DataFrame({"series": [panel.series[series]] * len(times), "time": times})
     return pl.concat([known, *seen, ahead], how="horizontal")

@@ -26,9 +26,9 @@ JOB = "job.json"
 class Answers:
     """Forecasts from rows."""
 
-    def __init__(self, model: ServedModel, job: DatasetConfig) -> None:
+    def __init__(self, model: ServedModel, config: DatasetConfig) -> None:
         self._model = model
-        self._job = job
+        self._job = config
 
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Forecast every series of a pandas frame of rows: ``series``, ``time``, and the channels in their units.
@@ -38,17 +38,17 @@ class Answers:
         are recursive. Returns a pandas frame of ``series``, ``channel``, ``lead``, ``time`` (UTC), ``mean`` and one
         column per quantile. Raises ``forecast.*`` and ``history.*`` errors.
         """
-        job = self._job
+        config = self._job
         horizon = int((params or {}).get("horizon") or self._model.manifest.horizon)
         given = pl.DataFrame({str(name): list(frame[name]) for name in frame.columns})
-        panel = clean(rows_of(given, self._model, job), job)
-        prediction = extend(self._model, panel, job, Horizon(horizon).steps)
-        return told(prediction, panel, self._model, job).to_pandas()
+        panel = clean(rows_of(given, self._model, config), config)
+        prediction = extend(self._model, panel, config, Horizon(horizon).steps)
+        return told(prediction, panel, self._model, config).to_pandas()
 
 
-def rows_of(given: pl.DataFrame, model: ServedModel, job: DatasetConfig) -> pl.DataFrame:
+def rows_of(given: pl.DataFrame, model: ServedModel, config: DatasetConfig) -> pl.DataFrame:
     """Return rows as the lake has them; see :meth:`Answers.predict` for what may be given."""
-    lacking = [name for name in ("time", *job.targets, *job.past_covariates) if name not in given.columns]
+    lacking = [name for name in ("time", *config.targets, *config.past_covariates) if name not in given.columns]
     if lacking:
         raise DataError(
             "forecast.no_column", f'the rows have no column "{lacking[0]}"', nearest(lacking[0], given.columns)
@@ -58,31 +58,31 @@ def rows_of(given: pl.DataFrame, model: ServedModel, job: DatasetConfig) -> pl.D
         if len(names) > 1:
             raise DataError("forecast.no_column", 'the rows have no column "series"', nearest("", names))
         given = given.with_columns(series=pl.lit(names[0]))
-    channels = [pl.col(name).cast(pl.Float64).fill_nan(None) for name in job.channels if name in given.columns]
-    absent = [pl.lit(None, pl.Float64).alias(name) for name in job.channels if name not in given.columns]
-    return given.select(pl.col("series").cast(pl.String), _instants(given["time"], job), *channels, *absent)
+    channels = [pl.col(name).cast(pl.Float64).fill_nan(None) for name in config.channels if name in given.columns]
+    absent = [pl.lit(None, pl.Float64).alias(name) for name in config.channels if name not in given.columns]
+    return given.select(pl.col("series").cast(pl.String), _instants(given["time"], config), *channels, *absent)
 
 
-def told(prediction: Prediction, panel: Panel, model: ServedModel, job: DatasetConfig) -> pl.DataFrame:
+def told(prediction: Prediction, panel: Panel, model: ServedModel, config: DatasetConfig) -> pl.DataFrame:
     """Return a forecast as rows: ``series``, ``channel``, ``lead``, ``time``, ``mean`` and one column per quantile."""
     rows = to_rows(prediction, panel, model)
-    levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(job))]
+    levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(config))]
     time = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     return rows.select("series", "channel", "lead", time, "mean", *levels)
 
 
 def _load_pyfunc(path: str) -> Answers:
     folder = Path(path)
-    job = DatasetConfig.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
-    return Answers(load(folder), job)
+    config = DatasetConfig.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
+    return Answers(load(folder), config)
 
 
-def quantile_columns(job: DatasetConfig) -> tuple[str, ...]:
+def quantile_columns(config: DatasetConfig) -> tuple[str, ...]:
     """Return the names of the columns of quantiles: ``quantile_0.1`` and so on."""
-    return tuple(f"quantile_{level:g}" for level in job.quantiles)
+    return tuple(f"quantile_{level:g}" for level in config.quantiles)
 
 
-def _instants(times: pl.Series, job: DatasetConfig) -> pl.Series:
+def _instants(times: pl.Series, config: DatasetConfig) -> pl.Series:
     parsed = pl.Series([None] * len(times), dtype=pl.Datetime("us"))
     if isinstance(times.dtype, pl.Datetime):
         parsed = times.dt.cast_time_unit("us")
@@ -96,5 +96,5 @@ def _instants(times: pl.Series, job: DatasetConfig) -> pl.Series:
             'write times as "2013-01-31T17:00:00Z"',
         )
     if parsed.dtype == pl.Datetime("us", None):
-        parsed = parsed.dt.replace_time_zone(job.tz.key, ambiguous="earliest", non_existent="null")
+        parsed = parsed.dt.replace_time_zone(config.tz.key, ambiguous="earliest", non_existent="null")
     return parsed.dt.convert_time_zone("UTC").alias("time")

@@ -9,14 +9,14 @@ from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import ChannelScores, Evidence, Scores
 
 
-def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str], job: DatasetConfig) -> str:
+def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str], config: DatasetConfig) -> str:
     """Return the main scores of all models; ``names`` is how each model version is called."""
-    head = ("model", "pinball", *(f"MAE {horizon}" for horizon in job.horizons), "MASE", "coverage", "latency")
+    head = ("model", "pinball", *(f"MAE {horizon}" for horizon in config.horizons), "MASE", "coverage", "latency")
     rows = [
         (
             names[one.model_version],
             f"{one.pinball:.4f}",
-            *(f"{one.by_horizon[horizon].mae:.3f}" for horizon in job.horizons),
+            *(f"{one.by_horizon[horizon].mae:.3f}" for horizon in config.horizons),
             f"{one.overall.mase:.3f}",
             f"{one.overall.coverage:.1%}",
             f"{one.rehearsal.latency_ms:.1f} ms",

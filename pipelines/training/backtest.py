@@ -12,12 +12,12 @@ from pipelines.preparation.windows import Windows
 
 
 def evidence_of(
-    model: ServedModel, windows: Windows, yardstick: Yardstick, job: DatasetConfig, rehearsal: SmokeTest
+    model: ServedModel, windows: Windows, yardstick: Yardstick, config: DatasetConfig, rehearsal: SmokeTest
 ) -> Evidence:
     """Backtest a model and score it."""
     result = backtest(model, windows, yardstick)
     name, version = model.manifest.model_name, model.manifest.model_version
-    return score(name, version, windows.digest, result, job.targets, job.horizons, rehearsal)
+    return score(name, version, windows.digest, result, config.targets, config.horizons, rehearsal)
 
 
 def backtest(model: ServedModel, windows: Windows, yardstick: Yardstick) -> Backtest:

@@ -58,7 +58,7 @@ class Task:
     """One model to be trained and scored."""
 
     dataset: str
-    job: DatasetConfig
+    config: DatasetConfig
     panel: Panel
     slices: Slices
     model_name: str
@@ -81,7 +81,7 @@ class Task:
     @property
     def devices(self) -> int:
         """GPUs that the training can use, where there are some."""
-        return 0 if self.model_name in SOLVED else self.job.training.devices
+        return 0 if self.model_name in SOLVED else self.config.training.devices
 
     def moved(self, scratch: Path) -> Task:
         """Return the same task for another machine: its checkpoints stay there."""
@@ -108,22 +108,22 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
     Fitted on the fit slice, stopped early on the validation slice, calibrated on the calibration slice; no row of the
     holdout is seen before the model is stored. Raises ``training.*`` and the models' own codes.
     """
-    scaler = fit_scaler(task.panel, task.job, task.slices.fit)
+    scaler = fit_scaler(task.panel, task.config, task.slices.fit)
     with translated(task.model_name):
         fitted, race = _race(task, scaler, step.part(0.0, 0.9))
         version = (
             f"{task.model_name}-{task.now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"  # a replay's clock may stand still
         )
         folder = f"{task.dataset}/{version}"
-        windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
+        windows = cut(task.panel, task.config, task.slices.validation, task.slices.calibration)
         told = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
-        export(fitted.model, models / folder, told, windows, quantize=task.job.training.quantize)
+        export(fitted.model, models / folder, told, windows, quantize=task.config.training.quantize)
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
         rehearsal = smoke_test(served, models / folder / NETWORK)
-        holdout = cut(task.panel, task.job, *task.holdout)
-        evidence = evidence_of(served, holdout, task.yardstick, task.job, rehearsal)
+        holdout = cut(task.panel, task.config, *task.holdout)
+        evidence = evidence_of(served, holdout, task.yardstick, task.config, rehearsal)
     step.note(f"pinball {evidence.pinball:.4f}")
     return Candidate(folder, served.manifest, evidence, replace(fitted, model=None), race)
 
@@ -137,10 +137,10 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
     version = f"{candidate.manifest.model_version}-refitted"
     last = task.slices.holdout
     everything = Slices(last, last, last, last)
-    scaler = fit_scaler(task.panel, task.job, last)
+    scaler = fit_scaler(task.panel, task.config, last)
     epochs = max(candidate.fitted.best_epoch, 1)
-    training = task.job.training.model_copy(update={"max_epochs": epochs})
-    job = task.job.model_copy(update={"training": training})
+    training = task.config.training.model_copy(update={"max_epochs": epochs})
+    config = task.config.model_copy(update={"training": training})
     scored = models / candidate.folder
     folder = f"{task.dataset}/{version}"
     with tempfile.TemporaryDirectory() as scratch, translated(task.model_name):
@@ -149,11 +149,11 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
             weights = _written(task.champion, Path(scratch))
         checkpoint = task.checkpoints / f"{task.dataset}-{task.model_name}-refit.ckpt"
         fitted = fit(
-            job, task.panel, everything, scaler, task.model_name,
+            config, task.panel, everything, scaler, task.model_name,
             step=step.part(0.0, 0.95), checkpoint=checkpoint, weights=weights,
         )  # fmt: skip
         told = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
-        windows = cut(task.panel, task.job, task.slices.validation, task.slices.calibration)
+        windows = cut(task.panel, task.config, task.slices.validation, task.slices.calibration)
         kept = candidate.manifest
         export(
             fitted.model, models / folder, told, windows,
@@ -169,12 +169,12 @@ def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, 
     def run(start: str, part: Step, weights: Path | None = None) -> Fitted:
         checkpoint = task.checkpoints / f"{task.dataset}-{task.model_name}-{start}.ckpt"
         return fit(
-            task.job, task.panel, task.slices, scaler, task.model_name,
+            task.config, task.panel, task.slices, scaler, task.model_name,
             step=part, checkpoint=checkpoint, weights=weights,
         )  # fmt: skip
 
     champion = task.champion
-    if champion is None or not task.job.training.warm_start or task.model_name in SOLVED:
+    if champion is None or not task.config.training.warm_start or task.model_name in SOLVED:
         return run("scratch", step), {}
     if champion.fitted_until > task.panel.time(task.slices.calibration):
         why_not = f"not started from {champion.model_version}: it has seen rows that are kept from this night's fit"
@@ -198,6 +198,7 @@ def _written(start: Start, scratch: Path) -> Path:
 
 def _about(task: Task, scaler: Scaler, version: str, fitted_until: int) -> dict[str, Any]:
     return about(
-        task.job, scaler, dataset=task.dataset, model_name=task.model_name, model_version=version, trained_at=task.now,
-        data_version=task.data_version, data_digest=task.data_digest, fitted_until=task.panel.time(fitted_until),
+        task.config, scaler, dataset=task.dataset, model_name=task.model_name, model_version=version,
+        trained_at=task.now, data_version=task.data_version, data_digest=task.data_digest,
+        fitted_until=task.panel.time(fitted_until),
     )  # fmt: skip

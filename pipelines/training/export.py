@@ -110,19 +110,19 @@ def _loss(model: ServedModel, windows: Windows) -> float:
     return observed_mean(pinball(windows.actual, forecast.quantiles, model.manifest.quantiles) / deviations)
 
 
-def about(job: DatasetConfig, scaler: Scaler, **origin: Any) -> dict[str, Any]:
+def about(config: DatasetConfig, scaler: Scaler, **origin: Any) -> dict[str, Any]:
     """Return a manifest but for calibration and digests: what follows from the job, and where the model comes from."""
     return origin | {
-        "lookback": job.lookback,
-        "horizon": job.horizon,
-        "step_seconds": job.step.total_seconds(),
-        "targets": job.targets,
-        "past": job.past_covariates,
-        "future": future_names(job),
-        "statics": static_names(job),
-        "quantiles": job.quantiles,
-        "lower": tuple(job.channels[channel].lower for channel in job.targets),
-        "upper": tuple(job.channels[channel].upper for channel in job.targets),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "step_seconds": config.step.total_seconds(),
+        "targets": config.targets,
+        "past": config.past_covariates,
+        "future": future_names(config),
+        "statics": static_names(config),
+        "quantiles": config.quantiles,
+        "lower": tuple(config.channels[channel].lower for channel in config.targets),
+        "upper": tuple(config.channels[channel].upper for channel in config.targets),
         "scaler": scaler,
     }
 

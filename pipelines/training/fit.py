@@ -77,7 +77,7 @@ class Fitted:
 
 
 def fit(
-    job: DatasetConfig,
+    config: DatasetConfig,
     panel: Panel,
     slices: Slices,
     scaler: Scaler,
@@ -101,21 +101,21 @@ def fit(
     _require_known(model_name)
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as scratch, translated(model_name):
-        if checkpoint is None and job.training.devices > 1:
+        if checkpoint is None and config.training.devices > 1:
             checkpoint = Path(scratch) / "training.ckpt"  # what processes of a strategy know comes back by it
-        plan = _Plan(job, panel, slices, scaler, model_name, step or Step(), checkpoint, weights, tuple(callbacks))
+        plan = _Plan(config, panel, slices, scaler, model_name, step or Step(), checkpoint, weights, tuple(callbacks))
         try:
-            return plan.carry_out(compiled=job.training.compile)
+            return plan.carry_out(compiled=config.training.compile)
         except TorchDynamoException as error:  # no compiler on this machine, or a network that it cannot do
             return plan.carry_out(compiled=False, notes=(f"not compiled: {first_line(error)}",))
 
 
-def check_models(job: DatasetConfig) -> None:
+def check_models(config: DatasetConfig) -> None:
     """Build every model of a night once, so that a mistake in the job file is told before any of them has trained."""
-    for model_name in job.contenders:
+    for model_name in config.contenders:
         _require_known(model_name)
         try:
-            _build(job, model_name, {})
+            _build(config, model_name, {})
         except ModelError as error:
             raise ConfigError(error.code, f"{model_name}: {error}") from error
 
@@ -124,7 +124,7 @@ def check_models(job: DatasetConfig) -> None:
 class _Plan:
     """One training, to be carried out once or, where a part of it cannot be had, again without that part."""
 
-    job: DatasetConfig
+    config: DatasetConfig
     panel: Panel
     slices: Slices
     scaler: Scaler
@@ -139,12 +139,12 @@ class _Plan:
         settings = self._settings() if self.checkpoint is not None else ""
         start, no_start = read_weights(self.weights)
         saved, no_saved = usable_checkpoint(self.checkpoint if resumed else None, settings)
-        machine = _machine(self.job, is_solved)
+        machine = _machine(self.config, is_solved)
         watch = TrainingCallback(
-            self.job.training, self.step,
+            self.config.training, self.step,
             settings=settings, checkpoint=self.checkpoint, weights=start, compiled=compiled and not is_solved,
         )  # fmt: skip
-        model = _build(self.job, self.model_name, machine | {"callbacks": [*self.callbacks, watch]})
+        model = _build(self.config, self.model_name, machine | {"callbacks": [*self.callbacks, watch]})
         model.load_ckpt_path = saved  # darts hands it to Lightning at the next fit
         began, memory = time.monotonic(), PeakMemory()
         try:
@@ -179,21 +179,21 @@ class _Plan:
         if self.slices.validation > self.slices.fit:
             # Early stopping looks at windows whose targets lie in the validation slice; their look-back may reach
             # before it.
-            validation = self._series("validation", self.slices.fit - self.job.lookback, self.slices.validation)
+            validation = self._series("validation", self.slices.fit - self.config.lookback, self.slices.validation)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice of Lightning to its own developers, once per model
             model.fit(
                 fit.targets, past_covariates=fit.past, future_covariates=fit.future,
                 val_series=validation and validation.targets, val_past_covariates=validation and validation.past,
                 val_future_covariates=validation and validation.future,
-                stride=self.job.training.stride, verbose=False,
+                stride=self.config.training.stride, verbose=False,
             )  # fmt: skip
 
     def _series(self, part: str, first: int, last: int) -> TrainingSeries:
-        window = self.job.lookback + self.job.horizon
-        series = to_darts(self.panel, self.scaler, self.job, first, last, window)
+        window = self.config.lookback + self.config.horizon
+        series = to_darts(self.panel, self.scaler, self.config, first, last, window)
         if not series.targets:
-            empty = _never_observed(self.panel, self.job, first, last)
+            empty = _never_observed(self.panel, self.config, first, last)
             raise TrainingError(
                 "training.no_window",
                 f"the {part} rows have no stretch of {window} steps without a gap"
@@ -204,7 +204,7 @@ class _Plan:
 
     def _settings(self) -> str:
         """Return a digest of everything that the weights follow from."""
-        told = (self.model_name, self.job, self.slices, self.scaler)
+        told = (self.model_name, self.config, self.slices, self.scaler)
         digest = hashlib.sha256(repr((told, self.panel.digest)).encode())
         if self.weights is not None and self.weights.exists():
             digest.update(self.weights.read_bytes())
@@ -216,34 +216,34 @@ def _require_known(model_name: str) -> None:
         raise ConfigError("model.unknown", f'no model "{model_name}"', nearest(model_name, ModelName))
 
 
-def _build(job: DatasetConfig, model_name: str, trainer: Mapping[str, Any]) -> Any:
+def _build(config: DatasetConfig, model_name: str, trainer: Mapping[str, Any]) -> Any:
     return CATALOG[ModelName(model_name)].build(
         BuildRequest(
-            lookback=job.lookback,
-            horizon=job.horizon,
-            quantiles=job.quantiles,
-            season=job.season,
-            seed=job.training.seed,
-            batch_size=job.training.batch_size,
-            max_epochs=job.training.max_epochs,
-            options=job.options.get(model_name, {}),
+            lookback=config.lookback,
+            horizon=config.horizon,
+            quantiles=config.quantiles,
+            season=config.season,
+            seed=config.training.seed,
+            batch_size=config.training.batch_size,
+            max_epochs=config.training.max_epochs,
+            options=config.options.get(model_name, {}),
             trainer=trainer,
         )
     )
 
 
-def _machine(job: DatasetConfig, is_solved: bool) -> dict[str, Any]:
+def _machine(config: DatasetConfig, is_solved: bool) -> dict[str, Any]:
     """Return what Lightning needs to know of the machine: GPUs and their strategy only where there are some."""
     gpus = 0 if is_solved else torch.cuda.device_count()
     bf16 = gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
-    wanted = job.training.precision
+    wanted = config.training.precision
     if wanted is Precision.AUTO:
         wanted = Precision.BF16 if bf16 else Precision.FLOAT32
-    devices = min(job.training.devices, gpus)
+    devices = min(config.training.devices, gpus)
     return {
         "accelerator": "gpu" if gpus else "cpu" if is_solved else "auto",
         "devices": devices or 1,
-        "strategy": _strategy(job) if devices > 1 else "auto",
+        "strategy": _strategy(config) if devices > 1 else "auto",
         "precision": "bf16-mixed" if wanted is Precision.BF16 and not is_solved else "32-true",
         "gradient_clip_val": _CLIP,
         "enable_progress_bar": False,
@@ -251,13 +251,17 @@ def _machine(job: DatasetConfig, is_solved: bool) -> dict[str, Any]:
     }
 
 
-def _strategy(job: DatasetConfig) -> str:
+def _strategy(config: DatasetConfig) -> str:
     # What Lightning takes by itself starts the whole command once more for each GPU, a night and all.
-    return "ddp_spawn" if job.training.strategy == "auto" else job.training.strategy
+    return "ddp_spawn" if config.training.strategy == "auto" else config.training.strategy
 
 
-def _never_observed(panel: Panel, job: DatasetConfig, first: int, last: int) -> list[str]:
-    parts = ((job.targets, panel.targets), (job.past_covariates, panel.past), (job.future_covariates, panel.future))
+def _never_observed(panel: Panel, config: DatasetConfig, first: int, last: int) -> list[str]:
+    parts = (
+        (config.targets, panel.targets),
+        (config.past_covariates, panel.past),
+        (config.future_covariates, panel.future),
+    )
     unseen = [np.flatnonzero(~np.isfinite(values[:, first:last]).any(axis=(0, 1))) for _, values in parts]
     return [names[place] for (names, _), places in zip(parts, unseen, strict=True) for place in places]
 

@@ -71,21 +71,21 @@ def watch(name: str, installation: Installation) -> Verdict | None:
     forecast on: rows that neither was fitted on. Returns the verdict, or ``None`` where there is nothing to compare or
     too little has come true.
     """
-    job = installation.jobs.datasets[name]
+    config = installation.config.datasets[name]
     champions = distinct(installation.ledger.champions(name))
     if len(champions) < 2:
         return None
     first = installation.ledger.first_issuance(name, champions[0].model_version)
     if first is None:
         return None
-    panel = clean(installation.observations(name).read(), job)
+    panel = clean(installation.observations(name).read(), config)
     begin = panel.index(first.origin)
-    if panel.steps - begin < job.horizons[0]:
+    if panel.steps - begin < config.horizons[0]:
         return None
     try:
         folders = [installation.home.models / champion.folder for champion in champions[:2]]
         models = [load(folder, one.digest) for folder, one in zip(folders, champions[:2], strict=True)]
-        verdict = _compared(models, folders, panel, job, begin)
+        verdict = _compared(models, folders, panel, config, begin)
     except ForecastError as error:
         _LOG.warning("the champion of %s cannot be compared with the one before: %s", name, error)
         return None
@@ -97,20 +97,20 @@ def watch(name: str, installation: Installation) -> Verdict | None:
 
 
 def _compared(
-    models: Sequence[ServedModel], folders: Sequence[Path], panel: Panel, job: DatasetConfig, begin: int
+    models: Sequence[ServedModel], folders: Sequence[Path], panel: Panel, config: DatasetConfig, begin: int
 ) -> Verdict:
     known = set.intersection(*[set(model.manifest.scaler.targets) for model in models])
-    if not known or not all(fits(model.manifest, job) for model in models):
+    if not known or not all(fits(model.manifest, config) for model in models):
         raise ConflictError("promotion.not_comparable", "they were trained for other series, channels or frequencies")
     panel = panel.only(known)
     # What has not come true yet counts nowhere, so that the newest origins are judged by their first hours.
-    windows = cut(_lengthened(panel, job.horizon), job, begin, panel.steps + job.horizon)
-    yardstick = Yardstick.fit(panel, models[0].manifest.scaler, job.season, begin)
+    windows = cut(_lengthened(panel, config.horizon), config, begin, panel.steps + config.horizon)
+    yardstick = Yardstick.fit(panel, models[0].manifest.scaler, config.season, begin)
     present, earlier = (
-        evidence_of(model, windows, yardstick, job, smoke_test(model, folder / NETWORK))
+        evidence_of(model, windows, yardstick, config, smoke_test(model, folder / NETWORK))
         for model, folder in zip(models, folders, strict=True)
     )
-    return decide(earlier, present, job.promotion)
+    return decide(earlier, present, config.promotion)
 
 
 def _lengthened(panel: Panel, steps: int) -> Panel:

@@ -17,7 +17,7 @@ def short() -> History:
     whole = read(data.MADE)
     panel = whole.panel
     rows = {name: getattr(panel, name)[:, :3000] for name in ("targets", "past", "observed", "past_observed", "future")}
-    return History(whole.job, replace(panel, **rows, future_observed=panel.future_observed[:, :3000]))
+    return History(whole.config, replace(panel, **rows, future_observed=panel.future_observed[:, :3000]))
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,12 @@ def test_calibration_gives_a_point_model_its_band_and_lowers_the_loss(rows: list
 
 
 def test_a_rolling_calibration_knows_nothing_from_its_day_on(short: History) -> None:
-    job, panel = short.job, short.panel
-    windows = cut(panel, job, 1000, 1400, 5)
+    config, panel = short.config, short.panel
+    windows = cut(panel, config, 1000, 1400, 5)
     origins = np.asarray([panel.index(origin) for origin in windows.origins])
     known = _known(windows, origins, 1100, 1200)
     begins = np.asarray([panel.index(origin) for origin in known.origins])
-    rows = begins[:, None] + np.arange(job.horizon)
+    rows = begins[:, None] + np.arange(config.horizon)
     seen = np.isfinite(known.actual).all(axis=2)
     assert np.array_equal(seen, (rows >= 1100) & (rows < 1200))
     assert set(rows[seen]) == set(range(1100, 1200))
@@ -84,4 +84,4 @@ def test_a_data_set_that_is_not_here_is_left_out_and_told(
 def test_the_measured_jobs_can_be_read() -> None:
     jobs = load_config_file(data.JOBS).datasets
     assert set(jobs) == {"nyc-airports", "etth1", data.MADE}
-    assert all({0.1, 0.5, 0.9} <= set(job.quantiles) for job in jobs.values())
+    assert all({0.1, 0.5, 0.9} <= set(config.quantiles) for config in jobs.values())

@@ -24,15 +24,15 @@ def train_model() -> Callable[[DatasetConfig, Panel, str, Path], ServedModel]:
     from pipelines.training.export import about, export
     from pipelines.training.fit import fit
 
-    def train(job: DatasetConfig, panel: Panel, name: str, folder: Path) -> ServedModel:
-        slices = Slices.of(panel, job)
-        scaler = fit_scaler(panel, job, slices.fit)
-        fitted = fit(job, panel, slices, scaler, name)
+    def train(config: DatasetConfig, panel: Panel, name: str, folder: Path) -> ServedModel:
+        slices = Slices.of(panel, config)
+        scaler = fit_scaler(panel, config, slices.fit)
+        fitted = fit(config, panel, slices, scaler, name)
         told = about(
-            job, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
+            config, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip
-        export(fitted.model, folder, told, cut(panel, job, slices.validation, slices.calibration))
+        export(fitted.model, folder, told, cut(panel, config, slices.validation, slices.calibration))
         return load(folder)
 
     return train
@@ -46,11 +46,11 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
     from pipelines.preparation.slices import Slices
     from pipelines.training.candidates import Task
 
-    def make(job: DatasetConfig, panel: Panel, name: str, **changes: Any) -> Task:
-        slices = Slices.of(panel, job)
-        yardstick = Yardstick.fit(panel, fit_scaler(panel, job, slices.fit), job.season, slices.fit)
+    def make(config: DatasetConfig, panel: Panel, name: str, **changes: Any) -> Task:
+        slices = Slices.of(panel, config)
+        yardstick = Yardstick.fit(panel, fit_scaler(panel, config, slices.fit), config.season, slices.fit)
         fields: dict[str, Any] = {
-            "dataset": "tiny", "job": job, "panel": panel, "slices": slices, "model_name": name, "data_version": 0,
+            "dataset": "tiny", "job": config, "panel": panel, "slices": slices, "model_name": name, "data_version": 0,
             "data_digest": "", "now": panel.end, "holdout": (slices.calibration, slices.holdout),
             "yardstick": yardstick, "champion": None, "checkpoints": tmp_path / "checkpoints",
         }  # fmt: skip
@@ -65,9 +65,9 @@ def tiny_panel(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., Panel]:
     from forecast.lake.observations import TIME
     from pipelines.preparation.clean import clean
 
-    def make(job: DatasetConfig, hours: int = 400, seed: int = 0) -> Panel:
+    def make(config: DatasetConfig, hours: int = 400, seed: int = 0) -> Panel:
         rows = tiny_rows(hours, seed=seed).rename({"site": "series"})
-        return clean(rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME)), job)
+        return clean(rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME)), config)
 
     return make
 

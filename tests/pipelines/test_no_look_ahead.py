@@ -40,7 +40,7 @@ ROLES = {"load": "target", "price": "target", "wind": "past", "plan": "future"}
 class World:
     """A data set, and the same one in which everything after an origin went differently."""
 
-    job: DatasetConfig
+    config: DatasetConfig
     rows: pl.DataFrame
     other: pl.DataFrame
     row: int
@@ -66,7 +66,7 @@ def make_job(fills: list[str], limit: int, resample: list[str]) -> DatasetConfig
 def worlds(draw: st.DrawFn, *, resampled: bool) -> World:
     fills = draw(st.lists(st.sampled_from(FILLS), min_size=4, max_size=4))
     rules = draw(st.lists(st.sampled_from(RULES), min_size=4, max_size=4)) if resampled else ["none"] * 4
-    job = make_job(fills, draw(st.sampled_from([0, 1, 3, 9, 48])), rules)
+    config = make_job(fills, draw(st.sampled_from([0, 1, 3, 9, 48])), rules)
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     density = draw(st.sampled_from([0.0, 0.02, 0.1, 0.3]))
     apart = HOUR / 3 if resampled else HOUR
@@ -100,16 +100,16 @@ def worlds(draw: st.DrawFn, *, resampled: bool) -> World:
         return pl.when(pl.col("time") < known).then(name).otherwise(value).alias(name)
 
     other = rows.with_columns(changed(name) for name in ROLES)
-    return World(job, rows, other.filter(pl.any_horizontal(pl.col(list(ROLES)).is_not_null())), row)
+    return World(config, rows, other.filter(pl.any_horizontal(pl.col(list(ROLES)).is_not_null())), row)
 
 
 def same(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ours.shape == theirs.shape and np.array_equal(ours, theirs, equal_nan=True)
 
 
-def windows_at(panel: Panel, job: DatasetConfig, first: int, last: int) -> Windows | None:
+def windows_at(panel: Panel, config: DatasetConfig, first: int, last: int) -> Windows | None:
     try:
-        return cut(panel, job, first, last)
+        return cut(panel, config, first, last)
     except TrainingError:
         return None
 
@@ -120,11 +120,11 @@ def serve(tmp_path: Path, network: Callable[..., Path]) -> Callable[[DatasetConf
     made = network(tmp_path / "m.onnx", lookback=LOOKBACK, horizon=HORIZON, targets=2, past=1, future=9, weight=0.7)
     loaded = session(made, threads=1)
 
-    def make(job: DatasetConfig, scaler: Scaler) -> ServedModel:
+    def make(config: DatasetConfig, scaler: Scaler) -> ServedModel:
         manifest = Manifest(
             dataset="x", model_name="m", model_version="m", trained_at=START, lookback=LOOKBACK, horizon=HORIZON,
-            step_seconds=3600, targets=job.targets, past=job.past_covariates, future=future_names(job),
-            statics=("height",), quantiles=job.quantiles, lower=(None, None), upper=(None, None), scaler=scaler,
+            step_seconds=3600, targets=config.targets, past=config.past_covariates, future=future_names(config),
+            statics=("height",), quantiles=config.quantiles, lower=(None, None), upper=(None, None), scaler=scaler,
             calibration=Calibration.none(2, 3, HORIZON), data_version=0, data_digest="", fitted_until=START,
             network_digest="", golden_digest="",
         )  # fmt: skip
@@ -140,30 +140,30 @@ def own(model: ServedModel) -> Yardstick:
 
 
 def check_law(world: World, serve: Callable[[DatasetConfig, Scaler], ServedModel]) -> None:
-    job, row = world.job, world.row
-    ours, theirs = clean(world.rows, job), clean(world.other, job)
+    config, row = world.config, world.row
+    ours, theirs = clean(world.rows, config), clean(world.other, config)
     assert (ours.start, ours.steps, ours.series) == (theirs.start, theirs.steps, theirs.series)
 
-    before, otherwise = known_before(ours, job, row), known_before(theirs, job, row)
+    before, otherwise = known_before(ours, config, row), known_before(theirs, config, row)
     for name in ("targets", "past", "future", "observed", "past_observed", "future_observed", "statics"):
         assert same(getattr(before, name), getattr(otherwise, name)), name
 
-    scaler = fit_scaler(ours, job, row)
-    assert fit_scaler(theirs, job, row) == scaler
-    mine, others = (to_darts(panel, scaler, job, 0, row, LOOKBACK + 1) for panel in (ours, theirs))
+    scaler = fit_scaler(ours, config, row)
+    assert fit_scaler(theirs, config, row) == scaler
+    mine, others = (to_darts(panel, scaler, config, 0, row, LOOKBACK + 1) for panel in (ours, theirs))
     assert len(mine.targets) == len(others.targets)
     for feature in ("targets", "past", "future"):
         for one, two in zip(getattr(mine, feature), getattr(others, feature), strict=True):
             assert one.start_time() == two.start_time()
             assert same(one.values(), two.values())
 
-    model = serve(job, scaler)
-    calibrated = windows_at(ours, job, LOOKBACK, row)
+    model = serve(config, scaler)
+    calibrated = windows_at(ours, config, LOOKBACK, row)
     if calibrated is not None:
         offsets = calibrate(model, calibrated, timedelta(days=1))
-        assert calibrate(model, cut(theirs, job, LOOKBACK, row), timedelta(days=1)) == offsets
+        assert calibrate(model, cut(theirs, config, LOOKBACK, row), timedelta(days=1)) == offsets
         model = ServedModel(model.manifest.model_copy(update={"calibration": offsets}), model._session)
-    here, there = (windows_at(panel, job, row, row + HORIZON) for panel in (ours, theirs))
+    here, there = (windows_at(panel, config, row, row + HORIZON) for panel in (ours, theirs))
     assert (here is None) == (there is None)
     if here is not None and there is not None:
         assert here.series == there.series
@@ -192,15 +192,15 @@ def test_nor_where_rows_are_resampled(serve: Callable[[DatasetConfig, Scaler], S
 def test_what_is_scored_at_an_origin_is_what_would_have_been_issued_there(
     serve: Callable[[DatasetConfig, Scaler], ServedModel], world: World
 ) -> None:
-    job, origin = world.job, START + world.row * HOUR
+    config, origin = world.config, START + world.row * HOUR
     is_known = pl.col("time") < origin
     measured = [pl.when(is_known).then(name).alias(name) for name, role in ROLES.items() if role != "future"]
     then = world.rows.filter(pl.col("time") < origin + HORIZON * HOUR).with_columns(measured)
-    now = clean(world.rows, job)
-    scored = windows_at(now, job, world.row, world.row + HORIZON)
-    panel = clean(then, job)
+    now = clean(world.rows, config)
+    scored = windows_at(now, config, world.row, world.row + HORIZON)
+    panel = clean(then, config)
     if scored is None or panel.end != origin:
         return
-    model = serve(job, fit_scaler(now, job, world.row))
-    issued = extend(model, panel.only(scored.series), job, HORIZON)
+    model = serve(config, fit_scaler(now, config, world.row))
+    issued = extend(model, panel.only(scored.series), config, HORIZON)
     assert same(issued.quantiles, backtest(model, scored, own(model)).quantiles)

@@ -16,9 +16,9 @@ HOUR = timedelta(hours=1)
 
 def compared(installation: Installation) -> tuple[bool, str]:
     """Whether the champion can be scored beside challengers, and else why not."""
-    job = installation.jobs.datasets["tiny"]
-    panel = clean(installation.observations("tiny").read(), job)
-    model, reason = _incumbent("tiny", installation, job, panel, Slices.of(panel, job))
+    config = installation.config.datasets["tiny"]
+    panel = clean(installation.observations("tiny").read(), config)
+    model, reason = _incumbent("tiny", installation, config, panel, Slices.of(panel, config))
     return model is not None, reason
 
 

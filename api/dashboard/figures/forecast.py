@@ -47,9 +47,9 @@ class Line:
         levels = self.forecast.issuance.quantiles
         return self.quantiles[:, low], self.quantiles[:, high], round(levels[high] - levels[low], 10)
 
-    def times(self, job: DatasetConfig) -> list[datetime]:
+    def times(self, config: DatasetConfig) -> list[datetime]:
         """Return the wall times of the steps."""
-        return [time.astimezone(job.tz) for time in self.forecast.times(self.horizon)]
+        return [time.astimezone(config.tz) for time in self.forecast.times(self.horizon)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +63,23 @@ class PlottedStep:
     actual: str
 
 
-def rows(line: Line, panel: Panel, job: DatasetConfig, most: int) -> tuple[PlottedStep, ...]:
+def rows(line: Line, panel: Panel, config: DatasetConfig, most: int) -> tuple[PlottedStep, ...]:
     """Return the first steps as a table."""
     lower, upper, _ = line.band
-    truth = truth_of(line, panel, job)
+    truth = truth_of(line, panel, config)
     numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist())
-    told = list(zip(line.times(job), *numbers, strict=True))[:most]
+    told = list(zip(line.times(config), *numbers, strict=True))[:most]
     return tuple(
         PlottedStep(
-            short(time, job.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value)
+            short(time, config.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value)
         )
         for time, low, mid, high, value in told
     )
 
 
-def truth_of(line: Line, panel: Panel, job: DatasetConfig) -> Array:
+def truth_of(line: Line, panel: Panel, config: DatasetConfig) -> Array:
     """Return what was observed of a forecast's steps, [H]; NaN where it was not, or is not yet."""
-    known = observed(panel, line.forecast.series[line.series], job.targets.index(_channel(line)))
+    known = observed(panel, line.forecast.series[line.series], config.targets.index(_channel(line)))
     origin = panel.index(line.forecast.issuance.origin)
     truth = np.full(line.horizon, np.nan)
     happened = known[max(origin, 0) : origin + line.horizon]
@@ -87,32 +87,32 @@ def truth_of(line: Line, panel: Panel, job: DatasetConfig) -> Array:
     return truth
 
 
-def document(line: Line, panel: Panel, job: DatasetConfig) -> dict[str, Any]:
+def document(line: Line, panel: Panel, config: DatasetConfig) -> dict[str, Any]:
     """Return a forecast as the page's script draws it; the same as it makes of the answer over REST."""
     issuance = line.forecast.issuance
     return {
         "id": issuance.forecast_id,
-        "issued": short(issuance.issued_at, job.tz),
+        "issued": short(issuance.issued_at, config.tz),
         "model": issuance.model_name,
         "trained": issuance.horizon,
         "levels": list(issuance.quantiles),
-        "times": [wall(time, job) for time in line.forecast.times(line.horizon)],
+        "times": [wall(time, config) for time in line.forecast.times(line.horizon)],
         "quantiles": [rounded(line.quantiles[:, level]) for level in range(len(issuance.quantiles))],
         "history": history(
-            panel, job, line.forecast.series[line.series], _channel(line), *_reach(line, job), MOST_POINTS
+            panel, config, line.forecast.series[line.series], _channel(line), *_reach(line, config), MOST_POINTS
         ),
     }
 
 
 def history(
-    panel: Panel, job: DatasetConfig, series: str, channel: str, start: datetime, end: datetime, most: int
+    panel: Panel, config: DatasetConfig, series: str, channel: str, start: datetime, end: datetime, most: int
 ) -> dict[str, Any]:
     """Return what was observed in [start, end), thinned to about so many points; holes are null."""
     first, last = max(panel.index(start), 0), min(max(panel.index(end), 0), panel.steps)
-    values = observed(panel, series, job.targets.index(channel))[first:last]
+    values = observed(panel, series, config.targets.index(channel))[first:last]
     kept = thinned(values, most)
     return {
-        "times": [wall(panel.time(first + int(place)), job) for place in kept],
+        "times": [wall(panel.time(first + int(place)), config) for place in kept],
         "values": rounded(values[kept]),
         "thinned": len(kept) < len(values),
     }
@@ -129,9 +129,9 @@ def newest_by_model(issuances: Sequence[Issuance]) -> list[Issuance]:
     return list({item.model_version: item for item in reversed(issuances)}.values())[::-1]
 
 
-def wall(time: datetime, job: DatasetConfig) -> str:
+def wall(time: datetime, config: DatasetConfig) -> str:
     """Write a time as the figure's axis has it: wall time of the data set's zone."""
-    return time.astimezone(job.tz).strftime("%Y-%m-%dT%H:%M:%S")
+    return time.astimezone(config.tz).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def rounded(values: Array) -> list[float | None]:
@@ -139,10 +139,10 @@ def rounded(values: Array) -> list[float | None]:
     return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]  # noqa: PLR0124 - NaN
 
 
-def _reach(line: Line, job: DatasetConfig) -> tuple[datetime, datetime]:
+def _reach(line: Line, config: DatasetConfig) -> tuple[datetime, datetime]:
     origin = line.forecast.issuance.origin
-    reach = max(_TWO_WEEKS, job.step * line.forecast.issuance.horizon)
-    return origin - reach, origin + 2 * max(reach, job.step * line.horizon)
+    reach = max(_TWO_WEEKS, config.step * line.forecast.issuance.horizon)
+    return origin - reach, origin + 2 * max(reach, config.step * line.horizon)
 
 
 def _channel(line: Line) -> str:

@@ -61,7 +61,7 @@ class Reliabilities:
         return found
 
     def _compared(self, issuances: Sequence[Issuance], channel: str, panel: Panel) -> Reliability | None:
-        job = self._installation.jobs.datasets[issuances[0].dataset]
+        config = self._installation.config.datasets[issuances[0].dataset]
         levels = issuances[0].quantiles
         below, within, errors, hours, weekdays, forecasts = [], [], [], [], [], 0
         for issuance in issuances:
@@ -73,7 +73,7 @@ class Reliabilities:
                 continue
             if channel not in forecast.channels:
                 continue
-            truth = _truth(forecast, channel, panel, job)
+            truth = _truth(forecast, channel, panel, config)
             seen = np.isfinite(truth)
             if not seen.any():
                 continue
@@ -82,7 +82,7 @@ class Reliabilities:
             below.append((truth[..., None] < quantiles)[seen])
             within.append((truth[..., None] <= quantiles)[seen])
             errors.append(np.abs(truth - quantiles[..., levels.index(0.5)])[seen])
-            times = [time.astimezone(job.tz) for time in forecast.times(truth.shape[1])]
+            times = [time.astimezone(config.tz) for time in forecast.times(truth.shape[1])]
             hours.append(np.broadcast_to([time.hour for time in times], truth.shape)[seen])
             weekdays.append(np.broadcast_to([time.weekday() for time in times], truth.shape)[seen])
         if not errors:
@@ -98,10 +98,10 @@ class Reliabilities:
         )
 
 
-def _truth(forecast: IssuedForecast, channel: str, panel: Panel, job: DatasetConfig) -> Array:
+def _truth(forecast: IssuedForecast, channel: str, panel: Panel, config: DatasetConfig) -> Array:
     """Return what was observed of a forecast's steps as far as there are rows, [S, H']."""
     first = panel.index(forecast.issuance.origin)
-    column = job.targets.index(channel)
+    column = config.targets.index(channel)
     rows = [panel.series.index(name) for name in forecast.series]
     part = slice(first, min(first + forecast.issuance.horizon, panel.steps))
     return np.where(panel.observed[rows, part, column], panel.targets[rows, part, column], np.nan)

@@ -27,19 +27,19 @@ class Tile:
 
 def tiles(line: Line, dataset: Dataset, service: Service, span: str) -> list[Tile]:
     """Return the numbers above the figure."""
-    job, channel = dataset.job, line.forecast.channels[line.channel]
-    unit, times = job.channels[channel].unit, line.times(job)
+    config, channel = dataset.config, line.forecast.channels[line.channel]
+    unit, times = config.channels[channel].unit, line.times(config)
     lower, upper, width = line.band
     peak = int(line.median.argmax())
     band = f"{percent(width)} band"
     return [
         Tile(
-            f"Next step, {short(times[0], job.tz)}", number(float(line.median[0])), unit,
+            f"Next step, {short(times[0], config.tz)}", number(float(line.median[0])), unit,
             f"{number(float(lower[0]))} to {number(float(upper[0]))} in the {band}",
         ),
         Tile(
             f"Highest median in {span}", number(float(line.median[peak])), unit,
-            f"{short(times[peak], job.tz)}, up to {number(float(upper[peak]))}",
+            f"{short(times[peak], config.tz)}, up to {number(float(upper[peak]))}",
         ),
         Tile(
             "How sure: half the band", f"± {number(float((upper - lower).mean() / 2))}", unit,

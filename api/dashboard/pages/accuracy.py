@@ -54,17 +54,17 @@ async def detail(request: Request, query: Annotated[AccuracyPageQuery, Query()],
 
 
 def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Response:
-    name, job = dataset.name, dataset.job
+    name, config = dataset.name, dataset.config
     channel = _channel(query, dataset)
     since = _since(query, dataset, service)
     shared = frame("Accuracy", dataset, service) | {
         "title": f"Accuracy of {channel}",
-        "channels": [Option(key, key, key == channel) for key in job.targets],
+        "channels": [Option(key, key, key == channel) for key in config.targets],
         "windows": [Option(key, label, key == query.window) for key, label in _WINDOWS.items()],
         "window": _WINDOWS[query.window],
         "detail": "/accuracy/detail?" + urlencode({"dataset": name, "channel": channel, "window": query.window}),
     }
-    ledger, unit = service.installation.ledger, job.channels[channel].unit
+    ledger, unit = service.installation.ledger, config.channels[channel].unit
     whole = ledger.accuracy(name, "all", since, channel=channel)
     if not whole:
         return rendered("accuracy_empty.html", **shared)
@@ -80,7 +80,7 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
             (
                 "By lead time",
                 "Steps ahead",
-                _groups(ledger.accuracy(name, "lead_group", since, channel=channel), job.step),
+                _groups(ledger.accuracy(name, "lead_group", since, channel=channel), config.step),
             ),
             ("By series", "Series", _named(ledger.accuracy(name, "series", since, channel=channel))),
             ("By model", "Model", _named(ledger.accuracy(name, "model", since, channel=channel))),
@@ -99,7 +99,7 @@ def _detail(query: AccuracyPageQuery, dataset: Dataset, service: Service, reliab
         found = reliabilities.of(dataset.name, channel, _since(query, dataset, service), *history)
     context: dict[str, Any] = {"found": found}
     if found is not None:
-        unit = dataset.job.channels[channel].unit
+        unit = dataset.config.channels[channel].unit
         context |= {
             "calibration": embedded(figures.calibration(found)),
             "levels": [
@@ -109,13 +109,13 @@ def _detail(query: AccuracyPageQuery, dataset: Dataset, service: Service, reliab
                 figures.bars([f"{hour:02d}" for hour in range(24)], found.by_hour, unit, "hour of the day")
             ),
             "weekdays": embedded(figures.bars(_WEEKDAYS, found.by_weekday, unit, "")),
-            "zone": dataset.job.zone,
+            "zone": dataset.config.zone,
         }
     return rendered("accuracy_detail.html", **context)
 
 
 def _channel(query: AccuracyPageQuery, dataset: Dataset) -> str:
-    targets = dataset.job.targets
+    targets = dataset.config.targets
     return targets[places([query.channel] if query.channel else [], targets, "channel")[0]]
 
 

@@ -61,36 +61,39 @@ async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> 
 
 
 def _page(dataset: Dataset, service: Service) -> Response:
-    name, job, ledger = dataset.name, dataset.job, service.installation.ledger
+    name, config, ledger = dataset.name, dataset.config, service.installation.ledger
     fault = service.histories.fault(name)
     history = None if fault else service.histories.newest(name)
     now = service.latest.now(name)
     shared = frame("Data", dataset, service) | {
-        "title": f"Data of {job.title or name}",
+        "title": f"Data of {config.title or name}",
         "fault": fault,
         "fault_told": told_outside(fault) if fault else (),
     }
     if history is None:
         return rendered("data_empty.html", **shared)
     version, panel = history
-    fresh = list(_freshness(panel, job, now))
+    fresh = list(_freshness(panel, config, now))
     late = [item for item in fresh if item.is_late]
-    days, gaps = _gaps(panel, job)
-    missing = _missing_lately(panel, job)
+    days, gaps = _gaps(panel, config)
+    missing = _missing_lately(panel, config)
     aside = service.installation.quarantine(name).read(limit=1000)
     reasons = Counter(zip(aside["code"].to_list(), aside["reason"].to_list(), strict=True)).most_common(20)
-    newest = panel.end - job.step
+    newest = panel.end - config.step
     tiles = [
-        Tile("Newest row", age(now - newest), "old", told(newest, job.tz)),
+        Tile("Newest row", age(now - newest), "old", told(newest, config.tz)),
         Tile("Missing in 30 days", percent(missing, 1), "", "of the targets' values, of all series"),
-        Tile("Series", f"{len(panel.series):,}", "", f"{count(len(job.channels), 'channel')}, every {job.frequency}"),
+        Tile(
+            "Series", f"{len(panel.series):,}", "",
+            f"{count(len(config.channels), 'channel')}, every {config.frequency}"
+        ),
         Tile("Put aside", f"{len(aside):,}" if len(aside) < 1000 else "1,000+", count(len(aside), "row").split()[-1],
              "kept with the reason, never used"),
     ]  # fmt: skip
     lede = (
         f"Everything has come in: the newest row is {age(now - newest)} old."
         if not late
-        else f"{count(len(late), 'pair')} of series and channel lag behind by more than {job.stale_after}."
+        else f"{count(len(late), 'pair')} of series and channel lag behind by more than {config.stale_after}."
     )
     return rendered(
         "data.html",
@@ -101,45 +104,47 @@ def _page(dataset: Dataset, service: Service) -> Response:
         fresh=sorted(fresh, key=lambda item: not item.is_late)[:200],
         days=days,
         gaps=gaps,
-        receipts=[(short(item.recorded_at, job.tz), item) for item in ledger.receipts(name, _RECEIPTS)],
+        receipts=[(short(item.recorded_at, config.tz), item) for item in ledger.receipts(name, _RECEIPTS)],
         reasons=reasons,
-        aside=[row | {"at": short(row["recorded_at"], job.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)],
+        aside=[
+            row | {"at": short(row["recorded_at"], config.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)
+        ],
     )
 
 
-def _freshness(panel: Panel, job: DatasetConfig, now: datetime) -> Iterator[Freshness]:
-    allowed = parse_duration(job.stale_after)
-    for series, channels in newest_observed(panel, job).items():
+def _freshness(panel: Panel, config: DatasetConfig, now: datetime) -> Iterator[Freshness]:
+    allowed = parse_duration(config.stale_after)
+    for series, channels in newest_observed(panel, config).items():
         for channel, newest in channels.items():
             if newest is None:
                 yield Freshness(series, channel, "never observed", "-", is_late=True)
             else:
                 since = max(now - newest, timedelta())
-                yield Freshness(series, channel, told(newest, job.tz), age(since), is_late=since > allowed)
+                yield Freshness(series, channel, told(newest, config.tz), age(since), is_late=since > allowed)
 
 
-def _observed(panel: Panel, job: DatasetConfig) -> Iterator[tuple[str, Mask]]:
+def _observed(panel: Panel, config: DatasetConfig) -> Iterator[tuple[str, Mask]]:
     """Yield each channel with what was observed of it, [S, T]."""
     parts = (
-        (job.targets, panel.observed),
-        (job.past_covariates, panel.past_observed),
-        (job.future_covariates, panel.future_observed[:, : panel.steps]),
+        (config.targets, panel.observed),
+        (config.past_covariates, panel.past_observed),
+        (config.future_covariates, panel.future_observed[:, : panel.steps]),
     )
     for names, observed in parts:
         for place, name in enumerate(names):
             yield name, observed[:, :, place]
 
 
-def _gaps(panel: Panel, job: DatasetConfig) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+def _gaps(panel: Panel, config: DatasetConfig) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
     """Return the last days, and of each channel how much of each day is missing over all series."""
-    last = (panel.end - job.step).astimezone(job.tz).date()
+    last = (panel.end - config.step).astimezone(config.tz).date()
     dates = [last - timedelta(days=back) for back in reversed(range(_DAYS))]
-    first = max(panel.steps - int(timedelta(days=_DAYS + 2) / job.step), 0)
+    first = max(panel.steps - int(timedelta(days=_DAYS + 2) / config.step), 0)
     day_of = np.array(
-        [(panel.time(row).astimezone(job.tz).date() - dates[0]).days for row in range(first, panel.steps)]
+        [(panel.time(row).astimezone(config.tz).date() - dates[0]).days for row in range(first, panel.steps)]
     )
     found = []
-    for name, observed in _observed(panel, job):
+    for name, observed in _observed(panel, config):
         cells = []
         for day, date in enumerate(dates):
             rows = observed[:, first:][:, day_of == day]
@@ -153,6 +158,6 @@ def _gaps(panel: Panel, job: DatasetConfig) -> tuple[list[str], list[tuple[str, 
     return [f"{date.day}" if date.day != 1 else f"{date:%b}" for date in dates], found
 
 
-def _missing_lately(panel: Panel, job: DatasetConfig) -> float:
-    steps = int(timedelta(days=_DAYS) / job.step)
+def _missing_lately(panel: Panel, config: DatasetConfig) -> float:
+    steps = int(timedelta(days=_DAYS) / config.step)
     return 1.0 - float(panel.observed[:, -steps:].mean())

@@ -81,9 +81,9 @@ class HistoryQuery(DatasetQuery):
 def _history(query: HistoryQuery, dataset: Dataset, service: Service) -> Response:
     panel = _panel(dataset, service)
     series = panel.series[places([query.series], panel.series, "series")[0]]
-    channel = dataset.job.targets[places([query.channel], dataset.job.targets, "channel")[0]]
-    start, end = (time.replace(tzinfo=dataset.job.tz) for time in (query.start, query.end))
-    part = drawing.history(panel, dataset.job, series, channel, start, end, drawing.MOST_POINTS)
+    channel = dataset.config.targets[places([query.channel], dataset.config.targets, "channel")[0]]
+    start, end = (time.replace(tzinfo=dataset.config.tz) for time in (query.start, query.end))
+    part = drawing.history(panel, dataset.config, series, channel, start, end, drawing.MOST_POINTS)
     return Response(embedded(part), media_type="application/json")
 
 
@@ -104,9 +104,9 @@ def _as_of(query: ForecastsQuery, issuances: list[Issuance]) -> datetime | None:
 
 
 def _full(request: Request, dataset: Dataset, service: Service, issuances: list[Issuance], line: Line) -> Response:
-    name, job, forecast = dataset.name, dataset.job, line.forecast
+    name, config, forecast = dataset.name, dataset.config, line.forecast
     issuance, panel = forecast.issuance, _panel(dataset, service)
-    age, stale = age_of(forecast, job, service.latest.now(name))
+    age, stale = age_of(forecast, config, service.latest.now(name))
     latest = service.latest.of(name).issuance
     is_latest = latest.forecast_id == issuance.forecast_id
     series, channel = forecast.series[line.series], forecast.channels[line.channel]
@@ -117,7 +117,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
     path = f"v1/datasets/{quote(name)}/forecast?{urlencode(wanted)}"
     download = urlencode({"dataset": name} | wanted)
     drawn = _drawn(dataset, shown, line, panel, service)
-    steps = drawing.rows(line, panel, job, min(line.horizon, _TABLE_STEPS))
+    steps = drawing.rows(line, panel, config, min(line.horizon, _TABLE_STEPS))
     return rendered(
         "forecasts.html",
         **frame("Forecasts", dataset, service),
@@ -128,20 +128,20 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         models=_models(shown, issuance),
         issues=_issues(shown, issuance, dataset),
         others=[item for item in drawing.newest_by_model(shown) if item.model_version != issuance.model_version],
-        tiles=tiles(line, dataset, service, span(line.horizon, job.step)),
+        tiles=tiles(line, dataset, service, span(line.horizon, config.step)),
         band=line.band[2],
         steps=steps,
         came_true=sum(bool(step.actual) for step in steps),
         issuance=issuance,
-        issued_at=told(issuance.issued_at, job.tz),
-        origin=told(issuance.origin, job.tz),
-        newest=told(panel.end - job.step, job.tz),
+        issued_at=told(issuance.issued_at, config.tz),
+        origin=told(issuance.origin, config.tz),
+        newest=told(panel.end - config.step, config.tz),
         age_told=told_age(timedelta(seconds=age)),
         is_stale=stale and is_latest,
         is_latest=is_latest,
         recursive=line.horizon > issuance.horizon,
-        span=span(line.horizon, job.step),
-        unit=job.channels[channel].unit,
+        span=span(line.horizon, config.step),
+        unit=config.channels[channel].unit,
         address=f"{request.base_url}{path}",
         path=f"/{path}",
         download=download,
@@ -152,23 +152,23 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
 
 
 def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, service: Service) -> dict[str, Any]:
-    job, channel = dataset.job, line.forecast.channels[line.channel]
+    config, channel = dataset.config, line.forecast.channels[line.channel]
     revisions = service.installation.ledger.revisions(dataset.name, _REPLAYED)
     moved = {key: value.by_channel[channel].mean for key, value in revisions.items() if channel in value.by_channel}
     return {
         "dataset": dataset.name,
         "series": line.forecast.series[line.series],
         "channel": channel,
-        "unit": job.channels[channel].unit,
-        "zone": job.zone,
-        "start": drawing.wall(panel.start, job),
-        "end": drawing.wall(panel.end, job),
-        "shown": drawing.document(line, panel, job),
+        "unit": config.channels[channel].unit,
+        "zone": config.zone,
+        "start": drawing.wall(panel.start, config),
+        "end": drawing.wall(panel.end, config),
+        "shown": drawing.document(line, panel, config),
         "issues": [
             {
                 "id": item.forecast_id,
                 "at": item.issued_at.isoformat(),
-                "told": short(item.issued_at, job.tz),
+                "told": short(item.issued_at, config.tz),
                 "model": item.model_version,
                 "moved": moved.get(item.forecast_id),
             }
@@ -205,13 +205,15 @@ def _empty(dataset: Dataset, service: Service) -> Response:
 def _horizons(dataset: Dataset, forecast: IssuedForecast, wanted: int) -> list[Option]:
     trained = forecast.issuance.horizon
     offered = {
-        *(steps for steps in dataset.job.horizons if steps <= trained),
+        *(steps for steps in dataset.config.horizons if steps <= trained),
         trained,
         min(2 * trained, MAX_HORIZON),
         wanted,
     }
     return [
-        Option(str(steps), span(steps, dataset.job.step) + (", recursive" if steps > trained else ""), steps == wanted)
+        Option(
+            str(steps), span(steps, dataset.config.step) + (", recursive" if steps > trained else ""), steps == wanted
+        )
         for steps in sorted(offered)
     ]
 
@@ -232,7 +234,7 @@ def _issues(shown: list[Issuance], issuance: Issuance, dataset: Dataset) -> list
     return [
         Option(
             "" if place == 0 else item.issued_at.isoformat(),
-            short(item.issued_at, dataset.job.tz) + (" (latest)" if place == 0 else ""),
+            short(item.issued_at, dataset.config.tz) + (" (latest)" if place == 0 else ""),
             item.forecast_id == issuance.forecast_id,
         )
         for place, item in enumerate(shown)

@@ -56,13 +56,13 @@ async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> 
 
 
 def _page(dataset: Dataset, service: Service) -> Response:
-    name, job, ledger = dataset.name, dataset.job, service.installation.ledger
+    name, config, ledger = dataset.name, dataset.config, service.installation.ledger
     champions = ledger.champions(name, 20)
     nights = ledger.nights(name, 7)
     shared: dict[str, Any] = frame("Models", dataset, service) | {
-        "title": f"Models of {job.title or name}",
-        "champions": [(told(one.promoted_at, job.tz), one) for one in champions],
-        "nights": [(short(night.recorded_at, job.tz), night) for night in nights],
+        "title": f"Models of {config.title or name}",
+        "champions": [(told(one.promoted_at, config.tz), one) for one in champions],
+        "nights": [(short(night.recorded_at, config.tz), night) for night in nights],
         "promote_at": f"/v1/models/{quote(name)}/promote",
     }
     if not nights:
@@ -73,10 +73,10 @@ def _page(dataset: Dataset, service: Service) -> Response:
         "models.html",
         **shared,
         night=night,
-        when=told(night.recorded_at, job.tz),
-        holdout=f"{short(night.holdout_from, job.tz)} to {short(night.holdout_until, job.tz)}",
+        when=told(night.recorded_at, config.tz),
+        holdout=f"{short(night.holdout_from, config.tz)} to {short(night.holdout_until, config.tz)}",
         rows=_rows(night),
-        horizons=job.horizons,
+        horizons=config.horizons,
         promised=percent(night.leaderboard[0].promised_coverage),
         beaten=[night.called(one) for one in night.beaten],
         comparisons=[

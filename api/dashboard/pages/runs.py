@@ -48,7 +48,7 @@ async def run_page(run: Annotated[int, Path(ge=1, le=_LARGEST)], service: Servic
 
 
 def _page(dataset: Dataset, service: Service) -> Response:
-    name, job, ledger = dataset.name, dataset.job, service.installation.ledger
+    name, config, ledger = dataset.name, dataset.config, service.installation.ledger
     book, now, machine = JobBook(service.installation), service.latest.now(name), SystemClock().now()
     jobs = [known for known in book.jobs().values() if known.definition.dataset == name]
     since = now - timedelta(days=BEHIND + 1)
@@ -56,28 +56,30 @@ def _page(dataset: Dataset, service: Service) -> Response:
         run for run in ledger.runs(dataset=name, limit=_CALENDAR_RUNS)
         if run.state == "queued" or (run.due_at or run.claimed_at) >= since or machine - run.claimed_at < _DAY
     ]  # fmt: skip
-    days, rows = calendar(jobs, runs, now, job.tz, job.zone)
+    days, rows = calendar(jobs, runs, now, config.tz, config.zone)
     lease = ledger.lease(SCHEDULER)
     return rendered(
         "runs.html",
         **frame("Runs", dataset, service),
-        title=f"Runs of {job.title or name}",
-        lede=_lede(jobs, runs, job.tz),
+        title=f"Runs of {config.title or name}",
+        lede=_lede(jobs, runs, config.tz),
         days=days,
         rows=rows,
         signs=SIGNS,
-        jobs=[_job(known, book, runs, job.tz) for known in jobs],
-        running=[_listed(run, job.tz, machine) for run in runs if run.state == "running"],
+        jobs=[_job(known, book, runs, config.tz) for known in jobs],
+        running=[_listed(run, config.tz, machine) for run in runs if run.state == "running"],
         queue=[
-            (place, _listed(run, job.tz, machine)) for place, run in enumerate(ledger.queue(), 1) if run.dataset == name
+            (place, _listed(run, config.tz, machine))
+            for place, run in enumerate(ledger.queue(), 1)
+            if run.dataset == name
         ],
         hosts=[
             (host, age(machine - host.heartbeat_at), machine - host.heartbeat_at > _HOST_SILENT)
             for host in ledger.hosts()
         ],
         scheduler=None if lease is None else lease[0],
-        listed=[_listed(run, job.tz, machine) for run in runs if run.state not in {"running", "queued"}][:_LISTED],
-        now=told(now, job.tz),
+        listed=[_listed(run, config.tz, machine) for run in runs if run.state not in {"running", "queued"}][:_LISTED],
+        now=told(now, config.tz),
         now_at=now.isoformat(),
     )
 
@@ -85,11 +87,11 @@ def _page(dataset: Dataset, service: Service) -> Response:
 def _run_page(number: int, service: Service) -> Response:
     run = service.installation.ledger.run(number)
     access().require(run.dataset)
-    jobs = service.installation.jobs.datasets
+    jobs = service.installation.config.datasets
     if run.dataset not in jobs:
         raise NotFoundError("run.unknown", f"run {number} is of a data set that is not there any more", "")
     dataset = chosen(run.dataset, service)
-    ledger, zone = service.installation.ledger, dataset.job.tz
+    ledger, zone = service.installation.ledger, dataset.config.tz
     issuance = None if run.forecast_id is None else ledger.forecast(run.forecast_id)
     return rendered(
         "run.html",

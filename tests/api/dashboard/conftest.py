@@ -135,7 +135,7 @@ def _keep_runs(home: Installation) -> None:
     now = datetime.now(UTC)
     ends = [("refresh", "succeeded"), ("refresh", "failed"), ("nightly", "succeeded")]
     for number, (name, outcome) in enumerate(ends):
-        job, at = home.jobs.jobs[name], now - timedelta(days=3 - number)
+        job, at = home.config.jobs[name], now - timedelta(days=3 - number)
         home.ledger.claim(name, job, [Due(logical_date=f"{number}", at=at, cause=Cause.CRON)], now)
         run = home.ledger.take("a-host", now, trainings=1, others=1)
         assert run is not None

@@ -180,8 +180,8 @@ def test_a_year_of_fifty_channels_is_drawn_from_few_points(
     serve: Callable[..., httpx.Client],
     look: Callable[..., Any],
 ) -> None:
-    job, names = tiny_document["datasets"]["tiny"], [f"load{number}" for number in range(50)]
-    job["channels"] = {name: {"role": "target", "unit": "MW"} for name in names}
+    config, names = tiny_document["datasets"]["tiny"], [f"load{number}" for number in range(50)]
+    config["channels"] = {name: {"role": "target", "unit": "MW"} for name in names}
     rows = tiny_rows(8760, series=("east",))
     whole = rows.select("time", "site", *(pl.col("load").alias(name) for name in names))
     home = make_home(whole, tiny_document)

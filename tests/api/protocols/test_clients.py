@@ -38,10 +38,10 @@ def run(python: str | Path, script: str, folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def expected(served: Served) -> Callable[[int], Any]:
     """What the service's own code forecasts from the newest rows."""
-    job = served.home.jobs.datasets["tiny"]
-    panel = clean(served.home.observations("tiny").read(version=0), job)
+    config = served.home.config.datasets["tiny"]
+    panel = clean(served.home.observations("tiny").read(version=0), config)
     model = load(served.home.home.models / served.issuance.model_folder)
-    return lambda horizon: extend(model, panel, job, horizon)
+    return lambda horizon: extend(model, panel, config, horizon)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ print(json.dumps(told))
 def test_tritons_client_gets_the_forecast_of_the_service(
     served: Served, expected: Callable[[int], Any], client_python: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    panel = clean(served.home.observations("tiny").read(version=0), served.home.jobs.datasets["tiny"])
+    panel = clean(served.home.observations("tiny").read(version=0), served.home.config.datasets["tiny"])
     given = {
         "targets": panel.targets[:, -60:].tolist(),
         "past": panel.past[:, -60:].tolist(),

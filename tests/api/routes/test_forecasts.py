@@ -117,9 +117,9 @@ def test_steps_beyond_the_trained_horizon_continue_the_issued_ones_and_are_flagg
     assert longer[:24] == points(served.get(), "west", "price")
     assert [point["recursive"] for point in longer] == [False] * 24 + [True] * 76
     assert [point["lead"] for point in longer] == list(range(1, 101))
-    job, table = served.home.jobs.datasets["tiny"], served.home.observations("tiny")
+    config, table = served.home.config.datasets["tiny"], served.home.observations("tiny")
     model = load(served.home.home.models / served.issuance.model_folder)
-    expected = extend(model, clean(table.read(version=0), job), job, 100)
+    expected = extend(model, clean(table.read(version=0), config), config, 100)
     assert [point["mean"] for point in longer] == pytest.approx(expected.mean[1, :, 1].tolist())
     assert [point["quantiles"]["0.9"] for point in longer] == pytest.approx(expected.quantiles[1, :, 1, 2].tolist())
 

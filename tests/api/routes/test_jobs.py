@@ -95,7 +95,7 @@ def test_a_job_is_added_read_changed_and_removed(client: httpx.Client) -> None:
 
 def test_jobs_of_the_job_file_come_first_and_can_only_be_paused(client: httpx.Client) -> None:
     client.post("/v1/jobs", json=JOB)
-    assert [(job["name"], job["origin"]) for job in client.get("/v1/jobs").json()["jobs"]] == [
+    assert [(config["name"], config["origin"]) for config in client.get("/v1/jobs").json()["jobs"]] == [
         ("nightly", "job_file"),
         ("hourly", "ledger"),
     ]
@@ -165,7 +165,7 @@ def test_a_mistake_in_a_job_is_told_with_its_place_and_not_repeated(
                 sent = [word for field in fields.values() for word in (field if isinstance(field, list) else [field])]
                 if code != "body.contradictory":  # that names the steps and triggers there are
                     assert [word for word in sent if isinstance(word, str) and word and word in answer.text] == []
-    assert [job["name"] for job in client.get("/v1/jobs").json()["jobs"]] == ["nightly", "there"]
+    assert [config["name"] for config in client.get("/v1/jobs").json()["jobs"]] == ["nightly", "there"]
 
 
 def test_every_mistake_of_a_body_is_listed(client: httpx.Client) -> None:

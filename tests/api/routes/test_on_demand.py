@@ -62,9 +62,9 @@ def test_a_forecast_of_the_newest_rows_is_the_issued_one(served: Served, history
 
 def test_steps_beyond_the_trained_horizon_are_made_and_flagged(served: Served, history: dict[str, Any]) -> None:
     made = ask(served.client, history, horizon=60).json()
-    job, model = served.home.jobs.datasets["tiny"], served.home.home.models / served.issuance.model_folder
-    panel = clean(served.home.observations("tiny").read(version=0), job)
-    expected = extend(load(model), panel, job, 60)
+    config, model = served.home.config.datasets["tiny"], served.home.home.models / served.issuance.model_folder
+    panel = clean(served.home.observations("tiny").read(version=0), config)
+    expected = extend(load(model), panel, config, 60)
     for s in range(2):
         for c in range(2):
             points = made["forecasts"][2 * s + c]["points"]

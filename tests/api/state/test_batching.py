@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
-    store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
+def model(tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
+    store_model(tmp_path / "models" / "m", tiny_config, weight=0.7)
     return load(tmp_path / "models" / "m")
 
 

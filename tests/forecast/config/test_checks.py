@@ -14,9 +14,9 @@ from forecast.vocabulary import Action
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_every_action_that_a_check_allows_can_be_chosen(job_with: Callable[..., DatasetConfig], name: str) -> None:
+def test_every_action_that_a_check_allows_can_be_chosen(config_with: Callable[..., DatasetConfig], name: str) -> None:
     for action in CHECKS[name].allowed:
-        assert job_with(checks={name: action.value}).checks[name] is action
+        assert config_with(checks={name: action.value}).checks[name] is action
 
 
 @pytest.mark.parametrize("name", CHECKS)

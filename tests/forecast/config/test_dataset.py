@@ -99,13 +99,13 @@ def load(tmp_path: Path, to_toml: Callable[[Mapping[str, Any]], str]) -> Callabl
 
 def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
     path = Path(forecast.__file__).parent / "config" / "sample.toml"
-    name, job = load_config_file(path).dataset(None)
+    name, config = load_config_file(path).dataset(None)
     assert name == "nyc-airports"
-    assert job.horizons == (24, 168, 336)
-    assert job.horizon == 336
-    assert job.targets == ("departures", "mean_delay", "cancellations")
-    assert len(job.past_covariates) == 7
-    assert job.step.total_seconds() == 3600
+    assert config.horizons == (24, 168, 336)
+    assert config.horizon == 336
+    assert config.targets == ("departures", "mean_delay", "cancellations")
+    assert len(config.past_covariates) == 7
+    assert config.step.total_seconds() == 3600
     assert [(one.told, one.cron) for one in load_config_file(path).jobs.values()] == [
         ("ingest -> score -> forecast", "0 */6 * * *"),
         ("ingest -> retrain -> forecast", "30 2 * * *"),
@@ -113,8 +113,8 @@ def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
 
 
 def test_the_tiny_job_is_valid(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
-    job = load(tiny_document).datasets["tiny"]
-    assert (job.targets, job.past_covariates, job.horizon) == (("load", "price"), ("wind",), 24)
+    config = load(tiny_document).datasets["tiny"]
+    assert (config.targets, config.past_covariates, config.horizon) == (("load", "price"), ("wind",), 24)
 
 
 @pytest.mark.parametrize(("place", "value", "told"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES])

@@ -32,9 +32,9 @@ HOLDOUT = date(2024, 5, 1)
         ({"published": True, "holdout": "3d"}, "leave the other fields out"),
     ],
 )
-def test_what_cannot_be_meant_is_told_at_load(job_with: MakeJob, splits: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_meant_is_told_at_load(config_with: MakeJob, splits: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        job_with(splits=splits)
+        config_with(splits=splits)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_what_cannot_be_meant_is_told_at_load(job_with: MakeJob, splits: dict[st
     ],
 )
 def test_published_parts_that_do_not_fit_are_told_at_load(
-    job_with: MakeJob, name: str, changes: dict[str, Any], told: str
+    config_with: MakeJob, name: str, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValidationError, match=told):
-        job_with(source={"kind": "benchmark", "name": name}, splits={"published": True}, **changes)
+        config_with(source={"kind": "benchmark", "name": name}, splits={"published": True}, **changes)
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def test_published_parts_that_do_not_fit_are_told_at_load(
         {"validation": "2d", "calibration": "1d", "holdout": HOLDOUT},
     ],
 )
-def test_what_may_fit_is_left_to_the_rows(job_with: MakeJob, splits: dict[str, Any]) -> None:
-    assert job_with(splits=splits).splits.model_fields_set == splits.keys()
+def test_what_may_fit_is_left_to_the_rows(config_with: MakeJob, splits: dict[str, Any]) -> None:
+    assert config_with(splits=splits).splits.model_fields_set == splits.keys()

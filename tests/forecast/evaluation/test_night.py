@@ -92,11 +92,11 @@ def test_a_baseline_without_a_loss_is_no_bar_and_one_of_nothing_has_no_share(
 
 
 def test_the_table_has_every_model_and_marks_the_champion(
-    make_night: Callable[..., NightRecord], job_with: Callable[..., DatasetConfig]
+    make_night: Callable[..., NightRecord], config_with: Callable[..., DatasetConfig]
 ) -> None:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(leaderboard(make_night(), job_with(horizons=[2, 4])))
+        console.print(leaderboard(make_night(), config_with(horizons=[2, 4])))
     text = capture.get()
     assert "★ itransformer-1" in text
     assert "  linear-1" in text

@@ -63,9 +63,9 @@ def replace_network(folder: Path, content: bytes) -> str:
 
 
 @pytest.fixture
-def stored(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]) -> Path:
+def stored(tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., Manifest]) -> Path:
     folder = tmp_path / "models" / "repeat_last-1"
-    store_model(folder, tiny_job)
+    store_model(folder, tiny_config)
     return folder
 
 
@@ -76,11 +76,11 @@ def test_a_sound_model_is_tried_once_and_then_loaded_at_once(stored: Path, monke
 
 
 def test_a_network_that_never_ends_is_stopped_and_refused(
-    stored: Path, tiny_job: DatasetConfig, monkeypatch: pytest.MonkeyPatch
+    stored: Path, tiny_config: DatasetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with np.load(stored / GOLDEN) as golden:
         shapes: dict[str, tuple[object, ...]] = {"past_target": ("B", *golden["targets"].shape[1:])}
-    endless = endless_loop(shapes, tiny_job.horizon, len(tiny_job.targets))
+    endless = endless_loop(shapes, tiny_config.horizon, len(tiny_config.targets))
     digest = replace_network(stored, endless.SerializeToString())
     monkeypatch.setattr(sandbox, "_WALL_SECONDS", 6)
     began = time.monotonic()

@@ -9,10 +9,12 @@ from forecast.runtime.smoke_test import SmokeTest, smoke_test
 
 
 @pytest.fixture
-def rehearsed(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., object]) -> Callable[..., SmokeTest]:
+def rehearsed(
+    tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., object]
+) -> Callable[..., SmokeTest]:
     def make(**changes: object) -> SmokeTest:
         folder = tmp_path / "models" / "m"
-        store_model(folder, tiny_job, **changes)
+        store_model(folder, tiny_config, **changes)
         return smoke_test(load(folder), folder / NETWORK)
 
     return make

@@ -83,10 +83,10 @@ def test_a_forecast_is_moved_by_what_came_true_and_says_by_what(served: Callable
 def test_the_same_forecast_can_be_made_again_from_what_is_stored(served: Callable[..., Installation]) -> None:
     home = served()
     issuance, _ = issue("tiny", home)
-    job = home.jobs.datasets["tiny"]
-    panel = clean(home.observations("tiny").read(version=issuance.data_version), job)
+    config = home.config.datasets["tiny"]
+    panel = clean(home.observations("tiny").read(version=issuance.data_version), config)
     model = load(home.home.models / issuance.model_folder)
-    base = extend(model, panel, job, issuance.horizon)
+    base = extend(model, panel, config, issuance.horizon)
     again = moved(base, home.ledger.correction(issuance.correction), model.manifest, panel.series)
     stored = read_issued(issuance, home)
     assert np.array_equal(again.quantiles.transpose(0, 2, 1, 3), stored.quantiles)

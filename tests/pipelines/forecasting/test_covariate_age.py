@@ -24,7 +24,7 @@ def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]
     """Bring rows of so many hours in, of which a known-future covariate reaches further; returns the vintage then."""
     tiny_document["datasets"]["tiny"]["channels"]["plan"] = {"role": "future", "unit": "MW"}
     installation = make_home(document=tiny_document)
-    job = installation.jobs.datasets["tiny"]
+    config = installation.config.datasets["tiny"]
 
     def grown(hours: int, ahead: int, level: float = 0.0) -> Vintage:
         hour = pl.int_range(pl.len()).over("site")
@@ -34,7 +34,7 @@ def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]
         rows.write_csv(installation.home.path / "rows.csv")
         ingest("tiny", installation)
         table = installation.observations("tiny")
-        found = vintage(table, table.version, clean(table.read(), job), job)
+        found = vintage(table, table.version, clean(table.read(), config), config)
         assert found is not None
         return found
 

@@ -28,15 +28,15 @@ MakeRows = Callable[..., pl.DataFrame]
 
 
 @pytest.fixture
-def panel(tiny_rows: MakeRows, tiny_job: DatasetConfig) -> Panel:
+def panel(tiny_rows: MakeRows, tiny_config: DatasetConfig) -> Panel:
     rows = tiny_rows().rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
-    made = clean(rows, tiny_job)
+    made = clean(rows, tiny_config)
     return replace(made, targets=made.targets.copy(), past=made.past.copy())  # polars' own arrays cannot be written to
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
-    store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
+def model(tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
+    store_model(tmp_path / "models" / "m", tiny_config, weight=0.7)
     return load(tmp_path / "models" / "m")
 
 
@@ -50,47 +50,47 @@ def own(model: ServedModel) -> Yardstick:
 
 
 def test_a_model_that_repeats_the_last_value_forecasts_the_last_value(
-    tmp_path: Path, tiny_job: DatasetConfig, panel: Panel, store_model: Callable[..., Manifest]
+    tmp_path: Path, tiny_config: DatasetConfig, panel: Panel, store_model: Callable[..., Manifest]
 ) -> None:
-    store_model(tmp_path / "models" / "r", tiny_job)
-    prediction = extend(load(tmp_path / "models" / "r"), panel, tiny_job, 100)
+    store_model(tmp_path / "models" / "r", tiny_config)
+    prediction = extend(load(tmp_path / "models" / "r"), panel, tiny_config, 100)
     assert prediction.mean.shape == (2, 100, 2)
     assert np.allclose(prediction.mean, panel.targets[:, -1:], atol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 6, 23, 24, 25, 48, 100])
 def test_a_shorter_forecast_is_the_beginning_of_a_longer_one(
-    model: ServedModel, tiny_job: DatasetConfig, panel: Panel, steps: int
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel, steps: int
 ) -> None:
-    longest, shorter = extend(model, panel, tiny_job, 120), extend(model, panel, tiny_job, steps)
+    longest, shorter = extend(model, panel, tiny_config, 120), extend(model, panel, tiny_config, steps)
     assert shorter.quantiles.shape == (2, steps, 2, 3)
     assert np.array_equal(shorter.quantiles, longest.quantiles[:, :steps])
     assert np.array_equal(shorter.mean, longest.mean[:, :steps])
 
 
 def test_up_to_the_trained_horizon_what_is_issued_is_what_was_scored(
-    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
-    windows = cut(panel, tiny_job, panel.steps - tiny_job.horizon, panel.steps)
+    windows = cut(panel, tiny_config, panel.steps - tiny_config.horizon, panel.steps)
     scored = backtest(model, windows, own(model))
     earlier = Panel(
         panel.series,
         panel.start,
         panel.step,
-        panel.targets[:, : -tiny_job.horizon],
-        panel.past[:, : -tiny_job.horizon],
-        panel.observed[:, : -tiny_job.horizon],
+        panel.targets[:, : -tiny_config.horizon],
+        panel.past[:, : -tiny_config.horizon],
+        panel.observed[:, : -tiny_config.horizon],
         {},
     )
     assert scored.series == ("east", "west")
-    assert np.allclose(extend(model, earlier, tiny_job, tiny_job.horizon).quantiles, scored.quantiles, atol=1e-5)
+    assert np.allclose(extend(model, earlier, tiny_config, tiny_config.horizon).quantiles, scored.quantiles, atol=1e-5)
 
 
 def test_beyond_the_trained_horizon_the_median_is_fed_back(
-    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
-    first = extend(model, panel, tiny_job, 24)
-    wind = panel.past[:, -tiny_job.season :]  # repeats its last season
+    first = extend(model, panel, tiny_config, 24)
+    wind = panel.past[:, -tiny_config.season :]  # repeats its last season
     longer = Panel(
         panel.series,
         panel.start,
@@ -101,62 +101,66 @@ def test_beyond_the_trained_horizon_the_median_is_fed_back(
         {},
     )
     assert np.array_equal(
-        extend(model, panel, tiny_job, 48).quantiles[:, 24:], extend(model, longer, tiny_job, 24).quantiles
+        extend(model, panel, tiny_config, 48).quantiles[:, 24:], extend(model, longer, tiny_config, 24).quantiles
     )
 
 
 @pytest.mark.parametrize("trained", [24, 30])  # whole days, and not
 def test_the_band_beyond_the_trained_horizon_is_told_by_what_was_observed_not_by_what_is_fed_back(
     tmp_path: Path,
-    job_with: Callable[..., DatasetConfig],
+    config_with: Callable[..., DatasetConfig],
     panel: Panel,
     store_model: Callable[..., Manifest],
     trained: int,
 ) -> None:
-    job = job_with(horizons=[trained])
+    config = config_with(horizons=[trained])
     band = Calibration(group=99, quantile_offsets=(((-1.0, 0.0, 1.0),) * 2,), mean_offsets=((0.0,) * 2,), period=24)
-    store_model(tmp_path / "models" / "b", job, calibration=band, lower=(None, None))
-    quantiles = extend(load(tmp_path / "models" / "b"), panel, job, 96).quantiles
+    store_model(tmp_path / "models" / "b", config, calibration=band, lower=(None, None))
+    quantiles = extend(load(tmp_path / "models" / "b"), panel, config, 96).quantiles
     width = quantiles[..., 2] - quantiles[..., 0]
     assert np.allclose(width[:, 24:], width[:, :-24])
     assert np.ptp(width, axis=1).min() > 0.1
 
 
 def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
-    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
     panel.targets[1, -10:-7, 1] = np.nan
     with pytest.raises(DataError, match="west has 3 missing values of price") as caught:
-        extend(model, panel, tiny_job, 24)
+        extend(model, panel, tiny_config, 24)
     assert caught.value.code == "forecast.history_gap"
     assert str(panel.time(panel.steps - 10)) in str(caught.value)
 
 
-def test_a_gap_before_the_look_back_does_not_matter(model: ServedModel, tiny_job: DatasetConfig, panel: Panel) -> None:
-    expected = extend(model, panel, tiny_job, 24)
-    panel.targets[:, : -tiny_job.lookback] = np.nan
-    panel.past[:, : -tiny_job.lookback] = np.nan
-    assert np.array_equal(extend(model, panel, tiny_job, 24).quantiles, expected.quantiles)
+def test_a_gap_before_the_look_back_does_not_matter(
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel
+) -> None:
+    expected = extend(model, panel, tiny_config, 24)
+    panel.targets[:, : -tiny_config.lookback] = np.nan
+    panel.past[:, : -tiny_config.lookback] = np.nan
+    assert np.array_equal(extend(model, panel, tiny_config, 24).quantiles, expected.quantiles)
 
 
 def test_covariates_that_come_later_than_targets_are_carried_forward(
-    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
     late = panel.past.copy()
     panel.past[:, -5:] = np.nan
     late[:, -5:] = late[:, -6:-5]
     carried = Panel(panel.series, panel.start, panel.step, panel.targets, late, panel.observed, {})
-    assert np.array_equal(extend(model, panel, tiny_job, 24).quantiles, extend(model, carried, tiny_job, 24).quantiles)
+    assert np.array_equal(
+        extend(model, panel, tiny_config, 24).quantiles, extend(model, carried, tiny_config, 24).quantiles
+    )
 
 
 def test_a_history_shorter_than_the_look_back_is_told(
-    model: ServedModel, tiny_job: DatasetConfig, panel: Panel
+    model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
     short = Panel(
         panel.series, panel.start, panel.step, panel.targets[:, :47], panel.past[:, :47], panel.observed[:, :47], {}
     )
     with pytest.raises(DataError) as caught:
-        extend(model, short, tiny_job, 24)
+        extend(model, short, tiny_config, 24)
     assert caught.value.code == "forecast.short_history"
 
 
@@ -206,12 +210,12 @@ def test_new_rows_or_a_new_champion_are_forecast_anew(
 def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(
     tiny_home: Installation, tiny_rows: MakeRows
 ) -> None:
-    job = tiny_home.jobs.datasets["tiny"]
+    config = tiny_home.config.datasets["tiny"]
     issuance, _ = issue("tiny", tiny_home)
     tiny_rows(420, seed=5).write_csv(tiny_home.home.path / "rows.csv")  # later rows, and all others corrected
     ingest("tiny", tiny_home)
-    then = clean(tiny_home.observations("tiny").read(version=issuance.data_version), job)
-    again = extend(load(tiny_home.home.models / issuance.model_folder), then, job, issuance.horizon)
+    then = clean(tiny_home.observations("tiny").read(version=issuance.data_version), config)
+    again = extend(load(tiny_home.home.models / issuance.model_folder), then, config, issuance.horizon)
     rows = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
     east = rows.filter(series="east", channel="load")["mean"]
     assert np.array_equal(east, again.mean[0, :, 0])

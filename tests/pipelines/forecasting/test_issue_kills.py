@@ -64,8 +64,8 @@ for _ in sys.stdin:
 @pytest.fixture
 def two_models(tiny_home: Installation, store_model: Callable[..., Manifest]) -> Installation:
     """A home with an issued forecast and a second model, whose forecasts lie 20 above the first one's."""
-    job = tiny_home.jobs.datasets["tiny"]
-    store_model(tiny_home.home.models / "repeat_last-2", job, bias=BIASES["repeat_last-2"])
+    config = tiny_home.config.datasets["tiny"]
+    store_model(tiny_home.home.models / "repeat_last-2", config, bias=BIASES["repeat_last-2"])
     issue("tiny", tiny_home)
     return tiny_home
 

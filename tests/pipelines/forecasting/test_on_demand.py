@@ -38,13 +38,13 @@ TRAINED = ("east", "west")
 
 
 @pytest.fixture
-def job(job_with: Callable[..., DatasetConfig]) -> DatasetConfig:
-    return job_with(zone="Europe/Berlin", holidays="DE", frequency="1h")
+def config(config_with: Callable[..., DatasetConfig]) -> DatasetConfig:
+    return config_with(zone="Europe/Berlin", holidays="DE", frequency="1h")
 
 
 @pytest.fixture
-def model(tmp_path: Path, job: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
-    store_model(tmp_path / "models" / "m", job, weight=0.7, calibration=BAND)
+def model(tmp_path: Path, config: DatasetConfig, store_model: Callable[..., Manifest]) -> ServedModel:
+    store_model(tmp_path / "models" / "m", config, weight=0.7, calibration=BAND)
     return load(tmp_path / "models" / "m")
 
 
@@ -85,7 +85,7 @@ def agree(mine: Panel, theirs: Panel) -> bool:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_columns_give_the_panel_and_the_forecast_of_the_same_rows_in_the_lake(
-    job: DatasetConfig, model: ServedModel, data: st.DataObject
+    config: DatasetConfig, model: ServedModel, data: st.DataObject
 ) -> None:
     rows = data.draw(st.integers(48, 90))
     series = columns(rows, data.draw(st.integers(0, 5)))
@@ -96,16 +96,16 @@ def test_columns_give_the_panel_and_the_forecast_of_the_same_rows_in_the_lake(
         for row in range(at, min(at + data.draw(st.integers(1, 12)), rows)):
             numbers[row] = None
     horizon = data.draw(st.sampled_from([1, 24, 60]))
-    panel = clean(stored(series, start), job)
-    mine = from_columns(start, series, {}, job, TRAINED)
+    panel = clean(stored(series, start), config)
+    mine = from_columns(start, series, {}, config, TRAINED)
     assert agree(mine, panel)
     try:
-        expected = extend(model, panel, job, horizon)
+        expected = extend(model, panel, config, horizon)
     except DataError as error:
         with pytest.raises(DataError, match=re.escape(str(error))):
-            extend(model, mine, job, horizon)
+            extend(model, mine, config, horizon)
         return
-    made = extend(model, mine, job, horizon)
+    made = extend(model, mine, config, horizon)
     assert np.array_equal(made.mean, expected.mean)
     assert np.array_equal(made.quantiles, expected.quantiles)
 
@@ -117,33 +117,35 @@ def test_columns_give_the_panel_and_the_forecast_of_the_same_rows_in_the_lake(
     step=st.sampled_from([timedelta(minutes=15), HOUR, timedelta(hours=6), timedelta(days=1), timedelta(days=7)]),
 )
 def test_the_calendar_from_memory_is_the_calendar(
-    job: DatasetConfig, start: datetime, count: int, step: timedelta
+    config: DatasetConfig, start: datetime, count: int, step: timedelta
 ) -> None:
     begin = start.replace(tzinfo=UTC, microsecond=0)
     memory = CalendarMemory()
     for _ in range(2):
         # Where a row lies in an array decides which instructions take its sine: the last bit may differ.
-        np.testing.assert_allclose(memory(begin, step, count, job), known_future(begin, step, count, job), 0, 5e-16)
+        np.testing.assert_allclose(
+            memory(begin, step, count, config), known_future(begin, step, count, config), 0, 5e-16
+        )
 
 
-def test_rows_give_the_panel_of_the_same_rows_in_the_lake(job: DatasetConfig) -> None:
+def test_rows_give_the_panel_of_the_same_rows_in_the_lake(config: DatasetConfig) -> None:
     series = columns(60)
     rows = stored(series, START)
     records = rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).rename({"series": "site"}).to_dicts()
-    assert agree(from_rows(from_json(records[::-1], job, "tiny"), job), clean(rows, job))
+    assert agree(from_rows(from_json(records[::-1], config, "tiny"), config), clean(rows, config))
 
 
 def test_covariates_known_beforehand_are_taken_from_the_history_and_from_what_lies_ahead(
-    job_with: Callable[..., DatasetConfig],
+    config_with: Callable[..., DatasetConfig],
 ) -> None:
     channels = {
         "load": {"role": "target"}, "wind": {"role": "past"}, "plan": {"role": "future", "fill": "none"},
     }  # fmt: skip
-    job = job_with(channels=channels)
+    config = config_with(channels=channels)
     random = np.random.default_rng(0)
     told = {name: random.normal(size=80).tolist() for name in channels}
     history = {"east": {name: values[:60] for name, values in told.items()}}
-    mine = from_columns(START, history, {"east": {"plan": told["plan"][60:]}}, job, TRAINED)
+    mine = from_columns(START, history, {"east": {"plan": told["plan"][60:]}}, config, TRAINED)
     rows = pl.DataFrame(
         {
             "series": ["east"] * 80,
@@ -151,7 +153,7 @@ def test_covariates_known_beforehand_are_taken_from_the_history_and_from_what_li
             **{name: values if name == "plan" else [*values[:60], *[None] * 20] for name, values in told.items()},
         }
     )
-    theirs = clean(rows, job)
+    theirs = clean(rows, config)
     assert agree(mine, theirs)
     assert mine.future.shape == (1, 80, 1)
 
@@ -181,12 +183,12 @@ def put(value: float | None, row: int) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_history_that_is_not_of_the_data_set_is_refused_with_its_place(
-    job: DatasetConfig, spoil: Callable[[dict[str, Any]], None], code: str, place: str
+    config: DatasetConfig, spoil: Callable[[dict[str, Any]], None], code: str, place: str
 ) -> None:
     series = columns(50)
     spoil(series)
     with pytest.raises(DataError) as caught:
-        from_columns(START, series, {}, job, TRAINED)
+        from_columns(START, series, {}, config, TRAINED)
     assert caught.value.code == code
     assert place in caught.value.fact
     assert "north" not in str(caught.value)
@@ -194,9 +196,9 @@ def test_a_history_that_is_not_of_the_data_set_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("year", [1, 1899, 2200, 9999])
-def test_a_history_of_no_plausible_time_is_refused(job: DatasetConfig, year: int) -> None:
+def test_a_history_of_no_plausible_time_is_refused(config: DatasetConfig, year: int) -> None:
     with pytest.raises(DataError) as caught:
-        from_columns(datetime(year, 12, 31, 23, tzinfo=UTC), columns(50), {}, job, TRAINED)
+        from_columns(datetime(year, 12, 31, 23, tzinfo=UTC), columns(50), {}, config, TRAINED)
     assert caught.value.code == "history.implausible_time"
 
 
@@ -204,21 +206,21 @@ def test_a_history_of_no_plausible_time_is_refused(job: DatasetConfig, year: int
     ("future", "code"),
     [({"north": {}}, "future.unknown_series"), ({"east": {"wind": [1.0]}}, "future.unknown_channel")],
 )
-def test_what_lies_ahead_must_be_known_beforehand(job: DatasetConfig, future: dict[str, Any], code: str) -> None:
+def test_what_lies_ahead_must_be_known_beforehand(config: DatasetConfig, future: dict[str, Any], code: str) -> None:
     with pytest.raises(DataError) as caught:
-        from_columns(START, columns(50), future, job, TRAINED)
+        from_columns(START, columns(50), future, config, TRAINED)
     assert caught.value.code == code
 
 
-def test_a_model_takes_no_history_that_is_short_or_between_its_steps(job: DatasetConfig, model: ServedModel) -> None:
-    panel = from_columns(START, columns(50), {}, job, TRAINED)
-    check(panel, model.manifest, job, START + 1000 * HOUR)
+def test_a_model_takes_no_history_that_is_short_or_between_its_steps(config: DatasetConfig, model: ServedModel) -> None:
+    panel = from_columns(START, columns(50), {}, config, TRAINED)
+    check(panel, model.manifest, config, START + 1000 * HOUR)
     for wrong, code in (
         (replace(panel, start=panel.start + timedelta(minutes=7)), "history.off_grid"),
-        (from_columns(START, columns(47), {}, job, TRAINED), "forecast.short_history"),
+        (from_columns(START, columns(47), {}, config, TRAINED), "forecast.short_history"),
     ):
         with pytest.raises(DataError) as caught:
-            check(wrong, model.manifest, job, START + 1000 * HOUR)
+            check(wrong, model.manifest, config, START + 1000 * HOUR)
         assert caught.value.code == code
 
 
@@ -233,12 +235,12 @@ def test_a_model_takes_no_history_that_is_short_or_between_its_steps(job: Datase
         ({"site": None}, "ingest.null_key"),
     ],
 )
-def test_a_row_that_would_be_put_aside_is_refused(job: DatasetConfig, change: dict[str, Any], code: str) -> None:
+def test_a_row_that_would_be_put_aside_is_refused(config: DatasetConfig, change: dict[str, Any], code: str) -> None:
     rows = stored(columns(60), START).with_columns(pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
     records = rows.rename({"series": "site"}).to_dicts()
     records[7] |= change
     with pytest.raises(DataError) as caught:
-        from_rows(from_json(records, job, "tiny"), job)
+        from_rows(from_json(records, config, "tiny"), config)
     assert caught.value.code == code
     told = str(next(iter(change.values())))
     assert told in {"None", "nan", "-1.0"} or told not in str(caught.value)

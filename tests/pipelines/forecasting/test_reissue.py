@@ -88,7 +88,7 @@ def test_it_is_made_once_and_can_be_recomputed(tiny_home: Installation, tiny_row
 def test_the_champion_of_that_time_makes_it_while_its_files_are_there(
     tiny_home: Installation, store_model: Callable[..., Manifest]
 ) -> None:
-    store_model(tiny_home.home.models / "repeat_last-2", tiny_home.jobs.datasets["tiny"], bias=1.0)
+    store_model(tiny_home.home.models / "repeat_last-2", tiny_home.config.datasets["tiny"], bias=1.0)
     moment = now()
     promote(tiny_home, "repeat_last-2")
     made, _ = issue("tiny", tiny_home, moment)
@@ -110,7 +110,7 @@ def test_a_champion_that_came_later_than_the_instant_is_told_as_hindsight(
     installation = make_home(tiny_rows())
     ingest("tiny", installation)
     moment = now()
-    store_model(installation.home.models / "first", installation.jobs.datasets["tiny"])
+    store_model(installation.home.models / "first", installation.config.datasets["tiny"])
     promote(installation, "first")
     made, _ = issue("tiny", installation, moment)
     assert made.provenance is not None

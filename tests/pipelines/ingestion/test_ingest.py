@@ -221,8 +221,8 @@ def test_a_data_set_that_is_pushed_to_has_nothing_to_read(
     with pytest.raises(DataError) as caught:
         ingest("tiny", installation)
     assert caught.value.code == "ingest.empty"
-    job = installation.jobs.datasets["tiny"]
-    pushed = ingest("tiny", installation, [from_frame(tiny_rows(50), job, "tiny")])
+    config = installation.config.datasets["tiny"]
+    pushed = ingest("tiny", installation, [from_frame(tiny_rows(50), config, "tiny")])
     refreshed = ingest("tiny", installation)
     assert (pushed.new, refreshed.rows, refreshed.data_version) == (100, 0, pushed.data_version)
 

@@ -143,10 +143,10 @@ def test_a_replay_that_begins_before_its_file_has_no_rows_yet(replay: Callable[.
     assert caught.value.code == "ingest.empty"
 
 
-def test_a_start_without_a_zone_is_a_wall_time_of_the_data_set(job_with: Callable[..., Any]) -> None:
+def test_a_start_without_a_zone_is_a_wall_time_of_the_data_set(config_with: Callable[..., Any]) -> None:
     source = {"kind": "replay", "path": "x", "start": datetime(2024, 7, 1)}  # noqa: DTZ001
-    assert replay_start(job_with(source=source, zone="Europe/Berlin")) == datetime(2024, 6, 30, 22, tzinfo=UTC)
-    assert replay_start(job_with()) is None
+    assert replay_start(config_with(source=source, zone="Europe/Berlin")) == datetime(2024, 6, 30, 22, tzinfo=UTC)
+    assert replay_start(config_with()) is None
 
 
 def test_a_replay_crosses_the_hour_that_autumn_doubles_without_losing_a_row(

@@ -41,15 +41,15 @@ def raw(
     )
 
 
-def sieved(frame: pl.DataFrame, job: DatasetConfig, name: str = "rows.csv") -> CheckedBatch:
+def sieved(frame: pl.DataFrame, config: DatasetConfig, name: str = "rows.csv") -> CheckedBatch:
     """Check rows and settle those with the same key."""
-    sieve = check_rows(Batch.of(frame, "tiny", job, name, ""), job, NOW)
-    resolve_duplicates(sieve, job.source)
+    sieve = check_rows(Batch.of(frame, "tiny", config, name, ""), config, NOW)
+    resolve_duplicates(sieve, config.source)
     return sieve
 
 
-def conform(frame: pl.DataFrame, job: DatasetConfig, name: str) -> tuple[pl.DataFrame, list[IngestFinding]]:
-    sieve = sieved(frame, job, name)
+def conform(frame: pl.DataFrame, config: DatasetConfig, name: str) -> tuple[pl.DataFrame, list[IngestFinding]]:
+    sieve = sieved(frame, config, name)
     return sieve.rows.drop("row"), sieve.findings
 
 
@@ -79,16 +79,16 @@ def loads(rows: pl.DataFrame) -> dict[datetime, float | None]:
         ("Australia/Adelaide", "2024-01-01 12:00", "2024-01-01T01:30"),
     ],
 )
-def test_naive_times_are_wall_times_of_the_zone(job_with: MakeJob, zone: str, wall: str, instant: str) -> None:
-    rows, findings = conform(raw(wall), job_with(zone=zone), "rows.csv")
+def test_naive_times_are_wall_times_of_the_zone(config_with: MakeJob, zone: str, wall: str, instant: str) -> None:
+    rows, findings = conform(raw(wall), config_with(zone=zone), "rows.csv")
     assert rows["time"].to_list() == [utc(instant)]
     assert rows.schema["time"] == TIME
     assert findings == []
 
 
-def test_aware_times_keep_their_instant_whatever_the_zone_of_the_job(job_with: MakeJob) -> None:
+def test_aware_times_keep_their_instant_whatever_the_zone_of_the_job(config_with: MakeJob) -> None:
     given_rows = raw("2024-07-01 12:00").with_columns(pl.col("time").dt.replace_time_zone("Asia/Tokyo"))
-    rows, findings = conform(given_rows, job_with(zone=BERLIN), "rows.parquet")
+    rows, findings = conform(given_rows, config_with(zone=BERLIN), "rows.parquet")
     assert rows["time"].to_list() == [utc("2024-07-01T03:00")]
     assert findings == []
 
@@ -104,27 +104,27 @@ def test_aware_times_keep_their_instant_whatever_the_zone_of_the_job(job_with: M
         ("2024-07-01T12:00:00+05:00", "2024-07-01T07:00"),
     ],
 )
-def test_times_may_be_text(job_with: MakeJob, text: str, instant: str) -> None:
-    rows, _ = conform(raw("2024-07-01 12:00").with_columns(time=pl.lit(text)), job_with(zone=BERLIN), "rows.csv")
+def test_times_may_be_text(config_with: MakeJob, text: str, instant: str) -> None:
+    rows, _ = conform(raw("2024-07-01 12:00").with_columns(time=pl.lit(text)), config_with(zone=BERLIN), "rows.csv")
     assert rows["time"].to_list() == [utc(instant)]
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
-def test_times_may_have_any_precision(tiny_job: DatasetConfig, unit: str) -> None:
+def test_times_may_have_any_precision(tiny_config: DatasetConfig, unit: str) -> None:
     given_rows = raw("2024-07-01 12:00").with_columns(pl.col("time").cast(pl.Datetime(unit)))  # type: ignore[arg-type]
-    assert conform(given_rows, tiny_job, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T12:00")]
+    assert conform(given_rows, tiny_config, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T12:00")]
 
 
-def test_dates_are_midnights(tiny_job: DatasetConfig) -> None:
+def test_dates_are_midnights(tiny_config: DatasetConfig) -> None:
     given_rows = raw("2024-07-01 12:00").with_columns(pl.col("time").cast(pl.Date))
-    assert conform(given_rows, tiny_job, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T00:00")]
+    assert conform(given_rows, tiny_config, "rows.parquet")[0]["time"].to_list() == [utc("2024-07-01T00:00")]
 
 
 @pytest.mark.parametrize(
     "bad", [["2024-01-01 00:00", "yesterday"], ["2024-01-01", "2024-13-01"], ["2024-01-01 00:00", "12"]]
 )
-def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_job: DatasetConfig, bad: list[str]) -> None:
-    sieve = sieved(raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad)), tiny_job)
+def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_config: DatasetConfig, bad: list[str]) -> None:
+    sieve = sieved(raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad)), tiny_config)
     assert len(sieve.rows) == 1
     assert codes(sieve.findings) == {"ingest.malformed_time": 1}
     assert f"rows.csv row 2: east {bad[1]}" in sieve.findings[0].first[0]
@@ -132,16 +132,16 @@ def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_job: DatasetConfig,
     assert '"load":"1.0"' in sieve.quarantined["content"][0]
 
 
-def test_times_may_be_written_in_a_format_that_the_job_names(job_with: MakeJob) -> None:
-    job = job_with(time_format="%d.%m.%Y %H:%M")
-    rows, findings = conform(raw("2024-01-01 00:00").with_columns(time=pl.lit("01.02.2024 05:00")), job, "rows.csv")
+def test_times_may_be_written_in_a_format_that_the_job_names(config_with: MakeJob) -> None:
+    config = config_with(time_format="%d.%m.%Y %H:%M")
+    rows, findings = conform(raw("2024-01-01 00:00").with_columns(time=pl.lit("01.02.2024 05:00")), config, "rows.csv")
     assert rows["time"].to_list() == [utc("2024-02-01T05:00")]
     assert findings == []
 
 
-def test_numbers_are_not_times(tiny_job: DatasetConfig) -> None:
+def test_numbers_are_not_times(tiny_config: DatasetConfig) -> None:
     with pytest.raises(DataError) as caught:
-        conform(raw("2024-01-01").with_columns(time=pl.lit(1_704_067_200)), tiny_job, "rows.parquet")
+        conform(raw("2024-01-01").with_columns(time=pl.lit(1_704_067_200)), tiny_config, "rows.parquet")
     assert caught.value.code == "ingest.malformed_time"
 
 
@@ -151,46 +151,46 @@ def test_numbers_are_not_times(tiny_job: DatasetConfig) -> None:
 BEFORE, DOUBLED, AFTER = "2024-10-27 01:00", "2024-10-27 02:00", "2024-10-27 03:00"
 
 
-def test_of_a_doubled_hour_the_first_row_is_the_earlier_instant(job_with: MakeJob) -> None:
-    rows, findings = conform(raw(BEFORE, DOUBLED, DOUBLED, AFTER), job_with(zone=BERLIN), "rows.csv")
+def test_of_a_doubled_hour_the_first_row_is_the_earlier_instant(config_with: MakeJob) -> None:
+    rows, findings = conform(raw(BEFORE, DOUBLED, DOUBLED, AFTER), config_with(zone=BERLIN), "rows.csv")
     assert loads(rows) == {
         utc(f"2024-10-{day}"): load for load, day in enumerate(["26T23:00", "27T00:00", "27T01:00", "27T02:00"])
     }
     assert codes(findings) == {"ingest.doubled_hour": 2}
 
 
-def test_a_doubled_hour_that_is_told_once_is_the_earlier_instant(job_with: MakeJob) -> None:
-    rows, _ = conform(raw(BEFORE, DOUBLED, AFTER), job_with(zone=BERLIN), "rows.csv")
+def test_a_doubled_hour_that_is_told_once_is_the_earlier_instant(config_with: MakeJob) -> None:
+    rows, _ = conform(raw(BEFORE, DOUBLED, AFTER), config_with(zone=BERLIN), "rows.csv")
     assert rows["time"].to_list() == [utc("2024-10-26T23:00"), utc("2024-10-27T00:00"), utc("2024-10-27T02:00")]
 
 
-def test_the_order_of_the_two_readings_says_which_is_which(job_with: MakeJob) -> None:
-    one, _ = conform(raw(DOUBLED, DOUBLED, load=[1.0, 2.0]), job_with(zone=BERLIN), "rows.csv")
-    other, _ = conform(raw(DOUBLED, DOUBLED, load=[2.0, 1.0]), job_with(zone=BERLIN), "rows.csv")
+def test_the_order_of_the_two_readings_says_which_is_which(config_with: MakeJob) -> None:
+    one, _ = conform(raw(DOUBLED, DOUBLED, load=[1.0, 2.0]), config_with(zone=BERLIN), "rows.csv")
+    other, _ = conform(raw(DOUBLED, DOUBLED, load=[2.0, 1.0]), config_with(zone=BERLIN), "rows.csv")
     assert (one["load"].to_list(), other["load"].to_list()) == ([1.0, 2.0], [2.0, 1.0])
 
 
-def test_both_readings_of_a_doubled_hour_may_have_the_same_values(job_with: MakeJob) -> None:
-    rows, findings = conform(raw(DOUBLED, DOUBLED, load=[5.0, 5.0]), job_with(zone=BERLIN), "rows.csv")
+def test_both_readings_of_a_doubled_hour_may_have_the_same_values(config_with: MakeJob) -> None:
+    rows, findings = conform(raw(DOUBLED, DOUBLED, load=[5.0, 5.0]), config_with(zone=BERLIN), "rows.csv")
     assert rows["load"].to_list() == [5.0, 5.0]
     assert "ingest.repeated" not in codes(findings)
 
 
-def test_each_series_has_its_own_doubled_hour(job_with: MakeJob) -> None:
+def test_each_series_has_its_own_doubled_hour(config_with: MakeJob) -> None:
     given_rows = raw(*[DOUBLED] * 4, site=["east", "west", "east", "west"])
-    rows, _ = conform(given_rows, job_with(zone=BERLIN), "rows.csv")
+    rows, _ = conform(given_rows, config_with(zone=BERLIN), "rows.csv")
     assert rows.group_by("series").len()["len"].to_list() == [2, 2]
 
 
-def test_a_file_that_holds_everything_twice_means_what_it_means_once(job_with: MakeJob) -> None:
+def test_a_file_that_holds_everything_twice_means_what_it_means_once(config_with: MakeJob) -> None:
     once = raw(BEFORE, DOUBLED, DOUBLED, AFTER)
-    job = job_with(zone=BERLIN)
-    assert conform(pl.concat([once, once]), job, "rows.csv")[0].equals(conform(once, job, "rows.csv")[0])
+    config = config_with(zone=BERLIN)
+    assert conform(pl.concat([once, once]), config, "rows.csv")[0].equals(conform(once, config, "rows.csv")[0])
 
 
-def test_rows_at_wall_times_that_spring_skips_are_left_out_and_told(job_with: MakeJob) -> None:
+def test_rows_at_wall_times_that_spring_skips_are_left_out_and_told(config_with: MakeJob) -> None:
     rows, findings = conform(
-        raw("2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"), job_with(zone=BERLIN), "rows.csv"
+        raw("2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"), config_with(zone=BERLIN), "rows.csv"
     )
     assert rows["time"].to_list() == [utc("2024-03-31T00:00"), utc("2024-03-31T01:00")]
     assert codes(findings) == {"ingest.missing_hour": 1}
@@ -198,18 +198,20 @@ def test_rows_at_wall_times_that_spring_skips_are_left_out_and_told(job_with: Ma
 
 
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK, "UTC", "Australia/Lord_Howe", "Asia/Kolkata"])
-def test_a_year_of_wall_times_comes_back_as_a_year_of_instants(job_with: MakeJob, zone: str) -> None:
+def test_a_year_of_wall_times_comes_back_as_a_year_of_instants(config_with: MakeJob, zone: str) -> None:
     instants = pl.datetime_range(utc("2024-01-02T00:00"), utc("2024-12-30T00:00"), "30m", eager=True)
     wall = instants.dt.convert_time_zone(zone).dt.replace_time_zone(None).cast(pl.Datetime("us"))
-    rows, _ = conform(raw(*wall.to_list()), job_with(zone=zone, frequency="30m"), "rows.csv")
+    rows, _ = conform(raw(*wall.to_list()), config_with(zone=zone, frequency="30m"), "rows.csv")
     assert rows["time"].to_list() == instants.to_list()
 
 
 # --- the grid ---------------------------------------------------------------------------------------------------------
 
 
-def test_rows_off_the_grid_are_left_out_and_told(tiny_job: DatasetConfig) -> None:
-    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 00:30", "2024-01-01 01:00:01"), tiny_job, "rows.csv")
+def test_rows_off_the_grid_are_left_out_and_told(tiny_config: DatasetConfig) -> None:
+    rows, findings = conform(
+        raw("2024-01-01 00:00", "2024-01-01 00:30", "2024-01-01 01:00:01"), tiny_config, "rows.csv"
+    )
     assert rows["time"].to_list() == [utc("2024-01-01T00:00")]
     assert codes(findings) == {"ingest.off_grid": 2}
 
@@ -227,11 +229,13 @@ def test_rows_off_the_grid_are_left_out_and_told(tiny_job: DatasetConfig) -> Non
     ],
 )
 def test_rows_at_full_local_steps_are_on_the_grid(
-    job_with: MakeJob, zone: str, frequency: str, start: str, step: timedelta
+    config_with: MakeJob, zone: str, frequency: str, start: str, step: timedelta
 ) -> None:
     times = [datetime.fromisoformat(start) + number * step for number in range(20)]
-    job = job_with(zone=zone, frequency=frequency, splits={"validation": "24w", "calibration": "24w", "holdout": "24w"})
-    rows, findings = conform(raw(*times), job, "rows.csv")
+    config = config_with(
+        zone=zone, frequency=frequency, splits={"validation": "24w", "calibration": "24w", "holdout": "24w"}
+    )
+    rows, findings = conform(raw(*times), config, "rows.csv")
     assert len(rows) == 20
     assert findings == []
 
@@ -239,43 +243,43 @@ def test_rows_at_full_local_steps_are_on_the_grid(
 # --- keys and values --------------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_repeats_another_is_left_out_and_told(tiny_job: DatasetConfig) -> None:
-    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 00:00", load=[1.0, 1.0]), tiny_job, "rows.csv")
+def test_a_row_that_repeats_another_is_left_out_and_told(tiny_config: DatasetConfig) -> None:
+    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 00:00", load=[1.0, 1.0]), tiny_config, "rows.csv")
     assert rows["load"].to_list() == [1.0]
     assert codes(findings) == {"ingest.repeated": 1}
 
 
-def test_of_conflicting_rows_the_later_one_stays_and_that_is_told(tiny_job: DatasetConfig) -> None:
-    rows, findings = conform(raw(*["2024-01-01 00:00"] * 3, load=[1.0, 2.0, 3.0]), tiny_job, "rows.csv")
+def test_of_conflicting_rows_the_later_one_stays_and_that_is_told(tiny_config: DatasetConfig) -> None:
+    rows, findings = conform(raw(*["2024-01-01 00:00"] * 3, load=[1.0, 2.0, 3.0]), tiny_config, "rows.csv")
     assert rows["load"].to_list() == [3.0]
     assert codes(findings) == {"ingest.conflicting": 2}
 
 
 @pytest.mark.parametrize("site", [None, "", "   "])
-def test_a_row_without_a_series_is_left_out_and_told(tiny_job: DatasetConfig, site: str | None) -> None:
-    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", site=["east", site]), tiny_job, "rows.csv")
+def test_a_row_without_a_series_is_left_out_and_told(tiny_config: DatasetConfig, site: str | None) -> None:
+    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", site=["east", site]), tiny_config, "rows.csv")
     assert rows["series"].to_list() == ["east"]
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_a_row_without_a_time_is_left_out_and_told(tiny_job: DatasetConfig) -> None:
+def test_a_row_without_a_time_is_left_out_and_told(tiny_config: DatasetConfig) -> None:
     given_rows = raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series([datetime(2024, 1, 1), None]))  # noqa: DTZ001
-    rows, findings = conform(given_rows, tiny_job, "rows.csv")
+    rows, findings = conform(given_rows, tiny_config, "rows.csv")
     assert len(rows) == 1
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_a_file_without_any_time_is_told(tiny_job: DatasetConfig) -> None:
+def test_a_file_without_any_time_is_told(tiny_config: DatasetConfig) -> None:
     given_rows = raw("2024-01-01 00:00").with_columns(time=pl.lit(None, dtype=pl.String))
-    rows, findings = conform(given_rows, tiny_job, "rows.csv")
+    rows, findings = conform(given_rows, tiny_config, "rows.csv")
     assert rows.is_empty()
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_job: DatasetConfig) -> None:
-    rows, _ = conform(raw("2024-01-01 00:00").with_columns(site=pl.lit(" east ")), tiny_job, "rows.csv")
+def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_config: DatasetConfig) -> None:
+    rows, _ = conform(raw("2024-01-01 00:00").with_columns(site=pl.lit(" east ")), tiny_config, "rows.csv")
     assert rows["series"].to_list() == ["east"]
-    rows, _ = conform(raw("2024-01-01 00:00").with_columns(site=pl.lit(42)), tiny_job, "rows.csv")
+    rows, _ = conform(raw("2024-01-01 00:00").with_columns(site=pl.lit(42)), tiny_config, "rows.csv")
     assert rows["series"].to_list() == ["42"]
 
 
@@ -290,22 +294,22 @@ def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_job: Da
         (100.5, "out_of_range"),
     ],
 )
-def test_a_value_that_cannot_be_becomes_missing_and_is_told(job_with: MakeJob, bad: float, code: str) -> None:
-    job = bounded(job_with, sentinels=[-999])
-    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", load=[bad, 5.0]), job, "rows.csv")
+def test_a_value_that_cannot_be_becomes_missing_and_is_told(config_with: MakeJob, bad: float, code: str) -> None:
+    config = bounded(config_with, sentinels=[-999])
+    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", load=[bad, 5.0]), config, "rows.csv")
     assert rows["load"].to_list() == [None, 5.0]
     assert rows["price"].to_list() == [1.0, 1.0]
     assert codes(findings) == {f"ingest.{code}": 1}
     assert f"load={bad:g}" in findings[0].first[0]
 
 
-def bounded(job_with: MakeJob, checks: dict[str, str] | None = None, **load: Any) -> DatasetConfig:
+def bounded(config_with: MakeJob, checks: dict[str, str] | None = None, **load: Any) -> DatasetConfig:
     channels = {
         "load": {"role": "target", "lower": 0, "upper": 100, **load},
         "price": {"role": "target"},
         "wind": {"role": "past"},
     }
-    return job_with(channels=channels, checks=checks or {})
+    return config_with(channels=channels, checks=checks or {})
 
 
 @pytest.mark.parametrize(
@@ -317,25 +321,25 @@ def bounded(job_with: MakeJob, checks: dict[str, str] | None = None, **load: Any
     ],
 )
 def test_what_is_done_about_a_value_out_of_range_is_the_jobs_choice(
-    job_with: MakeJob, checks: dict[str, str], left: list[float], *, clip: bool
+    config_with: MakeJob, checks: dict[str, str], left: list[float], *, clip: bool
 ) -> None:
-    job = bounded(job_with, checks, clip=clip)
+    config = bounded(config_with, checks, clip=clip)
     times = [f"2024-01-01 0{hour}:00" for hour in range(3)]
-    rows, findings = conform(raw(*times, load=[-3.0, 105.0, 5.0]), job, "rows.csv")
+    rows, findings = conform(raw(*times, load=[-3.0, 105.0, 5.0]), config, "rows.csv")
     assert rows["load"].to_list() == left
     assert codes(findings) == {"ingest.out_of_range": 2}
 
 
-def test_values_in_the_sources_unit_are_converted_before_the_bounds_are_checked(job_with: MakeJob) -> None:
-    job = bounded(job_with, unit="degC", source_unit="degF")
-    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", load=[212.0, 0.0]), job, "rows.csv")
+def test_values_in_the_sources_unit_are_converted_before_the_bounds_are_checked(config_with: MakeJob) -> None:
+    config = bounded(config_with, unit="degC", source_unit="degF")
+    rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", load=[212.0, 0.0]), config, "rows.csv")
     assert rows["load"][0] == pytest.approx(100)
     assert rows["load"][1] is None
     assert codes(findings) == {"ingest.out_of_range": 1}
 
 
-def test_values_at_the_bounds_and_missing_ones_are_taken_as_they_are(job_with: MakeJob) -> None:
-    job = job_with(
+def test_values_at_the_bounds_and_missing_ones_are_taken_as_they_are(config_with: MakeJob) -> None:
+    config = config_with(
         channels={
             "load": {"role": "target", "lower": 0, "upper": 100},
             "price": {"role": "target"},
@@ -343,7 +347,7 @@ def test_values_at_the_bounds_and_missing_ones_are_taken_as_they_are(job_with: M
         }
     )
     times = [f"2024-01-01 0{hour}:00" for hour in range(3)]
-    rows, findings = conform(raw(*times, load=[0.0, None, 100.0]), job, "rows.csv")
+    rows, findings = conform(raw(*times, load=[0.0, None, 100.0]), config, "rows.csv")
     assert rows["load"].to_list() == [0.0, None, 100.0]
     assert findings == []
 
@@ -352,56 +356,58 @@ def broken_number() -> pl.DataFrame:
     return raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(load=pl.Series(["1.5", "broken"]))
 
 
-def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_job: DatasetConfig) -> None:
-    sieve = sieved(broken_number(), tiny_job)
+def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_config: DatasetConfig) -> None:
+    sieve = sieved(broken_number(), tiny_config)
     assert sieve.rows["load"].to_list() == [1.5]
     assert sieve.findings[0].code == "ingest.not_a_number"
     assert sieve.findings[0].first == ("rows.csv row 2: east 2024-01-01 01:00:00+00:00 load=broken",)
     assert sieve.quarantined["row"].to_list() == [2]
 
 
-def test_what_is_not_a_number_becomes_missing_if_the_job_says_so(job_with: MakeJob) -> None:
-    sieve = sieved(broken_number(), job_with(checks={"not_a_number": "repair"}))
+def test_what_is_not_a_number_becomes_missing_if_the_job_says_so(config_with: MakeJob) -> None:
+    sieve = sieved(broken_number(), config_with(checks={"not_a_number": "repair"}))
     assert sieve.rows["load"].to_list() == [1.5, None]
     assert sieve.rows["price"].to_list() == [1.0, 1.0]
     assert sieve.quarantined.is_empty()
 
 
-def test_what_is_not_a_number_refuses_the_batch_if_the_job_says_so(job_with: MakeJob) -> None:
+def test_what_is_not_a_number_refuses_the_batch_if_the_job_says_so(config_with: MakeJob) -> None:
     with pytest.raises(DataError, match="load=broken") as caught:
-        sieved(broken_number(), job_with(checks={"not_a_number": "reject"}))
+        sieved(broken_number(), config_with(checks={"not_a_number": "reject"}))
     assert caught.value.code == "ingest.not_a_number"
 
 
 @pytest.mark.parametrize("empty", [None, "", "  "])
-def test_an_empty_cell_is_a_missing_value(tiny_job: DatasetConfig, empty: str | None) -> None:
+def test_an_empty_cell_is_a_missing_value(tiny_config: DatasetConfig, empty: str | None) -> None:
     frame = raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(load=pl.Series(["1.5", empty], dtype=pl.String))
-    rows, findings = conform(frame, tiny_job, "rows.csv")
+    rows, findings = conform(frame, tiny_config, "rows.csv")
     assert rows["load"].to_list() == [1.5, None]
     assert findings == []
 
 
-def test_columns_that_the_job_does_not_name_are_left_out(tiny_job: DatasetConfig) -> None:
-    rows, _ = conform(raw("2024-01-01 00:00").with_columns(humidity=pl.lit(1)), tiny_job, "rows.csv")
+def test_columns_that_the_job_does_not_name_are_left_out(tiny_config: DatasetConfig) -> None:
+    rows, _ = conform(raw("2024-01-01 00:00").with_columns(humidity=pl.lit(1)), tiny_config, "rows.csv")
     assert rows.columns == ["series", "time", "load", "price", "wind"]
 
 
 @pytest.mark.parametrize("name", ["first", "second", "again", "arrival", "count"])
-def test_a_channel_may_have_any_name(job_with: MakeJob, name: str) -> None:
-    job = job_with(channels={name: {"role": "target"}})
-    rows, _ = conform(raw("2024-01-01 00:00").rename({"load": name}), job, "rows.csv")
+def test_a_channel_may_have_any_name(config_with: MakeJob, name: str) -> None:
+    config = config_with(channels={name: {"role": "target"}})
+    rows, _ = conform(raw("2024-01-01 00:00").rename({"load": name}), config, "rows.csv")
     assert rows[name].to_list() == [0.0]
 
 
-def test_a_column_of_values_may_have_any_number_type(tiny_job: DatasetConfig) -> None:
+def test_a_column_of_values_may_have_any_number_type(tiny_config: DatasetConfig) -> None:
     for dtype in (pl.Int8, pl.UInt64, pl.Float32, pl.Decimal(10, 2), pl.Boolean):
-        rows, _ = conform(raw("2024-01-01 00:00", load=[1.0]).with_columns(pl.col("load").cast(dtype)), tiny_job, "x")
+        rows, _ = conform(
+            raw("2024-01-01 00:00", load=[1.0]).with_columns(pl.col("load").cast(dtype)), tiny_config, "x"
+        )
         assert rows["load"].to_list() == [1.0]
 
 
-def test_a_column_of_lists_is_not_one_of_numbers(tiny_job: DatasetConfig) -> None:
+def test_a_column_of_lists_is_not_one_of_numbers(tiny_config: DatasetConfig) -> None:
     with pytest.raises(DataError):
-        conform(raw("2024-01-01 00:00").with_columns(load=pl.Series([[1.0, 2.0]])), tiny_job, "rows.parquet")
+        conform(raw("2024-01-01 00:00").with_columns(load=pl.Series([[1.0, 2.0]])), tiny_config, "rows.parquet")
 
 
 @settings(max_examples=40, deadline=None)
@@ -412,7 +418,7 @@ def test_a_column_of_lists_is_not_one_of_numbers(tiny_job: DatasetConfig) -> Non
     seed=st.randoms(use_true_random=False),
 )
 def test_the_order_of_rows_with_different_keys_does_not_matter(hours: list[tuple[int, str]], seed: Random) -> None:
-    job = ConfigFile.model_validate(
+    config = ConfigFile.model_validate(
         {
             "datasets": {
                 "x": {
@@ -433,8 +439,8 @@ def test_the_order_of_rows_with_different_keys_does_not_matter(hours: list[tuple
     frame = raw(*times, site=[site for _, site in hours])
     order = list(range(len(frame)))
     seed.shuffle(order)
-    rows, findings = conform(frame, job, "x")
-    shuffled, also = conform(frame[order], job, "x")
+    rows, findings = conform(frame, config, "x")
+    shuffled, also = conform(frame[order], config, "x")
     assert shuffled.equals(rows)
     assert codes(also) | {"ingest.unordered": 0} == codes(findings) | {"ingest.unordered": 0}
 
@@ -455,9 +461,9 @@ MORE: list[tuple[str, pl.DataFrame, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "frame", "fields"), MORE)
 def test_a_wrong_row_is_put_aside_and_the_others_go_in(
-    job_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
+    config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
 ) -> None:
-    sieve = sieved(frame, job_with(**fields))
+    sieve = sieved(frame, config_with(**fields))
     assert codes(sieve.findings) == {f"ingest.{name}": 1}
     assert sieve.findings[0].action is Action.QUARANTINE
     assert sieve.quarantined.select("row", "code").rows() == [(1, f"ingest.{name}")]
@@ -466,10 +472,10 @@ def test_a_wrong_row_is_put_aside_and_the_others_go_in(
 
 @pytest.mark.parametrize(("name", "frame", "fields"), MORE)
 def test_a_wrong_row_refuses_the_batch_if_the_job_says_so(
-    job_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
+    config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError, match=r"rows\.csv row 1") as caught:
-        sieved(frame, job_with(**fields, checks={name: "reject"}))
+        sieved(frame, config_with(**fields, checks={name: "reject"}))
     assert caught.value.code == f"ingest.{name}"
 
 
@@ -481,36 +487,36 @@ def test_a_wrong_row_refuses_the_batch_if_the_job_says_so(
     ],
 )
 def test_a_wrong_time_is_mended_if_the_job_says_so(
-    job_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any], repaired: str
+    config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any], repaired: str
 ) -> None:
-    sieve = sieved(frame, job_with(**fields, checks={name: "repair"}))
+    sieve = sieved(frame, config_with(**fields, checks={name: "repair"}))
     assert sieve.rows["time"].to_list() == [utc(repaired)]
     assert CHECKS[name].repair in sieve.findings[0].told
 
 
 @pytest.mark.parametrize(("rule", "instant"), [("earlier", "27T00:00"), ("later", "27T01:00")])
-def test_a_doubled_hour_may_always_mean_one_of_the_two(job_with: MakeJob, rule: str, instant: str) -> None:
-    rows, _ = conform(raw("2024-10-27 02:00"), job_with(zone=BERLIN, doubled_hour=rule), "rows.csv")
+def test_a_doubled_hour_may_always_mean_one_of_the_two(config_with: MakeJob, rule: str, instant: str) -> None:
+    rows, _ = conform(raw("2024-10-27 02:00"), config_with(zone=BERLIN, doubled_hour=rule), "rows.csv")
     assert rows["time"].to_list() == [utc(f"2024-10-{instant}")]
 
 
-def test_rows_out_of_order_are_told_and_sorted(tiny_job: DatasetConfig) -> None:
-    rows, findings = conform(raw("2024-01-01 01:00", "2024-01-01 00:00", "2024-01-01 02:00"), tiny_job, "rows.csv")
+def test_rows_out_of_order_are_told_and_sorted(tiny_config: DatasetConfig) -> None:
+    rows, findings = conform(raw("2024-01-01 01:00", "2024-01-01 00:00", "2024-01-01 02:00"), tiny_config, "rows.csv")
     assert rows["load"].to_list() == [1.0, 0.0, 2.0]
     assert codes(findings) == {"ingest.unordered": 1}
 
 
-def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_job: DatasetConfig) -> None:
+def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_config: DatasetConfig) -> None:
     quarters = [datetime(2024, 1, 1) + timedelta(minutes=15 * step) for step in range(100)]  # noqa: DTZ001
     with pytest.raises(DataError, match="75 of 100 rows cannot be used") as caught:
-        sieved(raw(*quarters), tiny_job)
+        sieved(raw(*quarters), tiny_config)
     assert caught.value.code == "ingest.off_grid"
     assert "frequency" in caught.value.remedy
 
 
-def test_findings_of_what_others_send_do_not_repeat_it(tiny_job: DatasetConfig) -> None:
-    batch = Batch.of(broken_number(), "tiny", tiny_job, "body", "")
-    sieve = check_rows(batch, tiny_job, NOW, echo=False)
+def test_findings_of_what_others_send_do_not_repeat_it(tiny_config: DatasetConfig) -> None:
+    batch = Batch.of(broken_number(), "tiny", tiny_config, "body", "")
+    sieve = check_rows(batch, tiny_config, NOW, echo=False)
     assert sieve.findings[0].first == ("body row 2 load",)
 
 
@@ -530,17 +536,17 @@ def versioned(versions: pl.Series, loads: list[float | None]) -> pl.DataFrame:
         pl.Series([datetime(2024, 1, day, tzinfo=UTC) for day in (1, 3, 2)]),
     ],
 )
-def test_the_newest_version_stays_wherever_it_stands(job_with: MakeJob, versions: pl.Series) -> None:
-    job = job_with(source={"kind": "csv", "path": "rows.csv", "version": "updated"})
-    rows, findings = conform(versioned(versions, [1.0, 3.0, 2.0]), job, "rows.csv")
+def test_the_newest_version_stays_wherever_it_stands(config_with: MakeJob, versions: pl.Series) -> None:
+    config = config_with(source={"kind": "csv", "path": "rows.csv", "version": "updated"})
+    rows, findings = conform(versioned(versions, [1.0, 3.0, 2.0]), config, "rows.csv")
     assert rows["load"].to_list() == [3.0]
     assert rows.schema["version"] == pl.Int64
     assert codes(findings) == {"ingest.conflicting": 2}
 
 
-def test_what_is_no_version_is_put_aside(job_with: MakeJob) -> None:
-    job = job_with(source={"kind": "csv", "path": "rows.csv", "version": "updated"})
-    rows, findings = conform(versioned(pl.Series(["1", "new"]), [1.0, 2.0]), job, "rows.csv")
+def test_what_is_no_version_is_put_aside(config_with: MakeJob) -> None:
+    config = config_with(source={"kind": "csv", "path": "rows.csv", "version": "updated"})
+    rows, findings = conform(versioned(pl.Series(["1", "new"]), [1.0, 2.0]), config, "rows.csv")
     assert rows["load"].to_list() == [1.0]
     assert codes(findings) == {"ingest.malformed_version": 1}
 
@@ -548,9 +554,9 @@ def test_what_is_no_version_is_put_aside(job_with: MakeJob) -> None:
 @settings(max_examples=30, deadline=None)
 @given(values=st.permutations([1.0, 2.0, 3.0, 4.0]))
 def test_by_digest_the_same_row_stays_whatever_the_order(values: list[float]) -> None:
-    job = ConfigFile.model_validate({"datasets": {"x": folder_job()}}).datasets["x"]
-    rows, _ = conform(raw(*["2024-01-01 00:00"] * 4, load=list(values)), job, "rows.csv")
-    expected, _ = conform(raw(*["2024-01-01 00:00"] * 4, load=[1.0, 2.0, 3.0, 4.0]), job, "rows.csv")
+    config = ConfigFile.model_validate({"datasets": {"x": folder_job()}}).datasets["x"]
+    rows, _ = conform(raw(*["2024-01-01 00:00"] * 4, load=list(values)), config, "rows.csv")
+    expected, _ = conform(raw(*["2024-01-01 00:00"] * 4, load=[1.0, 2.0, 3.0, 4.0]), config, "rows.csv")
     assert rows.equals(expected)
 
 
@@ -570,36 +576,36 @@ def folder_job() -> dict[str, Any]:
 # --- partial rows -----------------------------------------------------------------------------------------------------
 
 
-def partial_job(job_with: MakeJob, **source: Any) -> DatasetConfig:
-    return job_with(source={"kind": "csv", "path": "in/", "partial": True, **source})
+def partial_job(config_with: MakeJob, **source: Any) -> DatasetConfig:
+    return config_with(source={"kind": "csv", "path": "in/", "partial": True, **source})
 
 
-def test_rows_that_tell_some_channels_each_become_one(job_with: MakeJob) -> None:
+def test_rows_that_tell_some_channels_each_become_one(config_with: MakeJob) -> None:
     frame = raw(*["2024-01-01 00:00"] * 2, load=[1.0, None]).with_columns(price=pl.Series([None, 2.0]))
-    rows, findings = conform(frame, partial_job(job_with), "rows.csv")
+    rows, findings = conform(frame, partial_job(config_with), "rows.csv")
     assert rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 2.0)]
     assert findings == []
 
 
-def test_a_newer_version_that_tells_one_channel_leaves_the_others(job_with: MakeJob) -> None:
+def test_a_newer_version_that_tells_one_channel_leaves_the_others(config_with: MakeJob) -> None:
     frame = raw(*["2024-01-01 00:00"] * 2, load=[5.0, 1.0]).with_columns(
         price=pl.Series([None, 2.0]), updated=pl.Series([9, 1])
     )
-    rows, findings = conform(frame, partial_job(job_with, version="updated"), "rows.csv")
+    rows, findings = conform(frame, partial_job(config_with, version="updated"), "rows.csv")
     assert rows.select("version", "load", "price").rows() == [(9, 5.0, 2.0)]
     assert codes(findings) == {"ingest.conflicting": 1}
 
 
-def test_a_column_that_a_partial_source_lacks_is_missing_not_wrong(job_with: MakeJob) -> None:
-    rows, findings = conform(raw("2024-01-01 00:00").drop("price"), partial_job(job_with), "rows.csv")
+def test_a_column_that_a_partial_source_lacks_is_missing_not_wrong(config_with: MakeJob) -> None:
+    rows, findings = conform(raw("2024-01-01 00:00").drop("price"), partial_job(config_with), "rows.csv")
     assert rows["price"].to_list() == [None]
     assert findings == []
     with pytest.raises(DataError, match='no column "load"'):
-        conform(raw("2024-01-01 00:00").drop("price", "load", "wind"), partial_job(job_with), "rows.csv")
+        conform(raw("2024-01-01 00:00").drop("price", "load", "wind"), partial_job(config_with), "rows.csv")
 
 
-def test_long_rows_of_one_key_in_several_files_become_one(job_with: MakeJob) -> None:
-    job = job_with(source={"kind": "csv", "path": "in/", "layout": "long"})
+def test_long_rows_of_one_key_in_several_files_become_one(config_with: MakeJob) -> None:
+    config = config_with(source={"kind": "csv", "path": "in/", "layout": "long"})
     long = pl.DataFrame(
         {
             "time": ["2024-01-01 00:00"] * 3,
@@ -609,7 +615,9 @@ def test_long_rows_of_one_key_in_several_files_become_one(job_with: MakeJob) -> 
         }
     )
     long = long.with_columns(time=pl.lit("2024-01-01 00:00"))
-    parts = [check_rows(Batch.of(part, "tiny", job, "part.csv", ""), job, NOW).rows for part in long.iter_slices(1)]
-    sieve = CheckedBatch(Batch("tiny", pl.concat(parts, how="diagonal"), ""), job.checks)
-    resolve_duplicates(sieve, job.source)
+    parts = [
+        check_rows(Batch.of(part, "tiny", config, "part.csv", ""), config, NOW).rows for part in long.iter_slices(1)
+    ]
+    sieve = CheckedBatch(Batch("tiny", pl.concat(parts, how="diagonal"), ""), config.checks)
+    resolve_duplicates(sieve, config.source)
     assert sieve.rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 3.0)]

@@ -21,7 +21,9 @@ from pipelines.sources.batch import Batch
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def checked(job: DatasetConfig, hours: int = 800, step: timedelta = timedelta(hours=1), **columns: Any) -> CheckedBatch:
+def checked(
+    config: DatasetConfig, hours: int = 800, step: timedelta = timedelta(hours=1), **columns: Any
+) -> CheckedBatch:
     """Check one quiet series, some of whose columns are replaced."""
     random = np.random.default_rng(0)
     frame = pl.DataFrame(
@@ -33,9 +35,9 @@ def checked(job: DatasetConfig, hours: int = 800, step: timedelta = timedelta(ho
             "wind": 5 + random.normal(size=hours),
         }
     ).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
-    sieve = check_rows(Batch.of(frame, "tiny", job, "rows.csv", ""), job, NOW)
-    resolve_duplicates(sieve, job.source)
-    check_series(sieve, job)
+    sieve = check_rows(Batch.of(frame, "tiny", config, "rows.csv", ""), config, NOW)
+    resolve_duplicates(sieve, config.source)
+    check_series(sieve, config)
     return sieve
 
 
@@ -47,63 +49,63 @@ def quiet(hours: int = 800) -> np.ndarray:
     return np.random.default_rng(1).normal(50, 1, hours)
 
 
-def test_a_quiet_series_has_no_finding(tiny_job: DatasetConfig) -> None:
-    assert counts(checked(tiny_job)) == {}
+def test_a_quiet_series_has_no_finding(tiny_config: DatasetConfig) -> None:
+    assert counts(checked(tiny_config)) == {}
 
 
-def test_a_flat_line_is_told_value_by_value(tiny_job: DatasetConfig) -> None:
+def test_a_flat_line_is_told_value_by_value(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[100:160] = 50.0
-    sieve = checked(tiny_job, load=load)
+    sieve = checked(tiny_config, load=load)
     assert counts(sieve) == {"flat_line": 60}
     assert "row 101: east 2024-01-05 04:00" in sieve.findings[0].first[0]
 
 
-def test_a_flat_line_becomes_missing_if_the_job_says_so(job_with: Callable[..., DatasetConfig]) -> None:
+def test_a_flat_line_becomes_missing_if_the_job_says_so(config_with: Callable[..., DatasetConfig]) -> None:
     load = quiet()
     load[100:160] = 7.0
-    assert checked(job_with(checks={"flat_line": "repair"}), load=load).rows["load"].null_count() == 60
+    assert checked(config_with(checks={"flat_line": "repair"}), load=load).rows["load"].null_count() == 60
 
 
-def test_rest_at_a_bound_is_no_flat_line(job_with: Callable[..., DatasetConfig]) -> None:
+def test_rest_at_a_bound_is_no_flat_line(config_with: Callable[..., DatasetConfig]) -> None:
     load = np.maximum(quiet(), 50.0)
     load[100:160] = 50.0
     channels = {"load": {"role": "target", "lower": 50}, "price": {"role": "target"}, "wind": {"role": "past"}}
-    assert counts(checked(job_with(channels=channels), load=load)) == {}
+    assert counts(checked(config_with(channels=channels), load=load)) == {}
 
 
-def test_a_spike_is_told(tiny_job: DatasetConfig) -> None:
+def test_a_spike_is_told(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[400] = 5000.0
-    sieve = checked(tiny_job, load=load)
+    sieve = checked(tiny_config, load=load)
     assert counts(sieve) == {"spike": 1}
     assert sieve.findings[0].first[0].endswith("load=5000")
 
 
-def test_a_jump_of_the_level_is_told_with_its_place(tiny_job: DatasetConfig) -> None:
+def test_a_jump_of_the_level_is_told_with_its_place(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[432:] += 40
-    sieve = checked(tiny_job, load=load)
+    sieve = checked(tiny_config, load=load)
     assert counts(sieve) == {"level_jump": 1}
     assert sieve.findings[0].first == ("east 2024-01-19 00:00 load",)
 
 
-def test_a_channel_without_any_value_is_told(tiny_job: DatasetConfig) -> None:
-    sieve = checked(tiny_job, wind=pl.Series([None] * 800, dtype=pl.Float64))
+def test_a_channel_without_any_value_is_told(tiny_config: DatasetConfig) -> None:
+    sieve = checked(tiny_config, wind=pl.Series([None] * 800, dtype=pl.Float64))
     assert counts(sieve) == {"empty_channel": 1}
     assert sieve.findings[0].first == ("wind",)
 
 
 @pytest.mark.parametrize(("hours", "told"), [(2, "2h"), (24, "1d")])
-def test_a_series_of_another_frequency_is_told(tiny_job: DatasetConfig, hours: int, told: str) -> None:
-    sieve = checked(tiny_job, hours=300, step=timedelta(hours=hours))
+def test_a_series_of_another_frequency_is_told(tiny_config: DatasetConfig, hours: int, told: str) -> None:
+    sieve = checked(tiny_config, hours=300, step=timedelta(hours=hours))
     assert counts(sieve)["frequency"] == 1
     assert sieve.findings[0].first == (f"east every {told}",)
 
 
 @pytest.mark.parametrize("name", ["frequency", "empty_channel", "level_jump", "flat_line", "spike"])
 def test_what_is_told_of_a_series_refuses_the_batch_if_the_job_says_so(
-    job_with: Callable[..., DatasetConfig], name: str
+    config_with: Callable[..., DatasetConfig], name: str
 ) -> None:
     load = quiet()
     load[100:160], load[300], load[432:] = 50.0, 5000.0, load[432:] + 400
@@ -112,7 +114,7 @@ def test_what_is_told_of_a_series_refuses_the_batch_if_the_job_says_so(
         load[432:] -= 400  # beside a jump of 400 a spike of 5000 is no more than usual
     step = timedelta(hours=2 if name == "frequency" else 1)
     with pytest.raises(DataError) as caught:
-        checked(job_with(checks={name: "reject"}), step=step, **wrong)
+        checked(config_with(checks={name: "reject"}), step=step, **wrong)
     assert caught.value.code == f"ingest.{name}"
 
 

@@ -124,7 +124,7 @@ def test_a_backup_made_while_others_write_is_restored_whole(
         folder = tmp_path / f"restored-{number}"
         assert restore(made_one.path, folder).champions == ("repeat_last-1",)
         with reopened(folder).ledger as ledger:
-            again = Installation(reopened(folder).home, tiny_home.jobs, ledger)
+            again = Installation(reopened(folder).home, tiny_home.config, ledger)
             assert check_tables("tiny", again) == ()
             assert before in ledger.issuances("tiny", 1000), "a forecast that was issued before the backup is missing"
             for issuance in ledger.issuances("tiny", 3):

@@ -68,9 +68,9 @@ def test_every_feature_is_finite_and_lies_between_minus_one_and_one(
 def test_a_time_has_the_same_features_whichever_start_it_is_reached_from(
     start: datetime, skipped: int, zone: str
 ) -> None:
-    job, begin = plain_job(zone, "US-NY"), start.replace(tzinfo=UTC, minute=0, second=0, microsecond=0)
-    whole = known_future(begin, HOUR, skipped + 5, job)
-    assert np.array_equal(whole[skipped:], known_future(begin + skipped * HOUR, HOUR, 5, job))
+    config, begin = plain_job(zone, "US-NY"), start.replace(tzinfo=UTC, minute=0, second=0, microsecond=0)
+    whole = known_future(begin, HOUR, skipped + 5, config)
+    assert np.array_equal(whole[skipped:], known_future(begin + skipped * HOUR, HOUR, 5, config))
 
 
 @pytest.mark.parametrize(("zone", "day"), [("America/New_York", date(2023, 7, 4)), ("Europe/Berlin", date(2023, 7, 4))])

@@ -26,15 +26,15 @@ def hidden(rows: pl.DataFrame, series: str, channel: str, since: int) -> pl.Data
 
 
 @pytest.fixture
-def panel(tiny_rows: MakeRows, tiny_job: DatasetConfig) -> Panel:
+def panel(tiny_rows: MakeRows, tiny_config: DatasetConfig) -> Panel:
     rows = tiny_rows(100).rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
     rows = hidden(hidden(rows, "east", "price", 90), "west", "wind", 0)
-    return clean(hidden(rows, "west", "load", 70), tiny_job)
+    return clean(hidden(rows, "west", "load", 70), tiny_config)
 
 
-def test_the_newest_observed_value_is_told_by_series_and_channel(panel: Panel, tiny_job: DatasetConfig) -> None:
+def test_the_newest_observed_value_is_told_by_series_and_channel(panel: Panel, tiny_config: DatasetConfig) -> None:
     newest = START + 99 * HOUR
-    assert newest_observed(panel, tiny_job) == {
+    assert newest_observed(panel, tiny_config) == {
         "east": {"load": newest, "price": START + 89 * HOUR, "wind": newest},
         "west": {"load": START + 69 * HOUR, "price": newest, "wind": None},
     }
@@ -46,15 +46,15 @@ def test_a_forecast_is_as_fresh_as_the_target_that_is_furthest_behind(panel: Pan
 
 
 def test_a_target_that_was_never_observed_has_no_newest_value(
-    tiny_rows: MakeRows, job_with: Callable[..., DatasetConfig]
+    tiny_rows: MakeRows, config_with: Callable[..., DatasetConfig]
 ) -> None:
     rows = tiny_rows(100).rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
-    panel = clean(hidden(rows, "west", "load", 0), job_with())
+    panel = clean(hidden(rows, "west", "load", 0), config_with())
     assert observed_until(panel) is None
 
 
-def test_the_imputed_share_is_that_of_the_targets_in_the_look_back(panel: Panel, tiny_job: DatasetConfig) -> None:
-    assert imputed_fraction(panel, tiny_job) == pytest.approx((10 + 30) / (48 * 4))
+def test_the_imputed_share_is_that_of_the_targets_in_the_look_back(panel: Panel, tiny_config: DatasetConfig) -> None:
+    assert imputed_fraction(panel, tiny_config) == pytest.approx((10 + 30) / (48 * 4))
 
 
 def test_an_issued_forecast_says_how_fresh_it_is(

@@ -36,7 +36,7 @@ STATICS = {"east": {"height": 10.0, "area": 5.0}, "west": {"height": 30.0, "area
 
 
 @pytest.fixture
-def job(job_with: MakeJob) -> MakeJob:
+def config(config_with: MakeJob) -> MakeJob:
     def make(fill: str = "forward", limit: int = 6, **fields: Any) -> DatasetConfig:
         channels = {
             "load": {"role": "target", "lower": 0},
@@ -44,7 +44,7 @@ def job(job_with: MakeJob) -> MakeJob:
             "wind": {"role": "past"},
             "plan": {"role": "future", "fill": fill, "fill_limit": limit},
         }
-        return job_with(**{"channels": channels, "statics": STATICS} | fields)
+        return config_with(**{"channels": channels, "statics": STATICS} | fields)
 
     return make
 
@@ -66,34 +66,34 @@ def rows(tiny_rows: MakeRows) -> MakeRows:
 # --- the panel --------------------------------------------------------------------------------------------------------
 
 
-def test_the_grid_ends_at_the_newest_measured_row_and_the_plan_reaches_beyond(job: MakeJob, rows: MakeRows) -> None:
-    panel = clean(rows(30), job())
+def test_the_grid_ends_at_the_newest_measured_row_and_the_plan_reaches_beyond(config: MakeJob, rows: MakeRows) -> None:
+    panel = clean(rows(30), config())
     assert (panel.steps, panel.end) == (STEPS, START + STEPS * HOUR)
     assert panel.future.shape == panel.future_observed.shape == (2, STEPS + 30, 1)
     assert panel.future_observed.all()
 
 
-def test_rows_that_tell_nothing_do_not_lengthen_the_grid(job: MakeJob, rows: MakeRows) -> None:
+def test_rows_that_tell_nothing_do_not_lengthen_the_grid(config: MakeJob, rows: MakeRows) -> None:
     told = rows(0)
     blank = told.with_columns(
         pl.col("time") + 48 * HOUR, *(pl.lit(None, pl.Float64).alias(n) for n in told.columns[2:])
     )
-    assert clean(pl.concat([told, blank.filter(pl.col("time") > told["time"].max())]), job()).steps == STEPS
+    assert clean(pl.concat([told, blank.filter(pl.col("time") > told["time"].max())]), config()).steps == STEPS
 
 
-def test_gaps_in_the_plan_are_filled_and_counted_like_others(job: MakeJob, rows: MakeRows) -> None:
+def test_gaps_in_the_plan_are_filled_and_counted_like_others(config: MakeJob, rows: MakeRows) -> None:
     gap = pl.col("time").is_between(START + 5 * HOUR, START + 7 * HOUR)
     told = rows().with_columns(pl.when(~gap).then("plan").alias("plan"))
-    panel = clean(told, job())
+    panel = clean(told, config())
     assert panel.filled == {"load": 0, "price": 0, "wind": 0, "plan": 6}
     assert (panel.future[:, 5:8] == panel.future[:, 4:5]).all()
     assert not panel.future_observed[:, 5:8].any()
-    assert missing_counts(told, job()) == (panel.filled, dict.fromkeys(panel.filled, 0))
-    assert missing_counts(told, job(limit=2))[1] == {"load": 0, "price": 0, "wind": 0, "plan": 6}
+    assert missing_counts(told, config()) == (panel.filled, dict.fromkeys(panel.filled, 0))
+    assert missing_counts(told, config(limit=2))[1] == {"load": 0, "price": 0, "wind": 0, "plan": 6}
 
 
-def test_some_series_of_a_panel_keep_their_own_values(job: MakeJob, rows: MakeRows) -> None:
-    panel = clean(rows(), job())
+def test_some_series_of_a_panel_keep_their_own_values(config: MakeJob, rows: MakeRows) -> None:
+    panel = clean(rows(), config())
     west = panel.only(["west"])
     assert west.series == ("west",)
     assert west.statics.tolist() == [[30.0, 5.0]]
@@ -104,10 +104,10 @@ def test_some_series_of_a_panel_keep_their_own_values(job: MakeJob, rows: MakeRo
 # --- features ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_plan_comes_after_the_calendar_in_its_own_unit(job: MakeJob, rows: MakeRows) -> None:
-    panel = clean(rows(), job())
-    features = future_covariates(panel, job(), STEPS - 5, STEPS + HORIZON)
-    assert future_names(job()) == (*FUTURE_FEATURES, "plan")
+def test_the_plan_comes_after_the_calendar_in_its_own_unit(config: MakeJob, rows: MakeRows) -> None:
+    panel = clean(rows(), config())
+    features = future_covariates(panel, config(), STEPS - 5, STEPS + HORIZON)
+    assert future_names(config()) == (*FUTURE_FEATURES, "plan")
     assert features.shape == (2, 5 + HORIZON, len(FUTURE_FEATURES) + 1)
     assert np.abs(features[..., :-1]).max() <= 1
     assert np.array_equal(features[..., -1], panel.future[:, STEPS - 5 :, 0])
@@ -118,25 +118,25 @@ def test_the_plan_comes_after_the_calendar_in_its_own_unit(job: MakeJob, rows: M
     [("forward", 3, 1.0), ("linear", 3, 1.0), ("zero", 3, 0.0), ("forward", 2, NAN), ("none", 3, NAN)],
 )
 def test_what_is_not_told_ahead_is_filled_by_its_policy_within_its_limit(
-    job: MakeJob, rows: MakeRows, fill: str, limit: int, expected: float
+    config: MakeJob, rows: MakeRows, fill: str, limit: int, expected: float
 ) -> None:
     told = rows(2).with_columns(plan=pl.lit(1.0))
-    made = job(fill, limit)
+    made = config(fill, limit)
     ahead = future_covariates(clean(told, made), made, STEPS, STEPS + 5)[0, :, -1]
     assert np.array_equal(ahead, [1, 1, expected, expected, expected], equal_nan=True)
 
 
-def test_a_season_ahead_repeats_the_one_before(job: MakeJob, rows: MakeRows) -> None:
-    panel = clean(rows(0), job("seasonal", 48))
-    ahead = future_covariates(panel, job("seasonal", 48), STEPS, STEPS + 48)[..., -1]
+def test_a_season_ahead_repeats_the_one_before(config: MakeJob, rows: MakeRows) -> None:
+    panel = clean(rows(0), config("seasonal", 48))
+    ahead = future_covariates(panel, config("seasonal", 48), STEPS, STEPS + 48)[..., -1]
     assert np.array_equal(ahead[:, :24], panel.future[:, -24:, 0])
     assert np.array_equal(ahead[:, 24:], ahead[:, :24])
 
 
-def test_the_plan_is_scaled_by_the_fitted_rows_and_the_calendar_is_not(job: MakeJob, rows: MakeRows) -> None:
-    panel = clean(rows(), job())
-    scaler = fit_scaler(panel, job(), 200)
-    features = future_covariates(panel, job(), 0, 200)
+def test_the_plan_is_scaled_by_the_fitted_rows_and_the_calendar_is_not(config: MakeJob, rows: MakeRows) -> None:
+    panel = clean(rows(), config())
+    scaler = fit_scaler(panel, config(), 200)
+    features = future_covariates(panel, config(), 0, 200)
     scaled = scaler.scale_future(features, panel.series)
     assert np.array_equal(scaled[..., :-1], features[..., :-1])
     assert np.allclose(scaled[..., -1].mean(axis=1), 0)
@@ -146,11 +146,15 @@ def test_the_plan_is_scaled_by_the_fitted_rows_and_the_calendar_is_not(job: Make
 # --- darts ------------------------------------------------------------------------------------------------------------
 
 
-def test_darts_gets_everything_in_float32_with_names(job: MakeJob, rows: MakeRows) -> None:
-    panel = clean(rows(), job())
-    made = to_darts(panel, fit_scaler(panel, job(), 200), job(), 0, 200, LOOKBACK + HORIZON)
+def test_darts_gets_everything_in_float32_with_names(config: MakeJob, rows: MakeRows) -> None:
+    panel = clean(rows(), config())
+    made = to_darts(panel, fit_scaler(panel, config(), 200), config(), 0, 200, LOOKBACK + HORIZON)
     assert made.past is not None
-    for kept, names in ((made.targets, job().targets), (made.past, ("wind",)), (made.future, future_names(job()))):
+    for kept, names in (
+        (made.targets, config().targets),
+        (made.past, ("wind",)),
+        (made.future, future_names(config())),
+    ):
         assert [list(series.components) for series in kept] == [list(names)] * 2
         assert {series.dtype for series in kept} == {np.dtype(np.float32)}
         assert {len(series) for series in kept} == {200}
@@ -160,16 +164,16 @@ def test_darts_gets_everything_in_float32_with_names(job: MakeJob, rows: MakeRow
     assert {frame.to_numpy().dtype for frame in statics} == {np.dtype(np.float32)}
 
 
-def test_no_stretch_crosses_a_gap_in_any_covariate(job: MakeJob, rows: MakeRows) -> None:
-    made = job(limit=0)
+def test_no_stretch_crosses_a_gap_in_any_covariate(config: MakeJob, rows: MakeRows) -> None:
+    made = config(limit=0)
     told = rows().with_columns(pl.when(pl.col("time") != START + 100 * HOUR).then("plan").alias("plan"))
     panel = clean(told, made)
     stretches = to_darts(panel, fit_scaler(panel, made, 200), made, 0, 200, LOOKBACK)
     assert [len(series) for series in stretches.targets] == [100, 99] * 2
 
 
-def test_a_series_without_static_covariates_is_told_where_others_have_them(job: MakeJob, rows: MakeRows) -> None:
-    lacking = job(statics={"east": STATICS["east"]})
+def test_a_series_without_static_covariates_is_told_where_others_have_them(config: MakeJob, rows: MakeRows) -> None:
+    lacking = config(statics={"east": STATICS["east"]})
     with pytest.raises(DataError, match="west has no static covariates") as caught:
         fit_scaler(clean(rows(), lacking), lacking, 200)
     assert caught.value.code == "training.static_missing"
@@ -184,9 +188,9 @@ def trained(
 ) -> Callable[[DatasetConfig, Panel, str], ServedModel]:
     kept: dict[str, ServedModel] = {}
 
-    def make(job: DatasetConfig, panel: Panel, name: str) -> ServedModel:
+    def make(config: DatasetConfig, panel: Panel, name: str) -> ServedModel:
         if name not in kept:
-            kept[name] = train_model(job, panel, name, tmp_path_factory.mktemp("models") / name)
+            kept[name] = train_model(config, panel, name, tmp_path_factory.mktemp("models") / name)
         return kept[name]
 
     return make
@@ -194,9 +198,9 @@ def trained(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_network_reads_static_and_known_covariates_from_training_to_the_served_forecast(
-    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetConfig, Panel, str], ServedModel]
+    config: MakeJob, rows: MakeRows, trained: Callable[[DatasetConfig, Panel, str], ServedModel]
 ) -> None:
-    made = job(
+    made = config(
         models=["tide"],
         options={"tide": {"hidden_size": 4, "decoder_output_dim": 2, "temporal_hidden_size": 4}},
         training={"max_epochs": 1, "budget": "3s", "stride": 8},
@@ -221,9 +225,9 @@ def test_a_network_reads_static_and_known_covariates_from_training_to_the_served
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_what_is_scored_with_a_plan_is_what_is_issued_with_it(
-    job: MakeJob, rows: MakeRows, trained: Callable[[DatasetConfig, Panel, str], ServedModel]
+    config: MakeJob, rows: MakeRows, trained: Callable[[DatasetConfig, Panel, str], ServedModel]
 ) -> None:
-    made = job(models=["linear"])
+    made = config(models=["linear"])
     panel = clean(rows(0), made)
     model = trained(made, panel, "linear")
     yardstick = Yardstick.fit(panel, model.manifest.scaler, made.season, STEPS - HORIZON)
@@ -236,9 +240,9 @@ def test_what_is_scored_with_a_plan_is_what_is_issued_with_it(
 
 
 @pytest.fixture
-def repeating(job: MakeJob, tmp_path: Path, network: Callable[..., Path]) -> ServedModel:
+def repeating(config: MakeJob, tmp_path: Path, network: Callable[..., Path]) -> ServedModel:
     """A model of the tiny job with a plan; its forecasts depend on every input."""
-    made = job()
+    made = config()
     file = network(tmp_path / "n.onnx", lookback=LOOKBACK, horizon=HORIZON, targets=2, past=1, future=9, weight=0.5)
     moments = dict.fromkeys(("east", "west"), ((40.0, 40.0), (10.0, 10.0)))
     single = dict.fromkeys(("east", "west"), ((5.0,), (2.0,)))
@@ -253,51 +257,51 @@ def repeating(job: MakeJob, tmp_path: Path, network: Callable[..., Path]) -> Ser
 
 
 def test_a_plan_that_ends_too_early_is_told_with_series_channel_and_time(
-    job: MakeJob, rows: MakeRows, repeating: ServedModel
+    config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
     told = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))
     with pytest.raises(DataError, match="west has no plan from 2024-01-18 02:00:00") as caught:
-        extend(repeating, clean(told, job()), job(), HORIZON)
+        extend(repeating, clean(told, config()), config(), HORIZON)
     assert caught.value.code == "forecast.future_missing"
     assert "fill_limit" in caught.value.remedy
-    reaching = job(limit=14)
+    reaching = config(limit=14)
     assert extend(repeating, clean(told, reaching), reaching, HORIZON).mean.shape == (2, HORIZON, 2)
 
 
 def test_a_plan_does_not_go_on_by_itself_unless_the_job_says_how(
-    job: MakeJob, rows: MakeRows, repeating: ServedModel
+    config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
     told = rows().filter(pl.col("time") < START + (STEPS + HORIZON - 1) * HOUR)
     with pytest.raises(DataError, match="1 of the values") as caught:
-        extend(repeating, clean(told, job("linear")), job("linear"), HORIZON)
+        extend(repeating, clean(told, config("linear")), config("linear"), HORIZON)
     assert caught.value.code == "forecast.future_missing"
-    assert extend(repeating, clean(told, job("forward")), job("forward"), HORIZON).mean.shape == (2, HORIZON, 2)
+    assert extend(repeating, clean(told, config("forward")), config("forward"), HORIZON).mean.shape == (2, HORIZON, 2)
 
 
 def test_a_longer_forecast_needs_a_longer_plan_and_begins_like_a_shorter_one(
-    job: MakeJob, rows: MakeRows, repeating: ServedModel
+    config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
-    panel = clean(rows(3 * HORIZON), job())
-    longest = extend(repeating, panel, job(), 3 * HORIZON)
-    assert np.array_equal(extend(repeating, panel, job(), 30).quantiles, longest.quantiles[:, :30])
+    panel = clean(rows(3 * HORIZON), config())
+    longest = extend(repeating, panel, config(), 3 * HORIZON)
+    assert np.array_equal(extend(repeating, panel, config(), 30).quantiles, longest.quantiles[:, :30])
     with pytest.raises(DataError, match="has no plan from"):
-        extend(repeating, panel, job(), 4 * HORIZON)
+        extend(repeating, panel, config(), 4 * HORIZON)
 
 
 def test_a_series_without_a_plan_leaves_the_others_their_forecast(
-    job: MakeJob, rows: MakeRows, repeating: ServedModel
+    config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
     told = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))
-    assert forecastable(clean(told, job()), repeating.manifest, job()).series == ("east",)
+    assert forecastable(clean(told, config()), repeating.manifest, config()).series == ("east",)
 
 
 # --- manifests of before ----------------------------------------------------------------------------------------------
 
 
 def test_a_manifest_from_before_there_were_such_covariates_still_loads(
-    tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., Manifest]
+    tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., Manifest]
 ) -> None:
-    store_model(tmp_path / "m", tiny_job)
+    store_model(tmp_path / "m", tiny_config)
     file = tmp_path / "m" / MANIFEST
     text = file.read_text(encoding="utf-8")
     assert '"statics":[],' in text
@@ -310,17 +314,17 @@ def test_a_champion_from_before_a_plan_was_given_does_not_fit_the_job(
     tiny_home: Installation, tiny_document: dict[str, Any], make_home: Callable[..., Installation]
 ) -> None:
     manifest = load(tiny_home.home.models / "repeat_last-1").manifest
-    assert fits(manifest, tiny_home.jobs.datasets["tiny"])
+    assert fits(manifest, tiny_home.config.datasets["tiny"])
     tiny_document["datasets"]["tiny"]["channels"]["plan"] = {"role": "future"}
-    assert not fits(manifest, make_home(document=tiny_document).jobs.datasets["tiny"])
+    assert not fits(manifest, make_home(document=tiny_document).config.datasets["tiny"])
 
 
 @pytest.mark.parametrize(("fill", "is_scored"), [("linear", False), ("forward", True)])
 def test_an_origin_that_nothing_would_be_issued_at_is_not_scored(
-    job: MakeJob, rows: MakeRows, fill: str, is_scored: bool
+    config: MakeJob, rows: MakeRows, fill: str, is_scored: bool
 ) -> None:
     # The plan of one series breaks off before the horizon of the newest origin; later rows of it are there by now.
-    made, origin = job(fill), START + (STEPS - 2 * HORIZON) * HOUR
+    made, origin = config(fill), START + (STEPS - 2 * HORIZON) * HOUR
     gap = pl.col("time").is_between(origin + (HORIZON - 4) * HOUR, origin + (HORIZON + 1) * HOUR)
     broken = rows().with_columns(pl.when(gap & (pl.col("series") == "west")).then(None).otherwise("plan").alias("plan"))
     windows = cut(clean(broken, made), made, STEPS - 2 * HORIZON, STEPS - HORIZON)

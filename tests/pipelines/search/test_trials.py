@@ -115,20 +115,20 @@ def test_other_data_begin_anew_with_the_own_options_and_then_the_best_of_before(
     ids=lambda change: next(iter(change)),
 )
 def test_trials_that_cannot_be_compared_are_kept_apart(
-    home: Installation, history: TrainingData, job_with: Callable[..., Any], change: dict[str, Any]
+    home: Installation, history: TrainingData, config_with: Callable[..., Any], change: dict[str, Any]
 ) -> None:
-    same = job_with(models=["dlinear"], options={"dlinear": {"kernel_size": 13}})
-    other = job_with(models=["dlinear"], options={"dlinear": OWN}, **change)
-    assert opened(replace(history, job=same), home).title == opened(history, home).title
-    assert opened(replace(history, job=other), home).title != opened(history, home).title
+    same = config_with(models=["dlinear"], options={"dlinear": {"kernel_size": 13}})
+    other = config_with(models=["dlinear"], options={"dlinear": OWN}, **change)
+    assert opened(replace(history, config=same), home).title == opened(history, home).title
+    assert opened(replace(history, config=other), home).title != opened(history, home).title
 
 
 def test_options_that_the_job_file_has_now_are_tried_in_the_same_study(
-    home: Installation, history: TrainingData, job_with: Callable[..., Any]
+    home: Installation, history: TrainingData, config_with: Callable[..., Any]
 ) -> None:
     finish(opened(history, home), 1.0)
-    changed = job_with(models=["dlinear"], options={"dlinear": {"kernel_size": 49}})
-    trials = opened(replace(history, job=changed), home)
+    changed = config_with(models=["dlinear"], options={"dlinear": {"kernel_size": 49}})
+    trials = opened(replace(history, config=changed), home)
     assert trials.next().options == {"kernel_size": 49}
     assert len(trials.rows()) == 2
 

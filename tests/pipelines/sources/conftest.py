@@ -30,11 +30,11 @@ def plain_job() -> DatasetConfig:
 
 
 @pytest.fixture
-def read_all(tmp_path: Path, job_with: Callable[..., DatasetConfig]) -> Callable[..., list[Batch | Unreadable]]:
+def read_all(tmp_path: Path, config_with: Callable[..., DatasetConfig]) -> Callable[..., list[Batch | Unreadable]]:
     """Read a source: ``read_all({"kind": "csv", "path": "rows.csv"}, zone="Europe/Berlin")``."""
 
     def run(source: Mapping[str, Any], cursor: str | None = None, **fields: Any) -> list[Batch | Unreadable]:
-        return list(read("tiny", job_with(source=source, **fields), tmp_path, cursor))
+        return list(read("tiny", config_with(source=source, **fields), tmp_path, cursor))
 
     return run
 

@@ -175,11 +175,11 @@ def test_a_benchmark_that_cannot_be_fetched_says_where_to_put_the_file(
         ({}, None),
     ],
 )
-def test_a_job_without_channels_gets_those_of_its_benchmark(job: dict[str, Any], names: list[str] | None) -> None:
-    before = dict(job)
-    completed = with_known_channels(job)
-    assert list(completed["channels"]) == names if names else completed is job
-    assert job == before
+def test_a_job_without_channels_gets_those_of_its_benchmark(config: dict[str, Any], names: list[str] | None) -> None:
+    before = dict(config)
+    completed = with_known_channels(config)
+    assert list(completed["channels"]) == names if names else completed is config
+    assert config == before
 
 
 def test_what_is_no_job_stays_what_it_is() -> None:

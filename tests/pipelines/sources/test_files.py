@@ -97,13 +97,13 @@ def test_a_folder_gives_its_files_in_order_and_leaves_out_hidden_and_unfinished_
 
 
 def test_in_a_folder_whose_name_looks_like_a_pattern_files_are_found(
-    tmp_path: Path, job_with: Callable[..., DatasetConfig]
+    tmp_path: Path, config_with: Callable[..., DatasetConfig]
 ) -> None:
     home = tmp_path / "home [1]"
     (home / "in").mkdir(parents=True)
     FRAME.write_csv(home / "in" / "rows.csv")
-    job = job_with(source={"kind": "csv", "path": "in/*.csv"})
-    assert series_of(list(SOURCES["csv"]("tiny", job, home, None))) == ["east", "west"]
+    config = config_with(source={"kind": "csv", "path": "in/*.csv"})
+    assert series_of(list(SOURCES["csv"]("tiny", config, home, None))) == ["east", "west"]
 
 
 def test_one_file_of_several_that_cannot_be_read_does_not_keep_the_others_out(
@@ -178,7 +178,7 @@ def test_packing_that_is_not_known_is_not_text(tmp_path: Path, refusal: Refuse) 
     [(read_parquet, "parquet"), (read_arrow, "arrow file"), (read_arrow, "arrow stream"), (read_jsonl, "jsonl")],
 )
 def test_however_a_file_is_damaged_it_is_read_or_refused_in_words(
-    tmp_path: Path, tiny_job: DatasetConfig, read: Format, form: str
+    tmp_path: Path, tiny_config: DatasetConfig, read: Format, form: str
 ) -> None:
     WRITERS[form][1](FRAME, tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
@@ -186,14 +186,14 @@ def test_however_a_file_is_damaged_it_is_read_or_refused_in_words(
     flipped = [
         whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :] for at in range(0, len(whole), 5) for bits in (1, 0xFF)
     ]
-    codes = Counter(code_of(read, damaged, tiny_job) for damaged in cut + flipped)
+    codes = Counter(code_of(read, damaged, tiny_config) for damaged in cut + flipped)
     assert set(codes) <= {"", "source.malformed", "source.empty"}
     assert codes["source.malformed"] > len(flipped) / 4
 
 
-def code_of(read: Format, content: bytes, job: DatasetConfig) -> str:
+def code_of(read: Format, content: bytes, config: DatasetConfig) -> str:
     try:
-        read(Content("rows", content), job)
+        read(Content("rows", content), config)
     except ForecastError as error:
         return error.code
     return ""

@@ -43,9 +43,9 @@ BODIES = {
 
 
 @pytest.mark.parametrize("content_type", BODIES)
-def test_every_kind_of_body_gives_the_same_rows(tiny_job: DatasetConfig, content_type: str) -> None:
+def test_every_kind_of_body_gives_the_same_rows(tiny_config: DatasetConfig, content_type: str) -> None:
     body = BODIES[content_type]
-    batch = from_body(body, content_type, tiny_job, "tiny")
+    batch = from_body(body, content_type, tiny_config, "tiny")
     assert batch.rows.rows() == ROWS
     assert (batch.name, batch.digest) == ("body", hashlib.sha256(body).hexdigest())
 
@@ -54,7 +54,7 @@ def test_every_content_type_that_is_read_is_tested() -> None:
     assert set(CONTENT_TYPES) == {kind.partition(";")[0].strip().lower() for kind in BODIES}
 
 
-def test_json_may_mix_types_and_numbers_of_any_length(tiny_job: DatasetConfig) -> None:
+def test_json_may_mix_types_and_numbers_of_any_length(tiny_config: DatasetConfig) -> None:
     loads = [1, "2,5", None, True, 10**30, [1]]
     prices = [1, 2.5, None, 10**18, 1e300, -1]
     winds = [10**400, None, 1, 2, 3, 4]
@@ -64,16 +64,16 @@ def test_json_may_mix_types_and_numbers_of_any_length(tiny_job: DatasetConfig) -
             for load, price, wind in zip(loads, prices, winds, strict=True)
         ]
     ).encode()
-    rows = from_body(body, "application/json", tiny_job, "tiny").rows
+    rows = from_body(body, "application/json", tiny_config, "tiny").rows
     assert rows["load"].to_list() == ["1", "2,5", None, "true", str(10**30), "[1]"]
     assert rows["price"].to_list() == [1.0, 2.5, None, 1e18, 1e300, -1.0]
     assert rows["wind"].to_list() == [str(10**400), None, "1", "2", "3", "4"]
 
 
-def test_long_rows_may_be_pushed(job_with: Callable[..., DatasetConfig]) -> None:
-    job = job_with(source={"kind": "push", "layout": "long"}, series="")
+def test_long_rows_may_be_pushed(config_with: Callable[..., DatasetConfig]) -> None:
+    config = config_with(source={"kind": "push", "layout": "long"}, series="")
     body = json.dumps({"time": ["t", "t"], "channel": ["load", "wind"], "value": [1, 2.5]}).encode()
-    assert from_body(body, "application/json", job, "tiny").rows.rows() == [(1, "tiny", "t", 1.0, None, 2.5)]
+    assert from_body(body, "application/json", config, "tiny").rows.rows() == [(1, "tiny", "t", 1.0, None, 2.5)]
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_long_rows_may_be_pushed(job_with: Callable[..., DatasetConfig]) -> None
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused_without_repeating_it(
-    tiny_job: DatasetConfig, content_type: str, body: bytes, code: str
+    tiny_config: DatasetConfig, content_type: str, body: bytes, code: str
 ) -> None:
     with pytest.raises(ForecastError) as caught:
-        from_body(body, content_type, tiny_job, "tiny")
+        from_body(body, content_type, tiny_config, "tiny")
     assert caught.value.code == code
     assert caught.value.remedy
     assert SECRET not in str(caught.value)

@@ -82,14 +82,14 @@ def test_blocks_take_the_share_that_is_asked_for() -> None:
 
 @pytest.mark.parametrize("fill", ["linear", "forward", "seasonal", "zero"])
 def test_what_was_taken_away_is_filled_as_history_is_and_the_rest_stays(
-    job_with: Callable[..., DatasetConfig], fill: str
+    config_with: Callable[..., DatasetConfig], fill: str
 ) -> None:
     role = {"load": "target", "price": "target", "wind": "past"}
-    job = job_with(channels={name: {"role": kind, "fill": fill} for name, kind in role.items()})
+    config = config_with(channels={name: {"role": kind, "fill": fill} for name, kind in role.items()})
     given_ = windows()
     # Around a daily curve with nothing else, a gap that is filled from the day before is as if it never were.
     missing = in_blocks(given_, 0.25, 6, LOOKBACK)
-    filled, whole = without(given_, missing, job)
+    filled, whole = without(given_, missing, config)
     assert whole.all()
     kept = ~missing[..., :2]
     assert np.array_equal(filled.targets[kept], given_.targets[kept])
@@ -101,8 +101,8 @@ def test_what_was_taken_away_is_filled_as_history_is_and_the_rest_stays(
         assert filled.past == pytest.approx(given_.past)
 
 
-def test_a_window_with_a_gap_beyond_the_limit_is_not_whole(job_with: Callable[..., DatasetConfig]) -> None:
-    job = job_with(
+def test_a_window_with_a_gap_beyond_the_limit_is_not_whole(config_with: Callable[..., DatasetConfig]) -> None:
+    config = config_with(
         channels={
             "load": {"role": "target", "fill_limit": 3},
             "price": {"role": "target"},
@@ -112,7 +112,7 @@ def test_a_window_with_a_gap_beyond_the_limit_is_not_whole(job_with: Callable[..
     given_ = windows(3)
     missing = np.zeros((3, STEPS, 3), bool)
     missing[1, 20:23, 0] = missing[2, 20:24, 0] = True
-    filled, whole = without(given_, missing, job)
+    filled, whole = without(given_, missing, config)
     assert whole.tolist() == [True, True, False]
     assert np.isfinite(some(filled, whole).targets).all()
     assert some(filled, whole).origins == given_.origins[:2]

@@ -98,7 +98,7 @@ def test_a_study_without_time_says_what_is_missing_and_keeps_what_is_there(home:
 
 def test_the_rows_of_other_data_are_not_taken_for_these(home: Installation) -> None:
     history = TrainingData.read("tiny", home)
-    (point, *_) = points(Question.NOISE, ModelName.DLINEAR, history.job)
+    (point, *_) = points(Question.NOISE, ModelName.DLINEAR, history.config)
     other = TrainingData(**{name: getattr(history, name) for name in TrainingData.__slots__} | {"digest": "other"})
     assert point.cell.key(history) != point.cell.key(other)
 
@@ -115,10 +115,10 @@ def test_all_look_backs_are_scored_on_the_same_origins(home: Installation) -> No
 
 @pytest.mark.parametrize("model", TRAINABLE)
 def test_questions_share_the_model_as_the_job_file_has_it(
-    model: ModelName, job_with: Callable[..., DatasetConfig]
+    model: ModelName, config_with: Callable[..., DatasetConfig]
 ) -> None:
-    job = job_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
-    plan = {question: points(question, model, job) for question in Question}
+    config = config_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
+    plan = {question: points(question, model, config) for question in Question}
     present = {point.cell for of in plan.values() for point in of if point.cell.is_present}
     assert len(present) == 1
     assert len({point.cell for point in plan[Question.LOOKBACK]}) == 4
@@ -127,15 +127,15 @@ def test_questions_share_the_model_as_the_job_file_has_it(
         assert len({(point.label, point.condition) for point in of}) == len(of)
 
 
-def test_larger_and_smaller_models_differ_in_their_widths_alone(job_with: Callable[..., DatasetConfig]) -> None:
-    job = job_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
-    sizes = points(Question.SIZE, ModelName.ITRANSFORMER, job)
+def test_larger_and_smaller_models_differ_in_their_widths_alone(config_with: Callable[..., DatasetConfig]) -> None:
+    config = config_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
+    sizes = points(Question.SIZE, ModelName.ITRANSFORMER, config)
     assert [(point.label, point.cell.options["width"], point.cell.options["feed_forward"]) for point in sizes] == [
         ("x0.25", 16, 32), ("x0.5", 32, 64), ("x1", 64, 128), ("x2", 128, 256),
     ]  # fmt: skip
-    without, with_ = points(Question.DECOMPOSITION, ModelName.ITRANSFORMER, job)
+    without, with_ = points(Question.DECOMPOSITION, ModelName.ITRANSFORMER, config)
     assert (without.cell.options["decomposition"], with_.cell.options["decomposition"]) == (0, 25)
-    assert points(Question.DECOMPOSITION, ModelName.LINEAR, job) == []
+    assert points(Question.DECOMPOSITION, ModelName.LINEAR, config) == []
 
 
 @pytest.mark.parametrize(

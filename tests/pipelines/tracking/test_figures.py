@@ -28,22 +28,22 @@ SPRING = datetime(2024, 3, 16, tzinfo=UTC)  # the clock changes on the 31st, wit
 
 @pytest.fixture
 def case(
-    job_with: Callable[..., DatasetConfig],
+    config_with: Callable[..., DatasetConfig],
     tiny_panel: Callable[..., Panel],
     store_model: Callable[..., Manifest],
     tmp_path: Path,
 ) -> Case:
-    job = job_with(zone="Europe/Berlin")
-    panel = replace(tiny_panel(job), start=SPRING)
-    store_model(tmp_path / "linear-1", job)
-    return load(tmp_path / "linear-1"), cut(panel, job, 328, 400), panel, job, tmp_path / "linear-1"
+    config = config_with(zone="Europe/Berlin")
+    panel = replace(tiny_panel(config), start=SPRING)
+    store_model(tmp_path / "linear-1", config)
+    return load(tmp_path / "linear-1"), cut(panel, config, 328, 400), panel, config, tmp_path / "linear-1"
 
 
 def figures(case: Case, windows: Windows) -> dict[str, go.Figure]:
-    model, _, panel, job, folder = case
-    yardstick = Yardstick.fit(panel, fit_scaler(panel, job, 300), job.season, 300)
-    evidence = evidence_of(model, windows, yardstick, job, smoke_test(model, folder / NETWORK))
-    return dict(diagnose(model, windows, panel, job, evidence))
+    model, _, panel, config, folder = case
+    yardstick = Yardstick.fit(panel, fit_scaler(panel, config, 300), config.season, 300)
+    evidence = evidence_of(model, windows, yardstick, config, smoke_test(model, folder / NETWORK))
+    return dict(diagnose(model, windows, panel, config, evidence))
 
 
 def forecast_of(case: Case) -> Any:

@@ -50,17 +50,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def holdout(tiny_job: DatasetConfig, tiny_panel: Callable[..., Panel]) -> tuple[Panel, Slices, Windows]:
-    panel = tiny_panel(tiny_job)
-    slices = Slices.of(panel, tiny_job)
-    return panel, slices, cut(panel, tiny_job, slices.calibration, slices.holdout)
+def holdout(tiny_config: DatasetConfig, tiny_panel: Callable[..., Panel]) -> tuple[Panel, Slices, Windows]:
+    panel = tiny_panel(tiny_config)
+    slices = Slices.of(panel, tiny_config)
+    return panel, slices, cut(panel, tiny_config, slices.calibration, slices.holdout)
 
 
-def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, job: DatasetConfig) -> Candidate:
+def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, config: DatasetConfig) -> Candidate:
     """What comes of a training whose network repeats the last value."""
     served = load(folder)
-    yardstick = Yardstick.fit(panel, fit_scaler(panel, job, slices.fit), job.season, slices.fit)
-    evidence = evidence_of(served, windows, yardstick, job, smoke_test(served, folder / NETWORK))
+    yardstick = Yardstick.fit(panel, fit_scaler(panel, config, slices.fit), config.season, slices.fit)
+    evidence = evidence_of(served, windows, yardstick, config, smoke_test(served, folder / NETWORK))
     fitted = Fitted(
         model=None, best_loss=0.5, best_epoch=2, epochs=3, windows=120, seconds=4.0, peak_memory_mb=100.0,
         losses={"train_loss": [0.9, 0.7, 0.6], "val_loss": [0.8, 0.5, 0.6]},
@@ -72,7 +72,7 @@ def candidate(folder: Path, panel: Panel, slices: Slices, windows: Windows, job:
 @pytest.fixture
 def night(
     tracking_home: Home,
-    tiny_job: DatasetConfig,
+    tiny_config: DatasetConfig,
     holdout: tuple[Panel, Slices, Windows],
     store_model: StoreModel,
     tmp_path: Path,
@@ -80,21 +80,21 @@ def night(
     """A whole night as a file or a server was told it: its run, what the models scored, and the verdict."""
     panel, slices, windows = holdout
     registry, digest = Registry(tracking_home), panel.digest
-    data = lineage("tiny", tiny_job, tmp_path / "lake", 7, digest, windows)
+    data = lineage("tiny", tiny_config, tmp_path / "lake", 7, digest, windows)
     found: list[Evidence] = []
     with registry.night("tiny", "night", night_tags(7, digest, windows)) as night:
         for name, bias in (("seasonal_naive", 0.0), ("linear", 0.3)):
-            store_model(tmp_path / f"{name}-1", tiny_job, model_name=name, bias=bias, variants=BOTH)
+            store_model(tmp_path / f"{name}-1", tiny_config, model_name=name, bias=bias, variants=BOTH)
             run = night.open(name)
-            log_task(run, tiny_job, name, panel, slices, data)
-            one = candidate(tmp_path / f"{name}-1", panel, slices, windows, tiny_job)
-            model = log_candidate(run, one, tmp_path, windows, panel, tiny_job, data[1])
+            log_task(run, tiny_config, name, panel, slices, data)
+            one = candidate(tmp_path / f"{name}-1", panel, slices, windows, tiny_config)
+            model = log_candidate(run, one, tmp_path, windows, panel, tiny_config, data[1])
             run.end()
             found.append(one.evidence)
         ranked = sorted(found, key=lambda one: one.pinball)
         verdict = decide(ranked[0], None, PromotionPolicy(max_coverage_error=1.0))
-        log_comparison(night, ranked, verdict, tiny_job, tiny_job.training.baselines)
-        about = version_tags(tiny_job, one.evidence, verdict, 7, digest)
+        log_comparison(night, ranked, verdict, tiny_config, tiny_config.training.baselines)
+        about = version_tags(tiny_config, one.evidence, verdict, 7, digest)
         registry.register("tiny", run, model, "linear-1", verdict.sentence, about)
         registry.mirror("tiny", "linear-1", None)
     return night.run_id, found, verdict
@@ -180,11 +180,11 @@ def test_what_int8_costs_and_brings_is_told_in_shares_of_float32() -> None:
 
 
 def test_fifty_channels_and_eight_horizons_fit_into_a_run(
-    tracking_database: Path, job_with: Callable[..., DatasetConfig], store_model: StoreModel, tmp_path: Path
+    tracking_database: Path, config_with: Callable[..., DatasetConfig], store_model: StoreModel, tmp_path: Path
 ) -> None:
     home = Home(tracking_database.parent)
     names = [f"c{number:02}" for number in range(50)]
-    job = job_with(
+    config = config_with(
         channels={name: {"role": "target"} for name in names},
         horizons=[3, 6, 9, 12, 15, 18, 21, 24],
         zone="Europe/Berlin",
@@ -199,17 +199,17 @@ def test_fifty_channels_and_eight_horizons_fit_into_a_run(
         np.ones((2, 400, 50), bool),
         {},
     )
-    slices = Slices.of(begin, job)
-    windows = cut(begin, job, slices.calibration, slices.holdout)
+    slices = Slices.of(begin, config)
+    windows = cut(begin, config, slices.calibration, slices.holdout)
     folder = tmp_path / "linear-1"
-    store_model(folder, job, model_name="linear")
-    one = candidate(folder, begin, slices, windows, job)
-    data = lineage("wide", job, tmp_path, 0, "digest", windows)
+    store_model(folder, config, model_name="linear")
+    one = candidate(folder, begin, slices, windows, config)
+    data = lineage("wide", config, tmp_path, 0, "digest", windows)
     with Registry(home).night("wide", "night", night_tags(0, "digest", windows)) as night:
         run = night.open("linear")
-        log_task(run, job, "linear", begin, slices, data)
-        log_candidate(run, one, tmp_path, windows, begin, job, data[1])
-        log_comparison(night, [one.evidence], decide(one.evidence, None, PromotionPolicy()), job, ())
+        log_task(run, config, "linear", begin, slices, data)
+        log_candidate(run, one, tmp_path, windows, begin, config, data[1])
+        log_comparison(night, [one.evidence], decide(one.evidence, None, PromotionPolicy()), config, ())
     client = MlflowClient(home.tracking_uri, home.tracking_uri)
     assert 30 < len(client.get_run(run.run_id).data.metrics) <= MOST_METRICS
     assert all(0 < (figure.file_size or 0) < 300_000 for figure in client.list_artifacts(run.run_id, "figures"))
@@ -219,32 +219,34 @@ def test_fifty_channels_and_eight_horizons_fit_into_a_run(
 
 def test_a_trained_model_comes_back_from_mlflow_as_the_darts_model_that_it_was(
     tracking_database: Path,
-    job_with: Callable[..., DatasetConfig],
+    config_with: Callable[..., DatasetConfig],
     tiny_panel: Callable[..., Panel],
     make_task: Callable[..., Task],
     tmp_path: Path,
 ) -> None:
     from darts.utils.mlflow import load_model
 
-    home, job = Home(tracking_database.parent), job_with()
-    panel = tiny_panel(job)
-    task = make_task(job, panel, "linear")
+    home, config = Home(tracking_database.parent), config_with()
+    panel = tiny_panel(config)
+    task = make_task(config, panel, "linear")
     one = examine(task, tmp_path, Step())
-    windows = cut(panel, job, *task.holdout)
+    windows = cut(panel, config, *task.holdout)
     with Registry(home).night("darts", "night", {}) as night:
         run = night.open("linear")
-        log_candidate(run, one, tmp_path, windows, panel, job, lineage("darts", job, tmp_path, 0, "digest", windows)[1])
+        log_candidate(
+            run, one, tmp_path, windows, panel, config, lineage("darts", config, tmp_path, 0, "digest", windows)[1]
+        )
     assert not (tmp_path / one.folder / DARTS).exists(), "MLflow has it now"
     client = MlflowClient(home.tracking_uri, home.tracking_uri)
     again = load_model(f"models:/{logged(client, client.get_run(run.run_id), '-darts')}")
-    known = to_darts(panel, one.manifest.scaler, job, 0, panel.steps, job.lookback + job.horizon)
-    origin = job.lookback
+    known = to_darts(panel, one.manifest.scaler, config, 0, panel.steps, config.lookback + config.horizon)
+    origin = config.lookback
     assert known.past is not None
     forecast = again.predict(
-        job.horizon, known.targets[0][:origin], past_covariates=known.past[0][:origin],
+        config.horizon, known.targets[0][:origin], past_covariates=known.past[0][:origin],
         future_covariates=known.future[0], show_warnings=False,
     )  # fmt: skip
-    first = cut(panel, job, origin, origin + job.horizon)
+    first = cut(panel, config, origin, origin + config.horizon)
     served = load(tmp_path / one.folder)
     raw = served.scaled_quantiles(first.targets[:1], first.past[:1], first.future[:1], first.series[:1])
     assert np.allclose(forecast.values(), raw[0, :, :, served.median], atol=1e-4)

@@ -31,40 +31,40 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def job(job_with: Callable[..., DatasetConfig]) -> DatasetConfig:
+def config(config_with: Callable[..., DatasetConfig]) -> DatasetConfig:
     secret = {"kind": "sql", "url": "postgresql://me:hunter2@db/rows", "query": "select 1"}
-    return job_with(zone="Europe/Berlin", source=secret)
+    return config_with(zone="Europe/Berlin", source=secret)
 
 
 @pytest.fixture
-def panel(job: DatasetConfig, tiny_panel: Callable[..., Panel]) -> Panel:
-    return tiny_panel(job)
+def panel(config: DatasetConfig, tiny_panel: Callable[..., Panel]) -> Panel:
+    return tiny_panel(config)
 
 
 @pytest.fixture
-def folder(job: DatasetConfig, store_model: Callable[..., Manifest], tmp_path: Path) -> Path:
+def folder(config: DatasetConfig, store_model: Callable[..., Manifest], tmp_path: Path) -> Path:
     """A model that is no mere repetition: it reads the past covariate and the calendar."""
-    store_model(tmp_path / "repeat_last-1", job, weight=0.5)
+    store_model(tmp_path / "repeat_last-1", config, weight=0.5)
     return tmp_path / "repeat_last-1"
 
 
 @pytest.fixture
-def answers(folder: Path, job: DatasetConfig, panel: Panel) -> Iterator[Any]:
-    with application(folder, job, rows_before(panel, job, 0, panel.steps)) as packed:
+def answers(folder: Path, config: DatasetConfig, panel: Panel) -> Iterator[Any]:
+    with application(folder, config, rows_before(panel, config, 0, panel.steps)) as packed:
         yield mlflow_pyfunc._load_pyfunc(str(packed.data))
 
 
-def expected(model: ServedModel, panel: Panel, job: DatasetConfig, origin: int) -> pd.DataFrame:
+def expected(model: ServedModel, panel: Panel, config: DatasetConfig, origin: int) -> pd.DataFrame:
     """What the service forecasts for all series from a row on."""
-    windows = cut(panel, job, origin, origin + job.horizon)
+    windows = cut(panel, config, origin, origin + config.horizon)
     forecast = model.predict(windows.targets, windows.past, windows.future, windows.series)
     frames = [
         pd.DataFrame({
-            "series": series, "channel": channel, "lead": range(1, job.horizon + 1),
+            "series": series, "channel": channel, "lead": range(1, config.horizon + 1),
             "mean": forecast.mean[s, :, c], **{f"quantile_{level:g}": forecast.quantiles[s, :, c, q]
-                                               for q, level in enumerate(job.quantiles)},
+                                               for q, level in enumerate(config.quantiles)},
         })
-        for s, series in enumerate(windows.series) for c, channel in enumerate(job.targets)
+        for s, series in enumerate(windows.series) for c, channel in enumerate(config.targets)
     ]  # fmt: skip
     return pd.concat(frames, ignore_index=True)
 
@@ -79,26 +79,28 @@ def agrees(answered: pd.DataFrame, wanted: pd.DataFrame) -> bool:
     )
 
 
-def both(panel: Panel, job: DatasetConfig, origin: int) -> pd.DataFrame:
-    return pd.concat([rows_before(panel, job, number, origin).to_pandas() for number in range(len(panel.series))])
+def both(panel: Panel, config: DatasetConfig, origin: int) -> pd.DataFrame:
+    return pd.concat([rows_before(panel, config, number, origin).to_pandas() for number in range(len(panel.series))])
 
 
 def test_rows_of_history_are_answered_as_the_service_would(
-    answers: Any, folder: Path, panel: Panel, job: DatasetConfig
+    answers: Any, folder: Path, panel: Panel, config: DatasetConfig
 ) -> None:
-    origin = panel.steps - job.horizon
-    given = both(panel, job, origin)
+    origin = panel.steps - config.horizon
+    given = both(panel, config, origin)
     answered = answers.predict(given)
-    assert agrees(answered, expected(load(folder), panel, job, origin))
+    assert agrees(answered, expected(load(folder), panel, config, origin))
     assert answered["time"].min() == f"{panel.time(origin):%Y-%m-%dT%H:%M:%SZ}"
-    assert agrees(answers.predict(given.sample(frac=1, random_state=0)), expected(load(folder), panel, job, origin))
+    assert agrees(answers.predict(given.sample(frac=1, random_state=0)), expected(load(folder), panel, config, origin))
     longer = answers.predict(given, {"horizon": 30})
     assert longer["lead"].max() == 30
     assert len(longer) == 30 * 4
 
 
-def test_times_without_an_offset_are_wall_times_of_the_data_set(answers: Any, panel: Panel, job: DatasetConfig) -> None:
-    told = both(panel, job, 300)
+def test_times_without_an_offset_are_wall_times_of_the_data_set(
+    answers: Any, panel: Panel, config: DatasetConfig
+) -> None:
+    told = both(panel, config, 300)
     wall = told.assign(
         time=pd.to_datetime(told["time"])
         .dt.tz_convert("Europe/Berlin")
@@ -122,31 +124,36 @@ def test_times_without_an_offset_are_wall_times_of_the_data_set(answers: Any, pa
     ids=["channel", "series column", "series", "time", "gap", "short", "empty"],
 )
 def test_rows_that_cannot_be_forecast_from_are_named(
-    answers: Any, panel: Panel, job: DatasetConfig, spoilt: Callable[[pd.DataFrame], pd.DataFrame], code: str, told: str
+    answers: Any,
+    panel: Panel,
+    config: DatasetConfig,
+    spoilt: Callable[[pd.DataFrame], pd.DataFrame],
+    code: str,
+    told: str,
 ) -> None:
     with pytest.raises(ForecastError, match=told) as caught:
-        answers.predict(spoilt(rows_before(panel, job, 0, 300).to_pandas()))
+        answers.predict(spoilt(rows_before(panel, config, 0, 300).to_pandas()))
     assert caught.value.code == code
 
 
-def test_a_horizon_that_is_none_is_named(answers: Any, panel: Panel, job: DatasetConfig) -> None:
+def test_a_horizon_that_is_none_is_named(answers: Any, panel: Panel, config: DatasetConfig) -> None:
     with pytest.raises(ForecastError, match="horizon"):
-        answers.predict(rows_before(panel, job, 0, 300).to_pandas(), {"horizon": -1})
+        answers.predict(rows_before(panel, config, 0, 300).to_pandas(), {"horizon": -1})
 
 
-def test_nothing_of_where_rows_come_from_is_packed(folder: Path, panel: Panel, job: DatasetConfig) -> None:
-    with application(folder, job, rows_before(panel, job, 0, 300)) as packed:
+def test_nothing_of_where_rows_come_from_is_packed(folder: Path, panel: Panel, config: DatasetConfig) -> None:
+    with application(folder, config, rows_before(panel, config, 0, 300)) as packed:
         texts = [file.read_bytes() for file in packed.data.iterdir()]
     assert not any(b"hunter2" in text for text in texts)
 
 
 @pytest.fixture
-def logged(folder: Path, panel: Panel, job: DatasetConfig, tracking_database: Path) -> Path:
+def logged(folder: Path, panel: Panel, config: DatasetConfig, tracking_database: Path) -> Path:
     """The model's folder as it comes back from MLflow."""
     home = Home(tracking_database.parent)
     with (
         Registry(home).night("packed", "night", {}) as night,
-        application(folder, job, rows_before(panel, job, 1, panel.steps - job.horizon)) as packed,
+        application(folder, config, rows_before(panel, config, 1, panel.steps - config.horizon)) as packed,
     ):
         identifier = night.open("repeat_last").log_application("repeat_last", packed)
     client = MlflowClient(home.tracking_uri, home.tracking_uri)
@@ -176,7 +183,7 @@ def test_a_packed_model_runs_from_its_own_code_without_a_training_framework(logg
 
 
 def test_mlflow_serves_a_packed_model_over_a_socket(
-    logged: Path, folder: Path, panel: Panel, job: DatasetConfig, tmp_path: Path
+    logged: Path, folder: Path, panel: Panel, config: DatasetConfig, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -197,7 +204,7 @@ def test_mlflow_serves_a_packed_model_over_a_socket(
     with Supervisor([Member("model", command, f"{url}/ping", {"PATH": path})], tmp_path) as supervisor:
         supervisor.wait_until_ready()
         answered = pd.DataFrame(post((logged / "serving_input_example.json").read_bytes()))
-        wanted = expected(load(folder), panel, job, panel.steps - job.horizon)
+        wanted = expected(load(folder), panel, config, panel.steps - config.horizon)
         assert agrees(answered, wanted[wanted["series"] == "west"])
         row = {"series": "east", "time": "noon", "load": 1.0, "price": 1.0, "wind": 1.0}
         with pytest.raises(urllib.error.HTTPError) as refused:

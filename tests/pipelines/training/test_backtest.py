@@ -37,21 +37,21 @@ def own(model: ServedModel) -> Yardstick:
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., object]) -> ServedModel:
+def model(tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., object]) -> ServedModel:
     """A model whose forecasts depend on every one of its inputs."""
-    store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
+    store_model(tmp_path / "models" / "m", tiny_config, weight=0.7)
     return load(tmp_path / "models" / "m")
 
 
-def forecasts(model: ServedModel, panel: Panel, job: DatasetConfig) -> dict[tuple[datetime, str], np.ndarray]:
-    windows = cut(panel, job, 200, panel.steps)
+def forecasts(model: ServedModel, panel: Panel, config: DatasetConfig) -> dict[tuple[datetime, str], np.ndarray]:
+    windows = cut(panel, config, 200, panel.steps)
     result = backtest(model, windows, own(model))
     return dict(zip(zip(result.origins, result.series, strict=True), result.quantiles, strict=True))
 
 
 @pytest.mark.parametrize("channel", ["load", "wind"])
 def test_no_value_at_or_after_an_origin_can_reach_its_forecast_through_a_filled_gap(
-    model: ServedModel, tiny_job: DatasetConfig, tiny_rows: Callable[..., pl.DataFrame], channel: str
+    model: ServedModel, tiny_config: DatasetConfig, tiny_rows: Callable[..., pl.DataFrame], channel: str
 ) -> None:
     origin = START + 300 * HOUR
     rows = tiny_rows().rename({"site": "series"}).with_columns(pl.col("time").dt.replace_time_zone("UTC"))
@@ -60,13 +60,13 @@ def test_no_value_at_or_after_an_origin_can_reach_its_forecast_through_a_filled_
     other = rows.with_columns(
         pl.when(pl.col("time") >= origin).then(pl.col(channel) + 1000).otherwise(channel).alias(channel)
     )
-    ours, theirs = (forecasts(model, clean(frame, tiny_job), tiny_job) for frame in (rows, other))
+    ours, theirs = (forecasts(model, clean(frame, tiny_config), tiny_config) for frame in (rows, other))
     for name in ("east", "west"):
         assert np.array_equal(ours[origin, name], theirs[origin, name])
 
 
-def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel, tiny_job: DatasetConfig) -> None:
-    windows = cut(make_panel(), tiny_job, 100, 400)  # more than one batch
+def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel, tiny_config: DatasetConfig) -> None:
+    windows = cut(make_panel(), tiny_config, 100, 400)  # more than one batch
     result = backtest(model, windows, own(model))
     assert result.quantiles.shape == (len(windows.series), HORIZON, 2, 3)
     assert np.array_equal(result.actual, windows.actual)
@@ -77,12 +77,12 @@ def test_a_backtest_is_the_models_own_forecast_of_each_window(model: ServedModel
         assert np.allclose(result.mean[part], alone.mean, atol=1e-4)
 
 
-def test_the_scores_of_a_model_are_those_of_its_backtest(model: ServedModel, tiny_job: DatasetConfig) -> None:
-    windows = cut(make_panel(), tiny_job, 200, 300)
+def test_the_scores_of_a_model_are_those_of_its_backtest(model: ServedModel, tiny_config: DatasetConfig) -> None:
+    windows = cut(make_panel(), tiny_config, 200, 300)
     seen = SmokeTest(latency_ms=1, size_mb=1, not_finite_on=(), onnx_difference=0)
     result = backtest(model, windows, own(model))
     assert np.array_equal(result.deviations, np.full((len(result.series), 2), 10.0))
-    evidence = evidence_of(model, windows, own(model), tiny_job, seen)
+    evidence = evidence_of(model, windows, own(model), tiny_config, seen)
     assert evidence.origins_digest == windows.digest
     in_units = [scores.mae_in_units for scores in evidence.by_channel.values()]
     assert evidence.by_horizon[24].mae == pytest.approx(np.mean(in_units) / 10, rel=1e-6)

@@ -33,9 +33,9 @@ def make_panel(steps: int = 400, seed: int = 0) -> Panel:
 
 
 @pytest.fixture
-def model(tmp_path: Path, tiny_job: DatasetConfig, store_model: Callable[..., object]) -> ServedModel:
+def model(tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[..., object]) -> ServedModel:
     """A model whose forecasts depend on every one of its inputs, and are wrong."""
-    store_model(tmp_path / "models" / "m", tiny_job, weight=0.7)
+    store_model(tmp_path / "models" / "m", tiny_config, weight=0.7)
     return load(tmp_path / "models" / "m")
 
 
@@ -59,11 +59,11 @@ def coverages(actual: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(
-    model: ServedModel, tiny_job: DatasetConfig, seed: int
+    model: ServedModel, tiny_config: DatasetConfig, seed: int
 ) -> None:
     panel = make_panel(600, seed)
     panel.targets[..., 1] = np.exp(panel.targets[..., 1] / 10)  # skewed
-    windows = cut(panel, tiny_job, 200, 500)
+    windows = cut(panel, tiny_config, 200, 500)
     assert coverages(windows.actual, forecast(having(model), windows)[1]).max() < 0.1
     mean, quantiles = forecast(having(model, calibration=calibrate(model, windows, DAY)), windows)
     assert coverages(windows.actual, quantiles) == pytest.approx(0.8, abs=0.02)
@@ -73,7 +73,7 @@ def test_the_band_covers_what_it_promises_on_the_rows_it_was_calibrated_on(
 
 @pytest.mark.parametrize(("kind", "seed"), [("normal", 0), ("normal", 1), ("skewed", 0), ("heavy tails", 0)])
 def test_on_exchangeable_windows_it_covers_what_it_promises_on_rows_used_for_nothing_else(
-    model: ServedModel, tiny_job: DatasetConfig, kind: str, seed: int
+    model: ServedModel, tiny_config: DatasetConfig, kind: str, seed: int
 ) -> None:
     panel = make_panel(3600, seed)
     random = np.random.default_rng(seed + 100)
@@ -83,8 +83,8 @@ def test_on_exchangeable_windows_it_covers_what_it_promises_on_rows_used_for_not
         "heavy tails": random.standard_t(3, panel.targets.shape),
     }[kind]
     panel.targets[:] = 40 + 10 * noise
-    found = calibrate(model, cut(panel, tiny_job, 100, 1200), DAY)
-    fresh = cut(panel, tiny_job, 1200, 3600)
+    found = calibrate(model, cut(panel, tiny_config, 100, 1200), DAY)
+    fresh = cut(panel, tiny_config, 1200, 3600)
     before, after = forecast(having(model), fresh)[1], forecast(having(model, calibration=found), fresh)[1]
     assert coverages(fresh.actual, after) == pytest.approx(0.8, abs=0.04)
     assert pinball(fresh.actual, after, LEVELS).mean() < pinball(fresh.actual, before, LEVELS).mean()
@@ -96,11 +96,11 @@ def test_on_exchangeable_windows_it_covers_what_it_promises_on_rows_used_for_not
     count=st.integers(1, 60), lacking=st.sampled_from([0.0, 0.3, 0.98]),
 )  # fmt: skip
 def test_the_loss_on_the_calibration_windows_never_rises(
-    model: ServedModel, tiny_job: DatasetConfig, seed: int, bias: float, spread: float, skew: bool, count: int,
+    model: ServedModel, tiny_config: DatasetConfig, seed: int, bias: float, spread: float, skew: bool, count: int,
     lacking: float,
 ) -> None:  # fmt: skip
     random = np.random.default_rng(seed)
-    windows = only(cut(make_panel(200, seed), tiny_job, 48, 200), slice(0, count))
+    windows = only(cut(make_panel(200, seed), tiny_config, 48, 200), slice(0, count))
     noise = random.normal(size=windows.actual.shape)
     actual = forecast(having(model), windows)[0] + bias + spread * (np.exp(noise) if skew else noise)
     windows = replace(windows, actual=np.where(random.random(actual.shape) < lacking, NAN, actual))
@@ -109,7 +109,7 @@ def test_the_loss_on_the_calibration_windows_never_rises(
         pinball(windows.actual, forecast(one, windows)[1], LEVELS) / 10
         for one in (having(model), having(model, calibration=found))
     ]
-    for begin in range(0, tiny_job.horizon, GROUP):
+    for begin in range(0, tiny_config.horizon, GROUP):
         for channel in range(2):
             before, after = (observed_mean(loss[:, begin : begin + GROUP, channel]) for loss in losses)
             assert np.isnan(before) or after <= before * (1 + 1e-6) + 1e-9
@@ -118,9 +118,9 @@ def test_the_loss_on_the_calibration_windows_never_rises(
 @law
 @given(factor=st.floats(0.01, 1000), shift=st.floats(-1e4, 1e4), seed=st.integers(0, 1000))
 def test_other_units_change_nothing(
-    model: ServedModel, tiny_job: DatasetConfig, factor: float, shift: float, seed: int
+    model: ServedModel, tiny_config: DatasetConfig, factor: float, shift: float, seed: int
 ) -> None:
-    windows = cut(make_panel(150, seed), tiny_job, 48, 150)
+    windows = cut(make_panel(150, seed), tiny_config, 48, 150)
     other = replace(windows, targets=windows.targets * factor + shift, actual=windows.actual * factor + shift)
     scaler = model.manifest.scaler
     moments = {
@@ -136,16 +136,16 @@ def test_other_units_change_nothing(
 @law
 @given(seed=st.integers(0, 1000), count=st.integers(1, 40), outer=st.floats(0.01, 0.2), inner=st.floats(0.21, 0.49))
 def test_a_higher_level_never_has_a_lower_offset(
-    model: ServedModel, tiny_job: DatasetConfig, seed: int, count: int, outer: float, inner: float
+    model: ServedModel, tiny_config: DatasetConfig, seed: int, count: int, outer: float, inner: float
 ) -> None:
     several = having(model, quantiles=(outer, inner, 0.5, 1 - inner, 1 - outer))
-    windows = only(cut(make_panel(150, seed), tiny_job, 48, 150), slice(0, count))
+    windows = only(cut(make_panel(150, seed), tiny_config, 48, 150), slice(0, count))
     found = calibrate(several, windows, DAY)
     assert (np.diff(found.quantile_offsets, axis=-1) >= -1e-9).all()
 
 
-def test_a_shift_that_did_not_last_moves_no_band_but_widens_it(model: ServedModel, tiny_job: DatasetConfig) -> None:
-    windows = cut(make_panel(200), tiny_job, 48, 200)
+def test_a_shift_that_did_not_last_moves_no_band_but_widens_it(model: ServedModel, tiny_config: DatasetConfig) -> None:
+    windows = cut(make_panel(200), tiny_config, 48, 200)
     place = np.unique([origin.timestamp() for origin in windows.origins], return_inverse=True)[1]
     shift = np.asarray([8.0, -8.0, 8.0, -4.0])[place * 4 // (place.max() + 1)]  # too low on the whole, but not for long
     random = np.random.default_rng(0)
@@ -158,8 +158,8 @@ def test_a_shift_that_did_not_last_moves_no_band_but_widens_it(model: ServedMode
     assert (high > 0).all()
 
 
-def test_a_shift_that_lasts_moves_the_band(model: ServedModel, tiny_job: DatasetConfig) -> None:
-    windows = cut(make_panel(200), tiny_job, 48, 200)
+def test_a_shift_that_lasts_moves_the_band(model: ServedModel, tiny_config: DatasetConfig) -> None:
+    windows = cut(make_panel(200), tiny_config, 48, 200)
     random = np.random.default_rng(0)
     actual = forecast(having(model), windows)[0] + 8 + random.normal(0, 1, windows.actual.shape)
     found = calibrate(model, replace(windows, actual=actual), DAY)
@@ -192,19 +192,19 @@ def test_quantiles_that_were_right_are_not_made_worse_on_the_calibration_rows(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_windows_give_finite_offsets(model: ServedModel, tiny_job: DatasetConfig, count: int) -> None:
-    found = calibrate(model, only(cut(make_panel(), tiny_job, 200, 300), slice(0, count)), DAY)
+def test_a_few_windows_give_finite_offsets(model: ServedModel, tiny_config: DatasetConfig, count: int) -> None:
+    found = calibrate(model, only(cut(make_panel(), tiny_config, 200, 300), slice(0, count)), DAY)
     assert np.isfinite(found.quantile_offsets).all()
     assert np.isfinite(found.mean_offsets).all()
     assert (np.diff(found.quantile_offsets, axis=-1) >= 0).all()
 
 
 def test_a_constant_channel_gives_finite_offsets_and_a_band_of_no_width(
-    model: ServedModel, tiny_job: DatasetConfig
+    model: ServedModel, tiny_config: DatasetConfig
 ) -> None:
     panel = make_panel()
     panel.targets[..., 0] = 40.0
-    windows = cut(panel, tiny_job, 200, 400)
+    windows = cut(panel, tiny_config, 200, 400)
     # A network that knows it: the fixture's adds what wind and calendar say.
     known = replace(windows, actual=np.where(np.asarray([True, False]), forecast(having(model), windows)[0], 1.0))
     found = calibrate(model, known, DAY)
@@ -212,8 +212,8 @@ def test_a_constant_channel_gives_finite_offsets_and_a_band_of_no_width(
     assert np.asarray(found.quantile_offsets)[:, 0] == pytest.approx(0, abs=1e-4)
 
 
-def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, tiny_job: DatasetConfig) -> None:
-    windows = cut(make_panel(), tiny_job, 200, 300)
+def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, tiny_config: DatasetConfig) -> None:
+    windows = cut(make_panel(), tiny_config, 200, 300)
     lied = windows.actual.copy()
     lied[::2] = NAN
     ours = calibrate(model, replace(windows, actual=lied), DAY)
@@ -222,8 +222,8 @@ def test_unobserved_values_have_no_part_in_the_calibration(model: ServedModel, t
     assert not np.allclose(ours.quantile_offsets, calibrate(model, windows, DAY).quantile_offsets, atol=1e-5)
 
 
-def test_a_channel_that_was_never_observed_is_left_as_it_is(model: ServedModel, tiny_job: DatasetConfig) -> None:
-    windows = cut(make_panel(), tiny_job, 200, 300)
+def test_a_channel_that_was_never_observed_is_left_as_it_is(model: ServedModel, tiny_config: DatasetConfig) -> None:
+    windows = cut(make_panel(), tiny_config, 200, 300)
     blind = windows.actual.copy()
     blind[..., 0] = NAN
     found = calibrate(model, replace(windows, actual=blind), DAY)
@@ -238,17 +238,17 @@ def test_a_channel_that_was_never_observed_is_left_as_it_is(model: ServedModel, 
 )
 def test_lead_times_are_grouped_by_day_or_into_eight(
     tmp_path: Path,
-    job_with: Callable[..., DatasetConfig],
+    config_with: Callable[..., DatasetConfig],
     store_model: Callable[..., object],
     horizon: int,
     step: str,
     groups: int,
 ) -> None:
-    job = job_with(
+    config = config_with(
         horizons=[horizon], frequency=step, splits={"validation": "60d", "calibration": "60d", "holdout": "60d"}
     )
-    store_model(tmp_path / "models" / "g", job)
-    panel = replace(make_panel(500), step=job.step)
-    found: Calibration = calibrate(load(tmp_path / "models" / "g"), cut(panel, job, 100, 500), DAY)
+    store_model(tmp_path / "models" / "g", config)
+    panel = replace(make_panel(500), step=config.step)
+    found: Calibration = calibrate(load(tmp_path / "models" / "g"), cut(panel, config, 100, 500), DAY)
     assert len(found.quantile_offsets) == len(found.mean_offsets) == groups
-    assert found.period == DAY // job.step
+    assert found.period == DAY // config.step

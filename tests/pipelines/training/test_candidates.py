@@ -25,16 +25,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def job(job_with: Callable[..., DatasetConfig]) -> DatasetConfig:
-    return job_with(models=["nlinear"], training=TRAINING)
+def config(config_with: Callable[..., DatasetConfig]) -> DatasetConfig:
+    return config_with(models=["nlinear"], training=TRAINING)
 
 
 @pytest.fixture
-def tonight(job: DatasetConfig, tiny_panel: Callable[..., Panel], make_task: MakeTask) -> Callable[..., Task]:
+def tonight(config: DatasetConfig, tiny_panel: Callable[..., Panel], make_task: MakeTask) -> Callable[..., Task]:
     """Make the task of a night, with ``hours`` of history."""
 
     def make(name: str = "nlinear", hours: int = 400, **changes: Any) -> Task:
-        return make_task(job, tiny_panel(job, hours), name, **changes)
+        return make_task(config, tiny_panel(config, hours), name, **changes)
 
     return make
 
@@ -45,7 +45,7 @@ def models(tmp_path: Path) -> Path:
 
 
 def raced(task: Task) -> tuple[Fitted, Mapping[str, float]]:
-    return _race(task, fit_scaler(task.panel, task.job, task.slices.fit), Step())
+    return _race(task, fit_scaler(task.panel, task.config, task.slices.fit), Step())
 
 
 @pytest.fixture
@@ -79,11 +79,11 @@ def test_a_candidate_is_scored_on_rows_that_it_has_not_seen_by_the_files_that_se
 
 
 def test_the_manifest_tells_which_kernels_the_training_ran(
-    job_with: Callable[..., DatasetConfig], tonight: Callable[..., Task], models: Path
+    config_with: Callable[..., DatasetConfig], tonight: Callable[..., Task], models: Path
 ) -> None:
     small = {"informer": {"width": 8, "feed_forward": 8, "heads": 2, "encoder_layers": 1}}
-    job = job_with(models=["informer"], options=small, training=TRAINING | {"max_epochs": 1, "stride": 40})
-    candidate = examine(replace(tonight("informer"), job=job), models, Step())
+    config = config_with(models=["informer"], options=small, training=TRAINING | {"max_epochs": 1, "stride": 40})
+    candidate = examine(replace(tonight("informer"), config=config), models, Step())
     assert list(candidate.manifest.kernels) == ["prob_sparse_attention"]
     assert candidate.manifest.kernels == candidate.fitted.kernels
 
@@ -113,8 +113,8 @@ def test_a_champion_that_has_seen_rows_kept_from_the_fit_gives_no_start(
 
 def test_a_policy_a_solved_model_or_odd_weights_leave_no_race(tonight: Callable[..., Task], start: Start) -> None:
     task = tonight(champion=start)
-    never = task.job.training.model_copy(update={"warm_start": False})
-    without = replace(task, job=task.job.model_copy(update={"training": never}))
+    never = task.config.training.model_copy(update={"warm_start": False})
+    without = replace(task, config=task.config.model_copy(update={"training": never}))
     odd = Start("odd", b"rubbish", task.panel.start)
     for one in (without, tonight("linear", champion=start), replace(task, champion=odd)):
         fitted, race = raced(one)
@@ -157,8 +157,8 @@ def test_a_night_that_was_killed_does_not_train_again_what_it_had_trained(
 
 def test_a_model_that_cannot_be_trained_leaves_no_files(tonight: Callable[..., Task], models: Path) -> None:
     task = tonight()
-    job = task.job.model_copy(update={"options": {"nlinear": {"learning_rate": 1e38}}})
+    config = task.config.model_copy(update={"options": {"nlinear": {"learning_rate": 1e38}}})
     with pytest.raises(TrainingError) as caught:
-        examine(replace(task, job=job), models, Step())
+        examine(replace(task, config=config), models, Step())
     assert caught.value.code == "training.diverged"
     assert not models.exists()

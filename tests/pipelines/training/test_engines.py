@@ -132,18 +132,18 @@ def test_on_ray_files_come_back_and_a_task_that_fails_or_dies_leaves_the_others(
 def test_models_trained_on_ray_score_as_those_trained_here(
     tmp_path: Path,
     reporter: Reporter,
-    job_with: Callable[..., DatasetConfig],
+    config_with: Callable[..., DatasetConfig],
     tiny_panel: Callable[..., Panel],
     make_task: Callable[..., Task],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORECAST_CORES", "1")
     names = ("linear", "nlinear")
-    job = job_with(models=names, training={"max_epochs": 1, "stride": 8})
-    panel = tiny_panel(job)
+    config = config_with(models=names, training={"max_epochs": 1, "stride": 8})
+    panel = tiny_panel(config)
     engines: tuple[Engine, Engine] = (LocalEngine(tmp_path / "here"), RayEngine(tmp_path / "there"))
     here, there = (
-        dict(engine.run(examine, [make_task(job, panel, name, checkpoints=folder) for name in names], reporter))
+        dict(engine.run(examine, [make_task(config, panel, name, checkpoints=folder) for name in names], reporter))
         for engine, folder in zip(engines, (tmp_path / "0", tmp_path / "1"), strict=True)
     )
     for number in range(len(names)):

@@ -27,19 +27,19 @@ PREFERS_INT8 = Variants(float32=SLOW, int8=Variant(size_mb=1.0, latency_ms=1.0, 
 
 @pytest.fixture
 def exported(
-    job_with: Callable[..., DatasetConfig], tiny_panel: Callable[..., Panel]
+    config_with: Callable[..., DatasetConfig], tiny_panel: Callable[..., Panel]
 ) -> Callable[..., tuple[Manifest, Windows]]:
     def make(folder: Path, name: str = "nlinear", **given: Any) -> tuple[Manifest, Windows]:
-        job = job_with(models=[name], training={"max_epochs": 1, "stride": 8})
-        panel = tiny_panel(job)
-        slices = Slices.of(panel, job)
-        scaler = fit_scaler(panel, job, slices.fit)
-        fitted = fit(job, panel, slices, scaler, name)
+        config = config_with(models=[name], training={"max_epochs": 1, "stride": 8})
+        panel = tiny_panel(config)
+        slices = Slices.of(panel, config)
+        scaler = fit_scaler(panel, config, slices.fit)
+        fitted = fit(config, panel, slices, scaler, name)
         told = about(
-            job, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
+            config, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip
-        windows = cut(panel, job, slices.validation, slices.calibration)
+        windows = cut(panel, config, slices.validation, slices.calibration)
         return export(fitted.model, folder, told, windows, **given), windows
 
     return make

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def run(job_with: MakeJob, tiny_panel: MakePanel) -> Fit:
+def run(config_with: MakeJob, tiny_panel: MakePanel) -> Fit:
     """Fit a model on the tiny data set; ``options`` are the model's, ``training`` the job's."""
 
     def make(
@@ -49,10 +49,10 @@ def run(job_with: MakeJob, tiny_panel: MakePanel) -> Fit:
         **given: Any,
     ) -> Fitted:
         chosen = options if options is not None else OPTIONS.get(name, {})
-        job = job_with(models=[name], options={name: chosen}, training=TRAINING | (training or {}))
-        panel = change(tiny_panel(job))
-        slices = Slices.of(panel, job)
-        return fit(job, panel, slices, fit_scaler(panel, job, slices.fit), name, **given)
+        config = config_with(models=[name], options={name: chosen}, training=TRAINING | (training or {}))
+        panel = change(tiny_panel(config))
+        slices = Slices.of(panel, config)
+        return fit(config, panel, slices, fit_scaler(panel, config, slices.fit), name, **given)
 
     return make
 
@@ -116,12 +116,14 @@ fit(*pickle.loads(Path(sys.argv[1]).read_bytes()), checkpoint=Path(sys.argv[2]),
 
 
 def test_a_training_that_is_killed_ends_bit_for_bit_as_one_that_is_not(
-    tmp_path: Path, job_with: MakeJob, tiny_panel: MakePanel
+    tmp_path: Path, config_with: MakeJob, tiny_panel: MakePanel
 ) -> None:
-    job = job_with(models=["itransformer"], options={"itransformer": SMALL}, training=TRAINING | {"max_epochs": 4})
-    panel = tiny_panel(job)
-    slices = Slices.of(panel, job)
-    asked = (job, panel, slices, fit_scaler(panel, job, slices.fit), "itransformer")
+    config = config_with(
+        models=["itransformer"], options={"itransformer": SMALL}, training=TRAINING | {"max_epochs": 4}
+    )
+    panel = tiny_panel(config)
+    slices = Slices.of(panel, config)
+    asked = (config, panel, slices, fit_scaler(panel, config, slices.fit), "itransformer")
     (tmp_path / "asked").write_bytes(pickle.dumps(asked))
     checkpoint = tmp_path / "checkpoints" / "a.ckpt"
     died = subprocess.run(
@@ -276,11 +278,11 @@ def test_the_budget_ends_a_training_that_has_a_result(run: Fit) -> None:
     assert fitted.seconds >= 1
 
 
-def test_without_a_validation_slice_the_last_weights_are_kept(job_with: MakeJob, tiny_panel: MakePanel) -> None:
-    job = job_with(models=["nlinear"], training=TRAINING)
-    panel = tiny_panel(job)
-    last = Slices.of(panel, job).holdout
-    fitted = fit(job, panel, Slices(last, last, last, last), fit_scaler(panel, job, last), "nlinear")
+def test_without_a_validation_slice_the_last_weights_are_kept(config_with: MakeJob, tiny_panel: MakePanel) -> None:
+    config = config_with(models=["nlinear"], training=TRAINING)
+    panel = tiny_panel(config)
+    last = Slices.of(panel, config).holdout
+    fitted = fit(config, panel, Slices(last, last, last, last), fit_scaler(panel, config, last), "nlinear")
     assert (fitted.epochs, fitted.best_epoch, fitted.best_loss) == (3, 3, None)
     assert len(fitted.losses["train_loss"]) == 3
 
@@ -315,13 +317,13 @@ def test_running_out_of_memory_is_told(run: Fit) -> None:
     assert caught.value.code == "training.out_of_memory"
 
 
-def test_a_mistyped_model_is_told_with_the_nearest(run: Fit, job_with: MakeJob) -> None:
+def test_a_mistyped_model_is_told_with_the_nearest(run: Fit, config_with: MakeJob) -> None:
     with pytest.raises(ConfigError, match='did you mean "nlinear"'):
         run("nlinaer")
     with pytest.raises(ConfigError, match='did you mean "nlinear"'):
-        check_models(job_with(models=["nlinaer"]))
+        check_models(config_with(models=["nlinaer"]))
     with pytest.raises(ConfigError) as caught:
-        check_models(job_with(models=["tide"], options={"tide": {"hiden_size": 4}}))
+        check_models(config_with(models=["tide"], options={"tide": {"hiden_size": 4}}))
     assert caught.value.code == "model.unknown_option"
 
 
