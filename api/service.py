@@ -126,7 +126,7 @@ class Service:
                 self._damages[dataset] = (error.code,)
                 continue
             for damage in damages:
-                _log.error("%s: %s [%s]", dataset, damage.told, damage.code)
+                _log.error("%s: %s [%s]", dataset, damage.message, damage.code)
             self._damages[dataset] = tuple(dict.fromkeys(damage.code for damage in damages))
 
     def _encode_whole(self, issued: IssuedForecast) -> None:

@@ -156,5 +156,5 @@ def before(now: datetime, window: str) -> datetime:
     try:
         return now - parse_duration(window)
     except OverflowError:
-        told = "window begins before the year 1"
-        raise ConfigError("window.out_of_range", told, "leave it out to have all forecasts") from None
+        message = "window begins before the year 1"
+        raise ConfigError("window.out_of_range", message, "leave it out to have all forecasts") from None

@@ -57,10 +57,10 @@ class Agreement:
     def require(self) -> None:
         """Raise KernelError unless everything agrees."""
         if not self.agrees:
-            told = ", ".join(f"{d.name} {d.error:.2e} > {d.tolerance:.0e}" for d in self.differences if not d.agrees)
+            message = ", ".join(f"{d.name} {d.error:.2e} > {d.tolerance:.0e}" for d in self.differences if not d.agrees)
             raise KernelError(
                 KernelErrorCode.DISAGREES,
-                f"the op disagrees with its reference: {told}",
+                f"the op disagrees with its reference: {message}",
                 "do not use this kernel; set KERNELS_TRITON=off and report shapes, dtype and device",
             )
 

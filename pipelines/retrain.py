@@ -173,8 +173,8 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
         mirror(name, installation)
     shutil.rmtree(setting.checkpoints, ignore_errors=True)
     if night.champion is None:
-        told = f"{name} has no champion: {verdict.sentence}"
-        raise UnavailableError("forecast.no_champion", told, f'run "forecast compare {name}" to see why')
+        message = f"{name} has no champion: {verdict.sentence}"
+        raise UnavailableError("forecast.no_champion", message, f'run "forecast compare {name}" to see why')
     return night
 
 

@@ -59,7 +59,7 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
     installation = replace(installation, ledger=installation.ledger.owned_by(run_id, attempt))
     installation.ledger.started(run, os.getpid())  # its host may have died before it could
     with _signs_of_life(installation, run) as pulse:
-        told: list[str] = []
+        message: list[str] = []
         outcome: Outcome = "failed"
         retry = False
         try:
@@ -67,19 +67,19 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
             task = _Task(installation, run, definition, _WatchedReporter(console, pulse))
             for step in definition.steps:
                 pulse.say(str(step), None)
-                told.append(_STEPS[step](task))
+                message.append(_STEPS[step](task))
         except ForecastError as error:
             retry = not isinstance(error, _FINAL)
-            told.append(f"[{error.code}] {error}")
+            message.append(f"[{error.code}] {error}")
         except (SystemExit, KeyboardInterrupt):
             raise  # asked to end: whoever asked says why
         except BaseException as error:  # noqa: BLE001  # the boundary of a job: whatever happened, the ledger must know
             _LOG.exception("run %d failed", run_id)
             retry = True
-            told.append(f"[internal] {type(error).__name__}: {error}")
+            message.append(f"[internal] {type(error).__name__}: {error}")
         else:
             outcome = "succeeded"
-    summary = "; ".join(told)
+    summary = "; ".join(message)
     state = installation.ledger.finish(run, outcome, SystemClock().now(), summary, retry=retry)
     # As it is: "[code]" is no markup, and a line of a log is not wrapped.
     told_state = state or "was given up meanwhile"
@@ -89,9 +89,9 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
 
 def _ingest(task: _Task) -> str:
     receipt = ingest(task.dataset, task.installation)
-    told = f"{receipt.new} new and {receipt.changed} changed rows"
+    message = f"{receipt.new} new and {receipt.changed} changed rows"
     judged = watch(task.dataset, task.installation)
-    return f"{told}; rolled back: {judged.sentence}" if judged is not None and judged.promote else told
+    return f"{message}; rolled back: {judged.sentence}" if judged is not None and judged.promote else message
 
 
 def _retrain(task: _Task) -> str:
@@ -114,7 +114,7 @@ def _forecast(task: _Task) -> str:
 def _score(task: _Task) -> str:
     from pipelines.monitoring.score import score
 
-    return score(task.dataset, task.installation).told
+    return score(task.dataset, task.installation).message
 
 
 def _tune(task: _Task) -> str:
@@ -123,7 +123,7 @@ def _tune(task: _Task) -> str:
     model, minutes = task.definition.model, task.definition.minutes
     found = tune(task.dataset, task.installation, model, task.reporter, minutes=minutes)
     task.installation.ledger.link(task.run, tracking_run=found.tracking_run)
-    return found.told
+    return found.summary
 
 
 def _maintain(task: _Task) -> str:

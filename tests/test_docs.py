@@ -146,7 +146,7 @@ def check_compose(words: list[str]) -> None:
 def units(name: str) -> set[str]:
     """Return what the units of our own parts say under a name."""
     texts = [path.read_text() for path in (DEPLOY / "systemd").glob("*.service")]
-    return {told for text in texts for told in re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)}
+    return {message for text in texts for message in re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)}
 
 
 def parse(words: Sequence[str]) -> None:
@@ -172,19 +172,19 @@ class Reader:
 
     def read(self, document: Path) -> str:
         """Type all of it, return what is answered, and look at what cannot be typed here."""
-        told = list(commands(document))
-        for command in told:
+        message = list(commands(document))
+        for command in message:
             if not is_run(command):
                 try:
                     check(shlex.split(command.text))
                 except (AssertionError, LookupError, OSError, click.UsageError) as error:
                     raise AssertionError(str(command)) from error
-        return self.type(command for command in told if is_run(command))
+        return self.type(command for command in message if is_run(command))
 
-    def type(self, told: Iterable[Command]) -> str:
+    def type(self, message: Iterable[Command]) -> str:
         """Type commands of one document, return what is answered; the first that fails is named with its line."""
         lines, name = ["set -eEo pipefail"], "nothing"
-        for command in told:
+        for command in message:
             assert is_run(command), command
             name = str(command.document.relative_to(ROOT))
             text = self._program(command) if command.kind == "python" else self._here(command.text)
@@ -246,19 +246,21 @@ def reader(tmp_path_factory: pytest.TempPathFactory, client_python: Callable[[st
         (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
         (folder / name).chmod(0o755)
     (folder / ".curlrc").write_text("fail\nsilent\nshow-error\n")  # a refusal is a failure
-    environment = {name: told for name, told in os.environ.items() if not name.startswith(("FORECAST_", "MLFLOW_"))}
+    environment = {
+        name: message for name, message in os.environ.items() if not name.startswith(("FORECAST_", "MLFLOW_"))
+    }
     environment |= {
         "PATH": f"{folder}:{Path(sys.executable).parent}:{environment['PATH']}", "CURL_HOME": str(folder),
         "ROOT": str(ROOT), "TERM": "dumb",
     }  # fmt: skip
     ports = dict(zip(("8000", "5000", "5001"), map(str, free_ports(3)), strict=True))
     one = Reader(folder, environment, ports, client_python)
-    told = list(commands(README))
-    home, up = ([command.text for command in told].index(text) for text in ("cd my-home", "forecast up"))
-    one.type(told[:home])
+    message = list(commands(README))
+    home, up = ([command.text for command in message].index(text) for text in ("cd my-home", "forecast up"))
+    one.type(message[:home])
     one.folder /= "my-home"
     shrink(one.folder / "forecast.toml")
-    one.type(told[home + 1 : up])
+    one.type(message[home + 1 : up])
     words = [sys.executable, "-m", "forecast", "up", "--port", ports["8000"], "--ui-port", ports["5000"]]
     with subprocess.Popen(words, cwd=one.folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -268,7 +270,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, client_python: Callable[[st
                 line = process.stdout.readline()
                 assert line, f"forecast up ended early: {printed}"
                 printed += line
-            one.type(told[up + 1 :])
+            one.type(message[up + 1 :])
             yield one
         finally:
             process.send_signal(signal.SIGINT)
@@ -285,8 +287,8 @@ def is_open(port: str) -> bool:
 
 
 def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(reader: Reader) -> None:
-    told = [command for command in commands(README) if command.text.startswith("curl ")]
-    assert '"series":"JFK"' in reader.type(told)
+    message = [command for command in commands(README) if command.text.startswith("curl ")]
+    assert '"series":"JFK"' in reader.type(message)
     assert "MLflow" in httpx.get(f"http://127.0.0.1:{reader.ports['5000']}/", timeout=10).text
 
 
@@ -328,15 +330,15 @@ def test_every_local_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_every_command_that_is_named_in_a_sentence_exists(document: Path) -> None:
-    for told in re.findall(r"`forecast ([a-z][^`]*)`", TEXTS[document]):
+    for message in re.findall(r"`forecast ([a-z][^`]*)`", TEXTS[document]):
         command: Any = typer.main.get_command(app)
-        words = told.split()
+        words = message.split()
         while hasattr(command, "commands"):
             known, word = command.commands, words.pop(0)
             while word.endswith(","):  # one of several
-                assert word.rstrip(",") in known, told
+                assert word.rstrip(",") in known, message
                 word = words.pop(0)
-            assert word in known, told
+            assert word in known, message
             command = known[word]
         options = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options, told
+        assert {word for word in words if word.startswith("--")} <= options, message

@@ -114,7 +114,7 @@ def _lacking(panel: Panel, config: DatasetConfig, lookback: int, ahead: int, tra
         (config.past_covariates, panel.past_observed, panel.steps),
         (config.future_covariates, panel.future_observed, panel.steps + ahead),
     )
-    told = []
+    message = []
     for names, observed, last in parts:
         for s, series in enumerate(panel.series):
             for k, channel in enumerate(names):
@@ -124,5 +124,5 @@ def _lacking(panel: Panel, config: DatasetConfig, lookback: int, ahead: int, tra
                 rows = np.flatnonzero(~seen)
                 if len(rows) and series in trained:
                     at = (panel.time(first + int(rows[0])), panel.time(first + int(rows[-1])))
-                    told.append(Lacking(series=series, channel=channel, count=len(rows), first=at[0], last=at[1]))
-    return told
+                    message.append(Lacking(series=series, channel=channel, count=len(rows), first=at[0], last=at[1]))
+    return message

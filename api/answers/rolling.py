@@ -24,7 +24,7 @@ _FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UT
 _MOST_ORIGINS = 10_000
 
 
-def told(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> bytes:
+def rolling_answer(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> bytes:
     """Write the rolling forecast that a query asks for; calls block: use a thread.
 
     Where forecasts were issued again from the same rows the newest counts. Raises ``lead_time.malformed``,

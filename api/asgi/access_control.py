@@ -158,8 +158,8 @@ class AccessControl:
 
 def _length(headers: dict[bytes, bytes], unknown: int = 0) -> int:
     """Return how many bytes a body is said to have; whoever writes a thousand digits is not asked for their value."""
-    told = headers.get(b"content-length", b"")
-    return int(told[:20]) if told.isdigit() else unknown
+    message = headers.get(b"content-length", b"")
+    return int(message[:20]) if message.isdigit() else unknown
 
 
 def _address(scope: Scope) -> str:

@@ -125,8 +125,8 @@ class DeadlineProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, code: str, detail: str, remedy: str) -> None:
-        told = {"type": "about:blank", "title": "Refused", "status": status, "code": code, "detail": detail}
-        body = json.dumps(told | {"remedy": remedy})
+        message = {"type": "about:blank", "title": "Refused", "status": status, "code": code, "detail": detail}
+        body = json.dumps(message | {"remedy": remedy})
         again = "Retry-After: 1\r\n" if status == 503 else ""
         head = (
             f"HTTP/1.1 {status} Refused\r\nContent-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"

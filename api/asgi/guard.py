@@ -117,10 +117,10 @@ def _raw(headers: Mapping[str, str]) -> dict[bytes, bytes]:
     return {name.lower().encode(): value.encode() for name, value in headers.items()}
 
 
-def _bound(told: list[tuple[bytes, bytes]], ours: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+def _bound(message: list[tuple[bytes, bytes]], ours: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """Add our headers to those of an answer; a route that says nothing of caches gets none."""
-    names = {name for name, _ in told}
-    kept = told if names.isdisjoint(ours) else [pair for pair in told if pair[0] not in ours]
+    names = {name for name, _ in message}
+    kept = message if names.isdisjoint(ours) else [pair for pair in message if pair[0] not in ours]
     caching = (
         [] if b"cache-control" in names else [(b"cache-control", b"no-cache" if b"etag" in names else b"no-store")]
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.forecasts.encoding import age_told
+from api.forecasts.encoding import age_text
 from api.observability.metrics import Metrics
 from api.requests.negotiation import names
 from api.state.issued import IssuedForecast, age_of
@@ -68,7 +68,7 @@ class ReadyAnswers:
             await send({"type": "http.response.body", "body": b""})
             return True
         self._metrics.answered("memory")
-        begin = age_told(age, stale=stale)
+        begin = age_text(age, stale=stale)
         length = len(begin) + len(ready.rest)
         headers += ((b"content-length", b"%d" % length), (b"content-type", b"application/json"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -123,8 +123,8 @@ class RouteScopes:
                     operation["x-scope"] = str(rule.scope)
                     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
                     for status in _REFUSED:
-                        told = {"description": status.phrase, "content": content}
-                        operation["responses"].setdefault(str(int(status)), told)
+                        message = {"description": status.phrase, "content": content}
+                        operation["responses"].setdefault(str(int(status)), message)
         return document
 
     def _search(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:

@@ -35,5 +35,5 @@ class ForBrowsers(APIRoute):
         return handle
 
 
-def _problem(status: int, code: str, told: str, remedy: str) -> Response:
-    return rendered("problem.html", status, title="This cannot be shown", code=code, told=told, remedy=remedy)
+def _problem(status: int, code: str, message: str, remedy: str) -> Response:
+    return rendered("problem.html", status, title="This cannot be shown", code=code, message=message, remedy=remedy)

@@ -35,7 +35,7 @@ def age(time: timedelta) -> str:
     return f"{minutes} min" if minutes else f"{seconds} s"
 
 
-def told(time: datetime, zone: tzinfo) -> str:
+def local_time(time: datetime, zone: tzinfo) -> str:
     """Write a time in a zone."""
     return f"{time.astimezone(zone):%a %d %b %Y %H:%M %Z}"
 

@@ -22,11 +22,11 @@ class TellingError(APIRoute):
         """Return the handler that tells."""
         handle = super().get_route_handler()
 
-        async def told(request: Request) -> Response:
+        async def with_error_member(request: Request) -> Response:
             try:
                 return await handle(request)
             except ForecastError as error:
                 fact, remedy = told_outside(error)
                 return answer(error, {"error": f"{fact}; {remedy} [{error.code}]"})
 
-        return told
+        return with_error_member

@@ -33,8 +33,8 @@ def mistake(first: ErrorDetails, kind: type[BaseModel], names: Collection[str] =
     found, at = first["type"], first["loc"]
     if found == "json_invalid":
         # "invalid number at line 1 column 52": words and the place, nothing that was sent.
-        told = str(first.get("ctx", {}).get("error", "it ends too early"))
-        return DataError("body.not_json", f"the body is not JSON: {told}", "send JSON as RFC 8259 has it")
+        message = str(first.get("ctx", {}).get("error", "it ends too early"))
+        return DataError("body.not_json", f"the body is not JSON: {message}", "send JSON as RFC 8259 has it")
     if found == "extra_forbidden":
         return DataError(
             "body.unknown_field", f"{_place(at[:-1], kind, names)} has a field that does not exist",
@@ -42,9 +42,9 @@ def mistake(first: ErrorDetails, kind: type[BaseModel], names: Collection[str] =
         )  # fmt: skip
     if found == "value_error":
         return DataError("body.malformed", first["msg"].removeprefix("Value error, "), "see the examples at /docs")
-    code, told, remedy = MISTAKES.get(found, OTHER)
+    code, message, remedy = MISTAKES.get(found, OTHER)
     field = next((str(part) for part in at if part in kind.model_fields), "body")
-    return DataError(f"{field}.{code}", f"{_place(at, kind, names)} {told}", remedy)
+    return DataError(f"{field}.{code}", f"{_place(at, kind, names)} {message}", remedy)
 
 
 def _place(at: tuple[int | str, ...], kind: type[BaseModel], names: Collection[str]) -> str:

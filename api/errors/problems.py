@@ -100,9 +100,9 @@ _CUT_OFF: tuple[type[ForecastError], ...] = (TooLargeError, SlowBodyError)
 def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return the remedy that names the nearest known word; a long list of names is not written out."""
     names = list(known)
-    told = nearest(word[:_LONGEST_NAME], names)
-    if told.startswith("did you mean") or len(names) <= _MOST_NAMES:
-        return told
+    message = nearest(word[:_LONGEST_NAME], names)
+    if message.startswith("did you mean") or len(names) <= _MOST_NAMES:
+        return message
     return otherwise or f"there are {len(names)}; they are listed at /v1/datasets"
 
 
@@ -203,11 +203,11 @@ def _mistake(item: Mapping[str, Any], known: Iterable[str]) -> dict[str, str]:
             "detail": "there is no parameter of that name",
             "remedy": remedy,
         }
-    kind, told, _ = MISTAKES.get(item["type"], OTHER)
+    kind, message, _ = MISTAKES.get(item["type"], OTHER)
     bounds = {"greater_than_equal": "at least", "less_than_equal": "at most"}
     limit = (item.get("ctx") or {}).get({"greater_than_equal": "ge", "less_than_equal": "le"}.get(item["type"], ""))
     remedy = f"give {bounds[item['type']]} {limit}" if limit is not None else f"see {name} at /docs"
-    return {"code": f"{name}.{kind}", "where": f"{place}.{name}", "detail": f"{name} {told}", "remedy": remedy}
+    return {"code": f"{name}.{kind}", "where": f"{place}.{name}", "detail": f"{name} {message}", "remedy": remedy}
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
@@ -219,7 +219,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 def without_route(status: HTTPStatus, given: Mapping[str, str]) -> Response:
     """Answer what no route answers."""
-    code, told, remedy = {
+    code, message, remedy = {
         HTTPStatus.NOT_FOUND: ("route.unknown", "there is nothing at this address", "the routes are listed at /docs"),
         HTTPStatus.METHOD_NOT_ALLOWED: (
             "method.not_allowed",
@@ -230,4 +230,4 @@ def without_route(status: HTTPStatus, given: Mapping[str, str]) -> Response:
     headers = dict(given)
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"  # the guard answers HEAD wherever a route answers GET
-    return document(status, code, told, remedy, headers)
+    return document(status, code, message, remedy, headers)

@@ -12,7 +12,7 @@ class Mistake(NamedTuple):
 
     ending: str
     """Of its code, behind the name and a dot."""
-    told: str
+    message: str
     remedy: str
 
 

@@ -126,14 +126,14 @@ class RunStream:
         with anyio.move_on_after(_LAST_WORDS_SECONDS):
             while works(self._run.host, self._run.pid, self._run.run_id) and not self._feed.is_closing:
                 await self._feed.turn()
-        async for message in self._lines(is_over=True):
-            yield message
+        async for line in self._lines(is_over=True):
+            yield line
         if self._feed.is_closing:
             return
         if last is None:
             ended_at = self._run.ended_at or self._run.claimed_at
-            told = {"state": self._run.state, "reason": self._run.reason}
-            last = Event(self._position, ended_at, "run", self._run.dataset, self._run.run_id, told)
+            document = {"state": self._run.state, "reason": self._run.reason}
+            last = Event(self._position, ended_at, "run", self._run.dataset, self._run.run_id, document)
         yield _told(last, f"{last.sequence}-{self._log.place}-end")
 
     async def _lines(self, *, is_over: bool) -> AsyncIterator[ServerSentEvent]:

@@ -59,10 +59,10 @@ def json_rest(forecast: IssuedForecast, part: Selection, config: DatasetConfig, 
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
     """Complete the JSON of an answer."""
-    return age_told(age, stale=stale) + rest
+    return age_text(age, stale=stale) + rest
 
 
-def age_told(age: int, *, stale: bool) -> bytes:
+def age_text(age: int, *, stale: bool) -> bytes:
     """Begin the JSON of an answer."""
     return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false")
 
@@ -107,8 +107,8 @@ def encoded(rows: pl.DataFrame, media: str) -> bytes:
     else:
         assert media == CSV, media  # noqa: S101 - JSON is not written from tables
         times = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.Datetime)]
-        told = [_told(rows[name]) for name in times]
-        rows.with_columns(told).write_csv(out)
+        message = [_told(rows[name]) for name in times]
+        rows.with_columns(message).write_csv(out)
     return out.getvalue()
 
 
@@ -129,11 +129,11 @@ def _lines(forecast: IssuedForecast, part: Selection, config: DatasetConfig) -> 
     for s in part.series:
         mean, quantiles = forecast.mean[s, channels, steps], forecast.quantiles[s, channels, steps][..., levels]
         numbers = np.concatenate([mean[..., None], quantiles], axis=-1)  # [C, H, 1 + Q]
-        told = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        message = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         for place, c in enumerate(part.channels):
             channel = forecast.channels[c]
             line = {"series": forecast.series[s], "channel": channel, "unit": config.channels[channel].unit}
-            own = tuple(told[place * width : (place + 1) * width])
+            own = tuple(message[place * width : (place + 1) * width])
             yield to_json(line)[:-1] + b',"points":[' + points % own + b"]}"
 
 

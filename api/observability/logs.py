@@ -38,18 +38,18 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        told: dict[str, Any] = {
+        message: dict[str, Any] = {
             "time": _time(record.created),
             "level": _LEVELS.get(record.levelno, record.levelname.lower()),
             "logger": record.name,
         }
-        told["message"] = record.getMessage()
+        message["message"] = record.getMessage()
         exchange = CURRENT.get()
         if exchange is not None:
-            told["request_id"] = exchange.request_id
+            message["request_id"] = exchange.request_id
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told)
+            message["exception"] = self.formatException(record.exc_info)
+        return json.dumps(message)
 
 
 def tell(exchange: RequestContext, method: str, status: int, seconds: float) -> None:
@@ -63,12 +63,12 @@ def tell(exchange: RequestContext, method: str, status: int, seconds: float) -> 
 
 def _line(exchange: RequestContext, method: str, status: int, seconds: float) -> str:
     # By hand, because every request pays for it: none of these has a character that JSON would escape.
-    told = f'"{exchange.access.key_id}"' if exchange.access.key_id else "null"
+    message = f'"{exchange.access.key_id}"' if exchange.access.key_id else "null"
     return (
         f'{{"time": "{_time(time.time())}", "level": "info", "logger": "api.requests", '
         f'"request_id": "{exchange.request_id}", "method": "{method}", "route": "{exchange.template}", '
         f'"status": {status}, "milliseconds": {seconds * 1000:.2f}, '
-        f'"key_id": {told}}}\n'
+        f'"key_id": {message}}}\n'
     )
 
 

@@ -21,7 +21,7 @@ class Gauge:
     """A figure that is read when it is asked for."""
 
     name: str
-    told: str
+    message: str
     value: float
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -38,7 +38,7 @@ class _Gauges(Collector):
         for source in self._sources:
             for gauge in source():
                 family = families.setdefault(
-                    gauge.name, GaugeMetricFamily(gauge.name, gauge.told, labels=[key for key, _ in gauge.labels])
+                    gauge.name, GaugeMetricFamily(gauge.name, gauge.message, labels=[key for key, _ in gauge.labels])
                 )
                 family.add_metric([value for _, value in gauge.labels], gauge.value)
         yield from families.values()

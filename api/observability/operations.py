@@ -45,14 +45,14 @@ class Operations:
         """Return why no forecast will follow the present one; nothing without jobs."""
         if not self._has_jobs:
             return []
-        told = []
+        message = []
         if self._lease is None:
-            told.append("scheduler.absent")
+            message.append("scheduler.absent")
         elif self._is_silent("scheduler"):
-            told.append("scheduler.stalled")
+            message.append("scheduler.stalled")
         if not self._hosts or self._is_silent("worker"):
-            told.append("worker.absent")
-        return told
+            message.append("worker.absent")
+        return message
 
     def gauges(self) -> Iterator[Gauge]:
         """Return how many runs there are in each state, and whether somebody schedules and works."""

@@ -69,11 +69,11 @@ def fill(document: dict[str, Any], service: Service) -> None:
 
 def _scheduled(service: Service) -> dict[str, Any]:
     """Return a job and a run: known ones, else those that the examples make."""
-    told: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
+    message: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
     with suppress(ForecastError):  # the documentation is read most when the ledger does not answer
-        told["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
-        told["run"] = next((run.run_id for run in service.installation.ledger.runs(limit=1)), 1)
-    return told
+        message["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
+        message["run"] = next((run.run_id for run in service.installation.ledger.runs(limit=1)), 1)
+    return message
 
 
 def _subject(service: Service) -> _Subject:

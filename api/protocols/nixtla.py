@@ -101,13 +101,13 @@ def model_of(model: str, tuned: str | None = None) -> tuple[str | None, str]:
 def refuse_unsupported(sent: NixtlaRequest, config: DatasetConfig) -> None:
     """Raise ``nixtla.unsupported`` for what would change the answer, ``freq.differs``, ``series.sizes``."""
     series = sent.series
-    for is_wanted, told in (
+    for is_wanted, message in (
         (sent.finetune_steps > 0, "finetune_steps"),
         (sent.feature_contributions, "feature_contributions"),
         (bool(series.categorical_exog), "categorical_exog"),
     ):
         if is_wanted:
-            raise DataError("nixtla.unsupported", f"{told} is not done by this service", "leave it out")
+            raise DataError("nixtla.unsupported", f"{message} is not done by this service", "leave it out")
     if step_of(sent.freq) != config.step:
         raise DataError("freq.differs", f"freq is not the data set's frequency of {config.frequency}", "send its freq")
     if sum(series.sizes) != len(series.y):
@@ -235,7 +235,7 @@ def answered(groups: Mapping[Group, Prediction], count: int, edges: Mapping[str,
     for group, made in groups.items():
         for channel, place in enumerate(group.places):
             means[place], quantiles[place] = made.mean[0, :, channel], made.quantiles[0, :, channel]
-    told = NixtlaAnswer(
+    message = NixtlaAnswer(
         mean=[value for one in means if one is not None for value in one.tolist()],
         intervals=None
         if edges is None
@@ -244,4 +244,4 @@ def answered(groups: Mapping[Group, Prediction], count: int, edges: Mapping[str,
             for name, at in edges.items()
         },
     )
-    return told.model_dump()
+    return message.model_dump()

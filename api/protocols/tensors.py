@@ -92,7 +92,7 @@ def written(sent: InferRequest, head: Mapping[str, Any], outputs: Mapping[str, T
     """
     wanted = sent.outputs or [OutputTensor(name=name) for name in outputs]
     usual = bool(sent.parameters.get("binary_data_output", False))
-    told, binary = [], []
+    message, binary = [], []
     for one in wanted:
         if one.name not in outputs:
             raise DataError("tensor.unknown", "an output is not one of the model's", f"ask for {' or '.join(outputs)}")
@@ -103,8 +103,8 @@ def written(sent: InferRequest, head: Mapping[str, Any], outputs: Mapping[str, T
             entry["parameters"] = {"binary_data_size": values.nbytes}
         else:
             entry["data"] = values.reshape(-1).tolist()
-        told.append(entry)
-    document = to_json({key: value for key, value in head.items() if value is not None} | {"outputs": told})
+        message.append(entry)
+    document = to_json({key: value for key, value in head.items() if value is not None} | {"outputs": message})
     return (document + b"".join(binary), len(document)) if binary else (document, None)
 
 

@@ -109,12 +109,12 @@ def _told(item: ErrorDetails, known: Iterable[str]) -> tuple[str, str, str, str]
     if not at:
         # What contradicts what: told in the words of the model, which repeat nothing but known ones.
         if kind == "value_error":
-            told = item["msg"].removeprefix("Value error, ")
-            return "body.contradictory", "body", told, "see the examples at /docs"
+            message = item["msg"].removeprefix("Value error, ")
+            return "body.contradictory", "body", message, "see the examples at /docs"
         return "body.malformed", "body", "the body is not an object", "send one JSON object"
     field, where = str(at[0]), ".".join(("body", *map(str, at)))
     if kind == "enum":
         expected = str(item.get("ctx", {}).get("expected", ""))
         return f"{field}.unknown", where, f"{field} has a word that is not known", f"known are: {expected}"
-    ending, told, _ = MISTAKES.get(kind, OTHER)
-    return f"{field}.{ending}", where, f"{field} {told}", _REMEDIES.get(field, f"see {field} at /docs")
+    ending, message, _ = MISTAKES.get(kind, OTHER)
+    return f"{field}.{ending}", where, f"{field} {message}", _REMEDIES.get(field, f"see {field} at /docs")

@@ -64,10 +64,10 @@ def conditional(
     request: Request, body: bytes, media: str, etag: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return the body, or 304 if the client's ``If-None-Match`` names it; caches ask again each time."""
-    told = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept", **(headers or {})}
+    message = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept", **(headers or {})}
     if matches(request, etag):
-        return Response(status_code=304, headers=told)
-    return Response(body, media_type=media, headers=told)
+        return Response(status_code=304, headers=message)
+    return Response(body, media_type=media, headers=message)
 
 
 def by_content(request: Request, body: bytes, media: str = JSON) -> Response:

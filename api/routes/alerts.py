@@ -34,7 +34,7 @@ class AlertInfo(BaseModel):
     subject: str
     raised_at: datetime
     resolved_at: datetime | None = Field(description="Null as long as it is so.")
-    told: str
+    message: str
     value: float | None = Field(description="When it was raised.")
     limit: float | None
 

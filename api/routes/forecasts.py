@@ -80,7 +80,7 @@ async def read_forecast(
 
 
 async def _rolling(request: Request, dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> Response:
-    body = await run_sync(rolling.told, dataset, query, service, media, limiter=service.long_answers)
+    body = await run_sync(rolling.rolling_answer, dataset, query, service, media, limiter=service.long_answers)
     return by_content(request, body, media)
 
 

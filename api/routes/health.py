@@ -35,17 +35,17 @@ async def readiness(response: Response, service: ServiceDep) -> Readiness:
     Where there are keys, only who has the scope ``read`` learns the reasons.
     """
     datasets = service.installation.config.datasets
-    told = {name: _readiness(Dataset(name, config), service) for name, config in datasets.items()}
+    message = {name: _readiness(Dataset(name, config), service) for name, config in datasets.items()}
     reasons = service.reasons()
     response.headers["Cache-Control"] = "no-store"
-    if not all(item.ready for item in told.values()):
+    if not all(item.ready for item in message.values()):
         response.status_code, status = 503, "not ready"
     else:
-        status = "degraded" if reasons or any(item.reasons for item in told.values()) else "ready"
+        status = "degraded" if reasons or any(item.reasons for item in message.values()) else "ready"
     if not access().may(Scope.READ):
         return Readiness(status=status, reasons=[], datasets=[])
     return Readiness(
-        status=status, reasons=reasons, datasets=[told[dataset.name] for dataset in seen_datasets(service)]
+        status=status, reasons=reasons, datasets=[message[dataset.name] for dataset in seen_datasets(service)]
     )
 
 

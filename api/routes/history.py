@@ -95,8 +95,8 @@ async def read_requirements(
     """Tell the rows, channels and covariate times of the next forecast, and what the lake lacks of them."""
     preferred(request.headers.get("accept"), (JSON,))
     loaded = await service.champions.of(dataset.name, query.model)
-    told = await run_sync(requirements, dataset, loaded, query.horizon, service)
-    body = told.model_dump_json().encode()
+    message = await run_sync(requirements, dataset, loaded, query.horizon, service)
+    body = message.model_dump_json().encode()
     return by_content(request, body)
 
 
@@ -119,7 +119,7 @@ def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: st
     rows = rows.with_columns(pl.col("time").dt.convert_time_zone(zone_name))
     if media != JSON:
         return encoded(rows, media)
-    told: dict[str, Any] = {
+    message: dict[str, Any] = {
         "dataset": dataset.name,
         "data_version": version,
         "zone": zone_name,
@@ -134,7 +134,7 @@ def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: st
             for (name,), part in rows.group_by("series", maintain_order=True)
         ],
     }
-    return to_json(told)
+    return to_json(message)
 
 
 def _named(given: Sequence[str], dataset: Dataset, service: Service) -> list[str]:

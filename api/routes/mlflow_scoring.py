@@ -129,7 +129,7 @@ async def invocations(request: Request, service: ServiceDep) -> Response:
 
 
 def _told(made: Prediction, wanted: Asked) -> bytes:
-    rows = mlflow_pyfunc.told(made, wanted.panel, wanted.loaded.model, wanted.dataset.config)
+    rows = mlflow_pyfunc.to_frame(made, wanted.panel, wanted.loaded.model, wanted.dataset.config)
     return to_json({"predictions": rows.to_dicts()})
 
 

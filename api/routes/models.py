@@ -48,7 +48,7 @@ class GuardInfo(BaseModel):
 
     name: str
     passed: bool
-    told: str
+    message: str
 
 
 class NightInfo(BaseModel):
@@ -105,8 +105,8 @@ class ModelsQuery(BaseModel):
 @router.get("", response_model=AllModels, summary="Models of all data sets", responses=problems(406, 422, 503))
 async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], service: ServiceDep) -> Response:
     """Tell of every data set which models there are."""
-    told = [await run_sync(_models, dataset, query.nights, service) for dataset in seen_datasets(service)]
-    return as_json(request, AllModels(models=told))
+    message = [await run_sync(_models, dataset, query.nights, service) for dataset in seen_datasets(service)]
+    return as_json(request, AllModels(models=message))
 
 
 @router.get(
@@ -175,7 +175,7 @@ def _night(night: NightRecord) -> NightInfo:
         promoted=verdict.promote,
         gain=_finite(verdict.gain),
         why=verdict.sentence,
-        guards=[GuardInfo(name=guard.name, passed=guard.passed, told=guard.told) for guard in verdict.guards],
+        guards=[GuardInfo(name=guard.name, passed=guard.passed, message=guard.message) for guard in verdict.guards],
         leaderboard=[_scored(one) for one in night.leaderboard],
         failures=list(night.failures),
         tracking_run=night.tracking_run,

@@ -83,8 +83,8 @@ async def forecast(request: Request, service: ServiceDep) -> Response:
     panels = [panel_of(group, sent, config, end) for group in groups]
     wanted = [asked(panel, sent.h, dataset, loaded, service, only_trained=False) for panel in panels]
     made = await service.champions.forecast_all(loaded, [one.panel for one in wanted], sent.h)
-    told = answered(dict(zip(groups, made, strict=True)), len(sent.series.sizes), edges)
-    return Response(to_json(told), media_type=JSON, headers={"Cache-Control": "no-store"})
+    message = answered(dict(zip(groups, made, strict=True)), len(sent.series.sizes), edges)
+    return Response(to_json(message), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 def _dataset(name: str | None, service: Service) -> Dataset:

@@ -72,24 +72,24 @@ class Result:
             return "-"
         gaps = {"MSE": self.mean.mse - self.bar.mse, "MAE": self.mean.mae - self.bar.mae}
         missed = [f"{gap:.4f} {name}" for name, gap in gaps.items() if gap > 0]
-        told = f"**missed** by {', '.join(missed)}" if missed else "met"
-        return told if len(self.mse) >= SEEDS_ASKED else f"{told} (too few seeds)"
+        message = f"**missed** by {', '.join(missed)}" if missed else "met"
+        return message if len(self.mse) >= SEEDS_ASKED else f"{message} (too few seeds)"
 
     def losses(self, references: Collection["Result"]) -> str:
         """Tell in words which of the references have a lower MSE or MAE."""
         if self.is_reference:
             return "-"
-        told = []
+        message = []
         for other in references:
             worse = {"MSE": self.mean.mse > other.mean.mse, "MAE": self.mean.mae > other.mean.mae}
             names = [name for name, is_worse in worse.items() if is_worse]
             if names:
-                told.append(f"{other.name} (L {other.lookback}) on {' and '.join(names)}")
+                message.append(f"{other.name} (L {other.lookback}) on {' and '.join(names)}")
         linear = {other.lookback for other in references if other.model == "linear"}
         missing = [] if self.lookback in linear else [f"linear (L {self.lookback})"]
         if not any((other.model, other.preset) == ("seasonal_naive", "last") for other in references):
             missing.append("repeat-last")
-        parts = [f"**loses to** {', '.join(told)}"] if told else []
+        parts = [f"**loses to** {', '.join(message)}"] if message else []
         parts += [f"{' and '.join(missing)} not yet run"] if missing else []
         return "; ".join(parts) or "beats them all"
 
@@ -127,18 +127,18 @@ def averages(results: Sequence[Result]) -> list[Result]:
 
 def gaps(results: Collection[Result]) -> list[str]:
     """Say which presets have horizons without a row, and which results rest on fewer seeds than asked."""
-    told = []
+    message = []
     for (model, preset), recipe in RECIPES.items():
         name = Result(model, preset, 0, 0, (), ()).name
         own = [one for one in results if (one.model, one.preset) == (model, preset)]
         missing = [str(horizon) for horizon in recipe.horizons if horizon not in {one.horizon for one in own}]
         if missing:
-            told.append(f"{name}: not yet run at {', '.join(missing)}.")
+            message.append(f"{name}: not yet run at {', '.join(missing)}.")
         if CATALOG[ModelName(model)].family == "baseline":
             continue  # solved: nothing depends on a seed
-        told += [
+        message += [
             f"{name}, look-back {one.lookback}, horizon {one.horizon}: {len(one.mse)} of {SEEDS_ASKED} seeds."
             for one in own
             if len(one.mse) < SEEDS_ASKED
         ]
-    return told
+    return message

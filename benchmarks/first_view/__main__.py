@@ -77,9 +77,9 @@ def main() -> None:
                 views.append(_opened_twice(browser, f"http://127.0.0.1:{running.port}/?channel={CHANNELS[place]}"))
                 browser.close()
     for name, seen in zip(("cold", "again"), zip(*views[1:], strict=True), strict=True):  # the first warms the service
-        told = {field: statistics.median(getattr(view, field) for view in seen) for field in View.__slots__}
+        message = {field: statistics.median(getattr(view, field) for view in seen) for field in View.__slots__}
         slowest = max(view.drawn for view in seen)
-        print(name, {field: round(value) for field, value in told.items()}, f"slowest drawn {slowest:.0f}")  # noqa: T201
+        print(name, {field: round(value) for field, value in message.items()}, f"slowest drawn {slowest:.0f}")  # noqa: T201
 
 
 def _opened_twice(browser: Browser, address: str) -> tuple[View, View]:
@@ -90,9 +90,9 @@ def _opened_twice(browser: Browser, address: str) -> tuple[View, View]:
 
 def _opened(page: Page, address: str) -> View:
     page.goto(address)
-    while None in (told := page.evaluate(_TOLD)).values():
+    while None in (message := page.evaluate(_TOLD)).values():
         page.wait_for_timeout(20)
-    return View(**told)
+    return View(**message)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fuzzer.close()
     growth = memory[-1] / memory[0] - 1
     _write(options.results / "routes.csv", fuzzer.tallies)
-    for (label, kind), told in fuzzer.wrong.items():
-        sys.stderr.write(f"{label}: {kind}\n{told}\n\n")
+    for (label, kind), message in fuzzer.wrong.items():
+        sys.stderr.write(f"{label}: {kind}\n{message}\n\n")
     for label, share in fuzzer.wanting().items():
         sys.stderr.write(f"{label}: only {share:.0%} succeeded\n")
     asked = sum(tally.requests for tally in fuzzer.tallies.values())

@@ -153,8 +153,8 @@ class Fuzzer:
         self._known.tidy(operation.method.upper(), operation.path, answer.status_code, answer.content)
         return answer.status_code
 
-    def _note(self, operation: APIOperation, kind: str, told: str) -> None:
-        self.wrong.setdefault((operation.label, kind), told)
+    def _note(self, operation: APIOperation, kind: str, message: str) -> None:
+        self.wrong.setdefault((operation.label, kind), message)
 
 
 def _takes_something(operation: APIOperation) -> bool:

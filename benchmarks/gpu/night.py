@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with_triton, without = measured(options, "on"), measured(options, "off")
     sys.stdout.write(table(with_triton, without))
     wrong = not_by_triton(with_triton)
-    for told in wrong:
-        sys.stderr.write(f"error: {told}\n")
+    for message in wrong:
+        sys.stderr.write(f"error: {message}\n")
     return 1 if wrong else 0
 
 

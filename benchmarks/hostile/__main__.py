@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{row}\n")
     counts: Counter[str] = Counter()
     for row in mutations:
-        counts[f"{row['outcome']} {row['told']}" if row["outcome"] == "loaded" else row["outcome"]] += row["count"]
+        counts[f"{row['outcome']} {row['message']}" if row["outcome"] == "loaded" else row["outcome"]] += row["count"]
     sys.stdout.write(
         f"{len(KINDS) + len(STOPPED)} kinds and {len(SLEEPERS)} sleepers, {options.mutations} mutations "
         f"({', '.join(f'{count} {what}' for what, count in sorted(counts.items()))}) in "
@@ -104,7 +104,7 @@ def _mutations(count: int, seed: int, sound: Path) -> tuple[list[dict[str, Any]]
             served += sum(not _refusal(folder, digest) for folder in folders)
         sys.stderr.write(f"{min(first + _BATCH, count)} of {count} mutations\n")
     return [
-        {"file": file, "way": way, "outcome": outcome.kind, "told": outcome.told, "count": number}
+        {"file": file, "way": way, "outcome": outcome.kind, "message": outcome.message, "count": number}
         for (file, way, outcome), number in sorted(counts.items(), key=str)
     ], served
 

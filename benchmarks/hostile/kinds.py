@@ -304,8 +304,8 @@ STOPPED: Mapping[str, Attack] = {
 
 def _other_network(folder: Path, _: Path) -> None:
     networks.write(folder, networks.scaled(2.0))
-    told = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    other = ServedModel(told, session(folder / NETWORK))
+    message = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    other = ServedModel(message, session(folder / NETWORK))
     with np.load(folder / GOLDEN) as stored:
         arrays = dict(stored)
     series = [str(name) for name in arrays["series"]]

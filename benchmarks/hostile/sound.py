@@ -116,8 +116,8 @@ def model(
 
 def sealed(folder: Path, **fields: Any) -> None:
     """Write the manifest again, with the digests of the files as they are now and with other fields."""
-    told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    message = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, field in ((NETWORK, "network_digest"), (GOLDEN, "golden_digest")):
         if (folder / name).is_file() and (folder / name).stat().st_size < 2**30:
-            told[field] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / MANIFEST).write_text(json.dumps(told | fields), encoding="utf-8")
+            message[field] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(message | fields), encoding="utf-8")

@@ -20,7 +20,7 @@ class Outcome:
 
     kind: str
     """``refused`` with a code, ``stopped`` (the process ended or was ended), ``loaded``, or ``raised``: a fault."""
-    told: str
+    message: str
 
     @property
     def is_served(self) -> bool:

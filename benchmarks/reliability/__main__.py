@@ -78,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(proof: str, rows: Sequence[Mapping[str, Any]], failed: int) -> str:
     """Return what came out in one line."""
-    told = f"{proof}: {len(rows)} rows, {failed} wrong"
+    message = f"{proof}: {len(rows)} rows, {failed} wrong"
     if rows and "number" in rows[0] and set(rows[0]) == {"number", "seconds"}:
         seconds = [row["seconds"] for row in rows]
-        told += f"; median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s"
-    return told + "\n"
+        message += f"; median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s"
+    return message + "\n"
 
 
 def _year(folder: Path, seed: int, hours: float) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _year(folder: Path, seed: int, hours: float) -> dict[str, Any]:
         row = {"seed": seed, **asdict(year.counts), "runs": year.ledger.runs(limit=1)[0].run_id}
     finally:
         year.close()
-    sys.stderr.write(f"seed {seed}: {row}\n" + "".join(f"  {told}\n" for told in found))
+    sys.stderr.write(f"seed {seed}: {row}\n" + "".join(f"  {message}\n" for message in found))
     return row | {"seconds": round(time.monotonic() - begun, 1), "wrong": len(found)}
 
 
@@ -106,7 +106,7 @@ def _siege(home: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]
         left = siege.settle()
     finally:
         siege.close()
-    sys.stderr.write("".join(f"at the end: {told}\n" for told in left))
+    sys.stderr.write("".join(f"at the end: {message}\n" for message in left))
     return rows, sum(row["wrong"] for row in rows) + len(left)
 
 

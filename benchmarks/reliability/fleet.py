@@ -87,12 +87,12 @@ def kill(process: psutil.Process) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], object], told: str, seconds: float = 120.0) -> float:
+def wait_for(condition: Callable[[], object], message: str, seconds: float = 120.0) -> float:
     """Wait until a condition holds; returns after how many seconds. Raises TimeoutError."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > seconds:
-            message = f"still waiting for {told} after {seconds:g} s"
+            message = f"still waiting for {message} after {seconds:g} s"
             raise TimeoutError(message)
         time.sleep(0.02)
     return time.monotonic() - begun

@@ -44,7 +44,7 @@ def _jobs(installation: Installation, *, is_over: bool) -> Iterator[str]:
         expected = (
             every_hour(0, "UTC", since, until) if job == ROLLING else at_wall_times(hours, 0, "UTC", since, until)
         )
-        yield from (f"{job}: {told}" for told in wrong_dates(ours, expected))
+        yield from (f"{job}: {message}" for message in wrong_dates(ours, expected))
     yield from wrong_ends(ledger, is_over=is_over)
 
 
@@ -102,6 +102,6 @@ def _gaps(receipts: Iterable[Receipt], rows: pl.DataFrame) -> Iterator[str]:
     """Tell whether rows that an ingestion acknowledged are not there: as many as all receipts count as new."""
     # A merge that was killed before its receipt is found by the next one, whose rows are then unchanged: more may be
     # there than receipts tell, never fewer.
-    told = sum(receipt.new for receipt in receipts)
-    if len(rows) < told:
-        yield f"{len(rows)} rows are left of {told} acknowledged ones"
+    message = sum(receipt.new for receipt in receipts)
+    if len(rows) < message:
+        yield f"{len(rows)} rows are left of {message} acknowledged ones"

@@ -162,7 +162,9 @@ class Year:
             }
             for name, dates in expected.items():
                 job = f"{dataset}-{name}"
-                yield from (f"{job}: {told}" for told in wrong_dates([run for run in runs if run.job == job], dates))
+                yield from (
+                    f"{job}: {message}" for message in wrong_dates([run for run in runs if run.job == job], dates)
+                )
             counted = Counter(run.logical_date for run in runs if run.job == f"{dataset}-on-data")
             versions = {f"data-{version}" for version in range(1, self._versions[dataset] + 1)}
             yield from (f"{dataset}-on-data: {date} is none of its dates" for date in counted.keys() - versions)
@@ -269,8 +271,8 @@ class Year:
         ledger = self.ledger
         for run in [run for run in machine.silent if self._random.random() < 0.05]:
             machine.silent.remove(run)
-            told = ledger.finish(run, "succeeded", self.now, "it woke up")
-            self.counts.refused += told is None
+            message = ledger.finish(run, "succeeded", self.now, "it woke up")
+            self.counts.refused += message is None
         for run_id, (run, fate, steps) in list(machine.held.items()):
             if not ledger.beat(run, self.now, tell=False):
                 del machine.held[run_id]

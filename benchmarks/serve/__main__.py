@@ -45,7 +45,7 @@ class Row:
     server_cpu_ms: float
 
 
-def rows(case: str, clients: int, told: Mapping[str, Sequence[Answered]]) -> list[Row]:
+def rows(case: str, clients: int, message: Mapping[str, Sequence[Answered]]) -> list[Row]:
     """Return the medians of each side."""
 
     def middle(seen: Sequence[Answered], name: str) -> float:
@@ -56,13 +56,13 @@ def rows(case: str, clients: int, told: Mapping[str, Sequence[Answered]]) -> lis
             case, side, clients, len(seen), middle(seen, "per_second"), middle(seen, "p50_ms"),
             middle(seen, "p99_ms"), middle(seen, "server_cpu_ms"),
         )
-        for side, seen in told.items()
+        for side, seen in message.items()
     ]  # fmt: skip
 
 
 def measure(home: Path, scratch: Path, options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
     """Run everything on a home that was made."""
-    key, told, single = make_key(home), list[Row](), inside(home)
+    key, message, single = make_key(home), list[Row](), inside(home)
     with ExitStack() as stack:
         ours = stack.enter_context(servers.service(home, scratch / "service.log"))
         single["start_seconds"] = ours.seconds
@@ -77,8 +77,8 @@ def measure(home: Path, scratch: Path, options: argparse.Namespace) -> tuple[lis
         }
 
         def load(case: str, sides: Mapping[str, tuple[Asked, psutil.Process]], clients: int) -> None:
-            told.extend(rows(case, clients, in_turns(sides, clients, options.seconds, options.rounds, scratch)))
-            sys.stderr.write("".join(f"{row}\n" for row in told[-len(sides) :]))
+            message.extend(rows(case, clients, in_turns(sides, clients, options.seconds, options.rounds, scratch)))
+            sys.stderr.write("".join(f"{row}\n" for row in message[-len(sides) :]))
 
         single["answer_bytes"] = len(answer)
         load("cached read", reading, 32)
@@ -98,7 +98,7 @@ def measure(home: Path, scratch: Path, options: argparse.Namespace) -> tuple[lis
         load("cached read, idle", paced, 4)
         with training(home):
             load("cached read beside a training", paced, 4)
-    return told, single
+    return message, single
 
 
 def in_mlflow(network: Path, place: Path) -> Path:
@@ -142,11 +142,11 @@ def main(given: Sequence[str] | None = None) -> None:
         home = options.home or Path(scratch) / "home"
         if not home.exists():
             make_home(home)
-        told, single = measure(home, Path(scratch), options)
+        message, single = measure(home, Path(scratch), options)
     single |= {"cores": os.cpu_count() or 0, "load_average": os.getloadavg()[1]}
     figures = [Single(name, round(value, 3)) for name, value in single.items()]
-    reached = goals(Figures({(row.case, row.side): asdict(row) for row in told}, single))
-    for name, entries in {"load": told, "figures": figures, "goals": reached}.items():
+    reached = goals(Figures({(row.case, row.side): asdict(row) for row in message}, single))
+    for name, entries in {"load": message, "figures": figures, "goals": reached}.items():
         write_rows(options.results / f"{name}.csv", [asdict(entry) for entry in entries])
     for goal in reached:
         sys.stdout.write(f"{goal}\n")

@@ -32,7 +32,7 @@ class Goal:
 
 def goals(seen: Figures) -> list[Goal]:
     """Return every goal whose sides were measured."""
-    told = [
+    message = [
         _least("cached reads: requests/s, share of a bare route", _of(seen, "requests_per_second", "cached read"), 0.7),
         _most("cached reads: p99, times a bare route", _of(seen, "p99_ms", "cached read"), 2),
         _most("on demand alone, inside the service: ms", seen.single["whole"], 3),
@@ -47,7 +47,7 @@ def goals(seen: Figures) -> list[Goal]:
     share = _of(seen, "requests_per_second", "on demand")
     if ("on demand", "mlflow models serve") in seen.loads:
         times = _of(seen, "requests_per_second", "on demand", "mlflow models serve")
-        told += [
+        message += [
             Goal(
                 "on demand, 32 clients: requests/s, times mlflow models serve", round(times, 2),
                 f">= 5, or 0.6 of a bare route that reads the body (reached {share:.2f})", times >= 5 or share >= 0.6,
@@ -59,8 +59,8 @@ def goals(seen: Figures) -> list[Goal]:
         ]  # fmt: skip
     if ("on demand", "darts") in seen.loads:
         times = _of(seen, "requests_per_second", "on demand", "darts")
-        told.append(_least("on demand, 32 clients: requests/s, times darts' predict per request", times, 20))
-    return told
+        message.append(_least("on demand, 32 clients: requests/s, times darts' predict per request", times, 20))
+    return message
 
 
 def _of(seen: Figures, name: str, case: str, other: str = "bare route") -> float:

@@ -44,9 +44,9 @@ class Asked:
         headers = {"Content-Type": "application/json"} if self.bodies else {}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        told = "\n".join(f"bodies[{place}] = [==[{body.decode()}]==]" for place, body in enumerate(self.bodies, 1))
+        message = "\n".join(f"bodies[{place}] = [==[{body.decode()}]==]" for place, body in enumerate(self.bodies, 1))
         head = ", ".join(f'["{name}"] = "{value}"' for name, value in headers.items())
-        return _SCRIPT.format(bodies=told, head=head, method="POST" if self.bodies else "GET")
+        return _SCRIPT.format(bodies=message, head=head, method="POST" if self.bodies else "GET")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,16 @@ def stretch(asked: Asked, clients: int, seconds: int, server: psutil.Process, sc
         [*command, f"http://127.0.0.1:{asked.port}{asked.path}"], capture_output=True, text=True, check=True
     )
     spent = _spent(server) - spent
-    told: Mapping[str, int] = json.loads(ran.stderr.splitlines()[-1])
-    if told["failed"] or not told["requests"]:
-        raise RuntimeError(f"{told['failed']} of {told['requests']} requests to {asked.path} failed: {ran.stdout}")
+    message: Mapping[str, int] = json.loads(ran.stderr.splitlines()[-1])
+    if message["failed"] or not message["requests"]:
+        raise RuntimeError(
+            f"{message['failed']} of {message['requests']} requests to {asked.path} failed: {ran.stdout}"
+        )
     return Answered(
-        per_second=1e6 * told["requests"] / told["microseconds"],
-        p50_ms=told["p50"] / 1000,
-        p99_ms=told["p99"] / 1000,
-        server_cpu_ms=1000 * spent / told["requests"],
+        per_second=1e6 * message["requests"] / message["microseconds"],
+        p50_ms=message["p50"] / 1000,
+        p99_ms=message["p99"] / 1000,
+        server_cpu_ms=1000 * spent / message["requests"],
     )
 
 
@@ -85,13 +87,13 @@ def in_turns(
     sides: Mapping[str, tuple[Asked, psutil.Process]], clients: int, seconds: int, rounds: int, scratch: Path
 ) -> dict[str, Sequence[Answered]]:
     """Load several servers in turns, so that a slow minute hits all of them; the first turn only warms them."""
-    told: dict[str, list[Answered]] = {name: [] for name in sides}
+    message: dict[str, list[Answered]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, (asked, server) in sides.items():
             seen = stretch(asked, clients, seconds if turn else 1, server, scratch)
             if turn:
-                told[name].append(seen)
-    return dict(told)
+                message[name].append(seen)
+    return dict(message)
 
 
 def is_there() -> bool:

@@ -49,20 +49,20 @@ def offer(port: int, path: str, bodies: Sequence[bytes], key: str, rate: float, 
     """Send so many requests a second from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.serve.open_loop", str(port), path, str(rate), str(seconds), key]
     ran = subprocess.run(command, input=b"\n".join(bodies), stdout=subprocess.PIPE, check=True)
-    told = json.loads(ran.stdout)
-    answers = [(int(status), float(ms), bool(retry)) for status, ms, retry in told["answers"]]
+    message = json.loads(ran.stdout)
+    answers = [(int(status), float(ms), bool(retry)) for status, ms, retry in message["answers"]]
     counts = Counter(status for status, _, _ in answers)
     admitted = [ms for status, ms, _ in answers if status == 200]
     refused = [ms for status, ms, _ in answers if status != 200]
     return Offered(
-        per_second=told["sent"] / told["seconds"],
+        per_second=message["sent"] / message["seconds"],
         statuses=dict(sorted(counts.items())),
-        hanging=told["sent"] - len(answers),
+        hanging=message["sent"] - len(answers),
         without_retry_after=sum(status != 200 and not retry for status, _, retry in answers),
         admitted_p50_ms=_percentile(admitted, 50),
         admitted_p99_ms=_percentile(admitted, 99),
         refused_p99_ms=_percentile(refused, 99),
-        late_p99_ms=_percentile(told["late"], 99),
+        late_p99_ms=_percentile(message["late"], 99),
     )
 
 

@@ -165,8 +165,8 @@ def add(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> N
     if channel not in config.channels:
         raise _first_in_job_file(f'the job file has no channel "{channel}"', f"name it under datasets.{name}.channels")
     installation.observations(name).add_channel(channel)
-    told = "earlier rows have the values it had before it was retired, if it ever was, and else none"
-    OUT.print(f'"{channel}" is a channel of {name} now; {told}', markup=False)
+    message = "earlier rows have the values it had before it was retired, if it ever was, and else none"
+    OUT.print(f'"{channel}" is a channel of {name} now; {message}', markup=False)
 
 
 @_channels.command()

@@ -71,10 +71,10 @@ def backfill(
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new})
         return
-    told = "back-filled" if is_new else "was back-filled already"
+    message = "back-filled" if is_new else "was back-filled already"
     seen = issuance.provenance is not None and issuance.provenance.hindsight
     OUT.print(
-        f"[bold]{escape(name)}[/]: forecast {issuance.forecast_id} {told}\n"
+        f"[bold]{escape(name)}[/]: forecast {issuance.forecast_id} {message}\n"
         f"  {issuance.horizon} steps from {issuance.origin:%Y-%m-%d %H:%M} UTC, data version {issuance.data_version}, "
         f"model {escape(issuance.model_version)}" + (", which became champion later" if seen else "")
     )

@@ -64,7 +64,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     for known in jobs.values():
         run = last[known.name]
         table.add_row(
-            known.name, known.definition.dataset, known.definition.told, _when(known),
+            known.name, known.definition.dataset, known.definition.description, _when(known),
             "[yellow]paused[/]" if known.paused else _local(book.following(known), known, installation),
             f"{run.run_id} {run.state}" if run else "",
         )  # fmt: skip
@@ -82,8 +82,8 @@ def show(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False)
         print_json(document(known, book) | {"runs": runs})
         return
     for name, value in document(known, book).items():
-        told = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
-        OUT.print(f"[bold]{name}[/] {escape(told)}".rstrip(), soft_wrap=True)
+        message = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+        OUT.print(f"[bold]{name}[/] {escape(message)}".rstrip(), soft_wrap=True)
     OUT.print(runs_table(runs))
 
 
@@ -232,7 +232,7 @@ def _checked(fields: dict[str, Any]) -> Job:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "job"
-        told = {"extra_forbidden": "is not a field", "missing": "is missing"}.get(
+        message = {"extra_forbidden": "is not a field", "missing": "is missing"}.get(
             first["type"], first["msg"].removeprefix("Value error, ")
         )
         remedy = "see docs/operating.md, Jobs"
@@ -240,7 +240,7 @@ def _checked(fields: dict[str, Any]) -> Job:
             remedy = nearest(place, Job.model_fields)
         elif place.startswith("steps"):
             remedy = "say it with --step, such as --step ingest --step forecast"
-        raise ConfigError("job.invalid", f"{place}: {told}", remedy) from error
+        raise ConfigError("job.invalid", f"{place}: {message}", remedy) from error
 
 
 def _print_job(known: KnownJob, installation: Installation, *, as_json: bool) -> None:
@@ -248,7 +248,9 @@ def _print_job(known: KnownJob, installation: Installation, *, as_json: bool) ->
     if as_json:
         print_json(document(known, book))
     else:
-        OUT.print(f"{known.name}: {known.definition.told}, {_when(known) or 'when it is asked for'}", soft_wrap=True)
+        OUT.print(
+            f"{known.name}: {known.definition.description}, {_when(known) or 'when it is asked for'}", soft_wrap=True
+        )
 
 
 def _when(known: KnownJob) -> str:

@@ -45,8 +45,8 @@ def backup(
 
     done = back_up(opened(home), target)
     if as_json:
-        told = done.manifest.model_dump(mode="json", exclude={"files"})
-        print_json({"file": str(done.path), "bytes": done.bytes, "files": len(done.manifest.files), **told})
+        message = done.manifest.model_dump(mode="json", exclude={"files"})
+        print_json({"file": str(done.path), "bytes": done.bytes, "files": len(done.manifest.files), **message})
         return
     for warning in done.warnings:
         OUT.print(f"[yellow]not in it[/]: {escape(str(warning))} [dim]({warning.code})[/]", soft_wrap=True)
@@ -64,8 +64,8 @@ def restore(
 
     done = bring_back(file, home_at(folder).path)
     if as_json:
-        told = done.manifest.model_dump(mode="json", exclude={"files"})
-        print_json({"restored_to": str(done.home), "champions": done.champions, **told})
+        message = done.manifest.model_dump(mode="json", exclude={"files"})
+        print_json({"restored_to": str(done.home), "champions": done.champions, **message})
         return
     OUT.print(
         f'"{done.home}" is as of {done.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC: '

@@ -68,8 +68,8 @@ def compare(
     name, config = installation.config.dataset(dataset)
     nights = installation.ledger.nights(name, back + 1)
     if len(nights) <= back:
-        told = f"{name} has {len(nights)} stored nights" if nights else f"{name} has no night yet"
-        raise NotFoundError("night.not_found", told, f'run "forecast train {name}", or give a smaller --back')
+        message = f"{name} has {len(nights)} stored nights" if nights else f"{name} has no night yet"
+        raise NotFoundError("night.not_found", message, f'run "forecast train {name}", or give a smaller --back')
     night = nights[back]
     if night.decided_again() != night.verdict:
         raise ConflictError(

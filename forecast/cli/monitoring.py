@@ -47,11 +47,11 @@ def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Jso
     if as_json:
         print_json(scored)
         return
-    OUT.print(f"{name}: {scored.told}", markup=False)
-    for told in scored.raised:
-        OUT.print(f"  raised: {told}", markup=False, style="red")
-    for told in scored.resolved:
-        OUT.print(f"  resolved: {told}", markup=False, style="green")
+    OUT.print(f"{name}: {scored.message}", markup=False)
+    for message in scored.raised:
+        OUT.print(f"  raised: {message}", markup=False, style="red")
+    for message in scored.resolved:
+        OUT.print(f"  resolved: {message}", markup=False, style="green")
 
 
 def accuracy(
@@ -91,7 +91,7 @@ def accuracy(
     if latest is not None:
         OUT.print(revision_told(latest[1]), markup=False)
     for alert in opened_alerts:
-        OUT.print(f"open since {alert.raised_at:%Y-%m-%d %H:%M} UTC: {alert.told}", markup=False, style="red")
+        OUT.print(f"open since {alert.raised_at:%Y-%m-%d %H:%M} UTC: {alert.message}", markup=False, style="red")
 
 
 def alerts(
@@ -146,7 +146,7 @@ def _alerts_table(found: list[Alert]) -> Table:
     for alert in found:
         resolved = "[red]open[/]" if alert.resolved_at is None else f"{alert.resolved_at:%Y-%m-%d %H:%M}"
         table.add_row(
-            str(alert.sequence), alert.kind, f"{alert.raised_at:%Y-%m-%d %H:%M}", resolved, escape(alert.told)
+            str(alert.sequence), alert.kind, f"{alert.raised_at:%Y-%m-%d %H:%M}", resolved, escape(alert.message)
         )
     return table
 

@@ -81,7 +81,7 @@ def _findings_table(findings: Sequence[IngestFinding]) -> Table:
     table.add_column("such as", overflow="fold", style="dim")
     for item in findings:
         done = f"[{_COLOURS[item.action]}]{item.action}[/]"
-        what = f"{escape(item.told)} [dim]({item.code})[/]"
+        what = f"{escape(item.message)} [dim]({item.code})[/]"
         separator = ", " if sum(map(len, item.first)) < _ONE_PARAGRAPH else "\n"
         table.add_row(done, f"{item.count:,}", what, escape(separator.join(item.first)))
     return table
@@ -124,14 +124,14 @@ def print_night(night: NightRecord, config: DatasetConfig) -> None:
         OUT.print(sentence, style="red", markup=False)
     for item in night.leaderboard:
         if item.rehearsal.variants is not None:
-            OUT.print(f"{item.model_version} {item.rehearsal.variants.told}", markup=False)
+            OUT.print(f"{item.model_version} {item.rehearsal.variants.summary}", markup=False)
     for model, reason in night.failures.items():
         OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
     if night.verdict.comparisons and night.incumbent:
         OUT.print(_comparisons_table(night.verdict, config))
     for guard in night.verdict.guards:
         if not guard.passed:
-            OUT.print(f"guard {guard.name}: {guard.told}", style="red", markup=False)
+            OUT.print(f"guard {guard.name}: {guard.message}", style="red", markup=False)
     OUT.print(night.verdict.sentence, markup=False, style="bold")
 
 

@@ -113,8 +113,8 @@ def log(
     installation.ledger.run(run_id)  # raises if there is none
     path = installation.home.run_log(run_id)
     if not path.is_file():
-        told = 'see "forecast runs show"'
-        raise NotFoundError("run.no_log", f"run {run_id} has written nothing on this machine", told)
+        message = 'see "forecast runs show"'
+        raise NotFoundError("run.no_log", f"run {run_id} has written nothing on this machine", message)
     OUT.out(path.read_text(encoding="utf-8", errors="replace"), end="")
 
 

@@ -117,8 +117,8 @@ def _print_tuning(found: Tuning) -> None:
         if row.state == "failed":
             OUT.print(f"trial {row.number} failed: {row.reason}", style="red", markup=False)
     if found.importance:
-        told = ", ".join(f"{name} {share:.0%}" for name, share in list(found.importance.items())[:5])
-        OUT.print(f"what counts: {told}", markup=False)
+        message = ", ".join(f"{name} {share:.0%}" for name, share in list(found.importance.items())[:5])
+        OUT.print(f"what counts: {message}", markup=False)
     if found.best is not None and not found.toml:
         OUT.print("no trial is better than the job file's own options")
     if found.toml:
@@ -147,8 +147,8 @@ def _answer_table(answer: Answer) -> Table:
     table = Table(title=f"{answer.title} ({LOSS})", title_justify="left")
     table.add_column("model")
     for label in answer.columns:
-        told = f"\n{answer.answered[label]:.0%} could be filled" if label in answer.answered else ""
-        table.add_column(label + told, justify="right")
+        message = f"\n{answer.answered[label]:.0%} could be filled" if label in answer.answered else ""
+        table.add_column(label + message, justify="right")
     for model, losses in answer.losses.items():
         table.add_row(model, *(f"{losses[label]:.4f}" if label in losses else "-" for label in answer.columns))
     return table

@@ -16,7 +16,7 @@ REJECT, QUARANTINE, REPAIR, WARN = Action.REJECT, Action.QUARANTINE, Action.REPA
 class Check:
     """One thing that may be wrong."""
 
-    told: str
+    message: str
     """What was found, as the receipt says it."""
     usual: Action
     """What is done about it where the job file does not say."""

@@ -42,8 +42,8 @@ class Cron:
         try:
             next(CronSim(self.text, datetime(2000, 1, 1, tzinfo=UTC)))
         except CronSimError as error:
-            told = str(error).removeprefix("Bad ")
-            message = f'the {told} of "{self.text}" is none; see "man 5 crontab"'
+            message = str(error).removeprefix("Bad ")
+            message = f'the {message} of "{self.text}" is none; see "man 5 crontab"'
             raise ValueError(message) from error
         except StopIteration:
             message = f'"{self.text}" never comes'

@@ -164,7 +164,7 @@ class Job(StrictModel):
         return Weight.TRAINING if _HEAVY & set(self.steps) else Weight.LIGHT
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The steps as a chain."""
         return " -> ".join(self.steps)
 

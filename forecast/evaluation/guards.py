@@ -19,18 +19,19 @@ class Guard(StrictModel):
 
     name: str
     passed: bool
-    told: str
+    message: str
+    renamed_fields = {"told": "message"}
 
 
 def own_guards(challenger: Evidence, champion: Evidence | None, policy: PromotionPolicy) -> Iterator[Guard]:
     """Check what a model must be able to do whoever reigns."""
     seen = challenger.rehearsal
     sound = is_sound(challenger)
-    told = "all forecasts and scores are finite" if sound else "some of its forecasts or scores are not finite"
-    yield Guard(name="finite", passed=sound, told=told)
+    message = "all forecasts and scores are finite" if sound else "some of its forecasts or scores are not finite"
+    yield Guard(name="finite", passed=sound, message=message)
     stress = ", ".join(seen.not_finite_on)
-    told = f"forecasts from {stress} are not finite" if stress else "forecasts from absurd histories are finite"
-    yield Guard(name="stress", passed=not stress, told=told)
+    message = f"forecasts from {stress} are not finite" if stress else "forecasts from absurd histories are finite"
+    yield Guard(name="stress", passed=not stress, message=message)
     off = abs(challenger.overall.coverage - challenger.promised_coverage)
     tolerated = policy.max_coverage_error
     if champion is not None:  # a band that misses its promise is no reason to keep one that misses more
@@ -38,23 +39,23 @@ def own_guards(challenger: Evidence, champion: Evidence | None, policy: Promotio
     yield Guard(
         name="coverage",
         passed=off <= tolerated,
-        told=f"its {challenger.promised_coverage:.0%} band covers {challenger.overall.coverage:.1%}",
+        message=f"its {challenger.promised_coverage:.0%} band covers {challenger.overall.coverage:.1%}",
     )
     budget = parse_duration(policy.max_latency).total_seconds() * 1000
     yield Guard(
         name="latency",
         passed=seen.latency_ms <= budget,
-        told=f"a forecast takes {seen.latency_ms:.1f} ms of {budget:.0f} ms",
+        message=f"a forecast takes {seen.latency_ms:.1f} ms of {budget:.0f} ms",
     )
     yield Guard(
         name="size",
         passed=seen.size_mb <= policy.max_size,
-        told=f"its network has {seen.size_mb:.1f} MB of {policy.max_size:.0f} MB",
+        message=f"its network has {seen.size_mb:.1f} MB of {policy.max_size:.0f} MB",
     )
     yield Guard(
         name="onnx",
         passed=seen.onnx_difference <= ONNX_TOLERANCE,
-        told=f"ONNX Runtime and torch differ by {seen.onnx_difference:.1e} deviations",
+        message=f"ONNX Runtime and torch differ by {seen.onnx_difference:.1e} deviations",
     )
 
 
@@ -70,8 +71,8 @@ def part_guards(
     for name, gains in (("channels", channels), ("lead times", lead_gains)):
         if gains:
             place = min(gains, key=lambda part: gains[part])
-            told = f"the gain is least at {place} with {gains[place]:+.1%} (allowed {-policy.max_part_loss:.0%})"
-            yield Guard(name=name, passed=gains[place] >= -policy.max_part_loss, told=told)
+            message = f"the gain is least at {place} with {gains[place]:+.1%} (allowed {-policy.max_part_loss:.0%})"
+            yield Guard(name=name, passed=gains[place] >= -policy.max_part_loss, message=message)
 
 
 def is_sound(evidence: Evidence) -> bool:

@@ -72,7 +72,7 @@ def decide(challenger: Evidence, champion: Evidence | None, policy: PromotionPol
     if rival is not None:
         gains = {f"lead times {item.first} to {item.last}": item.gain for item in comparisons}
         guards = (*guards, *part_guards(challenger, rival, gains, policy))
-    name, failed = challenger.model_version, [guard.told for guard in guards if not guard.passed]
+    name, failed = challenger.model_version, [guard.message for guard in guards if not guard.passed]
     covers = f"its {challenger.promised_coverage:.0%} band covers {challenger.overall.coverage:.1%}"
     gain = None if rival is None else skill(challenger.pinball, rival.pinball)
     if failed:
@@ -82,8 +82,8 @@ def decide(challenger: Evidence, champion: Evidence | None, policy: PromotionPol
         why = f"becomes champion, since {unfit}" if unfit else "is the first champion"
         promote, sentence = True, f"{name} {why} (pinball {challenger.pinball:.4f}, {covers})"
     elif rival is None or gain is None:
-        told = "gives forecasts or scores that are not finite"
-        promote, sentence = True, f"{name} replaces {champion.model_version}, which {told}; {covers}"
+        message = "gives forecasts or scores that are not finite"
+        promote, sentence = True, f"{name} replaces {champion.model_version}, which {message}; {covers}"
     else:
         against = f"pinball {challenger.pinball:.4f} against {rival.pinball:.4f} ({gain:+.1%})"
         promote, why = _weighed(gain, comparisons, policy)
@@ -134,8 +134,8 @@ def _significant(comparisons: Sequence[Comparison], level: float) -> tuple[str, 
     tested = [item for item in comparisons if item.p_better is not None]
     allowed = level / max(len(tested), 1)  # Bonferroni: of several groups one may always look good by chance
 
-    def told(chances: Sequence[float | None]) -> str:
+    def text(chances: Sequence[float | None]) -> str:
         found = [(p, item) for p, item in zip(chances, tested, strict=True) if p is not None and p <= allowed]
         return ", ".join(f"lead times {item.first} to {item.last} (p {p:.2g} of {allowed:.2g})" for p, item in found)
 
-    return told([item.p_better for item in tested]), told([item.p_worse for item in tested])
+    return text([item.p_better for item in tested]), text([item.p_worse for item in tested])

@@ -63,14 +63,14 @@ class ChannelNames:
         if not missing:
             return
         retired = [name for name in missing if name in self.retired]
-        told = f'"forecast channel add {dataset} {(retired or missing)[0]}"'
+        message = f'"forecast channel add {dataset} {(retired or missing)[0]}"'
         raise ConfigError(
             "lake.channels_changed",
             f'the table "{table}" has no channel {", ".join(missing)}, which the job file names'
             + (f" ({', '.join(retired)} was retired)" if retired else ""),
-            f"run {told} to take it up again"
+            f"run {message} to take it up again"
             if retired
-            else f'run {told}, or "forecast channel rename {dataset} OLD {missing[0]}" if it had another name',
+            else f'run {message}, or "forecast channel rename {dataset} OLD {missing[0]}" if it had another name',
         )
 
     def _column(self, name: str) -> str:

@@ -69,17 +69,17 @@ class DeltaLog:
         """Read one version's log; raises ``ValueError`` if it is torn."""
         lines = self._folder.read(name_of(version)).decode().splitlines()
         actions: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        told = next((action["commitInfo"] for action in actions if "commitInfo" in action), None)
-        if told is None:
+        message = next((action["commitInfo"] for action in actions if "commitInfo" in action), None)
+        if message is None:
             message = "no commit information"
             raise ValueError(message)
-        ours = told.get(_OURS, {})
+        ours = message.get(_OURS, {})
         counted = sum("add" in action or "remove" in action for action in actions)
         return Commit(
             recorded_at=(
                 datetime.fromisoformat(ours["recordedAt"])
                 if ours
-                else datetime.fromtimestamp(told["timestamp"] / 1000, UTC)
+                else datetime.fromtimestamp(message["timestamp"] / 1000, UTC)
             ),
             added={unquote(action["add"]["path"]): action["add"]["size"] for action in actions if "add" in action},
             written=ours.get("sha256", {}),

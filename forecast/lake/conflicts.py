@@ -68,8 +68,8 @@ def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], con
         stays[name] = pl.when(loses).then(pl.coalesce(known, value)).otherwise(pl.coalesce(value, known))
 
     def lost(suffix: str) -> pl.Expr:
-        told = {name: pl.col(name + suffix) for name in channels}
-        return pl.any_horizontal([value.is_not_null() & (value != stays[name]) for name, value in told.items()])
+        message = {name: pl.col(name + suffix) for name in channels}
+        return pl.any_horizontal([value.is_not_null() & (value != stays[name]) for name, value in message.items()])
 
     columns = [name for name in rows.columns if name not in {VERSION, *channels}]
     return both.select(

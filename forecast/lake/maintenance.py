@@ -23,7 +23,7 @@ class Damage:
 
     code: str
     """``lake.corrupt``: must not be read. ``lake.torn_tail``: was never acknowledged, and lies aside."""
-    told: str
+    message: str
     """The file, what is wrong with it, and the remedy."""
 
 

@@ -124,8 +124,8 @@ class Observations(Table):
             known = self._rows(at, at.files.filter(pl.col("part").is_in(months))).collect().with_row_index(AT)
             # Of a month that is long past its beginning few rows are compared.
             near = known.filter(pl.col("time").is_between(rows["time"].min(), rows["time"].max()))
-            told = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
-            settled = (settle_partial if partial else settle)(rows, told, self._channels, conflicts)
+            message = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
+            settled = (settle_partial if partial else settle)(rows, message, self._channels, conflicts)
             # Before the commit: once that is acknowledged, nobody would send the outdated rows again.
             self._superseded.append(self._stored(pl.concat([lost, settled.outdated]), names))
             version = at.version
@@ -385,8 +385,8 @@ class Quarantine(Table):
         """
         with self._writing() as at:
             now = self._now(at)
-            told = zip(rows["code"], rows["content"], strict=True)
-            digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in told]
+            message = zip(rows["code"], rows["content"], strict=True)
+            digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in message]
             rows = rows.with_columns(
                 pl.lit(now).cast(TIME).alias("recorded_at"), pl.Series("digest", digests, dtype=pl.String)
             )

@@ -307,9 +307,9 @@ class VersionedTable:
             self._folder.write(name, content)
             digests[name] = hashlib.sha256(content).hexdigest()
             self._digests.remember(name, digests[name])
-            told = json.dumps({"numRecords": len(frame)})
+            message = json.dumps({"numRecords": len(frame)})
             modified = int(now.timestamp() * 1000)
-            added.append(AddAction(name, len(content), {self._partition: part}, modified, changes_data, told))
+            added.append(AddAction(name, len(content), {self._partition: part}, modified, changes_data, message))
         self._folder.flush([*sorted({name.split("/", 1)[0] for name in digests}), ""] if digests else [])
         metadata = commit_log.metadata(now, digests, len(added) + len(removed))
         return added, CommitProperties(custom_metadata=metadata)
@@ -400,9 +400,9 @@ def _refuse_unusable(location: Path | str) -> None:
     # Delta would take "%20" for a space and write elsewhere, and it dies of the others.
     found = sorted(_UNUSABLE.intersection(str(location)))
     if found:
-        told = " ".join(character if character.isprintable() else repr(character) for character in found)
+        message = " ".join(character if character.isprintable() else repr(character) for character in found)
         raise ConfigError(
             "lake.unusable_path",
-            f'no table can lie in "{str(location).rpartition("/")[0]}": the name has {told}',
+            f'no table can lie in "{str(location).rpartition("/")[0]}": the name has {message}',
             "rename the folders of the home, or move it",
         )

@@ -29,7 +29,7 @@ class Alert:
     raised_at: datetime
     """On the machine's clock, as ``resolved_at``."""
     resolved_at: datetime | None
-    told: str
+    message: str
     value: float | None
     """When it was raised."""
     limit: float | None
@@ -62,7 +62,7 @@ class AlertLedger(Store):
                 if (kind, subject) in opened:
                     continue
                 values = {
-                    "dataset": dataset, "kind": kind, "subject": subject, "raised_at": now, "told": one.told,
+                    "dataset": dataset, "kind": kind, "subject": subject, "raised_at": now, "message": one.message,
                     "value": one.value, "limit": one.limit,
                 }  # fmt: skip
                 statement = sa.insert(ALERTS).values(values).returning(ALERTS.c.sequence)
@@ -74,7 +74,7 @@ class AlertLedger(Store):
                     connection, "alert", dataset, now,
                     {
                         "sequence": alert.sequence, "state": "raised" if alert.is_open else "resolved",
-                        "kind": alert.kind, "subject": alert.subject, "told": alert.told,
+                        "kind": alert.kind, "subject": alert.subject, "message": alert.message,
                     },
                 )  # fmt: skip
         return [one for one in alerts if one.is_open], [one for one in alerts if not one.is_open]

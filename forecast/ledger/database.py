@@ -39,8 +39,8 @@ class Store:
             try:
                 engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
             except (ImportError, ValueError) as error:
-                told = f"FORECAST_LEDGER_URL cannot be used ({error})"
-                raise StorageError("ledger.failed", told, "mend it, and install the database's driver") from error
+                message = f"FORECAST_LEDGER_URL cannot be used ({error})"
+                raise StorageError("ledger.failed", message, "mend it, and install the database's driver") from error
             if engine.dialect.name not in _TAKE_TURNS:
                 raise StorageError(
                     "ledger.failed", f"the ledger cannot lie in {engine.dialect.name}", "use SQLite or PostgreSQL"

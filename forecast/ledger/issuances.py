@@ -134,13 +134,13 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
         values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
         values["provenance"] = issuance.provenance and issuance.provenance.model_dump_json()
-        told = {"forecast_id": issuance.forecast_id, "model_version": issuance.model_version}
+        message = {"forecast_id": issuance.forecast_id, "model_version": issuance.model_version}
         with self._as_owner() as connection:
             connection.execute(sa.insert(ISSUANCES).values(values))
             if revision is not None:
                 keep_revision(connection, issuance.forecast_id, issuance.dataset, issuance.recorded_at, revision)
             if not issuance.backfilled:
-                tell(connection, "forecast", issuance.dataset, issuance.recorded_at, told)
+                tell(connection, "forecast", issuance.dataset, issuance.recorded_at, message)
 
     def issuance(self, dataset: str, *, as_of: datetime | None = None, model: str | None = None) -> Issuance | None:
         """Return the latest forecast of a data set: that had been issued at ``as_of``, by a model of that version."""
@@ -301,8 +301,8 @@ class Ledger(RunLedger, JobLedger, LeaseLedger, LiveLedger, KeyLedger):
 
 def _crown(connection: sa.Connection, champion: Champion) -> None:
     connection.execute(sa.insert(CHAMPIONS).values(_fields(champion)))
-    told = {"model_version": champion.model_version, "verdict": champion.verdict}
-    tell(connection, "promotion", champion.dataset, champion.promoted_at, told)
+    message = {"model_version": champion.model_version, "verdict": champion.verdict}
+    tell(connection, "promotion", champion.dataset, champion.promoted_at, message)
 
 
 def _fields(champion: Champion) -> dict[str, Any]:

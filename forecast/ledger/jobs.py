@@ -35,8 +35,8 @@ class JobState:
         try:
             return Job.model_validate_json(self.document)
         except ValidationError as error:
-            told = f'the job "{self.name}" was added by another release, whose jobs this one cannot read'
-            raise ConflictError("job.outdated", told, "remove it from the ledger and add it anew") from error
+            message = f'the job "{self.name}" was added by another release, whose jobs this one cannot read'
+            raise ConflictError("job.outdated", message, "remove it from the ledger and add it anew") from error
 
 
 @dataclass(frozen=True, slots=True)

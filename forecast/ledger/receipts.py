@@ -16,9 +16,10 @@ class IngestFinding(StrictModel):
     code: str
     action: Action
     count: int
-    told: str
+    message: str
     first: tuple[str, ...] = ()
     """The first few places, as ``rows.csv row 7: east 2024-01-01 05:00 load=-3``."""
+    renamed_fields = {"told": "message"}
 
 
 class Receipt(StrictModel):

@@ -73,8 +73,8 @@ class Run:
         try:
             return Job.model_validate_json(self.document or "")
         except ValidationError as error:
-            told = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
-            raise ConflictError("run.outdated", told, "run the job anew") from error
+            message = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
+            raise ConflictError("run.outdated", message, "run the job anew") from error
 
     @property
     def has_ended(self) -> bool:
@@ -409,8 +409,8 @@ def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: boo
         definition = None
     if retry and definition is not None and failures <= definition.retries:
         not_before = now + definition.wait_after(failures)
-        told = f"{reason}; it is tried again"
-        return waiting | {"failures": failures, "not_before": not_before, "reason": told}
+        message = f"{reason}; it is tried again"
+        return waiting | {"failures": failures, "not_before": not_before, "reason": message}
     return {"state": "failed", "failures": failures, "ended_at": now, "reason": reason}
 
 

@@ -189,8 +189,8 @@ class LiveLedger(AlertLedger):
                 channels.setdefault(name, set()).add(row["channel"])
         tallies: dict[tuple[int, str, str], Tally] = {}
         for (name, levels, ends, _), sums in whole.items():
-            for place, part, told in _parts(by, name, json.loads(ends), sums):
-                tallies.setdefault((place, part, name), Tally()).add(told, json.loads(levels))
+            for place, part, message in _parts(by, name, json.loads(ends), sums):
+                tallies.setdefault((place, part, name), Tally()).add(message, json.loads(levels))
         found = (tallies[key].accuracy(key[1], in_units=len(channels[key[2]]) == 1) for key in sorted(tallies))
         return [one for one in found if one is not None]
 
@@ -214,9 +214,9 @@ class LiveLedger(AlertLedger):
             document = connection.execute(query).scalar()
         return None if document is None else Reference.model_validate_json(document)
 
-    def keep_fitted_on(self, dataset: str, model_version: str, told: Reference) -> None:
+    def keep_fitted_on(self, dataset: str, model_version: str, message: Reference) -> None:
         """Keep what a model was fitted on, unless it is kept already."""
-        row = {"dataset": dataset, "model_version": model_version, "document": told.model_dump_json()}
+        row = {"dataset": dataset, "model_version": model_version, "document": message.model_dump_json()}
         with self._transaction() as connection:
             connection.execute(insert_into(connection, YARDSTICKS).values(row).on_conflict_do_nothing())
 

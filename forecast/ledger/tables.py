@@ -294,7 +294,7 @@ ALERTS = sa.Table(
     sa.Column("subject", sa.String(160), nullable=False),
     sa.Column("raised_at", UtcTime, nullable=False),
     sa.Column("resolved_at", UtcTime),
-    sa.Column("told", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
     sa.Column("value", sa.Float),
     sa.Column("limit", sa.Float),
     sa.Column("raise_sent_at", UtcTime),
@@ -329,7 +329,7 @@ KEYS = sa.Table(
 service never is open to everybody again."""
 
 SCHEMA = sa.Table("ledger_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""
 
 CLOCKS = sa.Table(
@@ -376,6 +376,7 @@ MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
             "ALTER TABLE issuances ADD COLUMN provenance TEXT",
             "ALTER TABLE issuances ADD COLUMN backfilled BOOLEAN NOT NULL DEFAULT FALSE",
         ),
+        4: ("ALTER TABLE alerts RENAME COLUMN told TO message",),
     }
 )
 """By schema version: what leads to the next one, beside tables that are new."""

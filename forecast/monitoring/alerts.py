@@ -25,7 +25,7 @@ class AlertFinding:
     kind: AlertKind
     subject: str
     """What it is about: always the same words for the same thing."""
-    told: str
+    message: str
     value: float | None = None
     limit: float | None = None
 
@@ -99,8 +99,10 @@ def _worse(rule: AlertRule, subject: str, about: str, part: LivePart, before: fl
     newest = _newest(part, rule.last)
     loss = float(newest.pinball.sum() / newest.count.sum())
     if math.isfinite(before) and before > 0 and loss / before > rule.limit:
-        told = f"the loss of {about} is {loss / before:.2f} times that of the holdout ({loss:.4f} against {before:.4f})"
-        yield AlertFinding(rule.kind, subject, told, loss / before, rule.limit)
+        message = (
+            f"the loss of {about} is {loss / before:.2f} times that of the holdout ({loss:.4f} against {before:.4f})"
+        )
+        yield AlertFinding(rule.kind, subject, message, loss / before, rule.limit)
 
 
 def _coverage(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
@@ -110,11 +112,11 @@ def _coverage(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
         newest = _newest(part, rule.last)
         covered = float(newest.inside.sum() / newest.count.sum())
         if abs(covered - seen.promised_coverage) > rule.limit:
-            told = (
+            message = (
                 f"the {seen.promised_coverage:.0%} band of {channel} covers {covered:.1%} at lead times "
                 f"{part.first} to {part.last} of the last {len(newest.count)} forecasts"
             )
-            yield AlertFinding(rule.kind, f"{channel}/{part.first}-{part.last}", told, covered, rule.limit)
+            yield AlertFinding(rule.kind, f"{channel}/{part.first}-{part.last}", message, covered, rule.limit)
 
 
 def _skill(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
@@ -125,11 +127,11 @@ def _skill(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
             continue
         value = skill(float(newest.compared.sum()), float(newest.naive.sum()))
         if value < limit:
-            told = (
+            message = (
                 f"the skill against the seasonal naive forecast is {value:+.1%} at lead times {part.first} to "
                 f"{part.last} of the last {len(newest.count)} forecasts"
             )
-            yield AlertFinding(rule.kind, f"{part.first}-{part.last}", told, value, limit)
+            yield AlertFinding(rule.kind, f"{part.first}-{part.last}", message, value, limit)
 
 
 def _regression(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
@@ -145,22 +147,22 @@ def _regression(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
         mean = float(np.mean(before))
         if test is None or mean <= 0 or test.mean / mean <= rule.limit or test.p_higher > level:
             continue
-        told = (
+        message = (
             f"the loss at lead times {part.first} to {part.last} is {test.mean / mean:+.1%} against the holdout, "
             f"which is no chance (p {test.p_higher:.2g} of {len(live)} forecasts)"
         )
-        yield AlertFinding(rule.kind, f"{part.first}-{part.last}", told, test.mean / mean, rule.limit)
+        yield AlertFinding(rule.kind, f"{part.first}-{part.last}", message, test.mean / mean, rule.limit)
 
 
 def _drift(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     for channel, (shift, usual) in seen.shifts.items():
         limit = max(rule.limit, usual)
         if shift > limit:
-            told = (
+            message = (
                 f"{channel} is spread otherwise than on the rows that the champion was fitted on "
                 f"(stability index {shift:.2f}, limit {limit:.2f})"
             )
-            yield AlertFinding(rule.kind, channel, told, shift, limit)
+            yield AlertFinding(rule.kind, channel, message, shift, limit)
 
 
 def _stale(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
@@ -171,8 +173,8 @@ def _stale(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
     ):
         if since is not None and seen.now - since > limit:
             age: timedelta = seen.now - since
-            told = f"{what} for {age.total_seconds() / 3600:.1f} h"
-            yield AlertFinding(rule.kind, subject, told, age.total_seconds(), limit.total_seconds())
+            message = f"{what} for {age.total_seconds() / 3600:.1f} h"
+            yield AlertFinding(rule.kind, subject, message, age.total_seconds(), limit.total_seconds())
 
 
 def _run_failed(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:

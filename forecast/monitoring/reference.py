@@ -76,7 +76,7 @@ class Reference(StrictModel):
     def deviations_of(self, series: Sequence[str], channels: Sequence[str]) -> Array:
         """Return standard deviations [S, C]; NaN for a series or channel that the model never saw."""
         return _table(
-            {name: {one: pair[1] for one, pair in told.items()} for name, told in self.moments.items()},
+            {name: {one: pair[1] for one, pair in message.items()} for name, message in self.moments.items()},
             series,
             channels,
         )
@@ -86,8 +86,8 @@ class Reference(StrictModel):
         return _table(self.naive_errors, series, channels)
 
 
-def _table(told: Mapping[str, Mapping[str, float]], series: Sequence[str], channels: Sequence[str]) -> Array:
-    rows = [[told.get(channel, {}).get(one, np.nan) for channel in channels] for one in series]
+def _table(message: Mapping[str, Mapping[str, float]], series: Sequence[str], channels: Sequence[str]) -> Array:
+    rows = [[message.get(channel, {}).get(one, np.nan) for channel in channels] for one in series]
     return np.asarray(rows, dtype=float).reshape(len(series), len(channels))
 
 

@@ -49,17 +49,17 @@ def revision(previous: str, stages: Mapping[str, Array], channels: Sequence[str]
     ``stages`` leads from the old forecast to the new one; each is named after what changed on the way to it, the first,
     the old forecast, by any name.
     """
-    told = list(stages.values())
+    message = list(stages.values())
     unit = deviations[:, None]
     changes = {
         name: Moved.between(old / unit, new / unit) for (_, old), (name, new) in itertools.pairwise(stages.items())
     }
     return Revision(
         previous=previous,
-        steps=int(told[0].shape[1]),
-        change=Moved.between(told[0] / unit, told[-1] / unit),
+        steps=int(message[0].shape[1]),
+        change=Moved.between(message[0] / unit, message[-1] / unit),
         by_channel={
-            name: Moved.between(told[0][..., place], told[-1][..., place]) for place, name in enumerate(channels)
+            name: Moved.between(message[0][..., place], message[-1][..., place]) for place, name in enumerate(channels)
         },
         causes={name: moved.mean for name, moved in changes.items()},
     )

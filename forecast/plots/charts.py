@@ -88,7 +88,7 @@ def page(
     figures: Sequence[go.Figure],
     title: str,
     sources: Sequence[str] = (),
-    told: Mapping[str, str] = MappingProxyType({}),
+    message: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return an HTML page of figures, and below them of what else is told of them, as a table of names and values.
 
@@ -103,13 +103,13 @@ def page(
     fetched = "".join(_FETCH.replace("SOURCE", _script_text(source)) for source in sources)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>{fetched}'
     lost = _LOST if sources else ""
-    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{_table(told)}{lost}</html>'
+    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{_table(message)}{lost}</html>'
 
 
-def _table(told: Mapping[str, str]) -> str:
-    rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in told.items())
+def _table(message: Mapping[str, str]) -> str:
+    rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in message.items())
     style = "text-align:left;font-size:.85rem;overflow-wrap:anywhere"
-    return f'<table style="{style}">{"".join(rows)}</table>' if told else ""
+    return f'<table style="{style}">{"".join(rows)}</table>' if message else ""
 
 
 _FETCH: Final = """<script>

@@ -17,7 +17,7 @@ _MOST_STEPS = 1_000_000
 
 def faults(manifest: Manifest) -> Iterator[str]:
     """Tell what makes a manifest unusable; nothing if it is sound."""
-    for told, is_so in (
+    for message, is_so in (
         ("a name that is none", not all(map(_is_name, (manifest.model_name, manifest.model_version)))),
         ("a lookback or horizon that is none", not all(map(_is_length, (manifest.lookback, manifest.horizon)))),
         ("a step that is none", not (math.isfinite(manifest.step_seconds) and manifest.step_seconds > 0)),
@@ -29,7 +29,7 @@ def faults(manifest: Manifest) -> Iterator[str]:
         ("a calibration of other channels", not _calibrates(manifest)),
     ):
         if is_so:
-            yield told
+            yield message
 
 
 def _is_name(text: str) -> bool:

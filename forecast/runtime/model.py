@@ -206,9 +206,9 @@ class ServedModel:
             raise self._unusable(f"answers in the shape {output.shape}")
         return np.broadcast_to(output, whole)
 
-    def _unusable(self, told: str) -> StorageError:
+    def _unusable(self, message: str) -> StorageError:
         return StorageError(
-            "model.unusable", f"the network of {self.manifest.model_version} {told}", "roll back or retrain"
+            "model.unusable", f"the network of {self.manifest.model_version} {message}", "roll back or retrain"
         )
 
     def feeds(
@@ -262,8 +262,8 @@ def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedMod
 def _checked(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
     """Return manifest, network and golden example: the very bytes that were checked, as a file may change later."""
     try:
-        told = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
-        manifest = Manifest.model_validate_json(told)
+        message = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
+        manifest = Manifest.model_validate_json(message)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
     except (OSError, ValidationError) as error:
@@ -271,7 +271,7 @@ def _checked(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
             "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
         ) from error
     known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
-    files = {MANIFEST: told, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
+    files = {MANIFEST: message, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
     for name, expected in known:
         if expected is not None and hashlib.sha256(files[name]).hexdigest() != expected:
             raise StorageError(

@@ -52,7 +52,7 @@ class Variants(StrictModel):
         return ServedIn.INT8 if is_as_good and (is_faster or is_smaller) else ServedIn.FLOAT32
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Which precision serves and both sides' figures, as one sentence."""
         exact, coarse = self.float32, self.int8
         return (

@@ -38,13 +38,13 @@ def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> S
         found = manifest_digest(folder)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            told = f'there is no model in "{folder}"'
-            raise NotFoundError("model.not_found", told, 'run "forecast train"') from error
+            message = f'there is no model in "{folder}"'
+            raise NotFoundError("model.not_found", message, 'run "forecast train"') from error
         raise
     known = digest or found
     if known != found:  # no child is needed to see that it is another model
-        told = f'"{folder / MANIFEST}" is not the file that was exported'
-        raise StorageError("model.corrupt", told, "roll back or retrain")
+        message = f'"{folder / MANIFEST}" is not the file that was exported'
+        raise StorageError("model.corrupt", message, "roll back or retrain")
     with _turn:  # one child at a time: the others find its result
         if (folder, known) not in _PASSED:
             _try(folder, known)
@@ -90,9 +90,9 @@ def _try(folder: Path, digest: str) -> None:
     if done.returncode == 0:
         return
     kind, _, rest = done.stdout.strip().partition(_SEPARATOR)
-    told = rest.split(_SEPARATOR)
-    if kind in _KINDS and len(told) == 3:
-        raise _KINDS[kind](*told)
+    message = rest.split(_SEPARATOR)
+    if kind in _KINDS and len(message) == 3:
+        raise _KINDS[kind](*message)
     raise _hostile(folder, f"its process ended with code {done.returncode}")
 
 

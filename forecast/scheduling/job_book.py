@@ -134,8 +134,8 @@ class JobBook:
         """
         versions = [one.model_version for one in distinct(self._ledger.champions(dataset, limit=None))]
         if version and version not in versions:
-            told = "no model of that version is or was champion"
-            raise NotFoundError("model.unknown", told, nearest(version, versions))
+            message = "no model of that version is or was champion"
+            raise NotFoundError("model.unknown", message, nearest(version, versions))
         if not versions or (not version and len(versions) < 2):
             raise NotFoundError("promotion.no_earlier", "no other model was champion before", "train another one")
         if version == versions[0]:

@@ -15,15 +15,15 @@ def asked_to_stop() -> Iterator[Callable[[float | None], bool]]:
 
     A signal only writes a byte: an exception raised from its handler could leave a lock held for ever.
     """
-    told, telling = os.pipe()
+    message, telling = os.pipe()
     os.set_blocking(telling, False)
     before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
     wakeup = signal.set_wakeup_fd(telling)
     try:
-        yield lambda seconds: bool(select.select([told], [], [], seconds)[0])
+        yield lambda seconds: bool(select.select([message], [], [], seconds)[0])
     finally:
         signal.set_wakeup_fd(wakeup)
         for one, handler in before.items():
             signal.signal(one, handler)
-        os.close(told)
+        os.close(message)
         os.close(telling)

@@ -77,14 +77,14 @@ class Supervisor:
             if member.ready_url is not None:
                 self.wait_for(partial(_answers, member.ready_url), f"{member.name} to answer", _READY_SECONDS)
 
-    def wait_for(self, condition: Callable[[], bool], told: str, seconds: float) -> None:
+    def wait_for(self, condition: Callable[[], bool], message: str, seconds: float) -> None:
         """Wait until a condition holds while all members live; returns early when the end is asked for."""
         deadline = time.monotonic() + seconds
         while not condition() and not self.stopping:
             self._raise_if_dead()
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    "member.not_ready", f"waited {seconds:.0f} s for {told}", f'see the logs in "{self._logs}"'
+                    "member.not_ready", f"waited {seconds:.0f} s for {message}", f'see the logs in "{self._logs}"'
                 )
             self._stopping.wait(0.2)
 

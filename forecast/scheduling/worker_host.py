@@ -167,8 +167,8 @@ class WorkerHost:
         if stored.cancel_asked_at is not None:
             self._end(held, "cancelled", "it was cancelled")
         elif limit is not None and resident > limit:
-            told = f"[run.out_of_memory] it used {resident:,.0f} MB of the {limit:,.0f} that its memory_limit allows"
-            self._end(held, "failed", told, grace=0.0)  # memory runs out faster than a grace does
+            message = f"[run.out_of_memory] it used {resident:,.0f} MB of the {limit:,.0f} that its memory_limit allows"
+            self._end(held, "failed", message, grace=0.0)  # memory runs out faster than a grace does
         elif now > held.ends_at:
             self._end(held, "failed", f"[run.timed_out] it was not done within its time_limit, {definition.time_limit}")
 
@@ -180,8 +180,8 @@ class WorkerHost:
     def _ended(self, held: _Held) -> None:
         end(held.process, signal.SIGKILL)  # children that it left behind
         code = held.child.wait() if held.child is not None else None
-        told = "its worker died" + (f" with exit code {code}" if code is not None else "")
-        outcome, reason = held.ending or ("abandoned", told)
+        message = "its worker died" + (f" with exit code {code}" if code is not None else "")
+        outcome, reason = held.ending or ("abandoned", message)
         # A worker that could still write has ended its run itself; then this changes nothing.
         self._finish(held, outcome, reason)
         del self._held[held.run.run_id]

@@ -115,10 +115,12 @@ class TrackedRun:
         """
         now = int(SystemClock().now().timestamp() * 1000)
         about = {} if data is None else {"dataset_name": data.name, "dataset_digest": data.digest[:_DIGEST]}
-        told = [(key, 0, value) for key, value in (metrics or {}).items()]
-        told += [(key, step, value) for key, values in (curves or {}).items() for step, value in enumerate(values, 1)]
+        message = [(key, 0, value) for key, value in (metrics or {}).items()]
+        message += [
+            (key, step, value) for key, values in (curves or {}).items() for step, value in enumerate(values, 1)
+        ]
         numbers = [
-            Metric(key, float(value), now, step, model, **about) for key, step, value in told if np.isfinite(value)
+            Metric(key, float(value), now, step, model, **about) for key, step, value in message if np.isfinite(value)
         ]
         with _told_errors():
             for begin in range(0, len(numbers), 1000):  # the store takes no more in one call
@@ -352,8 +354,8 @@ class Registry:
                 self._client.set_model_version_tag(dataset, known.version, key, str(value))
             if known.run_id:
                 now = int(SystemClock().now().timestamp() * 1000)
-                told = [Metric(key, float(value), now, now // 1000) for key, value in metrics.items()]
-                self._client.log_batch(known.run_id, told)
+                message = [Metric(key, float(value), now, now // 1000) for key, value in metrics.items()]
+                self._client.log_batch(known.run_id, message)
         return True
 
     def aliases(self, dataset: str) -> dict[str, str]:
@@ -393,10 +395,10 @@ def save_darts(model: Any, folder: Path) -> None:
 
 
 def _create(client: mlflow.MlflowClient, experiment: str, name: str, tags: Mapping[str, object]) -> str:
-    told = {key: str(value)[:_LONGEST] for key, value in tags.items()}
+    message = {key: str(value)[:_LONGEST] for key, value in tags.items()}
     with _told_errors():
         # Whose run it is and of which commit, as MLflow's own way to open one would say it.
-        return str(client.create_run(experiment, run_name=name, tags=resolve_tags(told)).info.run_id)
+        return str(client.create_run(experiment, run_name=name, tags=resolve_tags(message)).info.run_id)
 
 
 def _dataset(lineage: Lineage) -> Dataset:

@@ -76,8 +76,8 @@ class MaskedPretraining(pl.LightningModule):
     def _loss(self, core: "PatchTSMixer", head: nn.Module, values: Tensor, batch: Any) -> Tensor:
         patches = core.patch(values, batch.past_covariates)  # [K, N, B, length]
         masked = random_mask(patches, self.mask_ratio, self.same_mask)  # [K, N, B, 1]
-        told = head(core.encode(patches * ~masked, batch.static_covariates))  # [K, N, B, length]
-        errors = (told - patches).square().mean(dim=3, keepdim=True)  # [K, N, B, 1]
+        message = head(core.encode(patches * ~masked, batch.static_covariates))  # [K, N, B, length]
+        errors = (message - patches).square().mean(dim=3, keepdim=True)  # [K, N, B, 1]
         loss: Tensor = (errors * masked).sum() / masked.sum()
         return loss
 

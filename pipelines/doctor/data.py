@@ -26,8 +26,8 @@ _LEASE = "doctor"
 def job_file(patient: Patient) -> Iterator[Diagnosis]:
     """Read the job file."""
     datasets, jobs = patient.config.datasets, patient.config.jobs
-    told = f"{len(datasets)} data sets ({', '.join(datasets)}), {len(jobs)} jobs"
-    yield Diagnosis("job file", "well", told)
+    message = f"{len(datasets)} data sets ({', '.join(datasets)}), {len(jobs)} jobs"
+    yield Diagnosis("job file", "well", message)
 
 
 def ledger(patient: Patient) -> Iterator[Diagnosis]:
@@ -37,12 +37,12 @@ def ledger(patient: Patient) -> Iterator[Diagnosis]:
     opened.take_lease(me, me, None)
     opened.drop_lease(me, me)
     seconds = (time.perf_counter() - begun) / 2
-    told = f"it can be written, in {1000 * seconds:.0f} ms a transaction"
+    message = f"it can be written, in {1000 * seconds:.0f} ms a transaction"
     if seconds > _SLOW_SECONDS:
         remedy = "look at the disk, the network to the database, and at who holds it"
-        yield Diagnosis("ledger", "warning", told, "ledger.slow", remedy)
+        yield Diagnosis("ledger", "warning", message, "ledger.slow", remedy)
     else:
-        yield Diagnosis("ledger", "well", told)
+        yield Diagnosis("ledger", "well", message)
 
 
 def clock(patient: Patient) -> Iterator[Diagnosis]:
@@ -53,11 +53,13 @@ def clock(patient: Patient) -> Iterator[Diagnosis]:
     now = SystemClock().now()
     drift = abs((now - begun).total_seconds() - (time.monotonic() - started))
     if newest is not None and newest > now + _AHEAD:
-        told = f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but something was recorded at {newest:%Y-%m-%d %H:%M:%S}"
-        yield Diagnosis("clock", "fault", told, "clock.behind", "set the clock, on every machine (NTP)")
+        message = (
+            f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but something was recorded at {newest:%Y-%m-%d %H:%M:%S}"
+        )
+        yield Diagnosis("clock", "fault", message, "clock.behind", "set the clock, on every machine (NTP)")
     elif drift > 1:
-        told = f"the clock was moved by {drift:.1f} s while it was looked at"
-        yield Diagnosis("clock", "warning", told, "clock.jumps", "let NTP slew it")
+        message = f"the clock was moved by {drift:.1f} s while it was looked at"
+        yield Diagnosis("clock", "warning", message, "clock.jumps", "let NTP slew it")
     else:
         yield Diagnosis("clock", "well", f"{now:%Y-%m-%d %H:%M:%S} UTC, not before anything that was recorded")
 
@@ -75,9 +77,9 @@ def tracking(patient: Patient) -> Iterator[Diagnosis]:
         champion = patient.ledger.champion(name)
         alias = registry.aliases(name).get("champion")
         if champion is not None and alias is not None and alias != champion.model_version:
-            told = f"MLflow calls {alias} champion of {name}, the ledger {champion.model_version}"
+            message = f"MLflow calls {alias} champion of {name}, the ledger {champion.model_version}"
             yield Diagnosis(
-                "MLflow", "warning", told, "tracking.alias", "the next night mends it; the ledger is what counts"
+                "MLflow", "warning", message, "tracking.alias", "the next night mends it; the ledger is what counts"
             )
             return
     yield Diagnosis("MLflow", "well", "it answers, and its aliases are the ledger's champions")
@@ -100,11 +102,11 @@ def lake(patient: Patient) -> Iterator[Diagnosis]:
             damages = () if lost is None else (lost,)
         for damage in damages:
             level: Level = "fault" if damage.code == "lake.corrupt" else "warning"
-            fact, _, remedy = damage.told.partition("; ")
+            fact, _, remedy = damage.message.partition("; ")
             yield Diagnosis("lake", level, fact, damage.code, remedy)
         if not damages:
-            told = "every file is as it was written" if patient.deep else 'opens; "--deep" verifies every file'
-            yield Diagnosis("lake", "well", f"{name}, version {observations.version}: {told}")
+            message = "every file is as it was written" if patient.deep else 'opens; "--deep" verifies every file'
+            yield Diagnosis("lake", "well", f"{name}, version {observations.version}: {message}")
 
 
 def champions(patient: Patient) -> Iterator[Diagnosis]:
@@ -134,15 +136,17 @@ def forecasts(patient: Patient) -> Iterator[Diagnosis]:
             continue
         rows = len(installation.forecasts(name).read(issuance.forecast_id, issuance.issued_at))
         if not rows or rows % (issuance.horizon * len(config.targets)):
-            told = f"of forecast {issuance.forecast_id} of {name} the lake has {rows} rows"
-            raise StorageError("forecast.incomplete", told, "restore the lake from a backup, or issue another forecast")
+            message = f"of forecast {issuance.forecast_id} of {name} the lake has {rows} rows"
+            raise StorageError(
+                "forecast.incomplete", message, "restore the lake from a backup, or issue another forecast"
+            )
         age = installation.clock(name).now() - issuance.issued_at
-        told = f"the latest forecast of {name} was issued {_told(age)} ago"
+        message = f"the latest forecast of {name} was issued {_told(age)} ago"
         if age >= parse_duration(config.stale_after):
             remedy = f'run "forecast ingest {name}" and "forecast forecast {name}", and see that their job runs'
-            yield Diagnosis("forecasts", "warning", f"{told}, and is stale", "forecast.stale", remedy)
+            yield Diagnosis("forecasts", "warning", f"{message}, and is stale", "forecast.stale", remedy)
         else:
-            yield Diagnosis("forecasts", "well", told)
+            yield Diagnosis("forecasts", "well", message)
 
 
 def _newest_recorded(patient: Patient) -> datetime | None:

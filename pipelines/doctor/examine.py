@@ -83,12 +83,12 @@ CHECKS: Final[Mapping[str, Check]] = {
 def examine(patient: Patient, checks: Mapping[str, Check] = CHECKS) -> list[Diagnosis]:
     """Make every check; what several of them cannot do for the same reason is told once."""
     findings: list[Diagnosis] = []
-    told: set[str] = set()
+    message: set[str] = set()
     for about, check in checks.items():
         try:
             findings += check(patient)
         except ForecastError as error:
-            if str(error) not in told:
+            if str(error) not in message:
                 findings.append(Diagnosis(about, "fault", error.fact, error.code, error.remedy or "mend it as it says"))
-            told.add(str(error))
+            message.add(str(error))
     return findings

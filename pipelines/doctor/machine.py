@@ -76,11 +76,11 @@ def kernels(_patient: Patient) -> Iterator[Diagnosis]:
         ),
     }
     for op, route in routes.items():
-        told = f"{op} runs on the {route.path} path: {route.reason}"
+        message = f"{op} runs on the {route.path} path: {route.reason}"
         if has_gpu and route.path != "triton":
-            yield Diagnosis("kernels", "warning", told, "kernels.slow_path", "it is right all the same, but slower")
+            yield Diagnosis("kernels", "warning", message, "kernels.slow_path", "it is right all the same, but slower")
         else:
-            yield Diagnosis("kernels", "well", told)
+            yield Diagnosis("kernels", "well", message)
 
 
 def home(patient: Patient) -> Iterator[Diagnosis]:
@@ -103,12 +103,12 @@ def disk(patient: Patient) -> Iterator[Diagnosis]:
     """Say how much room is left."""
     for folder in _disks(patient.home):
         free = shutil.disk_usage(folder).free
-        told = f'{free / 2**30:,.1f} GiB are free under "{folder}"'
+        message = f'{free / 2**30:,.1f} GiB are free under "{folder}"'
         if free < _LITTLE_ROOM:
             remedy = 'make room: "forecast maintain" removes outdated versions, MLflow\'s artifacts and logs/ grow'
-            yield Diagnosis("disk", "fault" if free < _HARDLY_ROOM else "warning", told, "disk.nearly_full", remedy)
+            yield Diagnosis("disk", "fault" if free < _HARDLY_ROOM else "warning", message, "disk.nearly_full", remedy)
         else:
-            yield Diagnosis("disk", "well", told)
+            yield Diagnosis("disk", "well", message)
 
 
 def ports(patient: Patient) -> Iterator[Diagnosis]:
@@ -126,8 +126,8 @@ def time_zones(patient: Patient) -> Iterator[Diagnosis]:
         for month in (7, 1)
     )
     if missing or summer == winter:
-        told = f"no data of {', '.join(missing)}" if missing else "the data of time zones know no summer time"
-        yield Diagnosis("time zones", "fault", told, "zones.missing", "pip install tzdata")
+        message = f"no data of {', '.join(missing)}" if missing else "the data of time zones know no summer time"
+        yield Diagnosis("time zones", "fault", message, "zones.missing", "pip install tzdata")
     else:
         yield Diagnosis("time zones", "well", "clock changes are known")
 
@@ -150,8 +150,8 @@ def _port(whose: str, port: int, option: str, is_ours: bool) -> Diagnosis:
 
 def _is_ours(patient: Patient) -> bool:
     try:
-        told = json.loads(_answer(patient.port, "/readyz"))
-        names = {item["dataset"] for item in told["datasets"]}
+        message = json.loads(_answer(patient.port, "/readyz"))
+        names = {item["dataset"] for item in message["datasets"]}
     except (ValueError, KeyError, TypeError):
         return False
     return names == set(patient.config.datasets)

@@ -33,10 +33,10 @@ def scheduler(patient: Patient) -> Iterator[Diagnosis]:
         return
     due = [name for name, job in JobBook(patient.installation).jobs().items() if job.definition.cron and not job.paused]
     if due:
-        told = "the scheduler that held the lease is silent" if before is not None else "no scheduler runs"
+        message = "the scheduler that held the lease is silent" if before is not None else "no scheduler runs"
         remedy = 'start "forecast up", or "forecast schedule"'
-        told = f"{told}: {', '.join(due)} will not be run"
-        yield Diagnosis("scheduler", "warning", told, "scheduler.none", remedy)
+        message = f"{message}: {', '.join(due)} will not be run"
+        yield Diagnosis("scheduler", "warning", message, "scheduler.none", remedy)
     else:
         yield Diagnosis("scheduler", "well", "none runs, and no job has a schedule")
 
@@ -48,15 +48,17 @@ def worker_hosts(patient: Patient) -> Iterator[Diagnosis]:
     silent = [host for host in hosts if now - host.heartbeat_at > _SILENT]
     for host in silent:
         seconds = (now - host.heartbeat_at).total_seconds()
-        told = f"{host.name} gave no sign of life for {seconds:.0f} s"
-        yield Diagnosis("worker hosts", "warning", told, "worker.silent", "look at its machine; its runs go elsewhere")
+        message = f"{host.name} gave no sign of life for {seconds:.0f} s"
+        yield Diagnosis(
+            "worker hosts", "warning", message, "worker.silent", "look at its machine; its runs go elsewhere"
+        )
     alive = [host for host in hosts if host not in silent]
     waiting = patient.ledger.waiting()
     if alive:
         yield Diagnosis("worker hosts", "well", f"{len(alive)} at work, {waiting} runs in the queue")
     elif waiting:
-        told = f"{waiting} runs are in the queue, and no worker host is there"
-        yield Diagnosis("worker hosts", "fault", told, "worker.none", 'start "forecast up", or "forecast work"')
+        message = f"{waiting} runs are in the queue, and no worker host is there"
+        yield Diagnosis("worker hosts", "fault", message, "worker.none", 'start "forecast up", or "forecast work"')
     else:
         yield Diagnosis("worker hosts", "well", "none at work, nothing in the queue")
 
@@ -69,14 +71,16 @@ def runs(patient: Patient) -> Iterator[Diagnosis]:
         last = run.heartbeat_at or run.started_at or run.claimed_at
         if now - last > _SILENT:
             stuck += 1
-            told = f"run {run.run_id} of {run.job} on {run.host} gave no sign of life since {last:%Y-%m-%d %H:%M} UTC"
+            message = (
+                f"run {run.run_id} of {run.job} on {run.host} gave no sign of life since {last:%Y-%m-%d %H:%M} UTC"
+            )
             remedy = f'a scheduler gives it up by itself; start one, or "forecast runs cancel {run.run_id}"'
-            yield Diagnosis("runs", "warning", told, "run.stuck", remedy)
+            yield Diagnosis("runs", "warning", message, "run.stuck", remedy)
     for run in patient.ledger.queue():
         since = max(run.claimed_at, run.not_before or run.claimed_at)
         if now - since > _WAITED:
             stuck += 1
-            told = f"run {run.run_id} of {run.job} has waited since {since:%Y-%m-%d %H:%M} UTC"
-            yield Diagnosis("runs", "warning", told, "run.waits", 'see "forecast runs queue" for whom it waits')
+            message = f"run {run.run_id} of {run.job} has waited since {since:%Y-%m-%d %H:%M} UTC"
+            yield Diagnosis("runs", "warning", message, "run.waits", 'see "forecast runs queue" for whom it waits')
     if not stuck:
         yield Diagnosis("runs", "well", "none is stuck")

@@ -68,8 +68,8 @@ def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
 
 def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[Issuance, bool]:
     if as_of > SystemClock().now():
-        told = f"{as_of.isoformat()} is not in the past: rows may still come in until then"
-        raise ConfigError("backfill.not_past", told, "give an earlier time")
+        message = f"{as_of.isoformat()} is not in the past: rows may still come in until then"
+        raise ConfigError("backfill.not_past", message, "give an earlier time")
     present = _champion(name, installation)
     version = _history(name, installation).version_at(as_of)
     champion, model = _champion_at(as_of, present, installation)
@@ -347,12 +347,12 @@ def _require_whole(values: Array, panel: Panel, names: Sequence[str]) -> None:
 
 
 def _require_known(future: Array, panel: Panel, config: DatasetConfig, first: int) -> None:
-    told, newest = future.copy(), newest_rows(panel.future_observed)
+    message, newest = future.copy(), newest_rows(panel.future_observed)
     for place, name in enumerate(config.future_covariates, start=-len(config.future_covariates)):
         if config.channels[name].fill is Fill.LINEAR:
             # There is nothing behind the newest value to draw a line to: that it goes on must be said in so many words.
-            told[..., place][first + np.arange(told.shape[1]) > newest[:, place, None]] = np.nan
-    for series, channel, count, row in _gaps(told, panel.series, future_names(config)):
+            message[..., place][first + np.arange(message.shape[1]) > newest[:, place, None]] = np.nan
+    for series, channel, count, row in _gaps(message, panel.series, future_names(config)):
         raise DataError(
             "forecast.future_missing",
             f"{series} has no {channel} from {panel.time(first + row)}: {count} of the values that a forecast of "

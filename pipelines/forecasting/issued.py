@@ -35,8 +35,8 @@ class Actuals:
         """Read what is known now of the steps from a time on; none of them may have been observed yet."""
         config = installation.config.datasets[name]
         rows = installation.observations(name).read(since=since)
-        told = pl.any_horizontal(pl.col([*config.targets, *config.past_covariates]).is_not_null())
-        if not rows.select(told.any()).item():
+        message = pl.any_horizontal(pl.col([*config.targets, *config.past_covariates]).is_not_null())
+        if not rows.select(message.any()).item():
             return cls((), config.targets, since, config.step, np.empty((0, 0, len(config.targets))))
         panel = clean(rows, config)
         values = np.where(panel.observed, panel.targets, np.nan).transpose(1, 0, 2)
@@ -102,8 +102,8 @@ def _read(
 ) -> Iterator[tuple[Sequence[Issued], Served]]:
     wanted = {one.forecast_id: one.issued_at for group in groups for one in group}
     rows = installation.forecasts(name).read_many(wanted)
-    told = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
-    of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*told, strict=True))
+    message = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
+    of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*message, strict=True))
     since = (pl.col("time") - actuals.start).dt.total_microseconds()
     step = actuals.step // _MICROSECOND
     known = rows.with_columns(

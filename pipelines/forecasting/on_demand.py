@@ -61,8 +61,8 @@ def from_columns(
         raise DataError("history.empty", "no value of the history is told", "send values that were observed")
     ahead, ahead_observed = _known_ahead(names, series, future, config, steps)
     # As in the lake, the grid ends with the newest row in which anything was observed, and begins with the first.
-    told = np.flatnonzero(observed.any(axis=(0, 2)))
-    first, last = int(told[0]), int(told[-1]) + 1
+    message = np.flatnonzero(observed.any(axis=(0, 2)))
+    first, last = int(message[0]), int(message[-1]) + 1
     values, observed = values[:, first:last], observed[:, first:last]
     repaired = filled(values, observed, [config.channels[name] for name in seen], config.season)
     ahead, ahead_observed = ahead[:, first:], ahead_observed[:, first:]
@@ -239,9 +239,9 @@ def _laid_out(
     names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], config: DatasetConfig, place: str
 ) -> Array:
     """Return values as [S, T, K]; NaN where there is none."""
-    told = [[series[name][channel] for channel in channels] for name in names]
+    message = [[series[name][channel] for channel in channels] for name in names]
     # None becomes NaN. Laid out as the lake's rows are, or sums over them would be rounded otherwise.
-    values = np.ascontiguousarray(np.asarray(told, dtype=np.float64).transpose(0, 2, 1))
+    values = np.ascontiguousarray(np.asarray(message, dtype=np.float64).transpose(0, 2, 1))
     for number, channel in enumerate(channels):
         _require_bounds(values[..., number], channel, [f"{place}.{name}" for name in names], config)
     return values
@@ -273,5 +273,5 @@ def _require_plausible(start: datetime, length: timedelta) -> None:
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    told = nearest(name[:80], known)
-    return told if told.startswith("did you mean") or len(known) <= _MOST_NAMES else "see /v1/datasets"
+    message = nearest(name[:80], known)
+    return message if message.startswith("did you mean") or len(known) <= _MOST_NAMES else "see /v1/datasets"

@@ -53,21 +53,21 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     path = installation.home.reports / f"{name}.html"
     try:
         path.write_text(
-            page(figures, f"{name}: forecast {issuance.forecast_id}", told=_told(issuance)), encoding="utf-8"
+            page(figures, f"{name}: forecast {issuance.forecast_id}", message=_told(issuance)), encoding="utf-8"
         )
     except OSError as error:
-        told = f'cannot write "{path}" ({error.strerror})'
-        raise StorageError("report.not_written", told, "check the folder and the disk") from error
+        message = f'cannot write "{path}" ({error.strerror})'
+        raise StorageError("report.not_written", message, "check the folder and the disk") from error
     return path
 
 
 def _told(issuance: Issuance) -> dict[str, str]:
     """Tell where a forecast comes from, by the names that REST tells it under."""
     names = ("forecast_id", "issued_at", "origin", "data_version", "model_version", "imputed_fraction")
-    told = {name: getattr(issuance, name) for name in names}
+    message = {name: getattr(issuance, name) for name in names}
     if issuance.provenance is not None:
-        told |= issuance.provenance.model_dump(mode="json")
-    return {name: str(value) for name, value in told.items() if value is not None and value != {}}
+        message |= issuance.provenance.model_dump(mode="json")
+    return {name: str(value) for name, value in message.items() if value is not None and value != {}}
 
 
 def _history(panel: Panel, series: int, channel: int, steps: int) -> tuple[list[datetime], list[float | None]]:

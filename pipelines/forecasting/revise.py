@@ -102,8 +102,8 @@ def _medians(
         for key, part in medians.partition_by("series", "channel", as_dict=True, maintain_order=True).items()
     }
     series = tuple(name for name in panel.series if all((name, channel) in lines for channel in config.targets))
-    told = np.asarray([[lines[name, channel] for channel in config.targets] for name in series], dtype=float)
-    return told.reshape(len(series), len(config.targets), previous.horizon).transpose(0, 2, 1), series
+    message = np.asarray([[lines[name, channel] for channel in config.targets] for name in series], dtype=float)
+    return message.reshape(len(series), len(config.targets), previous.horizon).transpose(0, 2, 1), series
 
 
 def _as_told_before(

@@ -78,23 +78,25 @@ class CheckedBatch:
         done = action(name, self._chosen)
         if done is Action.REJECT:
             raise self._error(name, count, first)
-        self._find(name, done, count, CHECKS[name].told, first)
+        self._find(name, done, count, CHECKS[name].message, first)
 
     def _act(self, name: str, mask: pl.Series, first: tuple[str, ...], repair: Repair | None, count: int) -> None:
         done = action(name, self._chosen)
         if done is Action.REJECT:
             raise self._error(name, count, first)
-        told = CHECKS[name].told
+        message = CHECKS[name].message
         if done is Action.REPAIR and repair is not None:
             self.rows = repair(self.rows, mask)
-            told += f": {CHECKS[name].repair}"
+            message += f": {CHECKS[name].repair}"
         elif done is Action.QUARANTINE:
-            self._aside.append(self._as_they_came(self.rows.filter(mask), f"ingest.{name}", told))
+            self._aside.append(self._as_they_came(self.rows.filter(mask), f"ingest.{name}", message))
             self.rows = self.rows.filter(~mask)
-        self._find(name, done, count, told, first)
+        self._find(name, done, count, message, first)
 
-    def _find(self, name: str, done: Action, count: int, told: str, first: tuple[str, ...]) -> None:
-        self.findings.append(IngestFinding(code=f"ingest.{name}", action=done, count=count, told=told, first=first))
+    def _find(self, name: str, done: Action, count: int, message: str, first: tuple[str, ...]) -> None:
+        self.findings.append(
+            IngestFinding(code=f"ingest.{name}", action=done, count=count, message=message, first=first)
+        )
 
     def _as_they_came(self, bad: pl.DataFrame, code: str, reason: str) -> pl.DataFrame:
         came = bad if self._raw is None else self._raw.filter(pl.col(ROW).is_in(bad[ROW].implode()))
@@ -111,7 +113,7 @@ class CheckedBatch:
     def _error(self, name: str, count: int, first: tuple[str, ...]) -> DataError:
         return DataError(
             f"ingest.{name}",
-            f"{CHECKS[name].told}: {count}, such as {first[0] if first else self.name}",
+            f"{CHECKS[name].message}: {count}, such as {first[0] if first else self.name}",
             f'mend the source, or choose another action for "{name}" under checks in the job file',
         )
 

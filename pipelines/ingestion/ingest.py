@@ -74,7 +74,7 @@ def ingest(
     config = installation.config.datasets[name]
     lost = lost_version(name, installation)
     if lost is not None:  # rows that were acknowledged would be gone for good once others are written
-        raise StorageError(lost.code, lost.told)
+        raise StorageError(lost.code, lost.message)
     checked = _checked(name, installation, batches, echo=echo)
     put_aside = installation.quarantine(name).append(checked.quarantined) if len(checked.quarantined) else 0
     table = installation.observations(name)
@@ -154,8 +154,8 @@ def _checked(
 
 def _put_aside(item: Unreadable) -> pl.DataFrame:
     """Return a file that cannot be read as a row of the quarantine: number 0, with the reason."""
-    told = {"code": "ingest.unreadable_file", "reason": str(item.error), "content": item.name, "source": item.name}
-    return pl.DataFrame([told | {ROW: 0, "series": None, "time": None}], schema=ASIDE | {"source": pl.String()})
+    message = {"code": "ingest.unreadable_file", "reason": str(item.error), "content": item.name, "source": item.name}
+    return pl.DataFrame([message | {ROW: 0, "series": None, "time": None}], schema=ASIDE | {"source": pl.String()})
 
 
 def _sieved(
@@ -232,7 +232,7 @@ def _nothing(name: str, config: DatasetConfig, findings: tuple[IngestFinding, ..
         return StorageError(worst.code, f"no file can be read: {worst.first[0]}", "mend the files")
     return DataError(
         worst.code,
-        f"no row is left: {worst.told}: {worst.count}, such as {worst.first[0]}",
+        f"no row is left: {worst.message}: {worst.count}, such as {worst.first[0]}",
         "mend the source or the job file",
     )
 
@@ -250,7 +250,7 @@ def _gaps(rows: pl.DataFrame, config: DatasetConfig) -> tuple[IngestFinding, ...
     try:
         filled, left = missing_counts(rows, config)
     except DataError as error:
-        return (IngestFinding(code=error.code, action=Action.WARN, count=1, told=str(error)),)
+        return (IngestFinding(code=error.code, action=Action.WARN, count=1, message=str(error)),)
     found = (
         (filled, "filled", Action.REPAIR, "are filled when history is read, as the job file says"),
         (left, "gaps", Action.WARN, "stay missing (longer than fill_limit, or before the first)"),
@@ -260,10 +260,10 @@ def _gaps(rows: pl.DataFrame, config: DatasetConfig) -> tuple[IngestFinding, ...
             code=f"ingest.{name}",
             action=done,
             count=sum(counts.values()),
-            told=f"missing values in the stretch that came {told}",
+            message=f"missing values in the stretch that came {message}",
             first=tuple(f"{channel} {count}" for channel, count in counts.items() if count),
         )
-        for counts, name, done, told in found
+        for counts, name, done, message in found
         if any(counts.values())
     )
 

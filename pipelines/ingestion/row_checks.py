@@ -47,7 +47,7 @@ def check_rows(batch: Batch, config: DatasetConfig, now: datetime, *, echo: bool
         worst = max(sieve.findings, key=lambda finding: finding.count)
         raise DataError(
             worst.code,
-            f'"{batch.name}": {worst.told}: {worst.count}, such as {worst.first[0]}; {wrong} of {len(batch.rows)} '
+            f'"{batch.name}": {worst.message}: {worst.count}, such as {worst.first[0]}; {wrong} of {len(batch.rows)} '
             "rows cannot be used",
             f"mend the source or the job file ({_REMEDIES.get(worst.code, 'time, zone, frequency, channels')}), "
             "or raise quarantine_limit",

@@ -120,8 +120,8 @@ def written(path: Path, whose: str) -> Iterator[Writer]:
         half.rename(path)
         flush(path.parent)
     except OSError as error:
-        told = f'the backup "{path}" was not written ({error.strerror or first_line(error)})'
-        raise StorageError("backup.failed", told, "check the folder, its disk and permissions") from error
+        message = f'the backup "{path}" was not written ({error.strerror or first_line(error)})'
+        raise StorageError("backup.failed", message, "check the folder, its disk and permissions") from error
     finally:
         half.unlink(missing_ok=True)
 
@@ -200,5 +200,5 @@ def _told_damage(path: Path) -> Iterator[None]:
     except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
         raise damaged(path, first_line(error)) from error
     except OSError as error:
-        told = f'the backup "{path}" cannot be read or written out ({error.strerror or first_line(error)})'
-        raise StorageError("restore.failed", told, "check disk, space and permissions") from error
+        message = f'the backup "{path}" cannot be read or written out ({error.strerror or first_line(error)})'
+        raise StorageError("restore.failed", message, "check disk, space and permissions") from error

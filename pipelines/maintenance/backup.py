@@ -54,8 +54,8 @@ def back_up(installation: Installation, target: Path) -> Backup:
     path = target / f"forecast-{made_at:%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
     for folder in (home.lake, home.models, home.artifacts, home.reports):
         if path.resolve().is_relative_to(folder.resolve()):
-            told = f'"{path}" lies in "{folder}", which is backed up'
-            raise ConflictError("backup.inside", told, "choose a place outside the home")
+            message = f'"{path}" lies in "{folder}", which is backed up'
+            raise ConflictError("backup.inside", message, "choose a place outside the home")
     warnings = tuple(_elsewhere(home))
     with _scratch(home) as scratch, written(path, str(home.path)) as archive:
         ledger = sa.make_url(home.ledger_url)
@@ -163,8 +163,8 @@ def _models(installation: Installation) -> list[Path]:
     for dataset in sorted(datasets):
         champion = ledger.champion(dataset)
         if champion is not None and manifest_digest(home.models / champion.folder) != champion.digest:
-            told = f'the manifest in "{home.models / champion.folder}" is not the one that was promoted'
-            raise StorageError("model.corrupt", told, "roll back or retrain, then back up")
+            message = f'the manifest in "{home.models / champion.folder}" is not the one that was promoted'
+            raise StorageError("model.corrupt", message, "roll back or retrain, then back up")
         names |= ledger.champion_folders(dataset)
     return [home.models / name for name in sorted(names)]
 

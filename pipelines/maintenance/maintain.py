@@ -26,11 +26,11 @@ def maintain(name: str, installation: Installation, retention: timedelta | None 
     """
     kept = parse_duration(installation.config.datasets[name].retention) if retention is None else retention
     damages = check_tables(name, installation)
-    corrupt = [damage.told for damage in damages if damage.code == "lake.corrupt"]
+    corrupt = [damage.message for damage in damages if damage.code == "lake.corrupt"]
     if corrupt:
         raise StorageError("lake.corrupt", "\n  ".join(corrupt))
     for damage in damages:
-        _LOG.warning("%s: %s [%s]", name, damage.told, damage.code)
+        _LOG.warning("%s: %s [%s]", name, damage.message, damage.code)
     now = SystemClock().now()
     remove_unissued(name, installation, now)
     tables = {what: table for what, table in installation.tables(name).items() if table.exists}
@@ -77,8 +77,8 @@ def lost_version(name: str, installation: Installation) -> Damage | None:
     found = table.version if table.exists else -1
     if found >= promised:
         return None
-    told = (
+    message = (
         f"the observations of {name} end at version {found}, but a receipt tells of version {promised}; "
         "put the table's folder back from a backup of the home, with its _digests"
     )
-    return Damage("lake.corrupt", told)
+    return Damage("lake.corrupt", message)

@@ -109,7 +109,7 @@ def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
                 load(home.models / champion.folder, champion.digest)
                 versions.append(champion.model_version)
     if damages:
-        raise StorageError("lake.corrupt", "\n  ".join(damage.told for damage in damages), "restore another backup")
+        raise StorageError("lake.corrupt", "\n  ".join(damage.message for damage in damages), "restore another backup")
     return tuple(versions)
 
 

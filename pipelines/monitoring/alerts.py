@@ -119,10 +119,10 @@ def _shifts(
     except ForecastError as error:
         _LOG.warning("%s cannot be looked at for drift: %s", name, error)
         return {}
-    told = inputs(panel, config, fitted.moments)
+    message = inputs(panel, config, fitted.moments)
     shifts = {
         channel: (fitted.spreads[channel].shift(values[:, -window(config) :]), fitted.spreads[channel].usual)
-        for channel, values in told.items()
+        for channel, values in message.items()
         if channel in fitted.spreads
     }
     return {channel: (shift, usual) for channel, (shift, usual) in shifts.items() if shift is not None}

@@ -46,8 +46,8 @@ class ReferenceStore:
         """Return what the model of a forecast was fitted on."""
         found = self._known[issued.model_version] if self.is_known(issued) else None
         if found is None:
-            told = f"what {issued.model_version} was fitted on is not known"
-            raise NotFoundError("model.not_found", told, f'run "forecast train {self._name}"')
+            message = f"what {issued.model_version} was fitted on is not known"
+            raise NotFoundError("model.not_found", message, f'run "forecast train {self._name}"')
         return found
 
     def _find(self, issued: Issued) -> Reference:
@@ -70,18 +70,18 @@ class ReferenceStore:
         panel = clean(rows, config)
         moments = moments_of(manifest)
         last = min(max(panel.index(manifest.fitted_until), 0), panel.steps)
-        told = {channel: values[:, :last] for channel, values in inputs(panel, config, moments).items()}
-        spreads = {channel: Spread.of(values, window(config)) for channel, values in told.items()}
+        message = {channel: values[:, :last] for channel, values in inputs(panel, config, moments).items()}
+        spreads = {channel: Spread.of(values, window(config)) for channel, values in message.items()}
         return Reference(
             moments=moments,
             naive_errors={
                 channel: {
-                    series: _naive_error(told[channel][number], config.season) * moments[channel][series][1]
+                    series: _naive_error(message[channel][number], config.season) * moments[channel][series][1]
                     for number, series in enumerate(panel.series)
                     if series in moments[channel]
                 }
                 for channel in config.targets
-                if channel in told
+                if channel in message
             },
             spreads={channel: spread for channel, spread in spreads.items() if spread is not None},
             holdout=self._holdout(issued.model_version),
@@ -104,7 +104,7 @@ def moments_of(manifest: Manifest) -> dict[str, dict[str, tuple[float, float]]]:
     """Return a model's moments of targets and past covariates by channel and series."""
     scaler = manifest.scaler
     return {
-        channel: {series: (told[0][place], told[1][place]) for series, told in moments.items()}
+        channel: {series: (message[0][place], message[1][place]) for series, message in moments.items()}
         for channels, moments in ((manifest.targets, scaler.targets), (manifest.past, scaler.past))
         for place, channel in enumerate(channels)
     }
@@ -117,7 +117,7 @@ def inputs(
 
     Channels that there are no moments of are left out; of such series all is missing.
     """
-    told = {}
+    message = {}
     parts = ((config.targets, panel.targets, panel.observed), (config.past_covariates, panel.past, panel.past_observed))
     for channels, values, observed in parts:
         for place, channel in enumerate(channels):
@@ -125,8 +125,8 @@ def inputs(
                 pairs = [moments[channel].get(series, (np.nan, np.nan)) for series in panel.series]
                 means, deviations = np.asarray(pairs, dtype=float).reshape(-1, 2).T
                 seen = np.where(observed[..., place], values[..., place], np.nan)
-                told[channel] = (seen - means[:, None]) / deviations[:, None]
-    return told
+                message[channel] = (seen - means[:, None]) / deviations[:, None]
+    return message
 
 
 def _naive_error(values: Array, season: int) -> float:

@@ -50,7 +50,7 @@ class ScoreSummary:
     raised: tuple[str, ...]
     """Alerts that were raised, in words."""
     resolved: tuple[str, ...]
-    told: str
+    message: str
 
 
 def score(name: str, installation: Installation) -> ScoreSummary:
@@ -83,15 +83,17 @@ def _score(name: str, installation: Installation) -> ScoreSummary:
             _publish(name, installation, champion)
     raised, resolved = ledger.settle_alerts(name, look(name, installation, champion, actuals), SystemClock().now())
     for alert in (*raised, *resolved):
-        _LOG.warning("%s: %s: %s", name, alert.told, "raised" if alert.is_open else "resolved")
+        _LOG.warning("%s: %s: %s", name, alert.message, "raised" if alert.is_open else "resolved")
     sent, failure = deliver(name, installation)
-    told = [f"scored {values:,} values of {forecasts} forecasts" if forecasts else "nothing new came true"]
-    told += [f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts]
-    told += [f"{sent} sent"] if sent else []
-    told += [f"the webhook failed ({failure})"] if failure else []
+    message = [f"scored {values:,} values of {forecasts} forecasts" if forecasts else "nothing new came true"]
+    message += [
+        f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts
+    ]
+    message += [f"{sent} sent"] if sent else []
+    message += [f"the webhook failed ({failure})"] if failure else []
     return ScoreSummary(
-        forecasts, values, correction, tuple(one.told for one in raised), tuple(one.told for one in resolved),
-        "; ".join(told),
+        forecasts, values, correction, tuple(one.message for one in raised), tuple(one.message for one in resolved),
+        "; ".join(message),
     )  # fmt: skip
 
 
@@ -176,8 +178,8 @@ def _by_origin(
             return
         part = sums[..., begin:end].sum(axis=3)  # [K, F, C]
         found = np.argwhere(part[0] > 0)
-        told = part[_STORED][:, found[:, 0], found[:, 1]].T.tolist()
-        for (f, c), (count, *losses) in zip(found.tolist(), told, strict=True):
+        message = part[_STORED][:, found[:, 0], found[:, 1]].T.tolist()
+        for (f, c), (count, *losses) in zip(found.tolist(), message, strict=True):
             one = issued[f]
             yield OriginScore(
                 one.forecast_id, one.origin, channels[c], begin + 1, end, round(count),

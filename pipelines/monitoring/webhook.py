@@ -55,7 +55,7 @@ def _document(alert: Alert) -> dict[str, Any]:
         "dataset": alert.dataset,
         "kind": alert.kind,
         "subject": alert.subject,
-        "told": alert.told,
+        "message": alert.message,
         "value": alert.value,
         "limit": alert.limit,
         "raised_at": alert.raised_at.isoformat(),

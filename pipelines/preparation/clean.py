@@ -173,20 +173,20 @@ def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: Data
 
 def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: DatasetConfig) -> pl.DataFrame:
     number, key = grid.number(_TIME).alias(_STEP), ["series", _STEP]
-    told = rows.lazy().filter(_is_told(columns)).sort("series", "time").with_columns(number).collect()
-    is_new = told.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
-    is_begin = told.select(grid.is_begin(_TIME)).to_series().to_numpy()
+    message = rows.lazy().filter(_is_told(columns)).sort("series", "time").with_columns(number).collect()
+    is_new = message.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
+    is_begin = message.select(grid.is_begin(_TIME)).to_series().to_numpy()
     step_of = np.cumsum(is_new) - 1
     made = {}
     for name in columns:
-        values, rule = told[name].to_numpy(), config.channels[name].resample
+        values, rule = message[name].to_numpy(), config.channels[name].resample
         kept = np.flatnonzero(np.isfinite(values) & (is_begin | (rule is not Resample.NONE)))
         made[name] = _as_one(values[kept], step_of[kept], rule, int(is_new.sum()))
     # Nothing but the rows says that a step is over: the next one, as far away as usual, would lie in a later step.
     apart = _TIME.tail(_RECENT).diff().median().fill_null(timedelta(0))
-    newest = told.lazy().group_by("series").agg(pl.col(_STEP).last(), next=_TIME.last() + apart)
+    newest = message.lazy().group_by("series").agg(pl.col(_STEP).last(), next=_TIME.last() + apart)
     unfinished = newest.filter(grid.number(pl.col("next")) == pl.col(_STEP)).collect()
-    steps = told.filter(is_new).select(key).with_columns(pl.DataFrame(made, nan_to_null=True))
+    steps = message.filter(is_new).select(key).with_columns(pl.DataFrame(made, nan_to_null=True))
     return steps.join(unfinished, on=key, how="anti")
 
 
@@ -212,8 +212,8 @@ def _extent(steps: pl.DataFrame, columns: Sequence[str]) -> tuple[int | None, in
     """Return the first and the newest step with a value."""
     if not columns:
         return None, None
-    told = steps.lazy().filter(_is_told(columns)).select(first=pl.col(_STEP).min(), last=pl.col(_STEP).max())
-    first, last = told.collect().row(0)
+    message = steps.lazy().filter(_is_told(columns)).select(first=pl.col(_STEP).min(), last=pl.col(_STEP).max())
+    first, last = message.collect().row(0)
     return first, last
 
 
@@ -223,8 +223,8 @@ def _on_grid(spread: _Spread, columns: Sequence[str], names: Sequence[str]) -> A
     count = last - first + 1
     values = np.full((len(names) * count, len(columns)), np.nan)
     if columns:
-        told = spread.steps.lazy().select("series", _STEP, *columns)
-        inside = told.filter(pl.col(_STEP).is_between(first, last)).collect()
+        message = spread.steps.lazy().select("series", _STEP, *columns)
+        inside = message.filter(pl.col(_STEP).is_between(first, last)).collect()
         # A row's place follows from its series and step: nothing needs to be joined.
         row = pl.col("series").cast(pl.Enum(names)).to_physical().cast(pl.Int64) * count + pl.col(_STEP) - first
         values[inside.select(row).to_series().to_numpy()] = inside.select(columns).to_numpy()
@@ -244,5 +244,5 @@ def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, i
 def statics_of(names: Sequence[str], config: DatasetConfig) -> Array:
     """Return the static covariates of some series, [S, N]; NaN for a series that the job file gives none."""
     wanted = static_names(config)
-    told = [[config.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
-    return np.asarray(told, dtype=float).reshape(len(names), len(wanted))
+    message = [[config.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
+    return np.asarray(message, dtype=float).reshape(len(names), len(wanted))

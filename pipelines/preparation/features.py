@@ -81,8 +81,8 @@ def future_covariates(
 
     The calendar's lie in [-1, 1]; the user's are in their own units and as known before row ``last``.
     """
-    told = calendar(panel.time(first), panel.step, last - first, config)
-    shared: Array = np.broadcast_to(told, (len(panel.series), *told.shape))
+    message = calendar(panel.time(first), panel.step, last - first, config)
+    shared: Array = np.broadcast_to(message, (len(panel.series), *message.shape))
     if not config.future_covariates:
         return shared
     return np.concatenate([shared, given_future(panel, config, last)[:, first:]], axis=2)

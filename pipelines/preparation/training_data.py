@@ -44,8 +44,8 @@ class TrainingData:
         """
         config = self.config
         training = {name: str(getattr(config.training, name)) for name in _DECIDING}
-        told = (self.digest, config.horizon, config.quantiles, config.season, config.splits, training)
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+        message = (self.digest, config.horizon, config.quantiles, config.season, config.splits, training)
+        return hashlib.sha256(repr(message).encode()).hexdigest()
 
     @classmethod
     def read(cls, name: str, installation: Installation) -> TrainingData:

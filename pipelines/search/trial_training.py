@@ -57,8 +57,8 @@ class TrialTask:
     @property
     def checkpoint(self) -> Path:
         """What a trial that was cut off goes on from: named after its options, so that it is found again."""
-        told = json.dumps(self.attempt.options, sort_keys=True)
-        return self.checkpoints / f"{self.model}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.ckpt"
+        message = json.dumps(self.attempt.options, sort_keys=True)
+        return self.checkpoints / f"{self.model}-{hashlib.sha256(message.encode()).hexdigest()[:12]}.ckpt"
 
     def moved(self, scratch: Path) -> TrialTask:
         """Return the same task for another machine: its checkpoint stays there."""

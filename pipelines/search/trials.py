@@ -103,9 +103,9 @@ class Trials:
             config = history.config
             storage = _storage(installation.home.ledger_url)
             space = space_of(model, config.lookback)
-            told = (history.terms, config.lookback, sorted(space.items()))
+            message = (history.terms, config.lookback, sorted(space.items()))
             series = f"{history.name}/{model}/"
-            title = series + hashlib.sha256(repr(told).encode()).hexdigest()[:12]
+            title = series + hashlib.sha256(repr(message).encode()).hexdigest()[:12]
             earlier = [
                 one
                 for one in optuna.get_all_study_summaries(storage)

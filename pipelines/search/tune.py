@@ -68,7 +68,7 @@ class Tuning:
     tracking_run: str
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The outcome in a sentence."""
         done = len(self.trials)
         if self.best is None or self.best.loss is None:
@@ -166,8 +166,8 @@ class _Search:
             for outcome in outcomes:
                 failed = failed + 1 if outcome.state == "failed" else 0
             if failed >= _HOPELESS and all(row.state != "complete" for row in trials.rows()):
-                told = f"{failed} trials failed one after the other: {outcomes[-1].reason}"
-                raise TrainingError("tuning.all_failed", told)
+                message = f"{failed} trials failed one after the other: {outcomes[-1].reason}"
+                raise TrainingError("tuning.all_failed", message)
         return "trials"
 
     def _try(self, trials: Trials, night: TrackedNight, count: int) -> list[Outcome]:

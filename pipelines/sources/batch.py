@@ -163,10 +163,10 @@ def _widened(long: pl.DataFrame, config: DatasetConfig) -> Wide:
     # A sign before their names, as a channel may be called like a key.
     told_as = {name: f"={channel.column or name}" for name, channel in config.channels.items()}
     columns = list(dict.fromkeys(told_as.values()))
-    told = long["channel"].cast(pl.String).str.strip_chars()
-    long = long.with_columns(channel="=" + told)
+    message = long["channel"].cast(pl.String).str.strip_chars()
+    long = long.with_columns(channel="=" + message)
     known = long["channel"].is_in(columns).fill_null(value=False)
-    unknown = tuple(told.filter(~known).fill_null("").unique().sort())
+    unknown = tuple(message.filter(~known).fill_null("").unique().sort())
     long = long.filter(known)
     keys = [name for name in ("series", "time", "version") if name in long.columns]
     long = long.with_columns(__place=pl.int_range(pl.len(), dtype=pl.UInt32), __turn=pl.lit(0))

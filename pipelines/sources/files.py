@@ -74,9 +74,9 @@ def _on_disk(place: FilesSource, base: Path) -> Iterator[tuple[str, contextlib.A
 def _located(place: FilesSource, base: Path) -> list[Path]:
     if place.path.startswith("sample:"):
         return [_sample(place.path.removeprefix("sample:"))]
-    told = os.path.expanduser(place.path)  # noqa: PTH111  # pathlib's raises for a user that does not exist
+    message = os.path.expanduser(place.path)  # noqa: PTH111  # pathlib's raises for a user that does not exist
     if place.is_many:
-        pattern = told + "*" * told.endswith("/")
+        pattern = message + "*" * message.endswith("/")
         found = (base / one for one in glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207  # nor may its be absolute
         several = sorted(one for one in found if one.is_file() and not is_passing(one.name))
         if not several:
@@ -84,7 +84,7 @@ def _located(place: FilesSource, base: Path) -> list[Path]:
                 "source.no_files", f'there is no file at "{pattern}"', "mend source.path in the job file"
             )
         return several
-    path = (base / told).absolute()
+    path = (base / message).absolute()
     if not path.exists():
         raise NotFoundError(
             "source.not_found", f'the source "{path}" does not exist', "mend source.path in the job file"

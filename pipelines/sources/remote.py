@@ -79,7 +79,7 @@ def _store(place: FilesSource) -> AsyncFileSystem:
 def _listed(store: AsyncFileSystem, place: FilesSource, passing: Callable[[str], bool]) -> list[str]:
     pattern = place.path + "*" * place.path.endswith("/")
     found: dict[str, dict[str, Any]] = _within_time(partial(store._glob, pattern, detail=True), store, place)  # noqa: SLF001  # fsspec's names for the same as coroutines
-    paths = sorted(path for path, told in found.items() if told["type"] == "file")
+    paths = sorted(path for path, message in found.items() if message["type"] == "file")
     paths = [path for path in paths if not passing(PurePosixPath(path).name)]
     if not paths:
         raise NotFoundError("source.no_files", f'there is no file at "{pattern}"', "mend source.path in the job file")
@@ -123,19 +123,19 @@ def _within_time(ask: Callable[[], Any], store: AsyncFileSystem, place: FilesSou
         ) from error
     except Exception as error:  # the client of each kind of store raises errors of its own
         status = getattr(error, "status", None)  # whose text may hold the query, and so a key
-        told = f"status {status}" if status else f"{type(error).__name__}: {first_line(error)}"
+        message = f"status {status}" if status else f"{type(error).__name__}: {first_line(error)}"
         raise StorageError(
             "source.not_fetched",
-            f'cannot fetch "{shown}" ({_blurred(told, place.path)})',
+            f'cannot fetch "{shown}" ({_blurred(message, place.path)})',
             "check the address, the network and the credentials in the environment",
         ) from error
 
 
-def _blurred(told: str, address: str) -> str:
+def _blurred(message: str, address: str) -> str:
     parts = urlsplit(address)
     for secret in (parts.query, parts.password):
-        told = told.replace(secret, "...") if secret else told
-    return told
+        message = message.replace(secret, "...") if secret else message
+    return message
 
 
 def _seconds(place: FilesSource) -> float:

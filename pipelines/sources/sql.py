@@ -116,11 +116,11 @@ def _url(source: SqlSource, base: Path) -> sa.URL:
 
 
 def _told(error: sa.exc.SQLAlchemyError, url: sa.URL) -> str:
-    told = first_line(getattr(error, "orig", None) or error)
+    message = first_line(getattr(error, "orig", None) or error)
     secrets = [url.password, *(value for key, value in url.query.items() if "pass" in key)]
     for secret in secrets:
-        told = told.replace(str(secret), "...") if secret else told
-    return told
+        message = message.replace(str(secret), "...") if secret else message
+    return message
 
 
 def _from(connection: sa.Connection, source: SqlSource) -> sa.FromClause | sa.TextClause:

@@ -66,7 +66,7 @@ class StudyCell:
 
     model: ModelName
     lookback: int
-    told: str
+    message: str
     """The options, as JSON."""
     is_present: bool
     """Whether it is the model as the job file has it: such a one is also scored on disturbed windows."""
@@ -74,7 +74,7 @@ class StudyCell:
     @property
     def options(self) -> dict[str, Option]:
         """The model's options."""
-        options: dict[str, Option] = json.loads(self.told)
+        options: dict[str, Option] = json.loads(self.message)
         return options
 
     @property
@@ -89,8 +89,8 @@ class StudyCell:
 
     def key(self, history: TrainingData) -> str:
         """Return a digest of all that the cell's scores depend on."""
-        told = (history.terms, history.config.lookback, self.model, self.lookback, self.told)
-        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+        message = (history.terms, history.config.lookback, self.model, self.lookback, self.message)
+        return hashlib.sha256(repr(message).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,8 @@ def _cell(
     present = _present(model, config)
     options = {**present, **(changes or {})}
     steps = lookback or config.lookback
-    told = json.dumps(_givable(options), sort_keys=True)
-    return StudyCell(model, steps, told, is_present=options == present and steps == config.lookback)
+    message = json.dumps(_givable(options), sort_keys=True)
+    return StudyCell(model, steps, message, is_present=options == present and steps == config.lookback)
 
 
 def _givable(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _change(value: Value, reference: Value) -> float:
     return value.loss / reference.loss - 1
 
 
-def _endured(values: Values, condition: Condition, told: str) -> str:
+def _endured(values: Values, condition: Condition, message: str) -> str:
     """Say which model bears the strongest disturbance best, and which worst."""
     costs = {}
     for model, of in values.items():
@@ -175,17 +175,15 @@ def _endured(values: Values, condition: Condition, told: str) -> str:
         if disturbed:
             costs[model] = _change(max(disturbed, key=lambda value: value.level), of[0])
     if not costs:
-        return f"With {told} no window could be filled."
+        return f"With {message} no window could be filled."
     least, most = min(costs, key=lambda name: costs[name]), max(costs, key=lambda name: costs[name])
-    return (
-        f"With {told} the loss of {least} rises least ({costs[least]:+.1%}), that of {most} most ({costs[most]:+.1%})."
-    )
+    return f"With {message} the loss of {least} rises least ({costs[least]:+.1%}), that of {most} most ({costs[most]:+.1%})."
 
 
-def _best(values: Values, told: Callable[[Value], str]) -> str:
+def _best(values: Values, text: Callable[[Value], str]) -> str:
     """Say where each model that has a choice is best."""
     best = {model: min(of, key=lambda value: value.loss) for model, of in values.items() if len(of) > 1}
-    gains = [f"{model} {told(one)} ({_change(one, _present(values[model])):+.1%})" for model, one in best.items()]
+    gains = [f"{model} {text(one)} ({_change(one, _present(values[model])):+.1%})" for model, one in best.items()]
     return f"Lowest loss, against that with the job file's own: {', '.join(gains)}." if gains else ""
 
 
@@ -199,12 +197,12 @@ def _decomposed(values: Values) -> str:
         "helps": {name: change for name, change in changes.items() if change < -_WORTH},
         "harms": {name: change for name, change in changes.items() if change > _WORTH},
     }
-    told = [
+    message = [
         f"{verb} " + ", ".join(f"{name} ({change:+.1%})" for name, change in of.items())
         for verb, of in groups.items()
         if of
     ]
-    return f"Taking a moving average off each window {' and '.join(told) or 'changes nothing'}."
+    return f"Taking a moving average off each window {' and '.join(message) or 'changes nothing'}."
 
 
 _SENTENCES: Mapping[Question, Callable[[Values], str]] = {

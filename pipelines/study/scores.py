@@ -83,7 +83,7 @@ def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, 
         served = load(Path(models) / candidate.folder)
         seen = candidate.evidence.rehearsal
         about = {
-            "cell": cell.key(history), "model": str(cell.model), "lookback": cell.lookback, "options": cell.told,
+            "cell": cell.key(history), "model": str(cell.model), "lookback": cell.lookback, "options": cell.message,
             "parameters": _parameters(Path(models) / candidate.folder / NETWORK), "size_mb": seen.size_mb,
             "latency_ms": seen.latency_ms, "epochs": candidate.fitted.epochs, "seconds": candidate.fitted.seconds,
         }  # fmt: skip

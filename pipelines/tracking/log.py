@@ -127,8 +127,8 @@ def log_candidate(
         },
         tags={
             "model_version": evidence.model_version, **({"notes": "; ".join(fitted.notes)} if fitted.notes else {}),
-            **({} if seen.variants is None else {"precisions": seen.variants.told}),
-            **{f"kernel.{op}": told for op, told in fitted.kernels.items()},
+            **({} if seen.variants is None else {"precisions": seen.variants.summary}),
+            **{f"kernel.{op}": message for op, message in fitted.kernels.items()},
         },
     )  # fmt: skip
     run.note(scores_table(evidence))
@@ -207,22 +207,22 @@ def version_tags(
 
 def numbers(evidence: Evidence) -> dict[str, float]:
     """Return a model's final numbers, few enough for MLflow's pages however many channels and horizons it has."""
-    told = {"accuracy/pinball": evidence.pinball}  # first: what MLflow's page of a comparison begins with
-    told |= {f"accuracy/{name}": value for name, value in evidence.overall}
+    message = {"accuracy/pinball": evidence.pinball}  # first: what MLflow's page of a comparison begins with
+    message |= {f"accuracy/{name}": value for name, value in evidence.overall}
     horizons = list(evidence.by_horizon)
     shown = sorted({horizons[int(place)] for place in np.linspace(0, len(horizons) - 1, min(_FEW, len(horizons)))})
     for horizon in shown:
         scores = evidence.by_horizon[horizon]
-        told |= {f"accuracy_by_horizon/{name}.h{horizon}": getattr(scores, name) for name in _HORIZON_SCORES}
+        message |= {f"accuracy_by_horizon/{name}.h{horizon}": getattr(scores, name) for name in _HORIZON_SCORES}
     if len(evidence.by_channel) <= _FEW:
         for channel, of in evidence.by_channel.items():
-            told |= {f"accuracy_by_channel/{name}.{channel}": getattr(of, name) for name in _CHANNEL_SCORES}
+            message |= {f"accuracy_by_channel/{name}.{channel}": getattr(of, name) for name in _CHANNEL_SCORES}
     else:
         worst = {"pinball": max, "coverage": min, "mase": max}
         for name, pick in worst.items():
             values = [getattr(of, name) for of in evidence.by_channel.values() if np.isfinite(getattr(of, name))]
-            told[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
-    return told
+            message[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
+    return message
 
 
 def precisions(variants: Variants | None) -> dict[str, float]:
@@ -261,12 +261,14 @@ def _log_place(
     run: TrackedRun, one: Evidence, leaderboard: Sequence[Evidence], baselines: Sequence[Evidence], verdict: Verdict
 ) -> None:
     place = f"{[other.model_version for other in leaderboard].index(one.model_version) + 1} of {len(leaderboard)}"
-    told = [f"{place} by pinball loss."]
+    message = [f"{place} by pinball loss."]
     best = min((other for other in baselines if other is not one), key=lambda other: other.pinball, default=None)
     if best is not None and best.pinball <= one.pinball and one not in baselines:
-        told.append(f"**No better than {best.model_name}, a baseline ({one.pinball:.4f} against {best.pinball:.4f}).**")
+        message.append(
+            f"**No better than {best.model_name}, a baseline ({one.pinball:.4f} against {best.pinball:.4f}).**"
+        )
     if one.model_version == verdict.challenger:
-        told.append(verdict.sentence)
+        message.append(verdict.sentence)
         run.log(tags={"verdict": verdict.sentence})
     tonight = [other for other in baselines if other.model_version != verdict.champion]
     skills = {other.model_name: skill(one.pinball, other.pinball) for other in tonight}
@@ -274,7 +276,7 @@ def _log_place(
         metrics={f"accuracy/skill_over_{name}": skills[name] for name in _SKILLS if name in skills},
         tags={"place": place},
     )
-    run.note(f"{' '.join(told)}\n\n{scores_table(one)}")
+    run.note(f"{' '.join(message)}\n\n{scores_table(one)}")
 
 
 def _log_models(

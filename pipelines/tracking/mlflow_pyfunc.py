@@ -43,7 +43,7 @@ class Answers:
         given = pl.DataFrame({str(name): list(frame[name]) for name in frame.columns})
         panel = clean(rows_of(given, self._model, config), config)
         prediction = extend(self._model, panel, config, Horizon(horizon).steps)
-        return told(prediction, panel, self._model, config).to_pandas()
+        return to_frame(prediction, panel, self._model, config).to_pandas()
 
 
 def rows_of(given: pl.DataFrame, model: ServedModel, config: DatasetConfig) -> pl.DataFrame:
@@ -63,7 +63,7 @@ def rows_of(given: pl.DataFrame, model: ServedModel, config: DatasetConfig) -> p
     return given.select(pl.col("series").cast(pl.String), _instants(given["time"], config), *channels, *absent)
 
 
-def told(prediction: Prediction, panel: Panel, model: ServedModel, config: DatasetConfig) -> pl.DataFrame:
+def to_frame(prediction: Prediction, panel: Panel, model: ServedModel, config: DatasetConfig) -> pl.DataFrame:
     """Return a forecast as rows: ``series``, ``channel``, ``lead``, ``time``, ``mean`` and one column per quantile."""
     rows = to_rows(prediction, panel, model)
     levels = [pl.col("quantiles").list.get(place).alias(name) for place, name in enumerate(quantile_columns(config))]

@@ -28,7 +28,7 @@ def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str],
 
 def guards_table(verdict: Verdict) -> str:
     """Return which guards the challenger met."""
-    rows = [(one.name, "yes" if one.passed else "**no**", one.told) for one in verdict.guards]
+    rows = [(one.name, "yes" if one.passed else "**no**", one.message) for one in verdict.guards]
     return _markdown(("guard", "met", "seen"), rows)
 
 
@@ -40,13 +40,16 @@ def scores_table(evidence: Evidence) -> str:
 
 def all_scores(evidence: Evidence) -> dict[str, list[object]]:
     """Return all scores by horizon, channel and series as columns; only channels have any in their own units."""
-    told: list[tuple[str, str, Scores]] = [
+    message: list[tuple[str, str, Scores]] = [
         *(("horizon", str(horizon), of) for horizon, of in evidence.by_horizon.items()),
         *(("channel", channel, of) for channel, of in evidence.by_channel.items()),
         *(("series", series, of) for series, of in evidence.by_series.items()),
     ]
-    columns: dict[str, list[object]] = {"of": [kind for kind, _, _ in told], "which": [name for _, name, _ in told]}
-    return columns | {field: [getattr(of, field, None) for _, _, of in told] for field in ChannelScores.model_fields}
+    columns: dict[str, list[object]] = {
+        "of": [kind for kind, _, _ in message],
+        "which": [name for _, name, _ in message],
+    }
+    return columns | {field: [getattr(of, field, None) for _, _, of in message] for field in ChannelScores.model_fields}
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -116,8 +116,8 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
         )
         folder = f"{task.dataset}/{version}"
         windows = cut(task.panel, task.config, task.slices.validation, task.slices.calibration)
-        told = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
-        export(fitted.model, models / folder, told, windows, quantize=task.config.training.quantize)
+        message = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
+        export(fitted.model, models / folder, message, windows, quantize=task.config.training.quantize)
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
@@ -152,11 +152,11 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
             config, task.panel, everything, scaler, task.model_name,
             step=step.part(0.0, 0.95), checkpoint=checkpoint, weights=weights,
         )  # fmt: skip
-        told = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
+        message = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
         windows = cut(task.panel, task.config, task.slices.validation, task.slices.calibration)
         kept = candidate.manifest
         export(
-            fitted.model, models / folder, told, windows,
+            fitted.model, models / folder, message, windows,
             calibration=kept.calibration, variants=kept.variants, evaluated=scored,
         )  # fmt: skip
         save_darts(fitted.model, models / folder / DARTS)

@@ -34,7 +34,7 @@ _GOLDEN_WINDOWS = 3
 def export(
     model: Any,
     folder: Path,
-    told: Mapping[str, Any],
+    message: Mapping[str, Any],
     windows: Windows,
     *,
     quantize: Quantize = Quantize.NEVER,
@@ -44,7 +44,7 @@ def export(
 ) -> Manifest:
     """Export a fitted darts model to a folder, completely or not at all.
 
-    ``told`` is the manifest as :func:`about` begins it. The model is calibrated on ``windows``, unless a
+    ``message`` is the manifest as :func:`about` begins it. The model is calibrated on ``windows``, unless a
     calibration is given, and three of them become its golden example. With ``quantize`` it is tried as int8 too, on
     the same windows, and the precision that is better by :class:`Variants` goes on; ``variants`` is such a choice made
     before, which is kept. ``evaluated`` is the folder of the model that was scored if this one is its successor.
@@ -56,8 +56,8 @@ def export(
             warnings.simplefilter("ignore")  # advice of torch's exporter to its own developers, once per model
             difference = export_onnx(model, network).largest_difference
         save_weights(model, weights)
-        bare = Calibration.none(len(told["targets"]), len(told["quantiles"]), told["horizon"])
-        manifest = {**told, "onnx_difference": difference, "calibration": calibration or bare, "variants": variants}
+        bare = Calibration.none(len(message["targets"]), len(message["quantiles"]), message["horizon"])
+        manifest = {**message, "onnx_difference": difference, "calibration": calibration or bare, "variants": variants}
         precision = ServedIn.FLOAT32 if variants is None else variants.serves
         is_tried = variants is None and quantize is Quantize.AUTO
         has_int8 = (is_tried or precision is ServedIn.INT8) and to_int8(network, coarse)

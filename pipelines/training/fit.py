@@ -152,8 +152,8 @@ class _Plan:
         except UNREADABLE as error:
             if saved is None or watch.has_begun:
                 raise
-            told = f"not resumed: {first_line(error)}"  # it was saved by another version of the network
-            return self.carry_out(compiled=compiled, resumed=False, notes=(*notes, told))
+            message = f"not resumed: {first_line(error)}"  # it was saved by another version of the network
+            return self.carry_out(compiled=compiled, resumed=False, notes=(*notes, message))
         if machine["devices"] > 1 and self.checkpoint is not None:
             watch.take_over(read_checkpoint(self.checkpoint)["callbacks"][TrainingCallback.__name__])
         watch.finish(model.model)
@@ -204,8 +204,8 @@ class _Plan:
 
     def _settings(self) -> str:
         """Return a digest of everything that the weights follow from."""
-        told = (self.model_name, self.config, self.slices, self.scaler)
-        digest = hashlib.sha256(repr((told, self.panel.digest)).encode())
+        message = (self.model_name, self.config, self.slices, self.scaler)
+        digest = hashlib.sha256(repr((message, self.panel.digest)).encode())
         if self.weights is not None and self.weights.exists():
             digest.update(self.weights.read_bytes())
         return digest.hexdigest()

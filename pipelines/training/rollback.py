@@ -136,7 +136,7 @@ def _earlier(name: str, history: Sequence[Champion], to: str | None) -> Champion
         if to in {None, champion.model_version}:
             return champion
     if to is None or to == history[0].model_version:
-        told = f"{history[0].model_version} is the champion of {name}, and no other model was before it"
-        raise NotFoundError("promotion.no_earlier", told, 'run "forecast train" for another one')
+        message = f"{history[0].model_version} is the champion of {name}, and no other model was before it"
+        raise NotFoundError("promotion.no_earlier", message, 'run "forecast train" for another one')
     known = [champion.model_version for champion in others]
     raise NotFoundError("promotion.no_earlier", f"{to} never was champion of {name}", nearest(to, known))

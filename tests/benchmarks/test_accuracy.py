@@ -82,10 +82,10 @@ def test_another_file_under_the_name_of_etth1_is_refused_in_words(
     monkeypatch.setenv(VARIABLE, str(path))
     for fact in ("is no file", "has MD5 d41d8cd98f00b204e9800998ecf8427e"):
         assert run.main(["--models", "linear", "--threads", "1", "--results", str(tmp_path / "rows.csv")]) == 2
-        told = capsys.readouterr().err
-        assert told.startswith("error: ")
-        assert fact in told
-        assert VARIABLE in told
+        message = capsys.readouterr().err
+        assert message.startswith("error: ")
+        assert fact in message
+        assert VARIABLE in message
         path.touch()
     assert not (tmp_path / "rows.csv").exists()
 

@@ -35,8 +35,8 @@ def test_a_night_passes_only_if_both_models_were_trained_by_triton() -> None:
     right = {model: {"kernel": "triton: cuda", "windows_per_second": 200.0} for model in KERNELS}
     plain = {model: {"kernel": "torch: KERNELS_TRITON=off", "windows_per_second": 50.0} for model in KERNELS}
     assert not_by_triton(right) == []
-    (told,) = not_by_triton(right | {"informer": plain["informer"]})
-    assert told.startswith("the MLflow run of informer says 'torch: ")
-    (told,) = not_by_triton({"informer": right["informer"]})
-    assert "s_mamba says 'nothing: it failed'" in told
+    (message,) = not_by_triton(right | {"informer": plain["informer"]})
+    assert message.startswith("the MLflow run of informer says 'torch: ")
+    (message,) = not_by_triton({"informer": right["informer"]})
+    assert "s_mamba says 'nothing: it failed'" in message
     assert "200            50    4.00" in table(right, plain)

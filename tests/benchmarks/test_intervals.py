@@ -67,10 +67,10 @@ def test_what_was_measured_survives_its_file_and_is_not_measured_again(
     assert main(asked) == 0
     assert read_rows(file) == again
     assert figure.read_bytes().startswith(b"\x89PNG")
-    told = capsys.readouterr()
-    assert told.out == summary(again)
-    assert told.out.count("| stationary | seasonal_naive |") == len(BANDS)
-    assert not told.err
+    message = capsys.readouterr()
+    assert message.out == summary(again)
+    assert message.out.count("| stationary | seasonal_naive |") == len(BANDS)
+    assert not message.err
 
 
 def test_a_data_set_that_is_not_here_is_left_out_and_told(

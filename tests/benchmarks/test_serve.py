@@ -32,7 +32,7 @@ def test_a_load_sends_every_body_and_reads_every_answer(tmp_path: Path) -> None:
     (tmp_path / "answer").write_bytes(b"{}")
     with servers.rival("bare", tmp_path / "log", str(tmp_path / "answer")) as bare:
         sides = {
-            "told": (Asked(bare.port, "/answer"), bare.process),
+            "message": (Asked(bare.port, "/answer"), bare.process),
             "parsed": (Asked(bare.port, "/parse", tuple(bodies(3))), bare.process),
         }
         seen = in_turns(sides, clients=2, seconds=1, rounds=1, scratch=tmp_path)
@@ -49,9 +49,9 @@ def test_requests_differ_and_both_forms_tell_the_same_histories() -> None:
 
 def test_figures_are_medians_over_the_turns(tmp_path: Path) -> None:
     seen = {"service": [Answered(float(speed), 1.0, 2.0, 0.1) for speed in (1, 5, 3)]}
-    told = rows("a case", 4, seen)
-    assert told == [Row("a case", "service", 4, 3, 3.0, 1.0, 2.0, 0.1)]
-    write_rows(tmp_path / "results" / "load.csv", [asdict(row) for row in told])
+    message = rows("a case", 4, seen)
+    assert message == [Row("a case", "service", 4, 3, 3.0, 1.0, 2.0, 0.1)]
+    write_rows(tmp_path / "results" / "load.csv", [asdict(row) for row in message])
     with (tmp_path / "results" / "load.csv").open(encoding="utf-8") as file:
         assert [row["requests_per_second"] for row in csv.DictReader(file)] == ["3.0"]
 
@@ -71,5 +71,5 @@ def test_the_stored_goals_follow_from_the_stored_figures() -> None:
 
     loads = {(row["case"], row["side"]): row for row in read("load.csv")}
     single = {row["name"]: float(row["value"]) for row in read("figures.csv")}
-    told = [(row["goal"], float(row["reached"]), row["met"]) for row in read("goals.csv")]
-    assert told == [(goal.goal, goal.reached, str(goal.met)) for goal in goals(Figures(loads, single))]
+    message = [(row["goal"], float(row["reached"]), row["met"]) for row in read("goals.csv")]
+    assert message == [(goal.goal, goal.reached, str(goal.met)) for goal in goals(Figures(loads, single))]

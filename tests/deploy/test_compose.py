@@ -46,8 +46,8 @@ def proxy(compose: Any) -> Iterator[str]:
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         pytest.skip("nginx is not on this machine: apt-get install nginx-light")
-    told = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
-    command = [nginx, "-p", compose.folder, "-c", compose.configuration(), "-e", "stderr", "-g", told]
+    message = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+    command = [nginx, "-p", compose.folder, "-c", compose.configuration(), "-e", "stderr", "-g", message]
     with (compose.folder / "nginx.log").open("ab") as log, subprocess.Popen(command, stderr=log) as process:
         try:
             yield compose.address("nginx:8080")
@@ -65,8 +65,8 @@ def under_load(address: str) -> Iterator[Counter[str]]:
         with httpx.Client(base_url=address, trust_env=False, timeout=20) as client:
             while not ended.wait(0.02):
                 try:
-                    told = client.get(ASKED)
-                    seen[f"{told.status_code}" if told.status_code == 200 else told.text] += 1
+                    message = client.get(ASKED)
+                    seen[f"{message.status_code}" if message.status_code == 200 else message.text] += 1
                 except httpx.HTTPError as error:
                     seen[repr(error)] += 1
 
@@ -179,8 +179,8 @@ def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_withou
         assert issued is not None
 
         def is_served() -> bool:
-            told = httpx.get(front + ASKED, trust_env=False)
-            return told.headers["ETag"].startswith(f'W/"{issued.forecast_id}')
+            message = httpx.get(front + ASKED, trust_env=False)
+            return message.headers["ETag"].startswith(f'W/"{issued.forecast_id}')
 
         wait_until(is_served)
         assert json.dumps(before) != httpx.get(front + ASKED, trust_env=False).text

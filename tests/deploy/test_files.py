@@ -54,9 +54,9 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield path.name, shlex.split(unit(path)["ExecStart"])
     for one in WORKLOADS:
         yield f"kubernetes {one['metadata']['name']}", pod(one)["containers"][0]["args"]
-    told = re.search(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
-    assert told
-    yield "Dockerfile", json.loads(told[1])
+    message = re.search(r"^CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert message
+    yield "Dockerfile", json.loads(message[1])
 
 
 def pod(workload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -154,12 +154,12 @@ def test_services_and_policies_point_at_pods_and_every_file_is_applied() -> None
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
 def test_every_unit_is_confined(path: Path) -> None:
-    told = unit(path)
-    assert (told["User"], told["ProtectSystem"], told["NoNewPrivileges"]) == ("forecast", "strict", "true")
-    assert told["CapabilityBoundingSet"] == ""
+    message = unit(path)
+    assert (message["User"], message["ProtectSystem"], message["NoNewPrivileges"]) == ("forecast", "strict", "true")
+    assert message["CapabilityBoundingSet"] == ""
     if path.stem == "forecast-work":  # it ends its own workers; those of one that died go on
-        assert told["KillMode"] == "process"
-        assert int(told["TimeoutStopSec"]) > 30
+        assert message["KillMode"] == "process"
+        assert int(message["TimeoutStopSec"]) > 30
 
 
 def test_systemd_understands_the_units(tmp_path: Path) -> None:

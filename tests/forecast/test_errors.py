@@ -26,15 +26,15 @@ def test_an_error_without_a_remedy_is_its_fact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "known", "told"),
+    ("word", "known", "message"),
     [
         ("horizns", ["horizons", "quantiles"], 'did you mean "horizons"?'),
         ("zzz", ["b", "a"], "known are: a, b"),
         ("anything", [], "there are none yet"),
     ],
 )
-def test_the_nearest_known_word_is_offered(word: str, known: list[str], told: str) -> None:
-    assert nearest(word, known) == told
+def test_the_nearest_known_word_is_offered(word: str, known: list[str], message: str) -> None:
+    assert nearest(word, known) == message
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.data())

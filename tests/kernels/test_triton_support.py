@@ -55,8 +55,8 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def test_everything_runs_where_triton_is_absent_and_the_reason_is_told() -> None:
-    told = run_python(WITHOUT_TRITON)
-    assert told.startswith("kernel_triton_unavailable triton is not installed")
+    message = run_python(WITHOUT_TRITON)
+    assert message.startswith("kernel_triton_unavailable triton is not installed")
 
 
 def test_importing_the_kernels_does_not_import_triton() -> None:

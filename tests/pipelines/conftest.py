@@ -28,11 +28,11 @@ def train_model() -> Callable[[DatasetConfig, Panel, str, Path], ServedModel]:
         slices = Slices.of(panel, config)
         scaler = fit_scaler(panel, config, slices.fit)
         fitted = fit(config, panel, slices, scaler, name)
-        told = about(
+        message = about(
             config, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip
-        export(fitted.model, folder, told, cut(panel, config, slices.validation, slices.calibration))
+        export(fitted.model, folder, message, cut(panel, config, slices.validation, slices.calibration))
         return load(folder)
 
     return train

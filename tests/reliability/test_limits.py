@@ -186,9 +186,9 @@ def test_cores_log_and_process_of_a_run_are_where_they_should_be(
     installation = blocked(cores=cores)
     here(installation)
     run = begun(installation, wait_until)
-    told = environment_of(run.pid or 0)
+    message = environment_of(run.pid or 0)
     names = ("FORECAST_CORES", "OMP_NUM_THREADS", "POLARS_MAX_THREADS")
-    assert {told[name] for name in names} == {str(cores)}
+    assert {message[name] for name in names} == {str(cores)}
     assert run.log == str(installation.home.logs / f"run-{run.run_id}.log")
     assert Path(run.log).is_file()
 

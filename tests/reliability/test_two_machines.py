@@ -65,9 +65,9 @@ def test_two_machines_share_the_work_and_one_takes_over_what_the_other_left(shar
         assert all(kill(worker) for worker in fleet.workers() if worker.pid in workers)
         wait_for(lambda: all(ledger.run(run_id).attempt == 2 for run_id in left), "a new attempt", GIVEN_UP_SECONDS)
         assert {ledger.run(run_id).host for run_id in left} == {FAR}
-        told = [ledger.attempts(run_id)[0] for run_id in left]
-        assert {attempt.outcome for attempt in told} == {"abandoned"}
-        assert all("gave no sign of life" in (attempt.reason or "") for attempt in told)
+        message = [ledger.attempts(run_id)[0] for run_id in left]
+        assert {attempt.outcome for attempt in message} == {"abandoned"}
+        assert all("gave no sign of life" in (attempt.reason or "") for attempt in message)
 
         quick = [book.run_now(QUICK) for _ in range(3)]
         wait_for(lambda: all(ledger.run(run_id).state == "succeeded" for run_id in quick), "what is quick")

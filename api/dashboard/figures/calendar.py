@@ -24,7 +24,7 @@ class RunMark:
     state: str
     """Of the run; ``due`` where there is none yet."""
     sign: str
-    told: str
+    message: str
     run_id: int | None = None
 
 

@@ -68,12 +68,12 @@ def rows(line: Line, panel: Panel, config: DatasetConfig, most: int) -> tuple[Pl
     lower, upper, _ = line.band
     truth = truth_of(line, panel, config)
     numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist())
-    told = list(zip(line.times(config), *numbers, strict=True))[:most]
+    message = list(zip(line.times(config), *numbers, strict=True))[:most]
     return tuple(
         PlottedStep(
             short(time, config.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value)
         )
-        for time, low, mid, high, value in told
+        for time, low, mid, high, value in message
     )
 
 

@@ -16,7 +16,7 @@ from fastapi.responses import Response
 from api.auth.scopes import reads_own
 from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.figures.summary import Tile
-from api.dashboard.formats import age, count, percent, short, told
+from api.dashboard.formats import age, count, local_time, percent, short
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import rendered
 from api.dependencies import Dataset, ServiceDep
@@ -40,7 +40,7 @@ class Cell:
 
     level: int
     """From 0, nothing, to 4, nearly all; -1 where no row is expected yet."""
-    told: str
+    local_time: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     shared = frame("Data", dataset, service) | {
         "title": f"Data of {config.title or name}",
         "fault": fault,
-        "fault_told": told_outside(fault) if fault else (),
+        "fault_text": told_outside(fault) if fault else (),
     }
     if history is None:
         return rendered("data_empty.html", **shared)
@@ -81,7 +81,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     reasons = Counter(zip(aside["code"].to_list(), aside["reason"].to_list(), strict=True)).most_common(20)
     newest = panel.end - config.step
     tiles = [
-        Tile("Newest row", age(now - newest), "old", told(newest, config.tz)),
+        Tile("Newest row", age(now - newest), "old", local_time(newest, config.tz)),
         Tile("Missing in 30 days", percent(missing, 1), "", "of the targets' values, of all series"),
         Tile(
             "Series", f"{len(panel.series):,}", "",
@@ -120,7 +120,7 @@ def _freshness(panel: Panel, config: DatasetConfig, now: datetime) -> Iterator[F
                 yield Freshness(series, channel, "never observed", "-", is_late=True)
             else:
                 since = max(now - newest, timedelta())
-                yield Freshness(series, channel, told(newest, config.tz), age(since), is_late=since > allowed)
+                yield Freshness(series, channel, local_time(newest, config.tz), age(since), is_late=since > allowed)
 
 
 def _observed(panel: Panel, config: DatasetConfig) -> Iterator[tuple[str, Mask]]:

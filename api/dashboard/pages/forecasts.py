@@ -17,8 +17,8 @@ from api.dashboard.figures import forecast as drawing
 from api.dashboard.figures.forecast import Line
 from api.dashboard.figures.summary import tiles
 from api.dashboard.figures.svg_preview import sketch
-from api.dashboard.formats import age as told_age
-from api.dashboard.formats import short, span, told
+from api.dashboard.formats import age as age_text
+from api.dashboard.formats import local_time, short, span
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.rendering import embedded, rendered
 from api.dependencies import Dataset, ServiceDep
@@ -133,10 +133,10 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         steps=steps,
         came_true=sum(bool(step.actual) for step in steps),
         issuance=issuance,
-        issued_at=told(issuance.issued_at, config.tz),
-        origin=told(issuance.origin, config.tz),
-        newest=told(panel.end - config.step, config.tz),
-        age_told=told_age(timedelta(seconds=age)),
+        issued_at=local_time(issuance.issued_at, config.tz),
+        origin=local_time(issuance.origin, config.tz),
+        newest=local_time(panel.end - config.step, config.tz),
+        age_text=age_text(timedelta(seconds=age)),
         is_stale=stale and is_latest,
         is_latest=is_latest,
         recursive=line.horizon > issuance.horizon,
@@ -168,7 +168,7 @@ def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, se
             {
                 "id": item.forecast_id,
                 "at": item.issued_at.isoformat(),
-                "told": short(item.issued_at, config.tz),
+                "message": short(item.issued_at, config.tz),
                 "model": item.model_version,
                 "moved": moved.get(item.forecast_id),
             }

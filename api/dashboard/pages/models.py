@@ -15,7 +15,7 @@ from fastapi.responses import Response
 
 from api.auth.scopes import reads_own
 from api.dashboard.error_pages import ForBrowsers
-from api.dashboard.formats import number, percent, short, signed, told
+from api.dashboard.formats import local_time, number, percent, short, signed
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import embedded, rendered
 from api.dependencies import Dataset, ServiceDep
@@ -61,7 +61,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     nights = ledger.nights(name, 7)
     shared: dict[str, Any] = frame("Models", dataset, service) | {
         "title": f"Models of {config.title or name}",
-        "champions": [(told(one.promoted_at, config.tz), one) for one in champions],
+        "champions": [(local_time(one.promoted_at, config.tz), one) for one in champions],
         "nights": [(short(night.recorded_at, config.tz), night) for night in nights],
         "promote_at": f"/v1/models/{quote(name)}/promote",
     }
@@ -73,7 +73,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         "models.html",
         **shared,
         night=night,
-        when=told(night.recorded_at, config.tz),
+        when=local_time(night.recorded_at, config.tz),
         holdout=f"{short(night.holdout_from, config.tz)} to {short(night.holdout_until, config.tz)}",
         rows=_rows(night),
         horizons=config.horizons,

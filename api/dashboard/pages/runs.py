@@ -14,7 +14,7 @@ from api.auth.scopes import reads_own
 from api.context import access
 from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.figures.calendar import BEHIND, SIGNS, calendar
-from api.dashboard.formats import age, count, short, told
+from api.dashboard.formats import age, count, local_time, short
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.pages.models import tracking_ui
 from api.dashboard.rendering import rendered
@@ -79,7 +79,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         ],
         scheduler=None if lease is None else lease[0],
         listed=[_listed(run, config.tz, machine) for run in runs if run.state not in {"running", "queued"}][:_LISTED],
-        now=told(now, config.tz),
+        now=local_time(now, config.tz),
         now_at=now.isoformat(),
     )
 
@@ -134,7 +134,7 @@ def _job(known: KnownJob, book: JobBook, runs: Sequence[Run], zone: tzinfo) -> d
     last = next((run for run in runs if run.job == known.name and run.state != "coalesced"), None)
     return {
         "name": known.name,
-        "steps": known.definition.told,
+        "steps": known.definition.description,
         "when": known.definition.cron or " or ".join(known.definition.on) or "by hand",
         "paused": known.paused,
         "next": "" if following is None else short(following, zone),

@@ -13,12 +13,12 @@ async function fetchDetail() {
     detail.replaceChildren(...fresh.body.children);
     drawAll();
   } catch (error) {
-    const told = document.createElement("p");
-    told.className = "nothing";
-    told.textContent = `Calibration cannot be shown now: ${error.message}.`;
+    const note = document.createElement("p");
+    note.className = "nothing";
+    note.textContent = `Calibration cannot be shown now: ${error.message}.`;
     const again = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
     again.addEventListener("click", fetchDetail);
-    box.append(told, again);
+    box.append(note, again);
     detail.replaceChildren(box);
   } finally {
     detail.setAttribute("aria-busy", "false");

@@ -16,8 +16,8 @@ async function look() {
     if (!answer.ok) return;
     const { latest_forecast: latest, data_version: version } = await answer.json();
     if (!latest || `${latest.forecast_id}/${version}` === state.dataset.state) return;
-    const told = document.getElementById("arrival");
-    if (touched && told) told.hidden = false;
+    const note = document.getElementById("arrival");
+    if (touched && note) note.hidden = false;
     else location.reload();
   } catch {
     // The service is away, perhaps restarting: what is shown stays, and the next look may succeed.

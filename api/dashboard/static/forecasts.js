@@ -5,7 +5,7 @@
 const page = JSON.parse(document.getElementById("drawn").textContent);
 const place = document.getElementById("figure");
 const slider = document.getElementById("issue");
-const issueTold = document.getElementById("issue-told");
+const issueText = document.getElementById("issue-text");
 const view = { shown: page.shown, history: page.shown.history, others: new Map(), range: null };
 
 // --- reading ---------------------------------------------------------------------------------------------------------
@@ -16,16 +16,16 @@ const known = new Map([[page.shown.id, page.shown]]);
 async function forecastAt(at, signal) {
   const query = new URLSearchParams({ series: page.series, channels: page.channel, tz: page.zone, as_of: at });
   const answer = await fetch(`/v1/datasets/${encodeURIComponent(page.dataset)}/forecast?${query}`, { signal });
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(`${told.detail}; ${told.remedy}`);
-  const { points } = told.forecasts[0];
+  const answered = await answer.json();
+  if (!answer.ok) throw new Error(`${answered.detail}; ${answered.remedy}`);
+  const { points } = answered.forecasts[0];
   return {
-    id: told.forecast_id,
-    model: told.model_name,
-    trained: told.horizon_trained,
-    levels: told.quantiles,
+    id: answered.forecast_id,
+    model: answered.model_name,
+    trained: answered.horizon_trained,
+    levels: answered.quantiles,
     times: points.map((point) => point.time.slice(0, 19)),
-    quantiles: told.quantiles.map((level) => points.map((point) => point.quantiles[String(level)])),
+    quantiles: answered.quantiles.map((level) => points.map((point) => point.quantiles[String(level)])),
   };
 }
 
@@ -203,8 +203,8 @@ function fixRange() {
 function tellIssue(issue) {
   const number = Number(slider.value) + 1;
   const moved = issue.moved === null ? "" : `; it moved the medians by ${Number(issue.moved.toPrecision(3))} ${page.unit} on average`;
-  issueTold.textContent = `Issued ${issue.told} by ${issue.model}, ${number} of ${page.issues.length}${moved}.`;
-  slider.setAttribute("aria-valuetext", `issued ${issue.told}`);
+  issueText.textContent = `Issued ${issue.message} by ${issue.model}, ${number} of ${page.issues.length}${moved}.`;
+  slider.setAttribute("aria-valuetext", `issued ${issue.message}`);
   for (const [place, bar] of [...document.querySelectorAll("#strip rect")].entries()) bar.classList.toggle("now", place === Number(slider.value));
 }
 

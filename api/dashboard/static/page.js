@@ -74,9 +74,9 @@ async function send(method, address, body) {
   if (token) headers["X-CSRF-Token"] = token.content;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const told = answer.status === 204 ? null : await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(told && told.detail ? `${told.detail}; ${told.remedy}` : `the service answered ${answer.status}`);
-  return told;
+  const answered = answer.status === 204 ? null : await answer.json().catch(() => null);
+  if (!answer.ok) throw new Error(answered && answered.detail ? `${answered.detail}; ${answered.remedy}` : `the service answered ${answer.status}`);
+  return answered;
 }
 
 document.addEventListener("click", async (event) => {

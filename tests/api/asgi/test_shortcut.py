@@ -18,7 +18,7 @@ FORECAST = "/v1/datasets/tiny/forecast"
 QUERIES = ("", "?horizon=6&tz=Asia/Tokyo", "?series=east&channels=load&quantiles=0.5", "?horizon=40")
 
 
-def told(answer: httpx.Response) -> tuple[object, ...]:
+def content_of(answer: httpx.Response) -> tuple[object, ...]:
     """Return an answer without what is its own: its date, its id and its age."""
     headers = [pair for pair in answer.headers.multi_items() if pair[0] not in {"date", "x-request-id"}]
     return answer.status_code, sorted(headers), answer.content.partition(b'"stale"')[2]
@@ -29,7 +29,7 @@ def told(answer: httpx.Response) -> tuple[object, ...]:
 def test_the_same_words_get_the_same_answer_again(served: Served, query: str, headers: dict[str, str]) -> None:
     first, *others = [served.client.get(FORECAST + query, headers=headers) for _ in range(3)]
     assert first.status_code == (304 if "If-None-Match" in headers else 200)
-    assert all(told(other) == told(first) for other in others)
+    assert all(content_of(other) == content_of(first) for other in others)
 
 
 def test_a_known_answer_gives_304_to_whom_has_it(served: Served) -> None:

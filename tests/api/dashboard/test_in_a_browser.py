@@ -90,7 +90,7 @@ def test_the_keyboard_reaches_and_works_everything(
         page.get_by_label("Issue time").focus()
         page.keyboard.press("ArrowLeft")
         page.wait_for_url("**as_of=*")
-        assert "1 of 2" in page.locator("#issue-told").inner_text()
+        assert "1 of 2" in page.locator("#issue-text").inner_text()
         theme = page.get_by_role("button", name="Theme")
         theme.focus()
         for wanted in ("light", "dark"):
@@ -116,7 +116,7 @@ def test_a_forecast_is_replayed_compared_and_taken_along(
         slider = page.get_by_label("Issue time")
         slider.fill("0")
         until(page, f"{traces}.includes('came true since')")
-        assert "repeat_last-1" in page.locator("#issue-told").inner_text()
+        assert "repeat_last-1" in page.locator("#issue-text").inner_text()
         page.get_by_role("button", name="Play").click()
         until(page, f"!{traces}.includes('came true since')")
         page.get_by_role("button", name="All").click()
@@ -192,8 +192,8 @@ def test_a_year_of_fifty_channels_is_drawn_from_few_points(
     client = serve(home)
     with look(str(client.base_url), "/data") as page:
         views = [first_view(page, f"/?channel=load{number}") for number in (7, 31, 49)]
-        told = [tuple(round(seconds, 2) for seconds in view) for view in views]
-        print("seconds until there is a picture, and until the figure is drawn:", told)  # noqa: T201
+        message = [tuple(round(seconds, 2) for seconds in view) for view in views]
+        print("seconds until there is a picture, and until the figure is drawn:", message)  # noqa: T201
         assert len(client.get("/").content) < 200_000
         page.get_by_role("button", name="1 year").click()
         observed = "document.getElementById('figure').data.find(one => one.name === 'observed').x.length"

@@ -46,9 +46,9 @@ def client(busy: Installation, serve: Callable[[Installation], httpx.Client]) ->
 
 def test_accuracy_says_how_far_off_it_was_and_whether_the_band_held(client: httpx.Client) -> None:
     answer = client.get("/accuracy", params={"window": "all", "channel": "price"})
-    told = words(answer)
+    message = words(answer)
     rest = client.get("/v1/datasets/tiny/accuracy", params={"by": "all", "channel": "price"}).json()["rows"][0]
-    assert f"the 80% band held {rest['coverage']:.0%} of {rest['count']} values" in told
+    assert f"the 80% band held {rest['coverage']:.0%} of {rest['count']} values" in message
     assert len(drawn(answer, "errors")["data"][0]["y"]) == 12  # the steps that have come true
     assert "Nothing to compare yet" in words(client.get("/accuracy", params={"window": "7d"}))
 
@@ -63,14 +63,14 @@ def test_calibration_is_read_from_the_forecasts_themselves(client: httpx.Client)
 
 
 def test_models_tell_verdict_guards_failures_and_champions(client: httpx.Client) -> None:
-    told = words(client.get("/models"))
+    message = words(client.get("/models"))
     for expected in (
         "linear-1 replaces repeat_last-2", "★ champion", "challenger",
         "repeat_last, itransformer do not beat the best baseline",
         "s_mamba could not be trained: out of memory", "✓ finite", "linear-1 against repeat_last-2",
         "Bring back", "This night in MLflow",
     ):  # fmt: skip
-        assert expected in told
+        assert expected in message
 
 
 def test_the_address_of_mlflow_can_be_configured(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +83,10 @@ def test_the_address_of_mlflow_can_be_configured(client: httpx.Client, monkeypat
 
 def test_runs_tell_the_schedule_and_how_the_night_went(client: httpx.Client) -> None:
     answer = client.get("/runs")
-    told = words(answer)
-    assert "The last night went well: nightly of" in told
-    assert "1 run failed in the last 14 days" in told
-    assert "No worker host is there" in told
+    message = words(answer)
+    assert "The last night went well: nightly of" in message
+    assert "1 run failed in the last 14 days" in message
+    assert "No worker host is there" in message
     assert len(re.findall(r'class="mark (?:succeeded|failed)" href="/runs/\d+"', answer.text)) == 3
     assert answer.text.count("due at 02:30") >= 7
 
@@ -98,9 +98,9 @@ def test_a_run_that_is_not_there_gets_a_page_that_says_so(client: httpx.Client) 
 
 
 def test_data_tell_gaps_freshness_receipts_and_what_was_put_aside(client: httpx.Client) -> None:
-    told = words(client.get("/data"))
+    message = words(client.get("/data"))
     for expected in ("17 Jan: 0% missing", "Put aside", "1 ×", "no time at all", "What came in lately", "▲"):
-        assert expected in told
+        assert expected in message
 
 
 def test_a_gap_is_seen_on_its_day(
@@ -112,17 +112,18 @@ def test_a_gap_is_seen_on_its_day(
     day = pl.col("time").dt.date() == rows["time"].max().date() - timedelta(days=3)  # type: ignore[union-attr]
     home = make_home(rows.with_columns(pl.when(day).then(None).otherwise("price").alias("price")))
     ingest("tiny", home)
-    told = words(serve(home).get("/data"))
-    assert told.count("100% missing") == 1
+    message = words(serve(home).get("/data"))
+    assert message.count("100% missing") == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("/accuracy", "Nothing to compare yet"), ("/models", "No night yet"), ("/data", "No rows yet")]
+    ("path", "message"),
+    [("/accuracy", "Nothing to compare yet"), ("/models", "No night yet"), ("/data", "No rows yet")],
 )
 def test_before_anything_has_happened_a_page_says_what_to_do(
-    make_home: Callable[..., Installation], serve: Callable[[Installation], httpx.Client], path: str, told: str
+    make_home: Callable[..., Installation], serve: Callable[[Installation], httpx.Client], path: str, message: str
 ) -> None:
-    assert told in words(serve(make_home()).get(path))
+    assert message in words(serve(make_home()).get(path))
 
 
 def test_a_stale_forecast_is_called_so(
@@ -182,7 +183,7 @@ def test_what_is_wrong_is_told_on_every_page_as_long_as_it_is_so(
 ) -> None:
     drifted = AlertFinding(AlertKind.DRIFT, "load", "load <b>drifted</b> away")
     busy.ledger.settle_alerts("tiny", [drifted], SystemClock().now())
-    told = client.get(page)
-    assert "load &lt;b&gt;drifted&lt;/b&gt; away" in told.text
+    message = client.get(page)
+    assert "load &lt;b&gt;drifted&lt;/b&gt; away" in message.text
     busy.ledger.settle_alerts("tiny", [], SystemClock().now())
     assert "drifted" not in client.get(page).text

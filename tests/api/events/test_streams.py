@@ -50,7 +50,7 @@ class Message:
     data: dict[str, Any]
 
     @property
-    def told(self) -> tuple[str, Any]:
+    def message(self) -> tuple[str, Any]:
         """Its kind and what it says, in short."""
         return self.kind, self.data.get("lines") or self.data.get("details", {}).get("state") or self.data["kind"]
 
@@ -96,7 +96,7 @@ class Follower:
 
     @property
     def kinds(self) -> list[tuple[str, Any]]:
-        return [message.told for message in self.seen]
+        return [message.message for message in self.seen]
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_what_happens_is_told_as_it_happens(
     home.ledger.finish(run, "succeeded", NOW, "done")
     wait_until(lambda: len(follower.seen) == 5)
     assert [message.kind for message in follower.seen] == ["forecast", "promotion", "run", "run", "run"]
-    assert [told for _, told in follower.kinds[2:]] == ["queued", "running", "succeeded"]
+    assert [message for _, message in follower.kinds[2:]] == ["queued", "running", "succeeded"]
     first = follower.seen[0].data
     assert (first["dataset"], first["run_id"]) == ("tiny", None)
     assert first["details"] == {"forecast_id": issuance.forecast_id, "model_version": "repeat_last-1"}
@@ -323,7 +323,7 @@ def test_a_run_is_followed_over_rest_from_its_start_to_its_end(
     working()
     follower.thread.join(timeout=90)
     assert not follower.thread.is_alive()  # the stream ended by itself
-    states = [told for kind, told in follower.kinds if kind == "run"]
+    states = [message for kind, message in follower.kinds if kind == "run"]
     assert states == ["queued", "running", "succeeded"]
     assert follower.seen[-1].number.endswith("-end")
     lines = lines_of(follower.seen)
@@ -434,13 +434,13 @@ def test_a_run_outlives_the_service_and_a_client_that_comes_back_misses_nothing(
                 follower.thread.join(timeout=20)
             process.communicate(timeout=20)
         seen += follower.seen
-    assert [told for kind, told in (one.told for one in seen) if kind == "run"][:2] == ["queued", "running"]
-    assert seen[-1].told[0] == "run"
+    assert [message for kind, message in (one.message for one in seen) if kind == "run"][:2] == ["queued", "running"]
+    assert seen[-1].message[0] == "run"
     assert seen[-1].number.endswith("-end")
     assert (home.ledger.run(1).state, home.ledger.run(1).attempt) == ("succeeded", 1)  # nobody disturbed it
     assert lines_of(seen) == home.home.run_log(1).read_text(encoding="utf-8").splitlines()
-    told = [event.document for event in home.ledger.events(run_id=1)]
-    assert [one.data["details"] for one in seen if one.kind != "log"] == told
+    message = [event.document for event in home.ledger.events(run_id=1)]
+    assert [one.data["details"] for one in seen if one.kind != "log"] == message
 
 
 # --- the feed itself --------------------------------------------------------------------------------------------------

@@ -17,8 +17,13 @@ def test_alerts_are_told_as_long_as_they_are_open_and_afterwards(served: Served)
     assert served.client.get(ALERTS).json() == {"alerts": []}
     drifted = AlertFinding(AlertKind.DRIFT, "load", "load drifted away", 0.4, 0.2)
     ledger.settle_alerts("tiny", [drifted], now)
-    (told,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
-    assert (told["kind"], told["subject"], told["told"], told["resolved_at"]) == ("drift", "load", drifted.told, None)
+    (message,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
+    assert (message["kind"], message["subject"], message["message"], message["resolved_at"]) == (
+        "drift",
+        "load",
+        drifted.message,
+        None,
+    )
     ledger.settle_alerts("tiny", [], now)
     assert served.client.get(ALERTS, params={"open": True}).json() == {"alerts": []}
     (over,) = served.client.get(ALERTS).json()["alerts"]

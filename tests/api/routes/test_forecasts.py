@@ -40,8 +40,16 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
     assert answer["forecast_id"] == issuance.forecast_id
     assert datetime.fromisoformat(answer["issued_at"]) == issuance.issued_at
     assert datetime.fromisoformat(answer["origin"]) == issuance.origin
-    told = ("data_version", "model_name", "model_version", "fallback_reason", "stale", "frequency", "horizon_trained")
-    assert [answer[name] for name in told] == [0, "repeat_last", "repeat_last-1", None, False, "1h", 24]
+    message = (
+        "data_version",
+        "model_name",
+        "model_version",
+        "fallback_reason",
+        "stale",
+        "frequency",
+        "horizon_trained",
+    )
+    assert [answer[name] for name in message] == [0, "repeat_last", "repeat_last-1", None, False, "1h", 24]
     assert answer["imputed_fraction"] == issuance.imputed_fraction
     assert issuance.newest_observed is not None
     assert datetime.fromisoformat(answer["newest_observed"]) == issuance.newest_observed
@@ -51,10 +59,14 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
 def test_the_forecast_tells_its_provenance(served: Served) -> None:
     provenance = served.issuance.provenance
     assert provenance is not None
-    told = served.get(tz="Asia/Tokyo").json()["provenance"]
-    assert told == provenance.model_dump(mode="json")
-    assert told["data_recorded_at"].endswith("Z")
-    assert (told["hindsight"], told["covariates_version"], told["provider"]) == (False, None, "CPUExecutionProvider")
+    message = served.get(tz="Asia/Tokyo").json()["provenance"]
+    assert message == provenance.model_dump(mode="json")
+    assert message["data_recorded_at"].endswith("Z")
+    assert (message["hindsight"], message["covariates_version"], message["provider"]) == (
+        False,
+        None,
+        "CPUExecutionProvider",
+    )
 
 
 def test_a_forecast_of_an_earlier_release_has_no_provenance(
@@ -150,9 +162,9 @@ def test_names_and_levels_are_given_by_repetition_or_commas(served: Served) -> N
 
 
 def test_times_are_told_in_the_zone_that_is_asked_for(served: Served) -> None:
-    told = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
-    assert told.endswith("+05:30")
-    assert datetime.fromisoformat(told) == served.issuance.origin
+    message = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
+    assert message.endswith("+05:30")
+    assert datetime.fromisoformat(message) == served.issuance.origin
     assert points(served.get(horizon=2))[0]["time"].endswith("Z")
 
 
@@ -249,16 +261,16 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(
     issue("tiny", installation)
     client = serve(installation)
 
-    def told() -> tuple[int, bool]:
+    def message() -> tuple[int, bool]:
         answer = client.get("/v1/datasets/tiny/forecast").json()
         return answer["age"], answer["stale"]
 
-    assert told() == (0, False)
+    assert message() == (0, False)
     fresh = client.get("/v1/datasets/tiny/forecast").headers["etag"]
     for hours, stale in ((5, False), (6, True)):
         installation.ledger.move_clock("tiny", start + timedelta(hours=hours))
-        wait_until(lambda: told()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
-        assert told()[1] is stale
+        wait_until(lambda: message()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
+        assert message()[1] is stale
     assert client.get("/v1/datasets/tiny/forecast").headers["etag"] != fresh
     readiness = client.get("/readyz")
     assert readiness.status_code == 200

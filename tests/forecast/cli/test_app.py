@@ -82,11 +82,11 @@ def test_bad_input_ends_with_one_clear_line_and_its_own_exit_code(
             (("up", "--port", str(port), "--home", home), 6, (f"port {port}", "--port", "port.taken")),
             (("init", tmp_path / "file" / "home"), 5, ("cannot make the folder", "home.not_writable")),
         ]
-        for arguments, code, told in mistakes:
+        for arguments, code, message in mistakes:
             result = command_line(*arguments)
             line = one_line(result.stderr)
             assert result.returncode == code, (arguments, line)
-            assert [part for part in told if part not in line] == []
+            assert [part for part in message if part not in line] == []
             assert result.stdout == ""
     assert not (wrong_column / "lake" / "tiny").exists()
     assert tiny_home.ledger.issuance("tiny") is None
@@ -140,19 +140,19 @@ def test_a_home_is_not_made_over_another(run: Run, make_home: MakeHome) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('[datasets.tiny]\nfrequncy = "1h"\n', 'did you mean "frequency"'),
         ("not toml", "not valid TOML"),
         ("", "datasets"),
     ],
 )
-def test_a_mistake_in_the_job_file_is_told(run: Run, tmp_path: Path, text: str, told: str) -> None:
+def test_a_mistake_in_the_job_file_is_told(run: Run, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "forecast.toml").write_text(text, encoding="utf-8")
     code, _, err = run("ingest", "--home", tmp_path)
     assert code == 2
     assert "Traceback" not in err
-    assert told in err
+    assert message in err
     assert "forecast.toml" in err
     assert not (tmp_path / "ledger.db").exists()
 

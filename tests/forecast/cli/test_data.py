@@ -26,8 +26,8 @@ def dirty(make_home: MakeHome, tiny_rows: MakeRows) -> Path:
 def test_a_check_says_what_an_ingestion_would_do_and_writes_nothing(run: Run, dirty: Path) -> None:
     code, out, _ = run("check", "--home", dirty)
     assert code == 0
-    for told in ("nothing was written", "1 rows would be put aside", "ingest.not_a_number", "load=broken"):
-        assert told in out
+    for message in ("nothing was written", "1 rows would be put aside", "ingest.not_a_number", "load=broken"):
+        assert message in out
     assert json.loads(run("receipts", "--json", "--home", dirty)[1]) == []
     assert not Installation.open(dirty).observations("tiny").exists
 

@@ -78,8 +78,8 @@ def test_the_status_and_the_report_tell_the_provenance(run: Run, tiny_home: Inst
     issuance, _ = issue("tiny", tiny_home)
     assert issuance.provenance is not None
     document = json.loads(run("status", "--json", "--home", tiny_home.home.path)[1])
-    told = document["datasets"]["tiny"]["forecast"]["provenance"]
-    assert told == issuance.provenance.model_dump(mode="json")
+    message = document["datasets"]["tiny"]["forecast"]["provenance"]
+    assert message == issuance.provenance.model_dump(mode="json")
     page = write_report("tiny", tiny_home, issuance).read_text(encoding="utf-8")
-    for value in (told["model_digest"], told["data_digest"], told["runtime"], "data_version"):
+    for value in (message["model_digest"], message["data_digest"], message["runtime"], "data_version"):
         assert f">{value}<" in page

@@ -190,12 +190,12 @@ def test_mistakes_end_with_one_clear_line_and_their_own_exit_code(
     book.add("refresh", REFRESH)
     book.add("asked", Job.model_validate({"dataset": "tiny", "steps": ["forecast"]}))
     tiny_home.ledger.cancel(book.run_now("refresh"), NOW)
-    for arguments, code, told in MISTAKES:
+    for arguments, code, message in MISTAKES:
         with subtests.test(arguments=arguments):
             status, out, err = run(*arguments, "--home", tiny_home.home.path)
             (line,) = err.strip().splitlines()
             assert (status, out) == (code, ""), line
-            assert [part for part in told if part not in line] == []
+            assert [part for part in message if part not in line] == []
     done = command_line("jobs", "show", "nigthly", "--home", tiny_home.home.path, "--json")
     assert (done.returncode, json.loads(done.stderr)["code"]) == (3, "job.unknown")
     assert set(book.jobs()) == {"nightly", "refresh", "asked"}

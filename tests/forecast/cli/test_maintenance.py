@@ -27,9 +27,9 @@ def test_a_home_is_backed_up_and_restored_by_two_commands(tiny_home: Installatio
     assert code == 0
     assert "1 champions loaded" in out
     code, out, _ = run("backup", tmp_path, "--home", again, "--json")
-    told = json.loads(out)
-    assert Path(told["file"]).parent == tmp_path
-    assert told["tables"] == {"tiny/observations": 0}
+    message = json.loads(out)
+    assert Path(message["file"]).parent == tmp_path
+    assert message["tables"] == {"tiny/observations": 0}
     code, _, err = run("restore", tmp_path / "one.tar", again)
     assert code == 6
     assert "restore.not_empty" in err
@@ -49,9 +49,9 @@ def test_the_doctor_tells_by_its_exit_code_whether_anything_is_to_be_done(
     assert 'run "forecast forecast tiny"' in " ".join(out.split())
     issue("tiny", tiny_home)
     code, out, _ = run("doctor", "--home", home, "--json")
-    told = json.loads(out)
-    assert (code, told["well"]) == (0, True)
-    assert {finding["about"] for finding in told["findings"]} == set(few)
+    message = json.loads(out)
+    assert (code, message["well"]) == (0, True)
+    assert {finding["about"] for finding in message["findings"]} == set(few)
 
 
 def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
@@ -65,13 +65,13 @@ def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
     assert "forecast.none_yet" in err
     issuance, _ = issue("tiny", tiny_home)
     code, out, _ = run("plot", "--home", home, "--json")
-    told = json.loads(out)
-    assert (code, told["forecast_id"], opened) == (0, issuance.forecast_id, [])
-    page = Path(told["report"]).read_text(encoding="utf-8")
+    message = json.loads(out)
+    assert (code, message["forecast_id"], opened) == (0, issuance.forecast_id, [])
+    page = Path(message["report"]).read_text(encoding="utf-8")
     assert issuance.forecast_id in page
     assert "<script src=" not in page
     assert run("plot", "tiny", "--open", "--home", home)[0] == 0
-    assert opened == [Path(told["report"]).as_uri()]
+    assert opened == [Path(message["report"]).as_uri()]
     assert len(tiny_home.ledger.issuances("tiny")) == 1
 
 

@@ -34,11 +34,11 @@ def test_a_comparison_shows_scores_tests_failures_and_the_verdict(
     tiny_home.ledger.keep_night(night)
     code, out, _ = run("compare", "--home", tiny_home.home.path)
     assert code == 0
-    for told in (
+    for message in (
         "★ linear-1", "linear-1 against dlinear-0", "1 to 6", "7 to 24", "informer does not beat linear",
         "tirex was left out: no weights", night.verdict.sentence.split(":")[0],
     ):  # fmt: skip
-        assert told in out
+        assert message in out
 
 
 def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
@@ -49,7 +49,7 @@ def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
     tried = make_evidence("nlinear-1", 2.0, horizons=(6, 24), variants=both, precision=both.serves)
     tiny_home.ledger.keep_night(night.model_copy(update={"candidates": (*night.candidates, tried)}))
     _, out, _ = run("compare", "--home", tiny_home.home.path)
-    assert f"nlinear-1 {both.told}" in " ".join(out.split())
+    assert f"nlinear-1 {both.message}" in " ".join(out.split())
     document = json.loads(run("compare", "--json", "--home", tiny_home.home.path)[1])
     seen = {item["model_version"]: item["rehearsal"] for item in document["leaderboard"]}
     assert (seen["nlinear-1"]["precision"], seen["linear-1"]["precision"]) == ("int8", "float32")
@@ -94,8 +94,8 @@ def test_one_command_goes_back_and_another_tells_the_history(
     assert "repeat_last-1 is champion again, instead of repeat_last-2: by hand" in out
     code, out, _ = run("champions", "--home", tiny_home.home.path)
     assert out.index("★ repeat_last-1") < out.index("repeat_last-2")
-    told = json.loads(run("champions", "--json", "--home", tiny_home.home.path)[1])
-    assert [one["model_version"] for one in told] == ["repeat_last-1", "repeat_last-2", "repeat_last-1"]
+    message = json.loads(run("champions", "--json", "--home", tiny_home.home.path)[1])
+    assert [one["model_version"] for one in message] == ["repeat_last-1", "repeat_last-2", "repeat_last-1"]
 
 
 def test_a_version_that_never_reigned_is_named_with_the_nearest(

@@ -33,8 +33,8 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
     options = ("--model", "dlinear", "--minutes", 5, "--home", home)
     code, out, _ = run("tune", *options, "--trials", 2)
     assert code == 0
-    for told in ("dlinear on tiny: 2 complete", "the job file's", "[datasets.tiny.options]", "dlinear = {"):
-        assert told in out
+    for message in ("dlinear on tiny: 2 complete", "the job file's", "[datasets.tiny.options]", "dlinear = {"):
+        assert message in out
     code, out, err = run("tune", *options, "--trials", 1, "--json")
     found = json.loads(out)
     assert code == 0
@@ -44,8 +44,8 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
 
     code, out, _ = run("study", "--questions", "noise, missing", "--home", home)
     assert code == 0
-    for told in ("Noise in the look-back", "Missing values", "10% in blocks", "tiny-study.html"):
-        assert told in out
+    for message in ("Noise in the look-back", "Missing values", "10% in blocks", "tiny-study.html"):
+        assert message in out
     code, out, _ = run("study", "--questions", "noise,size", "--models", "dlinear", "--home", home, "--json")
     found = json.loads(out)
     assert (code, found["stopped"], found["missing"]) == (0, "done", [])
@@ -56,7 +56,7 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (
             ("tune", "--model", "dlinaer", "--minutes", 1),
@@ -73,11 +73,11 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_one_line_with_a_remedy_and_a_code(
-    run: Run, home: Path, arguments: tuple[object, ...], code: int, told: str
+    run: Run, home: Path, arguments: tuple[object, ...], code: int, message: str
 ) -> None:
     found, _, err = run(*arguments, "--home", home)
     assert found == code
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize("command", [("tune", "--model", "dlinear", "--minutes", 1), ("study",)], ids=["tune", "study"])

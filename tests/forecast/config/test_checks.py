@@ -27,7 +27,7 @@ def test_every_check_can_refuse_a_batch_and_has_a_usual_action(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("checks", "told"),
+    ("checks", "message"),
     [
         ({"spikes": "warn"}, 'did you mean "spike"?'),
         ({"spike": "quarantine"}, "choose from: warn, repair, reject"),
@@ -35,14 +35,14 @@ def test_every_check_can_refuse_a_batch_and_has_a_usual_action(name: str) -> Non
     ],
 )
 def test_a_mistaken_check_is_told_with_the_way_out(
-    to_toml: Callable[..., str], tiny_document: dict[str, Any], tmp_path: Path, checks: dict[str, str], told: str
+    to_toml: Callable[..., str], tiny_document: dict[str, Any], tmp_path: Path, checks: dict[str, str], message: str
 ) -> None:
     tiny_document["datasets"]["tiny"]["checks"] = checks
     file = tmp_path / "forecast.toml"
     file.write_text(to_toml(tiny_document), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"datasets\.tiny\.checks") as caught:
         load_config_file(file)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(("source", "unit", "value", "expected"), [

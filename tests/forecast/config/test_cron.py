@@ -101,7 +101,7 @@ def test_what_comes_in_two_halves_of_a_time_is_what_comes_in_the_whole(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("every day", "fields"),
         ("0 0 * *", "fields"),
@@ -112,6 +112,6 @@ def test_what_comes_in_two_halves_of_a_time_is_what_comes_in_the_whole(
         ("0 0 * * foo", "day-of-week"),
     ],
 )
-def test_what_is_no_schedule_is_told(text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_is_no_schedule_is_told(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Cron(text, "UTC")

@@ -106,7 +106,7 @@ def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
     assert config.targets == ("departures", "mean_delay", "cancellations")
     assert len(config.past_covariates) == 7
     assert config.step.total_seconds() == 3600
-    assert [(one.told, one.cron) for one in load_config_file(path).jobs.values()] == [
+    assert [(one.message, one.cron) for one in load_config_file(path).jobs.values()] == [
         ("ingest -> score -> forecast", "0 */6 * * *"),
         ("ingest -> retrain -> forecast", "30 2 * * *"),
     ]
@@ -117,15 +117,17 @@ def test_the_tiny_job_is_valid(load: Callable[[Document], ConfigFile], tiny_docu
     assert (config.targets, config.past_covariates, config.horizon) == (("load", "price"), ("wind",), 24)
 
 
-@pytest.mark.parametrize(("place", "value", "told"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("place", "value", "message"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES]
+)
 def test_a_mistake_in_the_job_file_is_named_with_its_place(
-    load: Callable[[Document], ConfigFile], tiny_document: Document, place: str, value: object, told: tuple[str, ...]
+    load: Callable[[Document], ConfigFile], tiny_document: Document, place: str, value: object, message: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load(changed(tiny_document, place, value))
     message = str(caught.value)
     assert "forecast.toml" in message
-    assert [part for part in told if part not in message] == []
+    assert [part for part in message if part not in message] == []
 
 
 JOB_MISTAKES = [
@@ -150,14 +152,14 @@ JOB_MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "told"), JOB_MISTAKES)
+@pytest.mark.parametrize(("name", "value", "message"), JOB_MISTAKES)
 def test_a_mistake_in_a_job_is_named_with_its_place(
-    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str, value: object, told: tuple[str, ...]
+    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str, value: object, message: tuple[str, ...]
 ) -> None:
     tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["ingest"], "cron": "0 2 * * *"} | {name: value}}
     with pytest.raises(ConfigError) as caught:
         load(tiny_document)
-    assert [part for part in told if part not in str(caught.value)] == []
+    assert [part for part in message if part not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("missing", ["source", "frequency", "channels", "horizons", "lookback", "season", "models"])

@@ -12,7 +12,7 @@ HOLDOUT = date(2024, 5, 1)
 
 
 @pytest.mark.parametrize(
-    ("splits", "told"),
+    ("splits", "message"),
     [
         ({"holdout": "three days"}, "is not a duration"),
         ({"holdout": 0.0}, "0.0 is no part of the history"),
@@ -32,22 +32,22 @@ HOLDOUT = date(2024, 5, 1)
         ({"published": True, "holdout": "3d"}, "leave the other fields out"),
     ],
 )
-def test_what_cannot_be_meant_is_told_at_load(config_with: MakeJob, splits: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_what_cannot_be_meant_is_told_at_load(config_with: MakeJob, splits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         config_with(splits=splits)
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "told"),
+    ("name", "changes", "message"),
     [
         ("etth1", {"frequency": "1d"}, "counts steps of 1h"),
         ("etth1", {"horizons": [1441]}, "half of the published validation part"),
     ],
 )
 def test_published_parts_that_do_not_fit_are_told_at_load(
-    config_with: MakeJob, name: str, changes: dict[str, Any], told: str
+    config_with: MakeJob, name: str, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         config_with(source={"kind": "benchmark", "name": name}, splits={"published": True}, **changes)
 
 

@@ -62,9 +62,9 @@ def test_a_model_that_no_baseline_beats_is_not_named(
     make_night: Callable[..., NightRecord], make_evidence: Make
 ) -> None:
     assert beaten(make_night()) == []
-    (told,) = beaten(make_night(make_evidence("linear-1", 0.5), make_evidence("informer-1", 1.0)))
-    assert "informer does not beat linear" in told
-    assert "+100.0%" in told
+    (message,) = beaten(make_night(make_evidence("linear-1", 0.5), make_evidence("informer-1", 1.0)))
+    assert "informer does not beat linear" in message
+    assert "+100.0%" in message
 
 
 def test_a_champion_is_not_taken_for_the_model_of_its_kind_that_a_baseline_beats(
@@ -73,13 +73,13 @@ def test_a_champion_is_not_taken_for_the_model_of_its_kind_that_a_baseline_beats
     trained = (make_evidence("linear-1", 0.5), make_evidence("informer-2", 1.0))
     night = make_night(*trained, incumbent=make_evidence("informer-1", 0.4))
     assert [one.model_version for one in night.beaten] == ["informer-2"]
-    (told,) = beaten(night)
-    assert told.startswith("informer-2 does not beat linear: its loss is +")
+    (message,) = beaten(night)
+    assert message.startswith("informer-2 does not beat linear: its loss is +")
 
 
-@pytest.mark.parametrize(("baseline", "told"), [(0.0, "its loss is 1"), (float("nan"), None)])
+@pytest.mark.parametrize(("baseline", "message"), [(0.0, "its loss is 1"), (float("nan"), None)])
 def test_a_baseline_without_a_loss_is_no_bar_and_one_of_nothing_has_no_share(
-    make_night: Callable[..., NightRecord], make_evidence: Make, baseline: float, told: str | None
+    make_night: Callable[..., NightRecord], make_evidence: Make, baseline: float, message: str | None
 ) -> None:
     def losing(version: str, loss: float) -> Evidence:
         made = make_evidence(version)
@@ -88,7 +88,7 @@ def test_a_baseline_without_a_loss_is_no_bar_and_one_of_nothing_has_no_share(
         return made.model_copy(update={"by_horizon": {**made.by_horizon, last: scores}})
 
     said = beaten(make_night(losing("linear-1", baseline), losing("informer-1", 1.0)))
-    assert [line.rpartition(": ")[2] for line in said] == ([told] if told else [])
+    assert [line.rpartition(": ")[2] for line in said] == ([message] if message else [])
 
 
 def test_the_table_has_every_model_and_marks_the_champion(

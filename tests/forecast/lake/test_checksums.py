@@ -90,7 +90,7 @@ def test_no_flipped_bit_is_read(observations: Observations) -> None:
         flip(path, bit)
         damages = observations.check().damages
         assert [damage.code for damage in damages] == ["lake.corrupt"], (path, bit)
-        assert f'"{path}"' in damages[0].told
+        assert f'"{path}"' in damages[0].message
         outcome = read_or_refused(observations, version)
         if isinstance(outcome, StorageError):
             assert (outcome.code, f'"{path}"' in outcome.fact) == ("lake.corrupt", True)
@@ -126,7 +126,7 @@ def test_a_file_that_is_gone_is_told(observations: Observations, which: str) -> 
         "digests": folder(observations) / "_digests" / f"{3:020d}.sha256",
     }
     paths[which].unlink()
-    assert any(str(paths[which]) in damage.told for damage in observations.check().damages)
+    assert any(str(paths[which]) in damage.message for damage in observations.check().damages)
 
 
 def test_a_file_is_read_for_its_digest_once_per_process(

@@ -198,7 +198,7 @@ def test_power_may_fail_at_any_moment(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_quarantine_may_be_interrupted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aside = pl.DataFrame(
-        [("a.csv", 1, "flat_line", "told", "east", "2024", "{}")],
+        [("a.csv", 1, "flat_line", "message", "east", "2024", "{}")],
         schema=["source", "row", "code", "reason", "series", "time", "content"],
         orient="row",
     )

@@ -125,7 +125,7 @@ def test_the_log_is_read_from_a_checkpoint_after_many_versions(tmp_path: Path) -
 
 def put_aside(*content: str, source: str = "a.csv", code: str = "flat_line") -> pl.DataFrame:
     return pl.DataFrame(
-        [(source, number + 1, code, "told", "east", "yesterday", each) for number, each in enumerate(content)],
+        [(source, number + 1, code, "message", "east", "yesterday", each) for number, each in enumerate(content)],
         schema={
             "source": pl.String, "row": pl.Int64, "code": pl.String, "reason": pl.String,
             "series": pl.String, "time": pl.String, "content": pl.String,

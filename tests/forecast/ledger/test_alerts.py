@@ -26,8 +26,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def test_an_alert_is_raised_once_and_resolved_once(ledger: Ledger) -> None:
     (raised,), resolved = ledger.settle_alerts("tiny", [OLD], NOW)
-    assert (raised.kind, raised.subject, raised.told, raised.value, raised.limit) == (
-        "stale", "data", OLD.told, 25200.0, 21600.0,
+    assert (raised.kind, raised.subject, raised.message, raised.value, raised.limit) == (
+        "stale", "data", OLD.message, 25200.0, 21600.0,
     )  # fmt: skip
     assert (raised.raised_at, raised.is_open, resolved) == (NOW, True, [])
     again = AlertFinding(AlertKind.STALE, "data", "nothing was observed for 8.0 h", 28800.0, 21600.0)
@@ -50,8 +50,8 @@ def test_what_comes_back_is_a_new_alert(ledger: Ledger) -> None:
 def test_each_change_is_an_event(ledger: Ledger) -> None:
     ledger.settle_alerts("tiny", [OLD, DRIFT], NOW)
     ledger.settle_alerts("tiny", [DRIFT], NOW + HOUR)
-    told = [(event.document["state"], event.document["kind"]) for event in ledger.events(kinds=["alert"])]
-    assert told == [("raised", "stale"), ("raised", "drift"), ("resolved", "stale")]
+    message = [(event.document["state"], event.document["kind"]) for event in ledger.events(kinds=["alert"])]
+    assert message == [("raised", "stale"), ("raised", "drift"), ("resolved", "stale")]
 
 
 def test_data_sets_do_not_know_of_each_other(ledger: Ledger) -> None:

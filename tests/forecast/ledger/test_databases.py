@@ -246,8 +246,8 @@ def test_a_ledger_of_the_release_before_goes_on(released: str, at_once: Callable
         at_once(lambda own, _: len(all_runs(own))) == [4] * 8
     )  # of all that open it at once, one brings it up to date
     with Ledger.open(released) as ledger:
-        told = {(run.job, run.logical_date): run.state for run in all_runs(ledger)}
-        assert told == {
+        message = {(run.job, run.logical_date): run.state for run in all_runs(ledger)}
+        assert message == {
             ("tiny.retrain", "2024-04-30T02:30"): "succeeded",
             ("tiny.retrain", "2024-05-01T02:30"): "failed",
             ("tiny.forecast", "2024-05-01T02:00"): "failed",

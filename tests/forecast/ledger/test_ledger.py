@@ -199,7 +199,9 @@ def test_a_password_in_the_address_of_the_ledger_is_not_told() -> None:
 
 
 def receipt(number: int, dataset: str = "tiny") -> Receipt:
-    finding = IngestFinding(code="ingest.spike", action=Action.WARN, count=1, told="values far off", first=("row 7",))
+    finding = IngestFinding(
+        code="ingest.spike", action=Action.WARN, count=1, message="values far off", first=("row 7",)
+    )
     return Receipt(
         dataset=dataset,
         sources=(f"{number}.csv",),

@@ -288,13 +288,13 @@ def test_what_happens_is_told_in_order_and_from_where_one_left_off(ledger: Ledge
     ledger.beat(run, NOW, 0.5, "ingest: rows.csv")
     ledger.beat(run, NOW, 0.5, "ingest: rows.csv", tell=False)
     ledger.finish(run, "succeeded", NOW, "done")
-    told = ledger.events(run_id=run_id)
-    assert [one.document.get("state", one.document.get("doing")) for one in told] == [
+    message = ledger.events(run_id=run_id)
+    assert [one.document.get("state", one.document.get("doing")) for one in message] == [
         "queued", "running", "ingest: rows.csv", "succeeded",
     ]  # fmt: skip
-    assert ledger.events(told[1].sequence, run_id=run_id) == told[2:]
+    assert ledger.events(message[1].sequence, run_id=run_id) == message[2:]
     assert [one.kind for one in ledger.events(kinds=("progress",))] == ["progress"]
-    assert ledger.last_event() == told[-1].sequence
+    assert ledger.last_event() == message[-1].sequence
     assert ledger.forget_events(NOW + DAY) == 4
 
 

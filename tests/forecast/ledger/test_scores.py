@@ -66,14 +66,14 @@ def test_no_sum_is_ever_nan_and_what_is_missing_adds_nothing(seed: int, lacking:
     assert (sums[:, ~seen] == 0).all()
     tally = Tally()
     tally.add(sums.sum(axis=(1, 2, 3, 4)), LEVELS)
-    told = tally.accuracy("all", in_units=True)
-    assert (told is None) == (not seen.any())
-    if told is not None:
-        numbers = [value for name in told.__slots__ if isinstance(value := getattr(told, name), float)]
+    message = tally.accuracy("all", in_units=True)
+    assert (message is None) == (not seen.any())
+    if message is not None:
+        numbers = [value for name in message.__slots__ if isinstance(value := getattr(message, name), float)]
         assert all(math.isfinite(value) for value in numbers)
         error = np.abs(one.actual - one.quantiles[..., 1])[seen]
-        assert told.mae_in_units == pytest.approx(error.mean())
-        assert told.count == seen.sum()
+        assert message.mae_in_units == pytest.approx(error.mean())
+        assert message.count == seen.sum()
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -151,9 +151,11 @@ def test_the_same_correction_is_kept_once_and_found_by_its_number(ledger: Ledger
 
 
 def test_what_a_model_was_fitted_on_is_kept_as_it_was_first_told(ledger: Ledger) -> None:
-    told = Reference(moments={"load": {"east": (1.0, 2.0)}}, naive_errors={"load": {"east": float("nan")}}, spreads={})
-    ledger.keep_fitted_on("tiny", "m-1", told)
-    ledger.keep_fitted_on("tiny", "m-1", told.model_copy(update={"moments": {}}))
+    message = Reference(
+        moments={"load": {"east": (1.0, 2.0)}}, naive_errors={"load": {"east": float("nan")}}, spreads={}
+    )
+    ledger.keep_fitted_on("tiny", "m-1", message)
+    ledger.keep_fitted_on("tiny", "m-1", message.model_copy(update={"moments": {}}))
     kept = ledger.fitted_on("tiny", "m-1")
     assert kept is not None
     assert kept.deviations_of(("east", "west"), ("load", "price")).tolist()[0][0] == 2.0

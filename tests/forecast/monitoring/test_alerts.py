@@ -43,12 +43,12 @@ def seen(one: LivePart | None = None, **changes: Any) -> Seen:
 EVERY = tuple(AlertRule(kind=kind) for kind in AlertKind)
 
 
-def told(state: Seen, *rules: AlertRule) -> list[tuple[str, str]]:
+def raised_by(state: Seen, *rules: AlertRule) -> list[tuple[str, str]]:
     return [(str(one.kind), one.subject) for one in evaluate(rules or EVERY, state)]
 
 
 def test_where_all_is_well_nothing_is_found() -> None:
-    assert told(seen()) == []
+    assert raised_by(seen()) == []
 
 
 def test_a_loss_above_that_of_the_holdout_is_found_per_channel_and_group_and_tested() -> None:
@@ -58,62 +58,62 @@ def test_a_loss_above_that_of_the_holdout_is_found_per_channel_and_group_and_tes
     ]  # fmt: skip
     assert found[0].value == pytest.approx(2.0, rel=0.05)
     assert found[0].limit == 1.5
-    assert "times that of the holdout" in found[0].told
+    assert "times that of the holdout" in found[0].message
 
 
 def test_a_loss_that_may_be_chance_is_no_regression() -> None:
     rule = AlertRule(kind=AlertKind.REGRESSION, above=0.0)
     restless = part(1.0)
     spread = 1 + 2 * np.random.default_rng(3).normal(size=100)
-    assert told(seen(replace(restless, pinball=1.05 * spread * restless.count)), rule) == []
-    assert told(seen(part(1.1)), rule) == [("regression", "1-6")]
+    assert raised_by(seen(replace(restless, pinball=1.05 * spread * restless.count)), rule) == []
+    assert raised_by(seen(part(1.1)), rule) == [("regression", "1-6")]
 
 
 def test_of_too_few_forecasts_nothing_is_said() -> None:
-    assert told(seen(part(9.0, origins=7, inside=0.0, skill=-1.0))) == []
+    assert raised_by(seen(part(9.0, origins=7, inside=0.0, skill=-1.0))) == []
 
 
 def test_a_regression_needs_forecasts_that_do_not_overlap() -> None:
     rule = AlertRule(kind=AlertKind.REGRESSION)
-    assert told(seen(replace(part(3.0), overlap=51)), rule) == []
+    assert raised_by(seen(replace(part(3.0), overlap=51)), rule) == []
 
 
 @pytest.mark.parametrize(("inside", "is_found"), [(0.8, False), (0.72, False), (0.6, True), (0.95, True)])
 def test_a_band_that_covers_too_little_or_too_much_is_found(inside: float, is_found: bool) -> None:
-    assert (("coverage", "load/1-6") in told(seen(part(inside=inside)))) is is_found
+    assert (("coverage", "load/1-6") in raised_by(seen(part(inside=inside)))) is is_found
 
 
 def test_only_the_latest_forecasts_count() -> None:
     one = part(inside=0.8)
     one.inside[-20:] = 0.0
     rule = {"kind": AlertKind.COVERAGE}
-    assert told(seen(one), AlertRule(**rule, origins=20)) == [("coverage", "load/1-6")]
-    assert told(seen(replace(one, inside=one.inside[::-1])), AlertRule(**rule, origins=20)) == []
+    assert raised_by(seen(one), AlertRule(**rule, origins=20)) == [("coverage", "load/1-6")]
+    assert raised_by(seen(replace(one, inside=one.inside[::-1])), AlertRule(**rule, origins=20)) == []
 
 
 def test_a_skill_below_the_limit_is_found() -> None:
-    assert told(seen(part(skill=-0.1))) == [("skill", "1-6")]
-    assert told(seen(part(skill=0.2)), AlertRule(kind=AlertKind.SKILL, below=0.3)) == [("skill", "1-6")]
+    assert raised_by(seen(part(skill=-0.1))) == [("skill", "1-6")]
+    assert raised_by(seen(part(skill=0.2)), AlertRule(kind=AlertKind.SKILL, below=0.3)) == [("skill", "1-6")]
 
 
 def test_a_shift_is_held_against_what_is_usual() -> None:
-    assert told(seen(shifts={"load": (0.5, 0.1), "wind": (0.5, 0.6)})) == [("drift", "load")]
+    assert raised_by(seen(shifts={"load": (0.5, 0.1), "wind": (0.5, 0.6)})) == [("drift", "load")]
 
 
 def test_what_is_old_is_found_with_its_age() -> None:
-    assert told(seen(issued_at=NOW - 25 * HOUR)) == [("stale", "forecast")]
+    assert raised_by(seen(issued_at=NOW - 25 * HOUR)) == [("stale", "forecast")]
     (found,) = evaluate([AlertRule(kind=AlertKind.STALE, after="6h")], seen(observed_until=NOW - 7 * HOUR))
     assert (found.subject, found.value, found.limit) == ("data", 7 * 3600, 6 * 3600)
-    assert told(seen(issued_at=None, observed_until=None)) == []
+    assert raised_by(seen(issued_at=None, observed_until=None)) == []
 
 
 def test_a_job_that_failed_is_found() -> None:
-    assert told(seen(failed_jobs={"nightly": "[lake.full] no space"})) == [("run_failed", "nightly")]
+    assert raised_by(seen(failed_jobs={"nightly": "[lake.full] no space"})) == [("run_failed", "nightly")]
 
 
 def test_two_rules_of_one_kind_find_a_subject_once() -> None:
     rules = [AlertRule(kind=AlertKind.STALE, after="6h"), AlertRule(kind=AlertKind.STALE, after="12h")]
-    assert told(seen(issued_at=NOW - 20 * HOUR), *rules) == [("stale", "forecast")]
+    assert raised_by(seen(issued_at=NOW - 20 * HOUR), *rules) == [("stale", "forecast")]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def outcomes(attacked: dict[str, Path], sound: Path) -> dict[str, Outcome]:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_hostile_folder_is_refused_with_a_code(outcomes: dict[str, Outcome], marker: Path, name: str) -> None:
     assert outcomes[name].kind == "refused"
-    assert outcomes[name].told in {
+    assert outcomes[name].message in {
         "model.corrupt", "model.golden_differs", "model.not_found", "model.unusable", "file.unreadable",
     }  # fmt: skip
     assert not marker.exists()

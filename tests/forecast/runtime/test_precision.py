@@ -27,9 +27,9 @@ def test_int8_serves_only_where_it_forecasts_as_well_and_is_faster_or_of_a_large
     variants: Variants, serves: ServedIn
 ) -> None:
     assert variants.serves is serves
-    assert variants.told.startswith(f"serves in {serves};")
+    assert variants.message.startswith(f"serves in {serves};")
 
 
 def test_both_sides_are_told() -> None:
-    told = beside(1.0, 0.8, 1.009).told
-    assert "1.00 against 4.00 MB, 0.80 against 1.00 ms, loss 1.0090 against 1.0000" in told
+    message = beside(1.0, 0.8, 1.009).message
+    assert "1.00 against 4.00 MB, 0.80 against 1.00 ms, loss 1.0090 against 1.0000" in message

@@ -97,7 +97,7 @@ def test_a_figure_weighs_kilobytes_and_finds_its_script_with_the_night(
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "message"),
     [
         (KeyboardInterrupt(), "KILLED", "interrupted"),
         (SystemExit(143), "KILLED", "interrupted"),
@@ -107,7 +107,7 @@ def test_a_figure_weighs_kilobytes_and_finds_its_script_with_the_night(
     ids=["Ctrl-C", "SIGTERM", "error", "out of memory"],
 )
 def test_a_night_that_is_broken_off_leaves_no_run_open(
-    local: Home, dataset: str, error: BaseException, status: str, told: str
+    local: Home, dataset: str, error: BaseException, status: str, message: str
 ) -> None:
     home = local
 
@@ -123,7 +123,7 @@ def test_a_night_that_is_broken_off_leaves_no_run_open(
     assert {name: run.info.status for name, run in found.items()} == {
         "night": status, "open": status, "done": "FINISHED",
     }  # fmt: skip
-    assert {found[name].data.tags["failure"][: len(told)] for name in ("night", "open")} == {told}
+    assert {found[name].data.tags["failure"][: len(message)] for name in ("night", "open")} == {message}
     assert "failure" not in found["done"].data.tags
 
 
@@ -268,6 +268,6 @@ def test_how_good_served_forecasts_were_stands_on_the_version_and_its_run(tracki
     client = MlflowClient(tracking_home.tracking_uri, tracking_home.tracking_uri)
     (version,) = client.search_model_versions(f"name = '{dataset}'")
     assert (version.tags["live/mae/1-24"], version.tags["live/values"]) == ("0.25", "10")
-    told = client.get_run(version.run_id)
-    assert told.data.metrics["live/mae/1-24"] == 0.25
-    assert told.info.status == "FINISHED"
+    message = client.get_run(version.run_id)
+    assert message.data.metrics["live/mae/1-24"] == 0.25
+    assert message.info.status == "FINISHED"

@@ -109,7 +109,7 @@ def test_where_labelled_windows_are_few_pretraining_helps() -> None:
         model.fit(few, epochs=50, verbose=False)
         forecasts = model.predict(HORIZON, [series[:-HORIZON] for series in held_out], verbose=False)
         pairs = zip(forecasts, held_out, strict=True)
-        return float(np.mean([(told.values() - series.values()[-HORIZON:]) ** 2 for told, series in pairs]))
+        return float(np.mean([(message.values() - series.values()[-HORIZON:]) ** 2 for message, series in pairs]))
 
     assert error(build().pretrain(waves(80, range(60)), epochs=4, verbose=False)) < 0.9 * error(build())
 

@@ -223,9 +223,9 @@ def test_the_hierarchical_loss_is_the_papers(panel: Any, tiny: Callable[..., Any
     level = batch.past_target.mean(1, keepdim=True)
     spread = (batch.past_target.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
     sums = (means[..., 0] * spread + level) * 4  # [B, S, C]
-    true, told = (values.unflatten(1, (2, 4)).sum(2) for values in (batch.future_target, forecast))
+    true, message = (values.unflatten(1, (2, 4)).sum(2) for values in (batch.future_target, forecast))
     expected = ((forecast - batch.future_target) ** 2).mean()
-    expected = expected + 0.5 * (((sums - true) ** 2).mean() / 16 + ((sums - told) ** 2).mean() / 16)
+    expected = expected + 0.5 * (((sums - true) ** 2).mean() / 16 + ((sums - message) ** 2).mean() / 16)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     loss.backward()
     assert network.reconcile_hierarchy.forecast_means.weight.grad.abs().sum() > 0

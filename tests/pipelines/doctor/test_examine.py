@@ -75,12 +75,12 @@ def test_a_sound_home_is_well(sick: Installation) -> None:
 def test_an_installation_without_torch_is_told_what_to_do_and_one_with_it_what_its_kernels_do() -> None:
     # In a process of its own: nothing else here needs torch.
     look = "from pipelines.doctor.machine import kernels\nprint(*kernels(None), sep='\\n')"
-    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
-    assert "prob_sparse_attention runs on the" in told
-    assert "selective_scan runs on the" in told
+    message = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+    assert "prob_sparse_attention runs on the" in message
+    assert "selective_scan runs on the" in message
     without = f"import sys\nsys.modules['torch'] = None\n{look}"
-    told = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=True).stdout
-    assert "packages.torch" in told
+    message = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=True).stdout
+    assert "packages.torch" in message
 
 
 def test_a_package_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def test_the_same_forecast_can_be_made_again_from_what_is_stored(served: Callabl
     assert np.array_equal(again.quantiles.transpose(0, 2, 1, 3), stored.quantiles)
     assert np.array_equal(again.mean.transpose(0, 2, 1), stored.mean)
     before = home.forecasts("tiny").read_many({issuance.forecast_id: issuance.issued_at})
-    told = before.sort("series", "channel", "lead")["base"].list.to_array(3).to_numpy().reshape(2, 2, 24, 3)
-    assert np.array_equal(told, base.quantiles.transpose(0, 2, 1, 3))
+    message = before.sort("series", "channel", "lead")["base"].list.to_array(3).to_numpy().reshape(2, 2, 24, 3)
+    assert np.array_equal(message, base.quantiles.transpose(0, 2, 1, 3))
 
 
 def test_a_correction_is_found_from_quantiles_as_they_were_before_one(served: Callable[..., Installation]) -> None:

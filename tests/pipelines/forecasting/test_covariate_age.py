@@ -71,17 +71,17 @@ def test_what_a_forecast_is_made_from_is_told(tiny_home: Installation, crown: Ca
     crown(tiny_home, "trained", kernels={"selective_scan": "reference: no GPU"})
     before = SystemClock().now()
     issuance, _ = issue("tiny", tiny_home)
-    told, table = issuance.provenance, tiny_home.observations("tiny")
-    assert told is not None
+    message, table = issuance.provenance, tiny_home.observations("tiny")
+    assert message is not None
     champion = tiny_home.ledger.champion("tiny")
     assert champion is not None
-    assert told.model_digest == champion.digest
-    assert told.kernels == {"selective_scan": "reference: no GPU"}
-    assert told.data_recorded_at == table.recorded_at(issuance.data_version) < before
-    assert (told.provider, told.threads) == ("CPUExecutionProvider", 0)
-    assert told.runtime.startswith("onnxruntime ")
-    assert told.code_commit is None or len(told.code_commit) == 40
-    assert tiny_home.ledger.issuance("tiny").provenance == told  # type: ignore[union-attr]
+    assert message.model_digest == champion.digest
+    assert message.kernels == {"selective_scan": "reference: no GPU"}
+    assert message.data_recorded_at == table.recorded_at(issuance.data_version) < before
+    assert (message.provider, message.threads) == ("CPUExecutionProvider", 0)
+    assert message.runtime.startswith("onnxruntime ")
+    assert message.code_commit is None or len(message.code_commit) == 40
+    assert tiny_home.ledger.issuance("tiny").provenance == message  # type: ignore[union-attr]
 
 
 def test_the_digest_of_the_data_does_not_depend_on_the_order_in_which_they_came(
@@ -96,7 +96,7 @@ def test_the_digest_of_the_data_does_not_depend_on_the_order_in_which_they_came(
             part.write_csv(installation.home.path / "rows.csv")
             ingest("tiny", installation)
         crown(installation, f"m{number}")
-        told = issue("tiny", installation)[0].provenance
-        assert told is not None
-        digests.add(told.data_digest)
+        message = issue("tiny", installation)[0].provenance
+        assert message is not None
+        digests.add(message.data_digest)
     assert len(digests) == 1

@@ -110,12 +110,12 @@ def killed(issuer: subprocess.Popen[str], seconds: float) -> set[str]:
     print(file=issuer.stdin, flush=True)
     kind, _, pid = issuer.stdout.readline().strip().partition(" ")
     assert kind == "pid"
-    told = {issuer.stdout.readline().strip()}
+    message = {issuer.stdout.readline().strip()}
     time.sleep(seconds)  # the moment of the kill is what is drawn: there is no condition to wait for
     subprocess.run(["kill", "-9", pid], check=True)
     while (line := issuer.stdout.readline().strip()) != "gone":
-        told.add(line)
-    return told
+        message.add(line)
+    return message
 
 
 def test_a_kill_at_a_random_moment_leaves_the_old_forecast_or_the_new_one(
@@ -261,14 +261,14 @@ def test_on_a_full_disk_the_old_forecast_stays(two_models: Installation, tmp_pat
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", place, "sh"]
     if subprocess.run([*inside[:4], "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody mount a file system of his own")
-    told = subprocess.run(
+    message = subprocess.run(
         [*inside, str(disk), str(two_models.home.path), sys.executable, FULL],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.strip() == '["lake.disk_full", true, 24, true, "repeat_last-2"]'
+    assert message.returncode == 0, message.stderr
+    assert message.stdout.strip() == '["lake.disk_full", true, 24, true, "repeat_last-2"]'
 
 
 def test_without_mlflow_forecasts_are_issued_as_ever(two_models: Installation, monkeypatch: pytest.MonkeyPatch) -> None:

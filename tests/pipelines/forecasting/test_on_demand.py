@@ -143,14 +143,14 @@ def test_covariates_known_beforehand_are_taken_from_the_history_and_from_what_li
     }  # fmt: skip
     config = config_with(channels=channels)
     random = np.random.default_rng(0)
-    told = {name: random.normal(size=80).tolist() for name in channels}
-    history = {"east": {name: values[:60] for name, values in told.items()}}
-    mine = from_columns(START, history, {"east": {"plan": told["plan"][60:]}}, config, TRAINED)
+    message = {name: random.normal(size=80).tolist() for name in channels}
+    history = {"east": {name: values[:60] for name, values in message.items()}}
+    mine = from_columns(START, history, {"east": {"plan": message["plan"][60:]}}, config, TRAINED)
     rows = pl.DataFrame(
         {
             "series": ["east"] * 80,
             "time": pl.Series([START + row * HOUR for row in range(80)], dtype=TIME),
-            **{name: values if name == "plan" else [*values[:60], *[None] * 20] for name, values in told.items()},
+            **{name: values if name == "plan" else [*values[:60], *[None] * 20] for name, values in message.items()},
         }
     )
     theirs = clean(rows, config)
@@ -242,5 +242,5 @@ def test_a_row_that_would_be_put_aside_is_refused(config: DatasetConfig, change:
     with pytest.raises(DataError) as caught:
         from_rows(from_json(records, config, "tiny"), config)
     assert caught.value.code == code
-    told = str(next(iter(change.values())))
-    assert told in {"None", "nan", "-1.0"} or told not in str(caught.value)
+    message = str(next(iter(change.values())))
+    assert message in {"None", "nan", "-1.0"} or message not in str(caught.value)

@@ -60,39 +60,39 @@ def test_the_first_forecast_moved_from_nothing(home: Installation) -> None:
 def test_with_the_same_model_new_rows_explain_all_of_it(home: Installation, rows: pl.DataFrame) -> None:
     first = home.ledger.issuance("tiny")
     bring(home, until(rows, 406))
-    told = latest(home)
+    message = latest(home)
     assert first is not None
-    assert (told.previous, told.steps) == (first.forecast_id, 18)
+    assert (message.previous, message.steps) == (first.forecast_id, 18)
     known = {(row["site"], row["time"].hour, row["time"].day): row for row in rows.iter_rows(named=True)}
     before, after = ([known[site, (h - 1) % 24, 1 + (h - 1) // 24] for site in ("east", "west")] for h in (400, 406))
     for channel in ("load", "price"):
         moves = [abs(new[channel] - old[channel]) for old, new in zip(before, after, strict=True)]
-        assert told.by_channel[channel].mean == pytest.approx(np.mean(moves), abs=1e-3)
-        assert told.by_channel[channel].largest == pytest.approx(max(moves), abs=1e-3)
-    assert told.change.mean == pytest.approx(np.mean([one.mean for one in told.by_channel.values()]) / 10)
-    assert told.causes == {"data": told.change.mean}
+        assert message.by_channel[channel].mean == pytest.approx(np.mean(moves), abs=1e-3)
+        assert message.by_channel[channel].largest == pytest.approx(max(moves), abs=1e-3)
+    assert message.change.mean == pytest.approx(np.mean([one.mean for one in message.by_channel.values()]) / 10)
+    assert message.causes == {"data": message.change.mean}
 
 
 def test_a_new_model_is_told_apart_from_new_rows(home: Installation, rows: pl.DataFrame, crown: Crown) -> None:
     bring(home, until(rows, 406))
     crown(home, "repeat_last-2", bias=0.5)  # half a deviation of 10 above the last value
-    told = latest(home)
-    assert set(told.causes) == {"data", "model"}
-    assert told.causes["model"] == pytest.approx(0.5, abs=1e-3)
-    assert told.causes["data"] > 0
+    message = latest(home)
+    assert set(message.causes) == {"data", "model"}
+    assert message.causes["model"] == pytest.approx(0.5, abs=1e-3)
+    assert message.causes["data"] > 0
 
 
 def test_a_new_model_on_the_same_rows_is_all_that_changed(home: Installation, crown: Crown) -> None:
     crown(home, "repeat_last-2", bias=0.5)
-    told = latest(home)
-    assert told.causes == pytest.approx({"data": 0.0, "model": 0.5}, abs=1e-3)
-    assert told.steps == 24
+    message = latest(home)
+    assert message.causes == pytest.approx({"data": 0.0, "model": 0.5}, abs=1e-3)
+    assert message.steps == 24
 
 
 def put_another_in_its_place(folder: Path) -> None:
     """Change what a model says of itself: sound in itself, but not what the ledger knows."""
-    told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    (folder / MANIFEST).write_text(json.dumps(told | {"trained_at": "2020-01-01T00:00:00Z"}), encoding="utf-8")
+    message = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps(message | {"trained_at": "2020-01-01T00:00:00Z"}), encoding="utf-8")
     load(folder)
 
 
@@ -102,8 +102,8 @@ def test_where_the_earlier_model_is_gone_the_whole_is_told(
 ) -> None:
     crown(home, "repeat_last-2", bias=0.5)
     lose(home.home.models / "repeat_last-1")
-    told = latest(home)
-    assert told.causes == pytest.approx({"unexplained": 0.5}, abs=1e-3)
+    message = latest(home)
+    assert message.causes == pytest.approx({"unexplained": 0.5}, abs=1e-3)
     assert "what a new model changed is not known" in caplog.text
 
 
@@ -132,13 +132,13 @@ def test_a_covariate_that_was_told_otherwise_before_is_a_cause_of_its_own(
     issue("tiny", home)
     later = pl.when(pl.col("time") >= EPOCH.replace(tzinfo=None) + 402 * HOUR).then(5.0).otherwise(1.0)
     bring(home, planned.with_columns(ahead).with_columns(plan=later))
-    told = latest(home)
-    assert set(told.causes) == {"data", "covariates"}
-    assert told.causes["data"] == pytest.approx(0.0, abs=1e-6)
-    assert told.causes["covariates"] > 0.01
+    message = latest(home)
+    assert set(message.causes) == {"data", "covariates"}
+    assert message.causes["data"] == pytest.approx(0.0, abs=1e-6)
+    assert message.causes["covariates"] > 0.01
 
 
 def test_medians_that_are_equal_have_not_moved() -> None:
     same = np.ones((1, 5, 1))
-    told = revision("before", {"before": same, "data": same}, ("load",), np.ones((1, 1)))
-    assert (told.change.mean, told.change.largest, told.causes) == (0.0, 0.0, {"data": 0.0})
+    message = revision("before", {"before": same, "data": same}, ("load",), np.ones((1, 1)))
+    assert (message.change.mean, message.change.largest, message.causes) == (0.0, 0.0, {"data": 0.0})

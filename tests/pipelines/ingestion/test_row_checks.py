@@ -491,7 +491,7 @@ def test_a_wrong_time_is_mended_if_the_job_says_so(
 ) -> None:
     sieve = sieved(frame, config_with(**fields, checks={name: "repair"}))
     assert sieve.rows["time"].to_list() == [utc(repaired)]
-    assert CHECKS[name].repair in sieve.findings[0].told
+    assert CHECKS[name].repair in sieve.findings[0].message
 
 
 @pytest.mark.parametrize(("rule", "instant"), [("earlier", "27T00:00"), ("later", "27T01:00")])

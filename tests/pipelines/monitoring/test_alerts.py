@@ -66,12 +66,12 @@ def test_a_loss_far_above_the_holdout_is_raised_and_a_model_that_replaces_it_sta
     served: Callable[..., Installation], crown: Callable[..., Manifest]
 ) -> None:
     home = served(({"kind": "error"},), every=4, error=0.05)
-    told = score("tiny", home)
+    message = score("tiny", home)
     assert ("error", "load") in open_alerts(home)
-    assert len(told.raised) == len(open_alerts(home))
-    assert "alerts raised" in told.told
+    assert len(message.raised) == len(open_alerts(home))
+    assert "alerts raised" in message.message
     crown(home, "repeat_last-2")
-    assert len(score("tiny", home).resolved) == len(told.raised)
+    assert len(score("tiny", home).resolved) == len(message.raised)
     assert open_alerts(home) == []
 
 
@@ -86,7 +86,7 @@ def test_a_regression_is_tested_on_forecasts_that_came_true_to_their_end(served:
     score("tiny", home)
     assert open_alerts(home) == [("regression", "1-6")]  # of the whole day too few do not overlap
     (alert,) = home.ledger.alerts("tiny")
-    assert "against the holdout" in alert.told
+    assert "against the holdout" in alert.message
     assert alert.value is not None
     assert alert.limit == 0.2
 
@@ -124,8 +124,8 @@ def test_the_command_line_tells_accuracy_revision_and_alerts(
     served: Callable[..., Installation], command_line: Callable[..., Any]
 ) -> None:
     home = served(({"kind": "coverage"},), every=3)
-    told = json.loads(command_line("score", "--json", "--home", home.home.path).stdout)
-    assert told["forecasts"] == 21
+    message = json.loads(command_line("score", "--json", "--home", home.home.path).stdout)
+    assert message["forecasts"] == 21
     document = json.loads(command_line("accuracy", "--by", "channel", "--json", "--home", home.home.path).stdout)
     assert [row["part"] for row in document["rows"]] == ["load", "price"]
     assert document["revision"]["causes"]["data"] > 0

@@ -99,11 +99,11 @@ def test_a_forecast_that_was_made_afterwards_is_not_scored(served: Installation)
 
 
 def test_scores_are_those_of_each_value_that_came_true(served: Installation, rows: pl.DataFrame) -> None:
-    told = score("tiny", served)
+    message = score("tiny", served)
     (load,) = [row for row in served.ledger.accuracy("tiny", "channel") if row.part == "load"]
     expected = list(pairs(served, until(rows, 430), "load"))
     assert load.count == len(expected)
-    assert told.values == 2 * load.count
+    assert message.values == 2 * load.count
     errors = np.asarray([actual - quantiles[1] for _, actual, quantiles, _ in expected])
     assert load.mae_in_units == pytest.approx(np.abs(errors).mean())
     assert load.mae == pytest.approx(np.abs(errors).mean() / 10)
@@ -166,7 +166,7 @@ def test_a_replay_changes_nothing(served: Installation) -> None:
     before = dump(served)
     again = score("tiny", served)
     assert first.forecasts == 3
-    assert (again.forecasts, again.values, again.told) == (0, 0, "nothing new came true")
+    assert (again.forecasts, again.values, again.message) == (0, 0, "nothing new came true")
     assert dump(served) == before
 
 
@@ -246,15 +246,15 @@ def test_a_window_of_origins_is_whole_days(served: Installation) -> None:
 
 def test_before_anything_was_issued_there_is_nothing_to_score(make_home: MakeHome, rows: pl.DataFrame) -> None:
     home = make_home(until(rows, 100))
-    assert score("tiny", home).told == "nothing new came true"
+    assert score("tiny", home).message == "nothing new came true"
     ingest("tiny", home)
     assert score("tiny", home).forecasts == 0
     assert home.ledger.accuracy("tiny") == []
 
 
 def change_the_manifest(folder: Path) -> None:
-    told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    (folder / MANIFEST).write_text(json.dumps(told | {"trained_at": "2020-01-01T00:00:00Z"}), encoding="utf-8")
+    message = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps(message | {"trained_at": "2020-01-01T00:00:00Z"}), encoding="utf-8")
 
 
 @pytest.mark.parametrize("lose", [shutil.rmtree, change_the_manifest])
@@ -303,8 +303,8 @@ def test_mlflow_shows_how_good_the_champion_was_once_per_scoring_that_found_some
     (version,) = client.search_model_versions("name = 'tiny'")
     (group, _) = served.ledger.accuracy("tiny", "lead_group")
     assert float(version.tags["live/pinball/1-6"]) == pytest.approx(group.pinball, rel=1e-3)
-    told = client.get_metric_history(run.info.run_id, "live/coverage/1-6")
-    assert [metric.value for metric in told] == [group.coverage]
+    message = client.get_metric_history(run.info.run_id, "live/coverage/1-6")
+    assert [metric.value for metric in message] == [group.coverage]
     bring(served, until(rows, 440))
     score("tiny", served)
     assert len(client.get_metric_history(run.info.run_id, "live/coverage/1-6")) == 2

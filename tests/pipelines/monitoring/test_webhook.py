@@ -98,7 +98,7 @@ def test_each_alert_is_posted_once_when_it_is_raised_and_once_when_it_is_over(
     assert raised["sequence"] == resolved["sequence"] == alert.sequence
     assert raised["id"] != resolved["id"]
     assert (raised["dataset"], raised["kind"], raised["subject"]) == ("tiny", "stale", "data")
-    assert (raised["told"], raised["value"], raised["limit"]) == (OLD.told, 25200.0, 21600.0)
+    assert (raised["message"], raised["value"], raised["limit"]) == (OLD.message, 25200.0, 21600.0)
     assert datetime.fromisoformat(raised["raised_at"]) == alert.raised_at
     assert receiver.taken[0][1]["Content-Type"] == "application/json"
 
@@ -167,7 +167,7 @@ def test_a_webhook_that_is_down_fails_no_scoring(
     tiny_document["datasets"]["tiny"]["webhook"] = receiver.url
     home = make_home(None, tiny_document)
     home.ledger.settle_alerts("tiny", [DRIFT], now())
-    assert "the webhook failed" in score("tiny", home).told
+    assert "the webhook failed" in score("tiny", home).message
     assert "was not told" in caplog.text
     assert home.ledger.alerts("tiny")[0].resolved_at is not None, "no rule finds it any more"
 

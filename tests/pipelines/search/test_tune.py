@@ -112,9 +112,9 @@ def test_a_search_tries_the_own_options_first_and_tells_the_best_ones(
     assert [len(row.losses) for row in found.trials] == [2] * 3
     assert found.best.number > 1  # the preset's rate is low for a training as short as this
     # The lines can be put into the job file as they are.
-    told = tomllib.loads(found.toml)["datasets"]["tiny"]["options"]
-    assert told == {"dlinear": found.best.options}
-    document["datasets"]["tiny"]["options"] = told
+    message = tomllib.loads(found.toml)["datasets"]["tiny"]["options"]
+    assert message == {"dlinear": found.best.options}
+    document["datasets"]["tiny"]["options"] = message
     ConfigFile.model_validate(document)
 
     client = mlflow.MlflowClient(home.home.tracking_uri)

@@ -115,9 +115,11 @@ def test_channels_may_be_called_like_anything_else_in_the_source(config_with: Ma
         source={"kind": "push", "layout": layout, "channel": "name", "value": "reading"},
         channels={name: {"role": "target", "column": "time" if name == "keys" else name} for name in names},
     )
-    told = [{"time": "t", "site": "a", "name": name, "reading": name} for name in ("self", "channel", "value", "time")]
+    message = [
+        {"time": "t", "site": "a", "name": name, "reading": name} for name in ("self", "channel", "value", "time")
+    ]
     wide = [{"time": "t", "site": "a", "self": "self", "channel": "channel", "value": "value"}]
-    found = batch_of(config, wide if layout == "wide" else told).rows
+    found = batch_of(config, wide if layout == "wide" else message).rows
     assert found.columns == ["row", "series", "time", *names]
     assert found.row(0) == (1, "a", "t", "self", "channel", "value", "t" if layout == "wide" else "time")
 
@@ -146,9 +148,11 @@ def test_no_value_of_a_long_source_is_lost_or_made_up(
     for time in ("t1", "t2"):
         for site in ("a", None):
             wide = found.filter(pl.col("time") == time, pl.col("series").eq_missing(site))
-            told = {name: [cell[3] for cell in cells if cell[:3] == (time, site, name)] for name in ("load", "price")}
-            assert len(wide) == max(map(len, told.values()))
-            for name, values in told.items():
+            message = {
+                name: [cell[3] for cell in cells if cell[:3] == (time, site, name)] for name in ("load", "price")
+            }
+            assert len(wide) == max(map(len, message.values()))
+            for name, values in message.items():
                 last = values[-1:] if values else [None]
                 assert wide[name].to_list() == values + last * (len(wide) - len(values))
     assert found["row"].is_sorted()

@@ -34,12 +34,12 @@ create view loads as select time, site, load, price, wind from "Site readings; -
 def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
     """A database whose URL is in the environment as READINGS."""
     if request.param == "sqlite":
-        told = "sqlite:///readings.db"
+        message = "sqlite:///readings.db"
         engine = sa.create_engine(f"sqlite:///{tmp_path}/readings.db")
     else:
-        told = request.getfixturevalue("postgresql").render_as_string(hide_password=False)
-        engine = sa.create_engine(told)
-    monkeypatch.setenv("READINGS", told)
+        message = request.getfixturevalue("postgresql").render_as_string(hide_password=False)
+        engine = sa.create_engine(message)
+    monkeypatch.setenv("READINGS", message)
     with engine.begin() as connection:
         if request.param == "postgresql":
             connection.exec_driver_sql("drop schema public cascade; create schema public")

@@ -100,18 +100,18 @@ def test_rows_of_history_are_answered_as_the_service_would(
 def test_times_without_an_offset_are_wall_times_of_the_data_set(
     answers: Any, panel: Panel, config: DatasetConfig
 ) -> None:
-    told = both(panel, config, 300)
-    wall = told.assign(
-        time=pd.to_datetime(told["time"])
+    message = both(panel, config, 300)
+    wall = message.assign(
+        time=pd.to_datetime(message["time"])
         .dt.tz_convert("Europe/Berlin")
         .dt.tz_localize(None)
         .dt.strftime("%Y-%m-%d %H:%M")
     )
-    pd.testing.assert_frame_equal(answers.predict(wall), answers.predict(told))
+    pd.testing.assert_frame_equal(answers.predict(wall), answers.predict(message))
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "code", "told"),
+    ("spoilt", "code", "message"),
     [
         (lambda rows: rows.drop(columns="wind"), "forecast.no_column", "wind"),
         (lambda rows: rows.drop(columns="series"), "forecast.no_column", "series"),
@@ -129,9 +129,9 @@ def test_rows_that_cannot_be_forecast_from_are_named(
     config: DatasetConfig,
     spoilt: Callable[[pd.DataFrame], pd.DataFrame],
     code: str,
-    told: str,
+    message: str,
 ) -> None:
-    with pytest.raises(ForecastError, match=told) as caught:
+    with pytest.raises(ForecastError, match=message) as caught:
         answers.predict(spoilt(rows_before(panel, config, 0, 300).to_pandas()))
     assert caught.value.code == code
 

@@ -35,12 +35,12 @@ def exported(
         slices = Slices.of(panel, config)
         scaler = fit_scaler(panel, config, slices.fit)
         fitted = fit(config, panel, slices, scaler, name)
-        told = about(
+        message = about(
             config, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip
         windows = cut(panel, config, slices.validation, slices.calibration)
-        return export(fitted.model, folder, told, windows, **given), windows
+        return export(fitted.model, folder, message, windows, **given), windows
 
     return make
 

@@ -385,7 +385,7 @@ def test_progress_rises_to_the_whole(run: Fit) -> None:
 def test_the_kernels_that_ran_are_told_with_the_reason(run: Fit, name: str, op: str | None) -> None:
     fitted = run(name, training={"max_epochs": 1, "stride": 40})
     assert list(fitted.kernels) == ([op] if op else [])
-    assert all(told.startswith(("torch: ", "triton: ")) for told in fitted.kernels.values())
+    assert all(message.startswith(("torch: ", "triton: ")) for message in fitted.kernels.values())
     assert fitted.peak_memory_mb > 0
 
 

@@ -77,8 +77,8 @@ def test_the_page_shows_history_median_and_band(served: Served) -> None:
     assert page.shown["levels"] == [0.1, 0.5, 0.9]
     assert len(page.shown["history"]["values"]) == 14 * 24
     assert [len(values) for values in page.shown["quantiles"]] == [24] * 3
-    for told in ("load at east", "80% band", "repeat_last-1", served.issuance.forecast_id, "fresh", "Take it along"):
-        assert told in page.words
+    for message in ("load at east", "80% band", "repeat_last-1", served.issuance.forecast_id, "fresh", "Take it along"):
+        assert message in page.words
     assert not page.came_true
 
 
