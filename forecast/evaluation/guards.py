@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import ClassVar
 
 from forecast.config.training import PromotionPolicy
 from forecast.evaluation.metrics import skill
@@ -20,7 +22,7 @@ class Guard(StrictModel):
     name: str
     passed: bool
     message: str
-    renamed_fields = {"told": "message"}
+    renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({"told": "message"})
 
 
 def own_guards(challenger: Evidence, champion: Evidence | None, policy: PromotionPolicy) -> Iterator[Guard]:

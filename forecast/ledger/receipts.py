@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -19,7 +22,7 @@ class IngestFinding(StrictModel):
     message: str
     first: tuple[str, ...] = ()
     """The first few places, as ``rows.csv row 7: east 2024-01-01 05:00 load=-3``."""
-    renamed_fields = {"told": "message"}
+    renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({"told": "message"})
 
 
 class Receipt(StrictModel):

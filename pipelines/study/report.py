@@ -177,7 +177,10 @@ def _endured(values: Values, condition: Condition, message: str) -> str:
     if not costs:
         return f"With {message} no window could be filled."
     least, most = min(costs, key=lambda name: costs[name]), max(costs, key=lambda name: costs[name])
-    return f"With {message} the loss of {least} rises least ({costs[least]:+.1%}), that of {most} most ({costs[most]:+.1%})."
+    return (
+        f"With {message} the loss of {least} rises least ({costs[least]:+.1%}), "
+        f"that of {most} most ({costs[most]:+.1%})."
+    )
 
 
 def _best(values: Values, text: Callable[[Value], str]) -> str:

@@ -40,7 +40,7 @@ class Cell:
 
     level: int
     """From 0, nothing, to 4, nearly all; -1 where no row is expected yet."""
-    local_time: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

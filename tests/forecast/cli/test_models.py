@@ -49,7 +49,7 @@ def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
     tried = make_evidence("nlinear-1", 2.0, horizons=(6, 24), variants=both, precision=both.serves)
     tiny_home.ledger.keep_night(night.model_copy(update={"candidates": (*night.candidates, tried)}))
     _, out, _ = run("compare", "--home", tiny_home.home.path)
-    assert f"nlinear-1 {both.message}" in " ".join(out.split())
+    assert f"nlinear-1 {both.summary}" in " ".join(out.split())
     document = json.loads(run("compare", "--json", "--home", tiny_home.home.path)[1])
     seen = {item["model_version"]: item["rehearsal"] for item in document["leaderboard"]}
     assert (seen["nlinear-1"]["precision"], seen["linear-1"]["precision"]) == ("int8", "float32")

@@ -106,7 +106,7 @@ def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
     assert config.targets == ("departures", "mean_delay", "cancellations")
     assert len(config.past_covariates) == 7
     assert config.step.total_seconds() == 3600
-    assert [(one.message, one.cron) for one in load_config_file(path).jobs.values()] == [
+    assert [(one.description, one.cron) for one in load_config_file(path).jobs.values()] == [
         ("ingest -> score -> forecast", "0 */6 * * *"),
         ("ingest -> retrain -> forecast", "30 2 * * *"),
     ]
