@@ -14,15 +14,14 @@ from darts.models.forecasting.torch_forecasting_model import TorchForecastingMod
 from darts.utils.data import SequentialTorchInferenceDataset
 from darts.utils.data.torch_datasets.utils import (
     PLModuleInput,
-    TorchInferenceSample,
-    _batch_collate_fn_predict,
 )
 from darts.utils.likelihood_models.base import quantile_names
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from models.darts.series_checks import check_channels, check_values
-from models.errors import NotFittedError, OptionOutOfRangeError
+from models.darts.inference import evaluating, latest_windows, module_input
+from models.darts.series_checks import check_channels
+from models.errors import OptionOutOfRangeError
 
 # N points of the path, L past steps, H horizon, C target channels, P past and F known-future covariates, Q outputs
 
@@ -148,59 +147,6 @@ def integrated_gradients(
 
         forecast, baseline, parts = _integrate(explained, _path_inputs(window), steps)
     return Attribution(forecast, baseline, tuple(_named(dataset, kind, values) for kind, values in parts.items()))
-
-
-def latest_windows(
-    model: TorchForecastingModel, series: Any, past_covariates: Any = None, future_covariates: Any = None
-) -> SequentialTorchInferenceDataset:
-    """Cut the windows from which a fitted model forecasts a whole horizon after the end of each series.
-
-    Takes what `predict` takes, also its defaults from training and encoders, but any number of channels.
-
-    Raises:
-        NotFittedError: the model has no weights.
-        MissingValuesError: a look-back window holds NaN.
-
-    """
-    if model.model is None:
-        raise NotFittedError(type(model).__name__, "read a window")
-    check_values(series, "series", last=model.input_chunk_length)
-    setup = model._setup_for_predict_from_dataset(  # noqa: SLF001
-        n=model.output_chunk_length,
-        series=series,
-        past_covariates=past_covariates,
-        future_covariates=future_covariates,
-        show_warnings=False,
-    )
-    dataset: SequentialTorchInferenceDataset = setup["dataset"]
-    return dataset
-
-
-def module_input(module: PLForecastingModule, samples: list[TorchInferenceSample]) -> PLModuleInput:
-    """Stack windows of one shape in the precision and on the device of the weights."""
-    batch = _batch_collate_fn_predict(samples)
-    names = (
-        "past_target",
-        "past_covariates",
-        "historic_future_covariates",
-        "future_covariates",
-        "static_covariates",
-    )
-    tensors = {name: getattr(batch, name) for name in names}
-    return PLModuleInput(
-        **{name: tensor.to(module.device, module.dtype) for name, tensor in tensors.items() if tensor is not None}
-    )
-
-
-@contextmanager
-def evaluating(module: PLForecastingModule) -> Iterator[None]:
-    """Switch to evaluation, and back to what it was."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from darts.utils.data.torch_datasets._data_module import TorchDataModule
 from darts.utils.data.torch_datasets.utils import TorchTrainingBatch
 from torch.utils.data import DataLoader
 
-from models.darts.bridge import NetworkModel, NetworkModule
+from models.darts.bridge import NetworkModel
+from models.darts.module import NetworkModule
 from models.darts.windows import collate_windows, window_dataset
 from models.errors import OptionOutOfRangeError
 

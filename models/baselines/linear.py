@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from models.baselines.closed_form import ClosedFormModel, TrainingBatches
-from models.darts.bridge import NetworkModule, Recipe
+from models.darts.module import NetworkModule
+from models.darts.recipes import Recipe
 from models.errors import OptionOutOfRangeError
 from models.shape import WindowShape
 

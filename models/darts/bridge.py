@@ -5,203 +5,33 @@ A model file holds a network (`nn.Module`, knows no darts), its frozen config, a
 backtests, saving) comes from here.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import wraps
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields, replace
 from inspect import signature
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 from zipfile import ZipFile
 
 import pytorch_lightning as pl
 import torch
-from darts.models.forecasting.pl_forecasting_module import PLForecastingModule, io_processor
+from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.models.forecasting.torch_forecasting_model import MixedCovariatesTorchModel, TorchForecastingModel
 from darts.utils.data import SequentialTorchTrainingDataset, TorchTrainingDataset
 from darts.utils.data.torch_datasets._data_module import TorchDataModule
 from darts.utils.data.torch_datasets.utils import (
-    ModuleStage,
-    PLModuleInput,
-    PLModuleOutput,
-    TorchTrainingBatch,
     TorchTrainingSample,
 )
 from darts.utils.serialization import safe_globals
 from darts.utils.serialization.torch import load_ckpt_safely
-from torch import Tensor, nn
 from torch.optim import Adam, AdamW
 
-from models.darts.frame import LOSSES, Frame, FramedNetwork, averaged
+from models.darts.frame import LOSSES, Frame
+from models.darts.module import NetworkModule
+from models.darts.recipes import ENSEMBLE, NetworkConfig, Recipe
 from models.darts.seeds import SeededData, SeededEpochs
 from models.darts.series_checks import check_channels, check_values
 from models.darts.windows import WindowDataset, collate_windows, window_dataset
 from models.errors import HorizonTooShortError, LookbackTooShortError, OptionOutOfRangeError, UnknownOptionError
-from models.shape import WindowShape
-
-
-class NetworkConfig(Protocol):
-    """A frozen dataclass of hyperparameters that a job file can hold: numbers, strings and booleans."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def check(self, lookback: int, horizon: int) -> None:
-        """Raise a `ModelError` if no network of this config can be built for such windows."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A named way to build and train a network: its config, darts' training arguments, and the frame around it."""
-
-    config: NetworkConfig
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """darts' arguments where callers give none."""
-    frame: Frame | None = field(default_factory=Frame)
-    """None for networks that are solved and not trained: they stand alone."""
-
-
-ENSEMBLE = 3
-"""Members of the preset `ensemble`."""
-
-SHORT_TRAINING: Mapping[str, Any] = MappingProxyType(
-    {
-        "batch_size": 32,
-        "n_epochs": 10,
-        "optimizer_cls": AdamW,
-        "optimizer_kwargs": {"lr": 5e-4},
-        # A rate that falls from the first epoch on: a nightly budget may end the training at any of them.
-        "lr_scheduler_cls": torch.optim.lr_scheduler.ExponentialLR,
-        "lr_scheduler_kwargs": {"gamma": 0.8},
-    }
-)
-"""How the `default` presets train: few epochs on few cores."""
-
-
-def official_training(rate: float, epochs: int) -> Mapping[str, Any]:
-    """Train as the official codes of Informer, iTransformer and S-Mamba do.
-
-    Adam on batches of 32, epochs 1 and 2 at the full rate, each later one at half of the rate before.
-    """
-    return {
-        "batch_size": 32,
-        "n_epochs": epochs,
-        "optimizer_cls": Adam,
-        "optimizer_kwargs": {"lr": rate},
-        "lr_scheduler_cls": torch.optim.lr_scheduler.MultiStepLR,
-        "lr_scheduler_kwargs": {"milestones": list(range(2, epochs)), "gamma": 0.5},
-    }
-
-
-class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is untyped
-    """The Lightning module of any network; subclasses name the network and its config.
-
-    `config` and `framing` arrive as plain mappings so that checkpoints hold no class of ours and load under darts' safe
-    loading.
-    """
-
-    network_class: ClassVar[type[nn.Module]]
-    config_class: ClassVar[type[NetworkConfig]]
-
-    def __init__(self, config: Mapping[str, Any], framing: Mapping[str, Any] | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        shape = self._window_shape()
-        settings = self.config_class(**config)
-        self.frame = Frame(**framing) if framing is not None else None
-        if self.frame is None:
-            self.network: nn.Module = self.network_class(settings, shape)
-        else:
-            self.network = FramedNetwork(lambda: self.network_class(settings, shape), self.frame, shape)
-        self.averaged = averaged(self.network, self.frame.averaging) if self.frame and self.frame.averaging else None
-        self._epoch_loss = torch.zeros(())
-
-    @property
-    def forecaster(self) -> nn.Module:
-        """The network that makes forecasts: in evaluation the averaged one, if weights are averaged."""
-        return self.network if self.averaged is None or self.training else self.averaged.module
-
-    def training_step(self, train_batch: TorchTrainingBatch, batch_idx: int) -> Tensor:
-        """Train every member on the batch; members share no weight, so one loss serves all.
-
-        The mean loss is logged once per epoch: Lightning's log of each step would cost as much as a small network's
-        optimiser.
-        """
-        members = self.frame.members if self.frame else 1
-        if members > 1:
-            parts = {entry.name: getattr(train_batch, entry.name) for entry in fields(train_batch)}
-            train_batch = TorchTrainingBatch(
-                **{name: tensor.repeat(members, 1, 1) for name, tensor in parts.items() if tensor is not None}
-            )
-        output = self(train_batch.to_module_input(stage=ModuleStage.TRAIN))
-        target = train_batch.future_target
-        loss: Tensor = self._compute_loss(output, target, self.train_criterion, train_batch.sample_weight)
-        self._update_metrics(output, target, self.train_metrics)
-        seen = loss.detach()
-        self._epoch_loss = seen if batch_idx == 0 else self._epoch_loss + seen
-        if self.trainer.is_last_batch:
-            self.log("train_loss", self._epoch_loss / (batch_idx + 1), prog_bar=True, sync_dist=True, batch_size=1)
-        return loss
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the loss of the checkpoint, which darts 0.48.1 restores by name but not where it trains."""
-        super().on_load_checkpoint(checkpoint)
-        self.train_criterion, self.val_criterion = deepcopy(self.criterion), deepcopy(self.criterion)
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Let the averaged weights follow."""
-        super().on_train_batch_end(*args)
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.network)
-
-    def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
-    ) -> None:
-        """Clip bfloat16's gradients here: Lightning clips none of a fused optimiser, since it may have to unscale them.
-
-        Those of bfloat16 have no scale.
-        """
-        if gradient_clip_val and str(self.trainer.precision) == "bf16-mixed" and gradient_clip_algorithm is None:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def _window_shape(self) -> WindowShape:
-        def width(feature: str) -> int:
-            shape = self.train_sample_shape.get(feature)
-            return int(shape[1]) if shape else 0
-
-        return WindowShape(
-            lookback=self.input_chunk_length,
-            horizon=self.output_chunk_length,
-            targets=width("past_target"),
-            past=width("past_covariates"),
-            future=width("future_covariates"),
-            static=width("static_covariates"),
-            outputs=self.likelihood.num_parameters if self.likelihood is not None else 1,
-            gap=self.output_chunk_shift,
-        )
-
-    @io_processor  # type: ignore[untyped-decorator]
-    def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
-        """Hand darts' named tensors to the network; future targets are never among them."""
-        forecast = self.forecaster(
-            x_in.past_target,
-            x_in.past_covariates,
-            x_in.historic_future_covariates,
-            x_in.future_covariates,
-            x_in.static_covariates,
-        )
-        return PLModuleOutput(prediction=forecast)  # [B, H, C, Q]
-
-
-@contextmanager
-def _known_classes() -> Iterator[None]:
-    """Let darts' safe loading accept the model classes of the catalogue, and nothing else of ours."""
-    from models.catalog import CATALOG
-
-    with safe_globals([spec.model_class() for spec in CATALOG.values()]):
-        yield
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
@@ -295,29 +125,37 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
         setup: dict[str, Any] = super()._setup_for_predict(*args, dataloader_kwargs=loading, **kwargs)
         return setup
 
-    @staticmethod
-    @wraps(TorchForecastingModel.load)
-    def load(*args: Any, **kwargs: Any) -> TorchForecastingModel:
-        """Load a model saved by `save()`; models of the catalogue are trusted, other unknown classes are refused."""
-        with _known_classes():
+    @classmethod
+    def load(cls, *args: Any, **kwargs: Any) -> TorchForecastingModel:
+        """Load a model of this class that `save` wrote; arguments as in darts.
+
+        darts refuses files that name any other class of ours. `ServiceModel.load` accepts every model class that the
+        process has imported.
+        """
+        with safe_globals(trusted_classes(cls)):
             return TorchForecastingModel.load(*args, **kwargs)
 
-    @staticmethod
-    @wraps(TorchForecastingModel.load_from_checkpoint)
-    def load_from_checkpoint(*args: Any, **kwargs: Any) -> TorchForecastingModel:
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> TorchForecastingModel:
         """Load a model from darts' automatic checkpoints, as safely as `load`."""
-        with _known_classes():
+        with safe_globals(trusted_classes(cls)):
             return TorchForecastingModel.load_from_checkpoint(*args, **kwargs)
 
     def load_weights(self, *args: Any, **kwargs: Any) -> None:
         """Load the weights of a saved model, as safely as `load`."""
-        with _known_classes():
+        with safe_globals(trusted_classes(type(self))):
             super().load_weights(*args, **kwargs)
 
     def load_weights_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Load the weights of an automatic checkpoint, as safely as `load`."""
-        with _known_classes():
+        with safe_globals(trusted_classes(type(self))):
             super().load_weights_from_checkpoint(*args, **kwargs)
+
+
+def trusted_classes(model_class: type[ServiceModel]) -> list[type[ServiceModel]]:
+    """List the classes that a file of `model_class` may name: the class itself and its imported subclasses."""
+    subclasses = model_class.__subclasses__()
+    return [model_class, *(trusted for subclass in subclasses for trusted in trusted_classes(subclass))]
 
 
 class NetworkModel(ServiceModel):

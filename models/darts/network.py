@@ -1,9 +1,7 @@
 """darts' own networks inside this package's bridge: the models that every other one has to beat."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.utils.data.torch_datasets.utils import PLModuleInput
 from torch import Tensor, nn
@@ -11,16 +9,6 @@ from torch import Tensor, nn
 from models.shape import WindowShape
 
 # B batch, L past steps, H horizon, C target channels, P past and F known-future covariates, S constants, Q outputs
-
-ADAM: Mapping[str, Any] = {
-    "batch_size": 64,
-    "n_epochs": 10,
-    "optimizer_cls": torch.optim.Adam,
-    "optimizer_kwargs": {"lr": 1e-3},
-}
-"""Short trainings on few cores; darts' own 100 epochs are for long ones."""
-LINEAR_ADAM: Mapping[str, Any] = {**ADAM, "batch_size": 32, "optimizer_kwargs": {"lr": 3e-4}}
-"""For weights that lie around 1 / L: steps of 1e-3 are as large as they are, and cost 4 to 11% in MSE on ETTh1."""
 
 
 class DartsNetwork(nn.Module):

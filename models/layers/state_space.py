@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels import selective_scan_bidirectional
+from kernels.selective_scan import selective_scan_bidirectional
 
 # B batch, V tokens, D width, E inner width, N states of an inner channel, K tokens under the convolution, R rank
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels import prob_sparse_attention
+from kernels.prob_sparse import prob_sparse_attention
 from kernels.prob_sparse.reference import sample_size
 from kernels.prob_sparse.sampling import Sampling, draw_keys
 from models.errors import WidthNotDivisibleError
@@ -16,7 +16,7 @@ from models.errors import WidthNotDivisibleError
 
 @dataclass(frozen=True, slots=True)
 class ProbSparse:
-    """How ProbSparse attention samples the keys that it measures queries on, see `kernels.prob_sparse_attention`."""
+    """How ProbSparse attention samples the keys that it measures queries on, see `kernels.prob_sparse.prob_sparse_attention`."""
 
     factor: int
     sampling: Sampling

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.darts.bridge import NetworkModel, NetworkModule, Recipe, official_training
+from models.darts.bridge import NetworkModel
 from models.darts.frame import Frame
+from models.darts.module import NetworkModule
+from models.darts.recipes import Recipe, official_training
 from models.errors import LookbackTooShortError, OptionOutOfRangeError, WidthNotDivisibleError
 from models.layers.dropout import Dropout
 from models.layers.feed_forward import FeedForward

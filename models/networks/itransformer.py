@@ -15,10 +15,12 @@ from darts.utils.timeseries_generation import _build_forecast_series_from_schema
 from darts.utils.ts_utils import series2seq
 from torch import Tensor, nn
 
-from models.darts.bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe, official_training
+from models.darts.bridge import NetworkModel
 from models.darts.frame import Frame
+from models.darts.inference import evaluating, latest_windows, module_input
+from models.darts.module import NetworkModule
+from models.darts.recipes import SHORT_TRAINING, Recipe, official_training
 from models.errors import NotFittedError, OptionOutOfRangeError, WidthNotDivisibleError
-from models.interpretation import evaluating, latest_windows, module_input
 from models.layers.attention import SelfAttention
 from models.layers.dropout import Dropout
 from models.layers.embedding import VariateTokens

@@ -1,6 +1,6 @@
 """Pre-training without forecasts: blank patches of the look-back at random and learn to fill them in."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -8,15 +8,42 @@ from darts.utils.data.torch_datasets.utils import TorchTrainingBatch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.darts.bridge import NetworkModule
 from models.darts.frame import FramedNetwork
+from models.darts.module import NetworkModule
 from models.errors import LookbackTooShortError, OptionOutOfRangeError
 from models.layers.normalization import scale_window
-
-if TYPE_CHECKING:
-    from models.networks.patch_tsmixer import PatchTSMixer
+from models.layers.patching import Patching
 
 # K channels, N patches, B batch, D width
+
+
+class PatchConfig(Protocol):
+    """The sizes of a patch encoder that pre-training reads."""
+
+    @property
+    def width(self) -> int:
+        """D: size of an embedded patch."""
+
+    @property
+    def patch_length(self) -> int:
+        """Steps of a patch."""
+
+    @property
+    def patch_stride(self) -> int:
+        """Steps between the starts of two patches."""
+
+
+class PatchEncoder(Protocol):
+    """A network that can be pre-trained: it cuts windows into patches and encodes them, as `PatchTSMixer` does."""
+
+    config: PatchConfig
+    patching: Patching
+
+    def patch(self, past_target: Tensor, past_covariates: Tensor | None = None) -> Tensor:
+        """Cut windows [B, L, C] and their past covariates into patches [K, N, B, length]."""
+
+    def encode(self, patches: Tensor, static: Tensor | None = None, keep: int | None = None) -> Tensor:
+        """Encode patches [K, N, B, length] as [K, N, B, D]."""
 
 
 class MaskedPretraining(pl.LightningModule):
@@ -70,14 +97,14 @@ class MaskedPretraining(pl.LightningModule):
         optimizer: Optimizer = self.optimizer_class(trained, **self.optimizer_arguments)
         return optimizer
 
-    def _cores(self) -> list["PatchTSMixer"]:
-        return cast("list[PatchTSMixer]", self.network.cores)
+    def _cores(self) -> list[PatchEncoder]:
+        return cast("list[PatchEncoder]", self.network.cores)
 
-    def _loss(self, core: "PatchTSMixer", head: nn.Module, values: Tensor, batch: Any) -> Tensor:
+    def _loss(self, core: PatchEncoder, head: nn.Module, values: Tensor, batch: Any) -> Tensor:
         patches = core.patch(values, batch.past_covariates)  # [K, N, B, length]
         masked = random_mask(patches, self.mask_ratio, self.same_mask)  # [K, N, B, 1]
-        message = head(core.encode(patches * ~masked, batch.static_covariates))  # [K, N, B, length]
-        errors = (message - patches).square().mean(dim=3, keepdim=True)  # [K, N, B, 1]
+        filled = head(core.encode(patches * ~masked, batch.static_covariates))  # [K, N, B, length]
+        errors = (filled - patches).square().mean(dim=3, keepdim=True)  # [K, N, B, 1]
         loss: Tensor = (errors * masked).sum() / masked.sum()
         return loss
 

@@ -10,8 +10,10 @@ from darts.models.forecasting.nhits import ACTIVATIONS, _NHiTSModule
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from torch import Tensor
 
-from models.darts.bridge import NetworkModel, NetworkModule, Recipe
-from models.darts.network import ADAM, DartsNetwork
+from models.darts.bridge import NetworkModel
+from models.darts.module import NetworkModule
+from models.darts.network import DartsNetwork
+from models.darts.recipes import ADAM, Recipe
 from models.errors import OptionOutOfRangeError
 from models.option_checks import at_least, shares
 from models.shape import WindowShape

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 from darts.models.forecasting.nlinear import _NLinearModule
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 
-from models.darts.bridge import NetworkModel, NetworkModule, Recipe
+from models.darts.bridge import NetworkModel
 from models.darts.frame import Frame
-from models.darts.network import LINEAR_ADAM, DartsNetwork
+from models.darts.module import NetworkModule
+from models.darts.network import DartsNetwork
+from models.darts.recipes import LINEAR_ADAM, Recipe
 from models.shape import WindowShape
 
 

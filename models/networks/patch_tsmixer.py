@@ -11,8 +11,10 @@ from darts.utils.torch import random_method
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from models.darts.bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe
+from models.darts.bridge import NetworkModel
 from models.darts.frame import Frame
+from models.darts.module import NetworkModule
+from models.darts.recipes import SHORT_TRAINING, Recipe
 from models.darts.series_checks import check_values
 from models.errors import LookbackTooShortError
 from models.layers.dropout import Dropout

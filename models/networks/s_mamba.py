@@ -7,8 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from models.darts.bridge import SHORT_TRAINING, NetworkModel, NetworkModule, Recipe, official_training
+from models.darts.bridge import NetworkModel
 from models.darts.frame import Frame
+from models.darts.module import NetworkModule
+from models.darts.recipes import SHORT_TRAINING, Recipe, official_training
 from models.layers.dropout import Dropout
 from models.layers.embedding import VariateTokens
 from models.layers.feed_forward import FeedForward

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.models.forecasting.tide_model import _TideModule
 
-from models.darts.bridge import NetworkModel, NetworkModule, Recipe
-from models.darts.network import ADAM, DartsNetwork
+from models.darts.bridge import NetworkModel
+from models.darts.module import NetworkModule
+from models.darts.network import DartsNetwork
+from models.darts.recipes import ADAM, Recipe
 from models.option_checks import at_least, shares
 from models.shape import WindowShape
 
