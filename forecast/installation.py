@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from forecast.clock import Clock, ReplayClock, SystemClock
-from forecast.config.dataset import ConfigFile, DatasetConfig, load_config_file
+from forecast.config.file import ConfigFile, load_config_file
+from forecast.config.dataset import DatasetConfig
 from forecast.config.splits import instant
 from forecast.home import Home, find_home
 from forecast.lake.observations import Forecasts, Observations, Quarantine

@@ -232,7 +232,7 @@ def _examined(
     setting: _Setting, tracked: Tracked, data: Sequence[Lineage], reporter: Reporter, engine: EngineName
 ) -> Iterator[tuple[str, TrackedRun, Candidate | ForecastError]]:
     """Train and score every model; each run in MLflow begins with its training."""
-    tasks = [setting.task(model_name) for model_name in setting.config.contenders]
+    tasks = [setting.task(model_name) for model_name in setting.config.candidates]
     crew: Workers = RayEngine(setting.models) if engine is EngineName.RAY else LocalEngine(setting.models)
     for group in [tasks] if engine is EngineName.RAY else [[task] for task in tasks]:
         runs = [tracked.open(task.model_name) for task in group]

@@ -154,7 +154,7 @@ def tiny_document() -> dict[str, Any]:
 
 @pytest.fixture
 def tiny_config(tiny_document: dict[str, Any]) -> DatasetConfig:
-    from forecast.config.dataset import ConfigFile
+    from forecast.config.file import ConfigFile
 
     return ConfigFile.model_validate(tiny_document).datasets["tiny"]
 
@@ -162,7 +162,7 @@ def tiny_config(tiny_document: dict[str, Any]) -> DatasetConfig:
 @pytest.fixture
 def config_with() -> Callable[..., DatasetConfig]:
     """Make a tiny job with some fields replaced: ``config_with(zone="Europe/Berlin")``."""
-    from forecast.config.dataset import ConfigFile
+    from forecast.config.file import ConfigFile
 
     def make(**fields: Any) -> DatasetConfig:
         document = {"datasets": {"tiny": copy.deepcopy(dict(TINY_CONFIG)) | fields}}

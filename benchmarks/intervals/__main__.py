@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.intervals.data import JOBS, NotHereError, read
 from benchmarks.intervals.figure import draw
 from benchmarks.intervals.measure import BANDS, Row, measure
-from forecast.config.dataset import load_config_file
+from forecast.config.file import load_config_file
 
 RESULTS = Path(__file__).parent / "results"
 PROMISED, TOLERANCE = 0.8, 0.04

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forecast.config.dataset import DatasetConfig, load_config_file
+from forecast.config.dataset import DatasetConfig
+from forecast.config.file import load_config_file
 from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.panel import Panel

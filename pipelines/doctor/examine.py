@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from forecast.config.dataset import ConfigFile, load_config_file
+from forecast.config.file import ConfigFile, load_config_file
 from forecast.errors import ForecastError
 from forecast.home import Home, find_home
 from forecast.installation import Installation

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from forecast.clock import SystemClock
-from forecast.config.dataset import load_config_file
+from forecast.config.file import load_config_file
 from forecast.durability import flush
 from forecast.errors import ConflictError, StorageError, first_line
 from forecast.home import JOB_FILE, Home

@@ -64,7 +64,7 @@ def _measured(panel: Panel, config: DatasetConfig) -> Slices:
 
 
 def _published(panel: Panel, config: DatasetConfig) -> Slices:
-    train, validation, test = published_rows(config, panel.steps)
+    train, validation, test = published_rows(config.source, panel.steps)
     if train + validation + test > panel.steps:
         raise TrainingError(
             "training.not_as_published",

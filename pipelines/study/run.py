@@ -68,7 +68,7 @@ def study(
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     asked = [_known(word, Question, "study.unknown_question", "question") for word in questions or Question]
     config = installation.config.datasets[name]
-    usual = [word for word in config.contenders if word in set(TRAINABLE)]
+    usual = [word for word in config.candidates if word in set(TRAINABLE)]
     chosen = [_known(word, TRAINABLE, "model.unknown", "model") for word in models or usual]
     try:
         with FileLock(installation.home.locks / f"{name}.study.lock", timeout=0):

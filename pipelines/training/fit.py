@@ -112,7 +112,7 @@ def fit(
 
 def check_models(config: DatasetConfig) -> None:
     """Build every model of a night once, so that a mistake in the job file is told before any of them has trained."""
-    for model_name in config.contenders:
+    for model_name in config.candidates:
         _require_known(model_name)
         try:
             _build(config, model_name, {})

@@ -8,7 +8,7 @@ from benchmarks.intervals import data
 from benchmarks.intervals.__main__ import main, read_rows, summary, write_rows
 from benchmarks.intervals.data import History, read
 from benchmarks.intervals.measure import BANDS, Row, _known, measure
-from forecast.config.dataset import load_config_file
+from forecast.config.file import load_config_file
 from pipelines.preparation.windows import cut
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import forecast
 from forecast.config.checks import CHECKS
-from forecast.config.dataset import DatasetConfig, load_config_file
+from forecast.config.dataset import DatasetConfig
+from forecast.config.file import load_config_file
 from forecast.errors import ConfigError
 from forecast.units import conversion
 from forecast.vocabulary import Action

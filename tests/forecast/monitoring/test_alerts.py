@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from forecast.config.alerts import AlertKind, AlertRule
-from forecast.config.dataset import ConfigFile, _told
+from forecast.config.file import ConfigFile, _told
 from forecast.monitoring.alerts import LivePart, Seen, evaluate
 from forecast.monitoring.reference import Holdout, Spread
 

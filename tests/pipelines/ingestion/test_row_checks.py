@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.config.checks import CHECKS
-from forecast.config.dataset import ConfigFile, DatasetConfig
+from forecast.config.file import ConfigFile
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.observations import TIME
 from forecast.ledger.receipts import IngestFinding

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.config.dataset import ConfigFile, DatasetConfig
+from forecast.config.file import ConfigFile
+from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.observations import TIME
 from pipelines.preparation.clean import clean

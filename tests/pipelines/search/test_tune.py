@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from forecast.config.dataset import ConfigFile
+from forecast.config.file import ConfigFile
 from forecast.config.training import EngineName
 from forecast.errors import ForecastError
 from forecast.installation import Installation

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import forecast
-from forecast.config.dataset import ConfigFile, load_config_file
+from forecast.config.file import ConfigFile, load_config_file
 from forecast.errors import ConfigError, NotFoundError, StorageError
 
 NAN = float("nan")
