@@ -1,4 +1,4 @@
-"""Does an op agree with its reference? Outputs and gradients, against float64, with a tolerance per dtype.
+"""Compare an op with its reference: outputs and gradients, against float64, with a tolerance per dtype.
 
 The error of a tensor is ||x - y|| / ||y|| (Frobenius norms) so that one badly wrong row shows and rounding does not.
 """
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def agrees(self) -> bool:
-        """NaN never agrees: the comparison is written so that it fails."""
+        """Whether the error is within the tolerance; NaN never is, because every comparison with NaN is false."""
         return self.error <= self.tolerance
 
 
@@ -51,11 +51,11 @@ class Agreement:
 
     @property
     def worst(self) -> Difference:
-        """The difference that uses most of its tolerance; a NaN comes first."""
+        """The difference that uses the largest part of its tolerance; NaN ranks first."""
         return max(self.differences, key=lambda d: math.inf if math.isnan(d.error) else d.error / d.tolerance)
 
     def require(self) -> None:
-        """Raise KernelError unless everything agrees."""
+        """Raise `KernelError` unless every output and gradient agrees."""
         if not self.agrees:
             message = ", ".join(f"{d.name} {d.error:.2e} > {d.tolerance:.0e}" for d in self.differences if not d.agrees)
             raise KernelError(
@@ -66,9 +66,12 @@ class Agreement:
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """||found - expected|| / ||expected||, in float64; the plain norm of `found` where nothing is expected.
+    """||found - expected|| / ||expected||, in float64; the norm of `found` if `expected` is zero.
 
-    Infinities and NaN agree only with themselves at the same place.
+    Infinities and NaN agree only with themselves at the same index; a different shape gives NaN.
+
+    >>> relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0]))
+    0.1
     """
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     if found.shape != expected.shape:
@@ -94,8 +97,12 @@ def compare(
 ) -> Agreement:
     """Call `op` on `inputs` as they are and `reference` on float64 copies, and measure the differences.
 
-    `baseline` is plain torch in the inputs' own precision: the tolerance becomes twice its error where that is larger
-    than the table's rounding floor. Gradients are of a fixed random projection of all outputs.
+    `baseline` is plain torch in the inputs' own precision. The tolerance is the larger of `TOLERANCE[dtype]` and twice
+    the baseline's error. Gradients are those of a fixed random projection of all outputs.
+
+    >>> inputs = {"input": torch.linspace(0, 1, 5)}
+    >>> compare(torch.sigmoid, lambda input: 1 / (1 + torch.exp(-input)), inputs).agrees
+    True
     """
     dtype = next(value.dtype for value in inputs.values() if value is not None and value.is_floating_point())
     limit = TOLERANCE[dtype] if tolerance is None else tolerance

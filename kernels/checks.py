@@ -1,4 +1,4 @@
-"""Checks on shapes, dtypes and devices that ops share: free of device work, so they always run."""
+"""Checks of shapes, dtypes and devices that ops share. They need no device work, so every call runs them."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,12 @@ from kernels.precision import DTYPES
 
 
 def require_shape(name: str, tensor: Tensor, expected: Mapping[str, int | None]) -> None:
-    """Compare with `expected`: each dimension by name, with its size where that is known; none may be empty."""
+    """Require the dimensions `expected`, by name and size (None: any size); no dimension may be empty.
+
+    Raises:
+        KernelError: `SHAPE_MISMATCH` or `EMPTY_DIMENSION`.
+
+    """
     wanted = f"[{', '.join(expected)}]"
     shape = list(tensor.shape)
     if tensor.dim() != len(expected):
@@ -34,7 +39,12 @@ def require_shape(name: str, tensor: Tensor, expected: Mapping[str, int | None])
 
 
 def require_same_kind(tensors: Mapping[str, Tensor | None]) -> None:
-    """Demand one supported floating dtype and one device of all tensors given."""
+    """Require one supported floating dtype and one device for all tensors; None entries are skipped.
+
+    Raises:
+        KernelError: `MIXED_DTYPES`, `MIXED_DEVICES` or `UNSUPPORTED_DTYPE`.
+
+    """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     if len({tensor.dtype for tensor in given.values()}) > 1:
         raise KernelError(
@@ -53,7 +63,12 @@ def require_same_kind(tensors: Mapping[str, Tensor | None]) -> None:
 
 
 def require_same_device(tensors: Mapping[str, Tensor | None]) -> None:
-    """Demand one device of all tensors given."""
+    """Require one device for all tensors; None entries are skipped.
+
+    Raises:
+        KernelError: `MIXED_DEVICES`.
+
+    """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     if len({tensor.device for tensor in given.values()}) > 1:
         raise KernelError(
@@ -64,11 +79,16 @@ def require_same_device(tensors: Mapping[str, Tensor | None]) -> None:
 
 
 def require_finite(tensors: Mapping[str, Tensor | None]) -> None:
-    """Demand finite values; waits for the device, so only on request."""
+    """Require finite values. This waits for the device, so ops call it only on request.
+
+    Raises:
+        KernelError: `NOT_FINITE`.
+
+    """
     for name, tensor in tensors.items():
         if tensor is not None and not bool(tensor.isfinite().all()):
             raise KernelError(
                 KernelErrorCode.NOT_FINITE,
                 f"{name} holds NaN or infinite values",
-                "clean or scale the data before it reaches the network",
+                "clean or scale the data before the network reads it",
             )

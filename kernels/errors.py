@@ -1,11 +1,11 @@
-"""What a kernel says when it cannot run: a stable code, the fact, and the remedy."""
+"""The error of every refused kernel call: a stable code, the fact and the remedy."""
 
 from enum import StrEnum, unique
 
 
 @unique
 class KernelErrorCode(StrEnum):
-    """Codes callers may branch on; a code never changes its meaning."""
+    """Codes that callers may branch on; the meaning of a code never changes."""
 
     SHAPE_MISMATCH = "kernel_shape_mismatch"
     EMPTY_DIMENSION = "kernel_empty_dimension"
@@ -22,7 +22,7 @@ class KernelErrorCode(StrEnum):
 
 
 class KernelError(Exception):
-    """A refused call: `fact` is what is wrong, `remedy` what to do about it."""
+    """A refused call: `fact` says why, `remedy` says what to do."""
 
     def __init__(self, code: KernelErrorCode, fact: str, remedy: str) -> None:
         super().__init__(f"{fact}; {remedy}")

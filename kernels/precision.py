@@ -1,4 +1,4 @@
-"""Which dtypes the ops take, and in which they compute."""
+"""The dtypes that ops accept, and the dtype in which they compute."""
 
 from typing import Final
 
@@ -9,5 +9,5 @@ KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of scores, states, softmax and sums: float32, or float64 where the inputs are."""
+    """Return the dtype of scores, states, softmax and sums: float32, or float64 for float64 inputs."""
     return torch.float64 if dtype is torch.float64 else torch.float32

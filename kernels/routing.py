@@ -1,4 +1,4 @@
-"""Which implementation a call takes, and why: an answer that can be asked for, logged and stored with a run."""
+"""Which implementation a call takes, and why: callers can query the route, log it and store it with a run."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,14 +15,18 @@ _recorders: list[dict[str, "list[Route]"]] = []
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is the implementation; `reason` says why this one and not a faster one."""
+    """`path` names the implementation; `reason` says why the op took it."""
 
     path: Literal["triton", "torch", "export"]
     reason: str
 
 
 def route_for(device: torch.device, refused: str | None) -> Route:
-    """Pick the path from the reason a Triton kernel was refused for (None: it was not)."""
+    """Choose the path; `refused` is the reason why no Triton kernel may run (None: it may).
+
+    >>> route_for(torch.device("cpu"), "tensors are on cpu")
+    Route(path='torch', reason='tensors are on cpu')
+    """
     if torch.compiler.is_exporting():
         return Route("export", "the graph is being exported: plain torch operations only")
     if refused is None:
@@ -31,9 +35,9 @@ def route_for(device: torch.device, refused: str | None) -> Route:
 
 
 def taken(op: str, route: Route) -> None:
-    """Say that a call of `op` takes `route`: logged the first time, kept by every `recorded_routes` that is open.
+    """Record that a call of `op` takes `route`: log it the first time, and add it to every open `recorded_routes`.
 
-    To be called where the work is done and not where it is captured: a compiled graph takes its route at run time.
+    Ops call this where the work runs, not where torch captures it: a compiled graph takes its route at run time.
     """
     seen = (op, route.path, route.reason)
     if seen not in _logged:
@@ -47,7 +51,15 @@ def taken(op: str, route: Route) -> None:
 
 @contextmanager
 def recorded_routes() -> Iterator[Mapping[str, list[Route]]]:
-    """Collect the routes that calls take while the body runs: for each op the different ones, in order."""
+    """Collect the routes of all calls in the body: the distinct ones per op, in the order of their first call.
+
+    >>> from kernels.prob_sparse import prob_sparse_attention
+    >>> x = torch.randn(1, 2, 30, 8)
+    >>> with recorded_routes() as routes:
+    ...     y = prob_sparse_attention(x, x, x)
+    >>> [route.path for route in routes["prob_sparse_attention"]]
+    ['torch']
+    """
     routes: dict[str, list[Route]] = {}
     _recorders.append(routes)
     try:

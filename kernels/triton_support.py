@@ -1,4 +1,4 @@
-"""The only door to Triton: imported on first need, absent without harm, and able to say why a kernel was refused."""
+"""The only module that imports Triton: on first use, optional, with a reason whenever a kernel is refused."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ from torch import Tensor
 from kernels.errors import KernelError, KernelErrorCode
 from kernels.precision import KERNEL_DTYPES
 
-# Multiply and add in one rounding. Said at every launch: Triton is about to change its default, and with it our bits.
+# Multiply and add with one rounding. Passed at every launch: Triton will change its default, and so our bits.
 FUSED: Final = True
 _OFF: Final = "KERNELS_TRITON"  # set to "off" to send every call to plain torch
 
@@ -32,7 +32,7 @@ _INSTALLED: Final = _is_installed()
 
 @dataclass(frozen=True, slots=True)
 class Triton:
-    """The two modules a kernel file needs."""
+    """The two modules that a file of kernels needs."""
 
     triton: ModuleType
     language: ModuleType
@@ -44,14 +44,19 @@ def interpreted() -> bool:
 
 
 def absence() -> str | None:
-    """Why Triton cannot be used in this process, or None."""
+    """Return why this process cannot use Triton, or None."""
     if os.environ.get(_OFF, "").lower() in {"off", "0"}:
         return f"{_OFF}=off is set"
     return None if _INSTALLED else "triton is not installed (it is published for Linux on x86_64 only)"
 
 
 def load_triton() -> Triton:
-    """Import Triton now."""
+    """Import Triton now.
+
+    Raises:
+        KernelError: `TRITON_UNAVAILABLE`, with the reason.
+
+    """
     reason = absence()
     if reason is None:
         try:
@@ -62,19 +67,19 @@ def load_triton() -> Triton:
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Make the tensor's GPU the current one: Triton launches there, which need not be where the tensor is."""
+    """Make the tensor's GPU the current one: Triton launches on the current GPU, which may be another one."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why no Triton kernel may run on tensors of this device and dtype, or None."""
+    """Return why no Triton kernel may run on tensors of this device and dtype, or None."""
     reason = absence()
     if reason is None:
         reason = _unsuitable(device, on_interpreter=interpreted())
     if reason is None and interpreted() and dtype is torch.bfloat16:
-        reason = "the interpreter computes wrong bfloat16 products without saying so"
+        reason = "the interpreter silently computes wrong bfloat16 products"
     if reason is None and dtype not in KERNEL_DTYPES:
-        reason = f"{dtype} has no kernel (float32, bfloat16 and float16 have)"
+        reason = f"{dtype} has no kernel; float32, bfloat16 and float16 have one"
     return reason
 
 

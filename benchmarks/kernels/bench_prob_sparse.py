@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.kernels.measuring import RESULTS, Row, copy_rate, measure, peak_here, peak_in_child, report
-from kernels import prob_sparse_attention, prob_sparse_queries, prob_sparse_route
 from kernels.agreement import compare
+from kernels.prob_sparse import prob_sparse_attention, prob_sparse_queries, prob_sparse_route
 from kernels.prob_sparse import torch as prob_sparse_torch
 from kernels.prob_sparse.reference import prob_sparse_reference, sample_size
 from kernels.prob_sparse.sampling import draw_keys

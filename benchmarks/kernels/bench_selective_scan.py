@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.kernels.measuring import RESULTS, Row, copy_rate, measure, report
-from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.agreement import compare
+from kernels.selective_scan import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.selective_scan.inputs import ScanInputs
 from kernels.selective_scan.reference import selective_scan_reference
 from kernels.selective_scan.torch import exportable

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.accuracy.protocol import DataMissingError, find_etth1, load_etth1
 from benchmarks.kernels.measuring import RESULTS
-from kernels import prob_sparse_attention, prob_sparse_queries
 from kernels.agreement import relative_error
+from kernels.prob_sparse import prob_sparse_attention, prob_sparse_queries
 from kernels.prob_sparse.sampling import Sampling
 
 # B batch, H heads, LQ queries, LK keys, D head size, u selected queries

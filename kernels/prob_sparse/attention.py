@@ -1,8 +1,8 @@
 """ProbSparse attention (Informer, arXiv 2012.07436): O(ln L) queries attend to all keys, others take the mean value.
 
-Always ProbSparse, on every device and at every length; full attention is different mathematics and never stands in for
-it. The causal form takes the running sum of values where a query is not selected, as the authors' code does; selection
-itself sees all keys there, again as theirs does.
+Always ProbSparse, on every device and at every length; full attention is different mathematics and never replaces it.
+The causal form takes the running sum of values where a query is not selected, as the authors' code does. Its selection
+sees all keys, also as in their code.
 """
 
 from typing import Any, Final
@@ -39,12 +39,16 @@ def prob_sparse_attention(
     keys: Tensor | None = None,
     debug: bool = False,
 ) -> Tensor:
-    """Attend with the queries that matter; returns [B, H, LQ, D].
+    """Attend with the selected queries; returns [B, H, LQ, D].
 
     query [B, H, LQ, D]; key, value [B, H, LK, D]; any strides. U = min(LK, factor * ceil(ln LK)) keys are sampled: one
-    sample for all queries ("shared") or one per query ("independent"); `keys` [U] or [LQ, U] injects them instead. The
+    sample for all queries ("shared") or one per query ("independent"); `keys` [U] or [LQ, U] replaces them. The
     measure divides the sum of sampled scores by LK ("paper") or by U ("sampled_mean"). `debug` also checks values,
-    which waits for the device. Raises KernelError.
+    which waits for the device.
+
+    Raises:
+        KernelError: a shape, dtype, device, option or key index is invalid.
+
     """
     _check(query, key, value, factor=factor, causal=causal, sampling=sampling, measure=measure, keys=keys)
     if keys is None:
@@ -64,7 +68,7 @@ def prob_sparse_attention(
 
 
 def prob_sparse_route(query: Tensor, key: Tensor, *, factor: int = 5) -> Route:
-    """Which implementation a call with these tensors takes, and why."""
+    """Return the implementation that a call with these tensors takes, and why."""
     return _route(query, key, sample_size(query.shape[2], factor))
 
 
@@ -82,7 +86,7 @@ def prob_sparse_queries(
     seed: int | Tensor = 0,
     keys: Tensor | None = None,
 ) -> Tensor:
-    """Return the queries [B, H, u] the attention would select, ascending: for inspection and for comparisons."""
+    """Return the queries [B, H, u] that the attention selects, ascending: for inspection and comparisons."""
     _check(query, key, key, factor=factor, causal=False, sampling=sampling, measure=measure, keys=keys)
     if keys is None:
         keys = _draw(query, key, factor=factor, sampling=sampling, seed=seed)
@@ -97,7 +101,7 @@ def prob_sparse_queries(
 
 
 class _ProbSparse(torch.autograd.Function):
-    """The eager route: less overhead a call than a registered op."""
+    """The eager path: less overhead per call than a registered op."""
 
     @staticmethod
     def forward(
@@ -141,7 +145,7 @@ def _backward(
     return plain.backward(grad, query, key, value, out, top, causal=causal)
 
 
-# The same two functions as registered ops: what torch.compile captures as one node each, on every device.
+# The same two functions as registered ops: torch.compile captures each as one node, on every device.
 _forward_op = torch.library.custom_op("forecast_kernels::prob_sparse_attention", _forward, mutates_args=())
 _backward_op = torch.library.custom_op("forecast_kernels::prob_sparse_attention_backward", _backward, mutates_args=())
 
@@ -178,11 +182,11 @@ _forward_op.register_autograd(_op_backward, setup_context=_save_for_backward)
 def _refused(query: Tensor, key: Tensor, count: int) -> str | None:
     D, longest = query.shape[3], max(query.shape[2], key.shape[2])
     if D > _MAX_HEAD_SIZE:
-        return f"head size {D} is above the kernels' {_MAX_HEAD_SIZE}"
+        return f"head size {D} exceeds the kernels' limit of {_MAX_HEAD_SIZE}"
     if count > _MAX_SELECTED:
-        return f"{count} selected queries are above the kernels' {_MAX_SELECTED}; a smaller factor selects fewer"
+        return f"{count} selected queries exceed the kernels' limit of {_MAX_SELECTED}; a smaller factor selects fewer"
     if longest > _MAX_LENGTH:
-        return f"length {longest} is above the kernels' {_MAX_LENGTH}"
+        return f"length {longest} exceeds the kernels' limit of {_MAX_LENGTH}"
     return refusal(query.device, query.dtype)
 
 
@@ -241,5 +245,5 @@ def _check_values(query: Tensor, key: Tensor, value: Tensor, keys: Tensor) -> No
     LK = key.shape[2]
     if bool(((keys < 0) | (keys >= LK)).any()):
         raise KernelError(
-            KernelErrorCode.BAD_KEYS, f"keys hold indices outside [0, {LK})", "sample from the keys given"
+            KernelErrorCode.BAD_KEYS, f"keys hold indices outside [0, {LK})", "pass indices below the number of keys"
         )

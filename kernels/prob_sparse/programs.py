@@ -1,8 +1,9 @@
 # ruff: noqa: ANN001, ANN201, ANN202, PLR0915 - Triton gives annotations of its own meaning; a kernel is one formula
 """The Triton kernels of ProbSparse attention.
 
-Tensors of the caller come with their strides; (batch, head) pairs are 64-bit, so large batches do not overflow. Scores,
-softmax and sums are float32. Rows and head sizes beyond the tensors are masked at loads, so padding never counts.
+Tensors of the caller come with their strides; (batch, head) indices are 64-bit, so large batches do not overflow.
+Scores, softmax and sums are float32. Rows and head sizes beyond the tensors are masked at loads, so padding never
+counts.
 """
 
 from kernels.triton_support import load_triton
@@ -47,7 +48,7 @@ def measure_independent(
     skeysq, skeysu, H, LQ, LK, D, U, inverse_divisor,
     BQ: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Compute the same over a sample of keys for each query."""
+    """Compute the measure of `measure_shared` over one sample of keys per query."""
     pair = tl.program_id(0).to(tl.int64)
     rows = tl.program_id(1) * BQ + tl.arange(0, BQ)
     d = tl.arange(0, BD)

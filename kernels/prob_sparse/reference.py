@@ -1,7 +1,7 @@
-"""ProbSparse attention as the paper writes it (Informer, arXiv 2012.07436, section 3.2, algorithm 1): the tests' law.
+"""ProbSparse attention as the paper writes it (Informer, arXiv 2012.07436, section 3.2, algorithm 1).
 
-Plain, differentiable by autograd, exact in float64, and wasteful: it materialises every sampled key. Nothing in
-production calls it.
+The reference of all tests: plain, differentiable by autograd, exact in float64, and wasteful: it materialises every
+sampled key. The service never calls it.
 """
 
 import math
@@ -16,12 +16,16 @@ Measure = Literal["paper", "sampled_mean"]
 
 
 def sample_size(length: int, factor: int) -> int:
-    """Count the keys to sample, or queries to select: min(L, factor * ceil(ln L)), but at least 1, as ln 1 is 0."""
+    """Count the keys to sample, or queries to select: min(L, factor * ceil(ln L)), but at least 1, as ln 1 is 0.
+
+    >>> sample_size(96, factor=5)
+    25
+    """
     return max(1, min(length, factor * math.ceil(math.log(length))))
 
 
 def reference_measure(query: Tensor, key: Tensor, keys: Tensor, *, measure: Measure = "paper") -> Tensor:
-    """M [B, H, LQ]: the largest sampled score of a query minus the sum of its sampled scores over LK (or over U)."""
+    """Return M [B, H, LQ]: a query's largest sampled score minus the sum of its sampled scores over LK (or over U)."""
     per_query = keys.expand(query.shape[2], -1)  # [LQ, U]
     sampled = key[:, :, per_query]  # [B, H, LQ, U, D]
     scores = torch.einsum("bhld,bhlud->bhlu", query, sampled)
@@ -46,7 +50,10 @@ def prob_sparse_reference(
     measure: Measure = "paper",
     selected: Tensor | None = None,
 ) -> Tensor:
-    """Attend, [B, H, LQ, D]; `selected` [B, H, u] fixes the queries, for precisions that tell near-ties apart."""
+    """Attend, [B, H, LQ, D].
+
+    `selected` [B, H, u] fixes the queries: lower precisions may order near-ties otherwise.
+    """
     LQ, LK, D = query.shape[2], key.shape[2], query.shape[3]
     if selected is None:
         scored = reference_measure(query, key, keys, measure=measure)

@@ -1,4 +1,4 @@
-"""Which keys the ProbSparse measure looks at: a counter-based draw that every device and ONNX Runtime repeats exactly.
+"""Sampling of the keys for the ProbSparse measure: a counter-based draw, equal on every device and in ONNX Runtime.
 
 Philox4x32-10 (Salmon et al., SC 2011) on counters (stratum, query), in non-negative int64 torch operations whose
 products stay below 2^63, so nothing depends on how a backend wraps or shifts negative numbers.
@@ -33,8 +33,15 @@ def draw_keys(
 ) -> Tensor:
     """Draw key indices, int64: [count] for "shared", [query_length, count] for "independent".
 
-    The keys are cut into `count` strata and one key is drawn from each: no key twice, every region seen. A tensor seed
-    (int64, no dimensions) is read on its device, so that a captured graph can change it.
+    The keys are cut into `count` strata and one key is drawn from each: no key twice, every region covered. A tensor
+    seed (int64, no dimensions) is read on its device, so that a captured graph can change it.
+
+    >>> draw_keys("shared", query_length=96, key_length=96, count=4, seed=0, device=torch.device("cpu")) // 24
+    tensor([0, 1, 2, 3])
+
+    Raises:
+        KernelError: `BAD_SEED`.
+
     """
     if isinstance(seed, int) and not 0 <= seed < 1 << 63:
         raise KernelError(KernelErrorCode.BAD_SEED, f"seed {seed} is not in [0, 2^63)", "pass a non-negative integer")

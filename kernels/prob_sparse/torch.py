@@ -1,4 +1,4 @@
-"""ProbSparse attention in plain torch: fast on a CPU, the fallback elsewhere, and the form that is exported.
+"""ProbSparse attention in plain torch: fast on a CPU, the fallback elsewhere, and the form for export.
 
 No sampled key is materialised. With one sample for all queries the measure is a product of LQ x D by D x U; work goes
 through in pieces of a few (batch, head) pairs so that scores stay in cache and memory stays O(B H L).
@@ -16,7 +16,7 @@ from kernels.precision import working_dtype
 
 # B batch, H heads, LQ queries, LK keys, D head size, U sampled keys, u selected queries, b, h those of a piece
 
-# About 4 MB of float32 scores a piece: a share of the last cache. A GPU wants few launches instead.
+# About 4 MB of float32 scores per piece: a share of the last-level cache. A GPU needs few launches instead.
 _PIECE: Final = {"cpu": 1 << 20}
 _PIECE_ELSEWHERE: Final = 1 << 27
 
@@ -24,11 +24,11 @@ _PIECE_ELSEWHERE: Final = 1 << 27
 def forward(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, *, count: int, causal: bool, divisor: int
 ) -> tuple[Tensor, Tensor]:
-    """Output [B, H, LQ, D] and selected queries [B, H, u] ascending."""
+    """Return the output [B, H, LQ, D] and the selected queries [B, H, u], ascending."""
     exact = working_dtype(query.dtype)
     top = select(scores_of(query, key, keys, divisor=divisor), count)  # [B, H, u]
     rows = _rows(top)
-    picked = _picked(query, top)  # [B, H, u + 1, D]
+    picked = _selected_queries(query, top)  # [B, H, u + 1, D]
     attended = torch.empty_like(picked)
     for q, k, v, chosen, found in pieces(picked.shape[2] * key.shape[2], picked, key, value, top, attended):
         _multiply(_weights(q, k.to(exact), chosen, causal=causal), v.to(exact), found)
@@ -44,10 +44,10 @@ def forward(
 def backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, top: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; the selection has none. Sums run in one order: results repeat bit by bit."""
+    """Return the gradients of query, key and value; the selection has none. Results repeat bit by bit."""
     exact = working_dtype(query.dtype)
     rows = _rows(top)
-    picked = _picked(query, top)  # [B, H, u + 1, D]
+    picked = _selected_queries(query, top)  # [B, H, u + 1, D]
     upstream = functional.pad(grad[rows].to(exact), (0, 0, 0, 1))  # [B, H, u + 1, D]
     # Of a row: the sum over keys of weight times slope, which is the output times its gradient.
     share = functional.pad(out[rows].to(exact), (0, 0, 0, 1)).mul_(upstream).sum(-1, keepdim=True)  # [B, H, u + 1, 1]
@@ -69,7 +69,7 @@ def backward(
         _multiply(slope.mT, q, grads[1])
         _multiply(weights.mT, up, grads[2])
     if causal:
-        dv.add_(_blanked(grad.to(exact), others).flip(2).cumsum(2).flip(2))
+        dv.add_(_zeroed(grad.to(exact), others).flip(2).cumsum(2).flip(2))
     dq = torch.zeros(query.shape, dtype=exact, device=query.device)
     dq[rows] = dpicked[:, :, :-1].mul_(1 / math.sqrt(query.shape[3]))
     return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype)
@@ -78,7 +78,7 @@ def backward(
 def exportable(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, *, count: int, causal: bool, divisor: int
 ) -> Tensor:
-    """Compute the same without pieces or in-place writes: what torch.export and ONNX can hold, the batch left free."""
+    """Compute `forward` without pieces or in-place writes, as torch.export and ONNX need, for any batch size."""
     exact = working_dtype(query.dtype)
     q, k, v = query.to(exact), key.to(exact), value.to(exact)
     D, LK = query.shape[3], key.shape[2]
@@ -122,7 +122,7 @@ def scores_of(query: Tensor, key: Tensor, keys: Tensor, *, divisor: int) -> Tens
 def select(measure: Tensor, count: int) -> Tensor:
     """Pick the indices [B, H, u] of the largest values, ascending, ties to the lowest; `measure` holds no NaN."""
     if measure.device.type == "cpu":
-        # Seldom is anything as large as the last one chosen: then no sort is needed. A GPU would wait for the count.
+        # Ties with the last selected value are rare; without one no sort is needed. A GPU would wait for the count.
         last = measure.topk(count, sorted=False).values.amin(-1, keepdim=True)
         chosen = (measure >= last).flatten().nonzero()
         if chosen.numel() == last.numel() * count:
@@ -141,7 +141,7 @@ def pieces(scores_per_pair: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """Multiply matrices [b, h, ., .] without the copies that torch.matmul makes where b and h do not flatten."""
+    """Multiply matrices [b, h, ., .] without the copies that torch.matmul makes if b and h cannot be flattened."""
     if out is None:
         out = torch.empty((*a.shape[:3], b.shape[3]), dtype=a.dtype, device=a.device)
     if all(len(t) == 1 or t.stride(0) == t.shape[1] * t.stride(1) for t in (a, b, out)):
@@ -158,14 +158,14 @@ def _rows(top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.arange(B, device=top.device)[:, None, None], torch.arange(H, device=top.device)[:, None], top
 
 
-def _picked(query: Tensor, top: Tensor) -> Tensor:
-    """Gather the selected queries, scaled, and a spare row at the end: [B, H, u + 1, D]."""
+def _selected_queries(query: Tensor, top: Tensor) -> Tensor:
+    """Gather the selected queries, scaled, and one spare row at the end: [B, H, u + 1, D]."""
     rows = query[_rows(functional.pad(top, (0, 1)))]
     return rows.to(working_dtype(query.dtype)) / math.sqrt(query.shape[3])
 
 
 def _weights(picked: Tensor, key: Tensor, chosen: Tensor, *, causal: bool) -> Tensor:
-    """Weigh keys [b, h, u + 1, LK]; all alike in the last row, so that the products which follow include mean(V)."""
+    """Weigh keys [b, h, u + 1, LK]; the last row is uniform, so that the products that follow include mean(V)."""
     scores = _multiply(picked, key.mT)
     if causal:
         scores[:, :, :-1].masked_fill_(torch.arange(key.shape[2], device=key.device) > chosen[..., None], -math.inf)
@@ -177,8 +177,8 @@ def _summed(grad: Tensor, others: Tensor) -> Tensor:
     """Sum the rows [b, h, 1, D] of `grad` that `others` [b, h, LQ] marks with 1."""
     total = _multiply(others.unsqueeze(2), grad)
     # Zero times infinity is NaN: an infinite gradient of a selected row must not reach the others.
-    return total if bool(total.isfinite().all()) else _blanked(grad, others).sum(2, keepdim=True)
+    return total if bool(total.isfinite().all()) else _zeroed(grad, others).sum(2, keepdim=True)
 
 
-def _blanked(grad: Tensor, others: Tensor) -> Tensor:
+def _zeroed(grad: Tensor, others: Tensor) -> Tensor:
     return grad.masked_fill((others == 0).unsqueeze(-1), 0.0)

@@ -1,7 +1,7 @@
-"""ProbSparse attention on a GPU: launches of the kernels in `prob_sparse_kernels`, forward and backward.
+"""ProbSparse attention on a GPU: launches of the kernels in `programs`, forward and backward.
 
-Nothing is tuned at run time and nothing is summed by atomics: block sizes and the number of key splits follow from
-shapes alone and partial sums are added in index order, so the same call gives the same bits on every GPU of a kind.
+No run-time tuning and no atomic sums: block sizes and the number of key splits follow from shapes alone, and partial
+sums are added in index order. So the same call gives the same bits on every GPU of a kind.
 """
 
 import math
@@ -21,7 +21,7 @@ triton = load_triton().triton
 KEY_BLOCK: Final = 64
 QUERY_BLOCK: Final = 64
 SAMPLE_BLOCK: Final = 64
-_PROGRAMS_WANTED: Final = 256  # about two a multiprocessor of an A100 or H100
+_PROGRAMS_WANTED: Final = 256  # about two per multiprocessor of an A100 or H100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Plan:
 
 
 def plan_for(query: Tensor, key: Tensor, count: int, *, backward: bool = False) -> Plan:
-    """Split the keys where (batch, head) pairs alone would leave a GPU idle."""
+    """Choose block sizes and splits. Keys are split if (batch, head) pairs alone would leave a GPU idle."""
     pairs = query.shape[0] * query.shape[1]
     head_block = max(16, triton.next_power_of_2(query.shape[3]))
     selected_block = max(16, triton.next_power_of_2(count))
@@ -71,7 +71,7 @@ def plan_for(query: Tensor, key: Tensor, count: int, *, backward: bool = False) 
 def forward(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, *, count: int, causal: bool, divisor: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output [B, H, LQ, D], selected queries [B, H, u] ascending, and their log-sum-exp [B, H, u]."""
+    """Return the output [B, H, LQ, D], the selected queries [B, H, u] ascending, and their log-sum-exp [B, H, u]."""
     B, H, LQ, D = query.shape
     LK = key.shape[2]
     plan = plan_for(query, key, count)
@@ -116,7 +116,7 @@ def backward(
     *,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, contiguous."""
+    """Return the gradients of query, key and value, contiguous."""
     H, LQ, D = query.shape[1:]
     LK, count = key.shape[2], top.shape[2]
     plan = plan_for(query, key, count, backward=True)
@@ -159,7 +159,7 @@ def backward(
 
 
 def select(query: Tensor, key: Tensor, keys: Tensor, *, count: int, divisor: int) -> Tensor:
-    """Pick the queries [B, H, u], int64, ascending."""
+    """Select the queries [B, H, u], int64, ascending."""
     B, H, LQ, D = query.shape
     plan = plan_for(query, key, count)
     measure = _floats(query, B, H, LQ)

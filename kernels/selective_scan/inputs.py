@@ -1,4 +1,4 @@
-"""What every form of the scan is given."""
+"""The arguments of every implementation of the scan."""
 
 from typing import NamedTuple
 

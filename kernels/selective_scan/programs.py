@@ -37,8 +37,8 @@ def scan_forward(
     d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
     inside = (n < N)[:, None] & (d < D)[None, :]
-    # Plus `zero`, which the compiler may not know to be 0: seeing 16-byte alignment it would give each lane four
-    # neighbouring channels to store at once and spread the states over lanes; every sum over states became shuffles.
+    # Adding `zero` hides the alignment from the compiler. If it sees 16 bytes, it gives each lane four neighbouring
+    # channels to store at once and spreads the states over lanes: every sum over states becomes shuffles.
     tile = n[:, None] * D + d[None, :] + zero
     U += g * sug + row * sub
     DELTA += g * sdg + row * sdb
@@ -90,7 +90,7 @@ def scan_forward(
                 delta += bias
             if SOFTPLUS:
                 delta = _softplus(delta)
-            delta = tl.where(md, delta, 0.0)  # a step past the end must leave the state alone
+            delta = tl.where(md, delta, 0.0)  # a step past the end must not change the state
             h = tl.exp2(delta[None, :] * rate) * h + (delta * u)[None, :] * b
             y = tl.sum(h * c, 0)
             if HAS_SKIP:
@@ -104,7 +104,7 @@ def scan_forward(
 
 @triton.jit
 def _joined(a, x, later_a, later_x):
-    """Two stretches of steps as one: the factor of the state before them, and what they add to it."""
+    """Combine two runs of steps: the factor of the state before them, and their addition to it."""
     return a * later_a, later_a * x + later_x
 
 
@@ -140,7 +140,7 @@ def scan_forward_tile(
             delta += tl.load(BIAS + g * D + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
         if SOFTPLUS:
             delta = _softplus(delta)
-        delta = tl.where(md, delta, 0.0)  # a step past the end must leave the state alone
+        delta = tl.where(md, delta, 0.0)  # a step past the end must not change the state
         if B_VARIES:
             b = tl.load(B + g * sbg + row * sbb + t * sbl + n[None, :], mask=mn, other=0.0).to(tl.float32)[:, :, None]
         else:
@@ -168,7 +168,7 @@ def _advanced(
     h, U, DELTA, B, fixed_b, sul, sdl, sbl, step, g, L, d, D, n, N: tl.constexpr, rate, bias,
     SOFTPLUS: tl.constexpr, B_VARIES: tl.constexpr,
 ):  # fmt: skip
-    """One step of the state, all that backward needs of the forward pass."""
+    """Advance the state by one step; backward needs nothing else of the forward pass."""
     t = tl.where(g == 1, L - 1 - step, step).to(tl.int64)
     md = (d < D) & (d * 0 + step < L)
     u = tl.load(U + t * sul + d, mask=md, other=0.0).to(tl.float32)
@@ -194,8 +194,8 @@ def scan_backward(
 ):  # fmt: skip
     """Scan backward, T steps at a time from the kept state before them; DU, DDELTA, DZ [G, B, L, D].
 
-    Sums over other axes are left as partial sums: DA [G, B, N, D], DSKIP and DBIAS [G, B, D] over the batch, DB and DC
-    [blocks of D, G, B, L, N] over the channels; those of a B or C that does not depend on time are as DA.
+    Sums over other axes are written as partial sums: DA [G, B, N, D], DSKIP and DBIAS [G, B, D] over the batch, DB and
+    DC [blocks of D, G, B, L, N] over the channels; those of a B or C that does not depend on time are as DA.
     """
     g = tl.program_id(1).to(tl.int64)
     block = tl.program_id(0) % tl.cdiv(D, BD)
@@ -203,8 +203,8 @@ def scan_backward(
     d = block * BD + tl.arange(0, BD)
     n = tl.arange(0, BN)
     inside = (n < N)[:, None] & (d < D)[None, :]
-    # Plus `zero`, which the compiler may not know to be 0: seeing 16-byte alignment it would give each lane four
-    # neighbouring channels to store at once and spread the states over lanes; every sum over states became shuffles.
+    # Adding `zero` hides the alignment from the compiler. If it sees 16 bytes, it gives each lane four neighbouring
+    # channels to store at once and spreads the states over lanes: every sum over states becomes shuffles.
     tile = n[:, None] * D + d[None, :] + zero
     lane = g * batch + row
     U += g * sug + row * sub

@@ -1,6 +1,7 @@
-"""The selective scan as the paper writes it (Mamba, arXiv 2312.00752, section 3.2, algorithm 2): the tests' law.
+"""The selective scan as the paper writes it (Mamba, arXiv 2312.00752, section 3.2, algorithm 2).
 
-One step after another, differentiable by autograd, exact in float64. Autograd keeps every state: training is slow.
+The reference of all tests: one step after another, differentiable by autograd, exact in float64. Autograd keeps every
+state: training is slow.
 """
 
 import torch

@@ -22,7 +22,7 @@ from kernels.triton_support import refusal
 
 _MAX_STATES: Final = 64
 # Channels, over directions and batch, below which 16 steps are scanned at once: step by step a warp takes 32 of them,
-# and a GPU has some 512 schedulers to keep busy. By count alone, not tuned on hardware.
+# and a GPU has some 512 schedulers to keep busy. Derived by counting, not tuned on hardware.
 _FILL_A_GPU: Final = 32 * 512
 # Unrolled, ONNX Runtime takes batches faster, but each step adds nodes: at 128 steps one forecast is slower than by the
 # prefix, and the export of each scan takes 11 s of a core instead of 2 (docs/kernels.md).
@@ -44,8 +44,12 @@ def selective_scan(
     """Scan h_t = exp(delta_t A) h_(t-1) + delta_t u_t B_t and return y_t = (C_t h_t + D u_t) silu(z_t), [B, D, L].
 
     u, delta, z [B, D, L]; A [D, N]; B, C [B, N, L], or [D, N] where they do not depend on time; D, delta_bias [D]. A, D
-    and delta_bias may be float32 beside lower precision. `delta_softplus` applies softplus to delta + delta_bias. With
-    `return_last_state` also h_L [B, D, N] in float32 (float64 for float64), gradients included. Raises KernelError.
+    and delta_bias may be float32 beside lower precision. `delta_softplus` applies softplus to delta + delta_bias.
+    `return_last_state` also returns h_L [B, D, N] in float32 (float64 for float64), with gradients.
+
+    Raises:
+        KernelError: shapes, dtypes or devices do not fit.
+
     """
     _check({"B": None, "D": None, "L": None}, u, delta, A, B, C, D, z, delta_bias)
     stacked = (None if t is None else t[None] for t in (u, delta, A, B, C, D, z, delta_bias))
@@ -68,7 +72,7 @@ def selective_scan_bidirectional(
     """Scan both ways at once: arguments and results of `selective_scan` with two directions stacked in front.
 
     u, delta, z [2, B, D, L]; A [2, D, N]; B, C [2, B, N, L] or [2, D, N]; D, delta_bias [2, D]. Index 0 runs from the
-    first step to the last, index 1 from the last to the first; both are given and returned in natural order, so the
+    first step to the last, index 1 from the last to the first; inputs and outputs of both are in natural order, so the
     caller flips nothing. Share a tensor between directions with `expand`.
     """
     _check({"directions": 2, "B": None, "D": None, "L": None}, u, delta, A, B, C, D, z, delta_bias)
@@ -77,10 +81,10 @@ def selective_scan_bidirectional(
 
 
 def selective_scan_route(u: Tensor, A: Tensor) -> Route:
-    """Tell which implementation a call with these tensors takes, and why."""
+    """Return the implementation that a call with these tensors takes, and why."""
     route = route_for(u.device, _refused(u, A))
     if route.path == "triton":
-        form = "16 steps at once, too few channels to fill a GPU" if _by_tile(u) else "step by step"
+        form = "16 steps at once, because the channels are too few to fill a GPU" if _by_tile(u) else "step by step"
         return Route(route.path, f"{route.reason}; {form}")
     return route
 
@@ -95,7 +99,7 @@ def _scan(given: ScanInputs) -> tuple[Tensor, Tensor]:
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """The eager route: less overhead a call than a registered op."""
+    """The eager path: less overhead per call than a registered op."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
@@ -162,7 +166,7 @@ def _backward(
     return tuple(u.new_empty(0) if grad is None else grad for grad in grads)
 
 
-# The same two functions as registered ops: what torch.compile captures as one node each, on every device.
+# The same two functions as registered ops: torch.compile captures each as one node, on every device.
 _forward_op = torch.library.custom_op("forecast_kernels::selective_scan", _forward, mutates_args=())
 _backward_op = torch.library.custom_op("forecast_kernels::selective_scan_backward", _backward, mutates_args=())
 
@@ -216,7 +220,7 @@ def _by_tile(u: Tensor) -> bool:
 
 def _refused(u: Tensor, A: Tensor) -> str | None:
     if A.shape[-1] > _MAX_STATES:
-        return f"{A.shape[-1]} states a channel are above the kernels' {_MAX_STATES}"
+        return f"{A.shape[-1]} states per channel exceed the kernels' limit of {_MAX_STATES}"
     return refusal(u.device, u.dtype)
 
 

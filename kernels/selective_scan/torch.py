@@ -1,9 +1,9 @@
 """The selective scan in plain torch: fast on a CPU, the fallback elsewhere, and two forms that can be exported.
 
 As many batch rows of one direction as a cache holds are scanned together, in blocks of 16 steps. A few passes prepare a
-block's decays and inflows, so that a step of the recurrence is one operation in place; the second direction walks the
-same blocks from the end, and nothing is turned round. For training the state before each block is kept, and a
-hand-written backward recomputes the others.
+block's decays and inflows, so that a step of the recurrence is one operation in place. The second direction walks the
+same blocks from the end, so no tensor is flipped. For training, the state before each block is kept; a hand-written
+backward recomputes the others.
 """
 
 import math
@@ -24,7 +24,7 @@ from kernels.selective_scan.inputs import ScanInputs
 # T steps of a block
 
 KEPT_EVERY: Final = 16
-# Rows are scanned together while the states of their block are at most so many: 1 MB of float32.
+# Rows are scanned together while their block has at most this many states: 1 MB of float32.
 _IN_CACHE: Final = 1 << 18
 _LOG2_E: Final = math.log2(math.e)
 
@@ -32,9 +32,9 @@ ExportForm = Literal["unrolled", "prefix"]
 
 
 class Saved(NamedTuple):
-    """What backward needs beside the inputs; all empty when no gradient is wanted."""
+    """The tensors that backward needs beside the inputs; all are empty if no gradient is needed."""
 
-    states: Tensor  # [ceil(L / 16), G, B, N, D], the state each block is entered with
+    states: Tensor  # [ceil(L / 16), G, B, N, D], the state before each block
     delta: Tensor  # [G, B, L, D], after bias and softplus
     ungated: Tensor  # [G, B, L, D], C h + D u; empty without a gate
 
@@ -54,20 +54,20 @@ class _Part(NamedTuple):
 
 
 def forward(given: ScanInputs, *, save: bool) -> tuple[Tensor, Tensor, Saved]:
-    """Output [G, B, D, L], last state [G, B, D, N], and what backward needs."""
+    """Return the output [G, B, D, L], the last state [G, B, D, N] and the tensors that backward needs."""
     G, batch, channels, L = given.u.shape
     state = (G, batch, given.A.shape[2], channels)
     last = given.u.new_empty(state, dtype=working_dtype(given.u.dtype))
     delta, y = (last.new_empty((G, batch, L, channels)) for _ in range(2))
     states = last.new_empty((math.ceil(L / KEPT_EVERY), *state) if save else 0)
     out = empty_channels_innermost(given.u)
-    room = _room(last, given, tensors=2)
+    workspace = _workspace(last, given, tensors=2)
     for part in _parts(given):
         h = last[part.at].zero_()
         sizes = functional.softplus(part.raw) if given.softplus else part.raw
         delta[part.at] = sizes
         for k, u_t, delta_t, B_t, C_t, y_t in _blocks(part, part.u, sizes, part.B, part.C, y[part.at]):
-            (decay, after), (decays, steps) = room(*u_t.shape[:2], part.at[0])
+            (decay, after), (decays, steps) = workspace(*u_t.shape[:2], part.at[0])
             if save:
                 states[k][part.at] = h
             _prepare(decay, after, part, delta_t, delta_t * u_t, B_t)
@@ -83,10 +83,10 @@ def forward(given: ScanInputs, *, save: bool) -> tuple[Tensor, Tensor, Saved]:
 
 
 def backward(grad: Tensor, grad_last: Tensor, given: ScanInputs, saved: Saved) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, bias, in one fixed order of sums: they repeat bit by bit."""
-    found = [_for_gradient(t) for t in given[:8]]
+    """Return the gradients of u, delta, A, B, C, D, z, bias. The order of sums is fixed, so they repeat bit by bit."""
+    found = [_gradient_buffer(t) for t in given[:8]]
     du, ddelta, dA, dB, dC, dD, dz, dbias = found
-    room = _room(saved.states, given, tensors=3)
+    workspace = _workspace(saved.states, given, tensors=3)
     for part in _parts(given):
         at, (g, _) = part.at, part.at
         dy = du[at]  # each block of it becomes du once it is used up
@@ -100,12 +100,12 @@ def backward(grad: Tensor, grad_last: Tensor, given: ScanInputs, saved: Saved) -
         later = grad_last[at].mT.to(dy.dtype, copy=True)  # [B, N, D], the gradient of the state from later steps
         timed = (part.u, saved.delta[at], part.B, part.C, dy, ddelta[at], _of(dB, at), _of(dC, at))
         for k, u_t, delta_t, B_t, C_t, dy_t, ddelta_t, dB_t, dC_t in reversed(_blocks(part, *timed)):
-            (decay, after, slope), (decays, steps, slopes) = room(*u_t.shape[:2], g)
+            (decay, after, slope), (decays, steps, slopes) = workspace(*u_t.shape[:2], g)
             entered, inflow = saved.states[k][at], delta_t * u_t
             _prepare(decay, after, part, delta_t, inflow, B_t)
             _run(decays, steps, entered)
             _accumulate(dC_t, after, dy_t)
-            torch.mul(dy_t.unsqueeze(2), _against(C_t), out=slope)
+            torch.mul(dy_t.unsqueeze(2), _over_states(C_t), out=slope)
             through = later
             for factor, step in zip(decays[::-1], slopes[::-1], strict=True):
                 through = factor.mul_(step.add_(through))
@@ -122,11 +122,11 @@ def backward(grad: Tensor, grad_last: Tensor, given: ScanInputs, saved: Saved) -
             torch.ops.aten.softplus_backward.grad_input(ddelta[at], part.raw, 1.0, 20.0, grad_input=ddelta[at])
         if dbias is not None:
             dbias[g].add_(ddelta[at].sum((0, 1)))
-    return tuple(None if t is None else _as_given(t, like) for t, like in zip(found, given, strict=False))
+    return tuple(None if t is None else _like_input(t, like) for t, like in zip(found, given, strict=False))
 
 
 def exportable(given: ScanInputs, *, form: ExportForm) -> tuple[Tensor, Tensor]:
-    """Output and last state by operations torch.export and ONNX can hold: unrolled steps, or a log-depth prefix."""
+    """Return output and last state by operations that torch.export and ONNX support: unrolled or a log-depth prefix."""
     u, delta, A, B, C, D, z, bias, softplus = given
     exact = working_dtype(u.dtype)
     raw = delta.to(exact) if bias is None else delta.to(exact) + bias.to(exact)[:, None, :, None]
@@ -197,46 +197,46 @@ def _rows_together(given: ScanInputs) -> int:
 
 
 def _of(coefficient: Tensor, at: tuple[int, slice]) -> Tensor:
-    """Take the part's share; what does not depend on time is the same for all rows."""
+    """Select the rows of a part; a coefficient that does not depend on time is the same for all rows."""
     return coefficient[at] if coefficient.dim() == 4 else coefficient[at[0]]
 
 
 def _blocks(part: _Part, *tensors: Tensor) -> list[tuple[Any, ...]]:
-    """Cut tensors [B, L, X] into blocks of steps, numbered and in reading order; repeat those that lack time."""
+    """Cut tensors [B, L, X] into numbered blocks of steps, in reading order; repeat tensors without a time axis."""
     blocks = list(zip(count(), *(t.split(KEPT_EVERY, 1) if t.dim() == 3 else repeat(t) for t in tensors), strict=False))
     return blocks[::-1] if part.at[0] else blocks
 
 
-def _room(like: Tensor, given: ScanInputs, *, tensors: int) -> Callable[[int, int, int], Any]:
-    """Allocate tensors [B, T, N, D] for a block; a call with B, T and direction lays out them and their steps."""
+def _workspace(like: Tensor, given: ScanInputs, *, tensors: int) -> Callable[[int, int, int], Any]:
+    """Allocate tensors [B, T, N, D] for a block; calling the result with B, T and direction returns views per step."""
     _, _, channels, L = given.u.shape
     state = (given.A.shape[2], channels)
     memory = like.new_empty((tensors, _rows_together(given) * min(L, KEPT_EVERY) * math.prod(state)))
 
     # Cached: cutting a block into steps takes as long as a step.
     @cache
-    def laid_out(batch: int, steps: int, g: int) -> tuple[list[Tensor], list[Sequence[Tensor]]]:
+    def cut(batch: int, steps: int, g: int) -> tuple[list[Tensor], list[Sequence[Tensor]]]:
         whole = [t[: batch * steps * math.prod(state)].view(batch, steps, *state) for t in memory]
         return whole, [t.unbind(1)[:: -1 if g else 1] for t in whole]
 
-    return laid_out
+    return cut
 
 
 def _prepare(decay: Tensor, after: Tensor, part: _Part, delta: Tensor, inflow: Tensor, B: Tensor) -> None:
-    """Fill `decay` with the block's factors and `after` with what each step adds to the state."""
+    """Fill `decay` with the factors of a block's steps and `after` with their additions to the state."""
     torch.mul(delta.unsqueeze(2), part.rate, out=decay).exp2_()
-    torch.mul(inflow.unsqueeze(2), _against(B), out=after)
+    torch.mul(inflow.unsqueeze(2), _over_states(B), out=after)
 
 
 def _run(decays: Sequence[Tensor], steps: Sequence[Tensor], h: Tensor) -> Tensor:
-    """Turn what each step adds into the state after it, and return the last."""
+    """Turn each step's addition into the state after the step, in place; return the last state."""
     for factor, step in zip(decays, steps, strict=True):
         h = step.addcmul_(factor, h)
     return h
 
 
-def _against(coefficient: Tensor) -> Tensor:
-    """Coefficients as they multiply states [B, T, N, D]."""
+def _over_states(coefficient: Tensor) -> Tensor:
+    """Return a coefficient in a shape that multiplies states [B, T, N, D]."""
     return coefficient if coefficient.dim() == 2 else coefficient.unsqueeze(3)
 
 
@@ -259,7 +259,7 @@ def _accumulate(into: Tensor, h: Tensor, row: Tensor) -> None:
         into.copy_(found.view(into.shape))
 
 
-def _for_gradient(t: Tensor | None) -> Tensor | None:
+def _gradient_buffer(t: Tensor | None) -> Tensor | None:
     """Allocate a gradient in the working dtype, channels or states innermost; zeros where parts are summed."""
     if t is None:
         return None
@@ -267,7 +267,7 @@ def _for_gradient(t: Tensor | None) -> Tensor | None:
     return new(t.shape if t.dim() == 2 else t.mT.shape, dtype=working_dtype(t.dtype))
 
 
-def _as_given(found: Tensor, like: Tensor) -> Tensor:
+def _like_input(found: Tensor, like: Tensor) -> Tensor:
     found = found.to(like.dtype)
     return found if like.dim() == 2 else found.mT if like.dim() == 4 else found.mT.contiguous()
 

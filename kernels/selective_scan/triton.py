@@ -1,7 +1,7 @@
-"""The selective scan on a GPU: launches of the kernels in `selective_scan_kernels`.
+"""The selective scan on a GPU: launches of the kernels in `programs`.
 
-Both directions run in one launch. Sums over batch and channels are left as partial sums by the kernel and added by
-torch in a fixed order: gradients repeat bit by bit.
+Both directions run in one launch. The kernel writes partial sums over batch and channels, and torch adds them in a
+fixed order, so gradients repeat bit by bit.
 """
 
 from typing import Final
@@ -26,9 +26,9 @@ BACKWARD_CHANNEL_BLOCK: Final = 16  # four recomputed states of 32 channels woul
 
 
 def forward(given: ScanInputs, *, save: bool, by_tile: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Output [G, B, D, L], last state [G, B, D, N], and states [ceil(L / 16), G, B, N, D] when `save`.
+    """Return the output [G, B, D, L], the last state [G, B, D, N], and, with `save`, states [ceil(L / 16), G, B, N, D].
 
-    `by_tile` scans 16 steps at once with four warps a program, not step by step with one.
+    `by_tile` scans 16 steps at once with four warps per program; otherwise one warp scans step by step.
     """
     u, delta, A, B, C, D, z, bias, softplus = given
     G, batch, channels, L = u.shape
@@ -66,7 +66,7 @@ def forward(given: ScanInputs, *, save: bool, by_tile: bool) -> tuple[Tensor, Te
 
 
 def backward(grad: Tensor, grad_last: Tensor, given: ScanInputs, states: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D, z, bias."""
+    """Return the gradients of u, delta, A, B, C, D, z, bias."""
     u, delta, A, B, C, D, z, bias, softplus = given
     G, batch, channels, L = u.shape
     N = A.shape[2]
@@ -120,7 +120,7 @@ def _over_time(*coefficients: Tensor) -> list[Tensor | None]:
 
 
 def _by_state(coefficient: Tensor, over_time: Tensor | None = None) -> Tensor:
-    """Turn a coefficient of every channel, [G, D, N], to [G, N, D] as the kernels read it; keep one of every step."""
+    """Transpose a coefficient per channel [G, D, N] to [G, N, D], as kernels read it; keep one that varies in time."""
     return coefficient.transpose(1, 2).contiguous() if over_time is None else over_time
 
 

@@ -58,7 +58,8 @@ def kernels(_patient: Patient) -> Iterator[Diagnosis]:
     try:
         import torch
 
-        from kernels import prob_sparse_route, selective_scan_route
+        from kernels.prob_sparse import prob_sparse_route
+        from kernels.selective_scan import selective_scan_route
     except (ImportError, OSError) as error:
         remedy = "install it again: pip install --force-reinstall --constraint constraints.txt torch"
         yield Diagnosis("kernels", "fault", f"torch does not import ({error})", "packages.torch", remedy)

@@ -1,6 +1,8 @@
 import torch
 
-from kernels import prob_sparse_attention, recorded_routes, selective_scan
+from kernels import recorded_routes
+from kernels.prob_sparse import prob_sparse_attention
+from kernels.selective_scan import selective_scan
 
 
 def scan() -> None:

@@ -24,18 +24,20 @@ class Blocked(MetaPathFinder):
 sys.meta_path.insert(0, Blocked())
 
 import torch
-import kernels
+from kernels import KernelError
+from kernels.prob_sparse import prob_sparse_attention, prob_sparse_route
+from kernels.selective_scan import selective_scan
 from kernels.triton_support import absence, load_triton
 
 q = torch.randn(1, 2, 30, 8, requires_grad=True)
-kernels.prob_sparse_attention(q, q, q).sum().backward()
+prob_sparse_attention(q, q, q).sum().backward()
 u = torch.randn(1, 4, 9, requires_grad=True)
-kernels.selective_scan(u, u.abs(), -torch.ones(4, 3), torch.randn(1, 3, 9), torch.randn(1, 3, 9)).sum().backward()
+selective_scan(u, u.abs(), -torch.ones(4, 3), torch.randn(1, 3, 9), torch.randn(1, 3, 9)).sum().backward()
 assert "not installed" in absence()
-assert kernels.prob_sparse_route(q, q).path == "torch"
+assert prob_sparse_route(q, q).path == "torch"
 try:
     load_triton()
-except kernels.KernelError as refused:
+except KernelError as refused:
     print(refused.code, refused)
 assert "triton" not in sys.modules
 """
@@ -54,15 +56,29 @@ def run_python(code: str, **environment: str) -> str:
     return finished.stdout
 
 
-def test_everything_runs_where_triton_is_absent_and_the_reason_is_told() -> None:
+def test_everything_runs_without_triton_and_the_error_says_why() -> None:
     message = run_python(WITHOUT_TRITON)
     assert message.startswith("kernel_triton_unavailable triton is not installed")
 
 
 def test_importing_the_kernels_does_not_import_triton() -> None:
     # Blocked on purpose for this process only: torch itself may import Triton.
-    loaded = "import kernels, sys; print([m for m in sys.modules if m.startswith('kernels.') and 'triton' in m])"
+    imports = "import kernels.prob_sparse, kernels.selective_scan, sys"
+    loaded = f"{imports}; print([m for m in sys.modules if m.startswith('kernels.') and 'triton' in m])"
     assert run_python(loaded).strip() == "['kernels.triton_support']"
+
+
+@pytest.mark.parametrize("first", ["kernels.selective_scan.torch", "kernels.selective_scan.scan", "kernels"])
+def test_a_package_of_an_op_is_reached_by_its_path_in_any_order_of_imports(first: str) -> None:
+    code = f"""
+import {first}
+from kernels.selective_scan import selective_scan
+import kernels.selective_scan.torch as plain
+from kernels import prob_sparse
+import kernels.prob_sparse.torch
+print(callable(selective_scan), plain.__name__, prob_sparse.torch.__name__)
+"""
+    assert run_python(code).split() == ["True", "kernels.selective_scan.torch", "kernels.prob_sparse.torch"]
 
 
 def test_a_process_can_switch_triton_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import prob_sparse_attention, prob_sparse_queries, prob_sparse_route
 from kernels.agreement import compare
+from kernels.prob_sparse import prob_sparse_attention, prob_sparse_queries, prob_sparse_route
 from kernels.prob_sparse import torch as prob_sparse_torch
 from kernels.prob_sparse import triton as prob_sparse_triton
 from kernels.prob_sparse.reference import prob_sparse_reference, reference_selection, sample_size

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import KernelError, KernelErrorCode, prob_sparse_attention, prob_sparse_queries, prob_sparse_route, routing
+from kernels import KernelError, KernelErrorCode, routing
 from kernels.agreement import Agreement, compare, relative_error
+from kernels.prob_sparse import prob_sparse_attention, prob_sparse_queries, prob_sparse_route
 from kernels.prob_sparse.reference import prob_sparse_reference, reference_measure, reference_selection, sample_size
 from kernels.prob_sparse.sampling import draw_keys
 from kernels.prob_sparse.torch import select

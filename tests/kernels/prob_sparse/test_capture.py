@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import prob_sparse_attention
 from kernels.agreement import relative_error
+from kernels.prob_sparse import prob_sparse_attention
 
 
 def qkv(length: int = 40, batch: int = 2, heads: int = 3, size: int = 12, seed: int = 0) -> tuple[Tensor, ...]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.agreement import compare
+from kernels.selective_scan import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.selective_scan.reference import selective_scan_reference
 
 

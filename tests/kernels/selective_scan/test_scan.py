@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import KernelError, KernelErrorCode, selective_scan, selective_scan_bidirectional, selective_scan_route
+from kernels import KernelError, KernelErrorCode
 from kernels.agreement import Agreement, compare, relative_error
+from kernels.selective_scan import selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.selective_scan.inputs import ScanInputs
 from kernels.selective_scan.reference import selective_scan_reference
 
