@@ -1,1 +1,1 @@
-"""The bridge between torch networks and darts."""
+"""The bridge between torch networks and darts: everything that makes a network a darts model."""

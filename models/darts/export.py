@@ -1,4 +1,4 @@
-"""A fitted darts model as one ONNX file for any batch size, compared with torch before it exists."""
+"""Export of a fitted darts model as one ONNX file for any batch size, compared with torch before it is written."""
 
 import json
 import warnings
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from models.errors import ExportMismatchError, NotFittedError
 
-OPSET = 20  # the newest that every ONNX Runtime of the last two years reads
+OPSET = 20  # the newest opset that every ONNX Runtime of the last two years reads
 TOLERANCE = 1e-4
-"""Largest difference from torch that is let through, in units of the (scaled) data."""
+"""Largest accepted difference from torch, in units of the (scaled) data."""
 CHECKED_BATCHES = (1, 3, 8)
 
 # darts' own names, in darts' own order.
@@ -30,7 +30,7 @@ _TIMED_INPUTS = ("past_target", "past_covariates", "historic_future_covariates",
 
 @dataclass(frozen=True, slots=True)
 class TensorSignature:
-    """One input or output of the graph; `shape` has None where any batch size goes."""
+    """One input or output of the graph; None in `shape` stands for any batch size."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -39,7 +39,7 @@ class TensorSignature:
 
 @dataclass(frozen=True, slots=True)
 class ExportedSignature:
-    """What an exported model is fed with and what it returns.
+    """The inputs and the output of an exported model.
 
     Inputs, in this order, each only if the model was fitted with it; features in the order of the training series:
 
@@ -58,14 +58,25 @@ class ExportedSignature:
     parameters: tuple[str, ...]
     opset: int
     largest_difference: float
-    """Largest difference between ONNX Runtime and torch that was seen in the check."""
+    """Largest difference between ONNX Runtime and torch in the check."""
 
 
 def export_onnx(model: TorchForecastingModel, path: str | Path) -> ExportedSignature:
     """Write a fitted model to `path`, computing in float32; nothing is written if ONNX Runtime and torch disagree.
 
-    The file is whole in itself, the same bytes for the same weights, and carries darts' window metadata, so that
-    `darts.utils.onnx.run_onnx_prediction` works on it.
+    The file is self-contained, has the same bytes for the same weights, and carries darts' window metadata, so that
+    `darts.utils.onnx.run_onnx_prediction` can read it.
+
+    >>> from darts.utils.timeseries_generation import sine_timeseries
+    >>> from models import CATALOG, BuildRequest
+    >>> request = BuildRequest(lookback=24, horizon=6, trainer={"accelerator": "cpu", "enable_model_summary": False})
+    >>> model = CATALOG["linear"].build(request).fit(sine_timeseries(length=100), verbose=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     signature = export_onnx(model, Path(folder) / "model.onnx")
+    >>> signature.inputs[0]
+    TensorSignature(name='past_target', shape=(None, 24, 1), dtype='float')
+    >>> signature.output.shape
+    (None, 6, 1, 1)
 
     Raises:
         NotFittedError: the model has no weights.
@@ -87,11 +98,11 @@ def export_onnx(model: TorchForecastingModel, path: str | Path) -> ExportedSigna
 
 
 def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
-    # darts' own bundle decides names, order and metadata; two windows, because torch takes 1 for a constant.
+    # darts' own bundle decides names, order and metadata. Two windows, because torch treats a batch of 1 as a constant.
     bundle = module._onnx_wrapper(_random_windows(module, batch=2, seed=0))  # noqa: SLF001
     any_batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
-        # torch warns that it uses its own deprecated names, and that all inputs share one batch axis, as they should.
+        # torch warns of its own deprecated names, and that all inputs share one batch axis, which is intended.
         warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"# The axis name: batch", category=UserWarning)
         program = torch.onnx.export(
@@ -107,7 +118,7 @@ def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
         )
     if program is None:  # only for exports straight to a file
         raise RuntimeError("torch.onnx.export returned no program")
-    proto = _tidied(program.model_proto)
+    proto = _without_paths(program.model_proto)
     metadata = json.dumps(asdict(bundle.spec), separators=(",", ":"))
     helper.set_model_props(proto, {ONNX_SPEC_METADATA_KEY: metadata})
     checker.check_model(proto, full_check=True)
@@ -128,10 +139,11 @@ def _export(module: PLForecastingModule, path: Path) -> ExportedSignature:
     )
 
 
-def _tidied(proto: ModelProto) -> ModelProto:
-    """Remove what says where the code lay on this machine, so that equal weights give equal bytes everywhere.
+def _without_paths(proto: ModelProto) -> ModelProto:
+    """Remove metadata with the paths of source files, so that equal weights give equal bytes on every machine.
 
-    The shapes of inner values go too: they can be inferred, and the quantiser, which turns matrices, leaves them stale.
+    Shapes of intermediate values are removed as well: they can be inferred, and the quantiser, which transposes
+    matrices, would leave them stale.
     """
     graph = proto.graph
     del graph.value_info[:]

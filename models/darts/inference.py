@@ -22,7 +22,7 @@ def latest_windows(
 ) -> SequentialTorchInferenceDataset:
     """Cut the windows from which a fitted model forecasts a whole horizon after the end of each series.
 
-    Takes what `predict` takes, also its defaults from training and encoders, but any number of channels.
+    Takes the arguments of `predict`, with its defaults from training and encoders, and any number of channels.
 
     Raises:
         NotFittedError: the model has no weights.
@@ -44,7 +44,7 @@ def latest_windows(
 
 
 def module_input(module: PLForecastingModule, samples: list[TorchInferenceSample]) -> PLModuleInput:
-    """Stack windows of one shape in the precision and on the device of the weights."""
+    """Stack windows of one shape, in the precision and on the device of the weights."""
     batch = _batch_collate_fn_predict(samples)
     names = (
         "past_target",
@@ -61,7 +61,7 @@ def module_input(module: PLForecastingModule, samples: list[TorchInferenceSample
 
 @contextmanager
 def evaluating(module: PLForecastingModule) -> Iterator[None]:
-    """Switch to evaluation, and back to what it was."""
+    """Switch to evaluation mode, and afterwards back to the former mode."""
     training = module.training
     module.eval()
     try:

@@ -23,7 +23,7 @@ from models.shape import WindowShape
 class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is untyped
     """The Lightning module of any network; subclasses name the network and its config.
 
-    `config` and `framing` arrive as plain mappings so that checkpoints hold no class of ours and load under darts' safe
+    `config` and `framing` are plain mappings, so that checkpoints name no class of this package and pass darts' safe
     loading.
     """
 
@@ -44,11 +44,11 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
 
     @property
     def forecaster(self) -> nn.Module:
-        """The network that makes forecasts: in evaluation the averaged one, if weights are averaged."""
+        """The network that forecasts: in evaluation the one with averaged weights, if weights are averaged."""
         return self.network if self.averaged is None or self.training else self.averaged.module
 
     def training_step(self, train_batch: TorchTrainingBatch, batch_idx: int) -> Tensor:
-        """Train every member on the batch; members share no weight, so one loss serves all.
+        """Train every member on the batch; members share no weight, so one loss trains all.
 
         The mean loss is logged once per epoch: Lightning's log of each step would cost as much as a small network's
         optimiser.
@@ -70,12 +70,12 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
         return loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the loss of the checkpoint, which darts 0.48.1 restores by name but not where it trains."""
+        """Restore the loss of the checkpoint: darts 0.48.1 restores `criterion`, but not its copies for training."""
         super().on_load_checkpoint(checkpoint)
         self.train_criterion, self.val_criterion = deepcopy(self.criterion), deepcopy(self.criterion)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Let the averaged weights follow."""
+        """Update the averaged weights."""
         super().on_train_batch_end(*args)
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
@@ -83,9 +83,9 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip bfloat16's gradients here: Lightning clips none of a fused optimiser, since it may have to unscale them.
+        """Clip gradients of bfloat16 here, because they have no scale.
 
-        Those of bfloat16 have no scale.
+        Lightning refuses to clip with a fused optimiser, which may have to unscale gradients first.
         """
         if gradient_clip_val and str(self.trainer.precision) == "bf16-mixed" and gradient_clip_algorithm is None:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
@@ -110,7 +110,7 @@ class NetworkModule(PLForecastingModule):  # type: ignore[misc]  # darts is unty
 
     @io_processor  # type: ignore[untyped-decorator]
     def forward(self, x_in: PLModuleInput) -> PLModuleOutput:
-        """Hand darts' named tensors to the network; future targets are never among them."""
+        """Call the network with darts' named tensors; future targets are never among them."""
         forecast = self.forecaster(
             x_in.past_target,
             x_in.past_covariates,

@@ -1,4 +1,4 @@
-"""darts' own networks inside this package's bridge: the models that every other one has to beat."""
+"""Base class of darts' own networks inside this package's bridge: DLinear, NLinear, N-HiTS, TiDE."""
 
 from typing import Any, ClassVar
 
@@ -12,16 +12,16 @@ from models.shape import WindowShape
 
 
 class DartsNetwork(nn.Module):
-    """A network of darts that forecasts each target channel by itself, with the same weights for all.
+    """A network of darts that forecasts each target channel separately, with the same weights for all.
 
-    darts lays channels and covariates side by side in one wide window instead. Channel by channel is how the papers
-    ran these networks, and it keeps clear of what the wide form does in darts 0.48.1 with several channels or
-    quantiles: N-HiTS pools values of different channels, TiDE's skip connection adds one channel's level to another,
-    and NLinear refuses to normalise. Subclasses build the network, in `core`, for one channel.
+    darts itself puts channels and covariates side by side in one wide window. The papers ran these networks channel by
+    channel, and this avoids faults of the wide form in darts 0.48.1 with several channels or quantiles: N-HiTS pools
+    values of different channels, TiDE's skip connection adds one channel's level to another, and NLinear refuses to
+    normalise. Subclasses build the network, in `core`, for one channel.
     """
 
     reads_covariates: ClassVar[bool] = False
-    """False: covariates are ignored, because the service hands the same inputs to every model."""
+    """False: the network ignores covariates, because the service gives the same inputs to every model."""
 
     def __init__(self, config: Any, shape: WindowShape) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class DartsNetwork(nn.Module):
             output_chunk_length=shape.horizon,
             nr_params=shape.outputs,
             output_dim=1,
-            loss_fn=nn.MSELoss(),  # unused; darts' default is one object, and so one train/eval state, for all models
+            loss_fn=nn.MSELoss(),  # unused; darts' default is one object, with one train/eval state, for all models
         )
 
     def build(self, config: Any, shape: WindowShape, **arguments: Any) -> PLForecastingModule:
-        """Make darts' network for one channel."""
+        """Build darts' network for one channel."""
         raise NotImplementedError
 
     def forward(
@@ -63,7 +63,7 @@ class DartsNetwork(nn.Module):
         return by_channel.transpose(1, 2)  # [B, H, C, Q]
 
     def arrange(self, prediction: Tensor) -> Tensor:
-        """Put darts' prediction for single channels [B * C, H, 1, Q] right where it is not."""
+        """Reorder darts' prediction for single channels to [B * C, H, 1, Q] where its layout differs."""
         return prediction
 
     def _for_each_channel(self, covariates: Tensor | None) -> Tensor | None:
@@ -72,7 +72,7 @@ class DartsNetwork(nn.Module):
         return covariates.unsqueeze(1).expand(-1, self.shape.targets, -1, -1).flatten(0, 1)
 
     def _constants(self, static: Tensor | None) -> Tensor | None:
-        """Give each channel its own constants, or the ones that they share."""
+        """Return the constants of each channel: its own, or those that all channels share."""
         if static is None:
             return None
         return static.expand(-1, self.shape.targets, -1).flatten(0, 1).unsqueeze(1)

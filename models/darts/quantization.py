@@ -1,4 +1,4 @@
-"""An exported network with 8-bit weights: ONNX Runtime's dynamic quantisation, for any network of the catalogue."""
+"""8-bit weights for exported networks, by ONNX Runtime's dynamic quantisation."""
 
 import logging
 from pathlib import Path
@@ -11,18 +11,18 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 _LOG = logging.getLogger(__name__)
 _PRODUCTS: Final = ("MatMul", "Gemm")
-"""Operations that are quantised. Not convolutions: ONNX Runtime's are slower in integers on a CPU."""
+"""Operations to quantise. Convolutions are not: on a CPU ONNX Runtime computes them slower in integers."""
 _MATRIX: Final = 2
-"""Dimensions of weights that are quantised: a stack of matrices has no integer form with a scale per column."""
+"""Dimensions of weights to quantise: a stack of matrices cannot have one scale per column."""
 
 
 def quantize(network: Path, path: Path) -> bool:
-    """Write `network` to `path` with the matrices that inputs are multiplied by as int8.
+    """Write `network` to `path` with its weight matrices in int8.
 
-    False if it has none, or if the quantiser cannot do it, which is logged. Each column of a matrix has a scale of its
-    own. Inputs are quantised while it runs, by one scale over all of a tensor, *the whole batch*: run one window at a
-    time, or a window's forecast depends on those beside it. Weights have 7 bits, or processors without 8-bit sums of
-    products would overflow where others do not. Equal networks give equal bytes.
+    Returns False if it has no such matrix, or if the quantiser fails, which is logged. Each column of a matrix has its
+    own scale. Inputs are quantised at run time, with one scale per tensor, *the whole batch*: run one window at a time,
+    or a forecast depends on the other windows of its batch. Weights have 7 bits: with 8, processors without 8-bit dot
+    products overflow. Equal networks give equal bytes.
     """
     proto = onnx.load(network)
     sizes = {tensor.name: len(tensor.dims) for tensor in proto.graph.initializer}
@@ -35,21 +35,21 @@ def quantize(network: Path, path: Path) -> bool:
         return False
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # advice to preprocess the file, which torch's exporter has done
+    root.setLevel(logging.ERROR)  # silences the advice to preprocess the file, which torch's exporter has done
     try:
         quantize_dynamic(
             str(network), str(path), op_types_to_quantize=list(_PRODUCTS),
             nodes_to_exclude=[name for name, size in weighted.items() if size != _MATRIX],
             weight_type=QuantType.QInt8, per_channel=True, reduce_range=True,
         )  # fmt: skip
-    except (InferenceError, ValidationError, ValueError, RuntimeError) as error:  # the network serves in float32
+    except (InferenceError, ValidationError, ValueError, RuntimeError) as error:  # then float32 serves
         root.setLevel(level)
         _LOG.warning("%s stays in float32: %s", network.name, error)
         return False
     finally:
         root.setLevel(level)
     written = onnx.load(path)
-    del written.metadata_props[:]  # the quantiser's mark
+    del written.metadata_props[:]  # added by the quantiser
     written.metadata_props.extend(proto.metadata_props)
     path.write_bytes(written.SerializeToString(deterministic=True))
     return True

@@ -12,7 +12,7 @@ from models.darts.frame import Frame
 
 
 class NetworkConfig(Protocol):
-    """A frozen dataclass of hyperparameters that a job file can hold: numbers, strings and booleans."""
+    """A frozen dataclass of hyperparameters that a config file can hold: numbers, strings and booleans."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -22,13 +22,13 @@ class NetworkConfig(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named way to build and train a network: its config, darts' training arguments, and the frame around it."""
+    """How to build and train a network: its config, darts' training arguments, and the frame around it."""
 
     config: NetworkConfig
     training: Mapping[str, Any] = field(default_factory=dict)
-    """darts' arguments where callers give none."""
+    """Defaults of darts' arguments; callers may override them."""
     frame: Frame | None = field(default_factory=Frame)
-    """None for networks that are solved and not trained: they stand alone."""
+    """None for networks that are solved by a formula: they have no frame."""
 
 
 ENSEMBLE = 3
@@ -41,18 +41,18 @@ SHORT_TRAINING: Mapping[str, Any] = MappingProxyType(
         "n_epochs": 10,
         "optimizer_cls": AdamW,
         "optimizer_kwargs": {"lr": 5e-4},
-        # A rate that falls from the first epoch on: a nightly budget may end the training at any of them.
+        # The rate falls from the first epoch on, because a time budget may end the training after any epoch.
         "lr_scheduler_cls": torch.optim.lr_scheduler.ExponentialLR,
         "lr_scheduler_kwargs": {"gamma": 0.8},
     }
 )
-"""How the `default` presets train: few epochs on few cores."""
+"""Training arguments of the `default` presets: few epochs, for few cores."""
 
 
 def official_training(rate: float, epochs: int) -> Mapping[str, Any]:
-    """Train as the official codes of Informer, iTransformer and S-Mamba do.
+    """Return the training arguments of the official codes of Informer, iTransformer and S-Mamba.
 
-    Adam on batches of 32, epochs 1 and 2 at the full rate, each later one at half of the rate before.
+    Adam on batches of 32; the rate halves with every epoch after the second.
     """
     return {
         "batch_size": 32,
@@ -70,8 +70,9 @@ ADAM: Mapping[str, Any] = {
     "optimizer_cls": torch.optim.Adam,
     "optimizer_kwargs": {"lr": 1e-3},
 }
-"""Short trainings on few cores; darts' own 100 epochs are for long ones."""
+"""Short trainings on few cores; darts trains 100 epochs by default."""
 
 
 LINEAR_ADAM: Mapping[str, Any] = {**ADAM, "batch_size": 32, "optimizer_kwargs": {"lr": 3e-4}}
-"""For weights that lie around 1 / L: steps of 1e-3 are as large as they are, and cost 4 to 11% in MSE on ETTh1."""
+"""For linear maps, whose weights are around 1 / L: a rate of 1e-3 is as large as the weights, and costs 4 to 11% in MSE
+on ETTh1."""

@@ -1,4 +1,4 @@
-"""The randomness of a training epoch from seed and epoch alone: a resumed training repeats the uninterrupted one."""
+"""Randomness that depends on seed and epoch alone, so that a resumed training repeats the uninterrupted one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 
 class EpochShuffle(RandomSampler):
-    """A new order of the training windows each epoch; Lightning tells the epoch, also after a restart."""
+    """A new order of the training windows each epoch; Lightning sets the epoch, also after a restart."""
 
     def __init__(self, length: int, seed: int) -> None:
         super().__init__(range(length))
@@ -18,7 +18,7 @@ class EpochShuffle(RandomSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the epoch of the next iteration."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -42,16 +42,16 @@ class SeededData(TorchDataModule):  # type: ignore[misc]  # darts is untyped
 
 
 class SeededEpochs(pl.Callback):
-    """Dropout masks that follow from seed and epoch."""
+    """Callback that derives dropout masks from seed and epoch."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Seed at an epoch's first batch: Lightning skips its hook for starting epochs when it resumes at one's end."""
+        """Seed at the first batch: Lightning skips the hook of an epoch's start when it resumes at an epoch's end."""
         del pl_module, batch
         if batch_idx == 0:
-            torch.manual_seed(_seed(self.seed + 1, trainer.current_epoch))  # of every device
+            torch.manual_seed(_seed(self.seed + 1, trainer.current_epoch))  # seeds every device
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""Checks of series before darts cuts windows from them, so that no shape error and no NaN loss comes out of torch."""
+"""Checks of series before darts cuts windows from them: otherwise torch fails on shapes or trains to a NaN loss."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def check_values(series: Any, feature: str, last: int | None = None) -> None:
     """Refuse missing values in one or several darts series (None passes), or in their `last` steps.
 
     Raises:
-        MissingValuesError: the first component with NaN, how many values, and since when.
+        MissingValuesError: names the first component with NaN, the number of values and the first time.
 
     """
     for index, one in enumerate(series2seq(series) or ()):
@@ -27,10 +27,10 @@ def check_values(series: Any, feature: str, last: int | None = None) -> None:
 
 
 def check_channels(series: Any, fitted: int, model: str) -> None:
-    """Refuse series whose number of channels is not that of the training series.
+    """Refuse series with another number of channels than the training series.
 
     Raises:
-        ChannelCountError: with both numbers.
+        ChannelCountError: names both numbers.
 
     """
     for index, one in enumerate(series2seq(series) or ()):

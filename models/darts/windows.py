@@ -1,8 +1,8 @@
-"""Training windows from contiguous tensors, a whole batch by one gather.
+"""Training windows from contiguous tensors: one gather per batch.
 
-darts cuts every sample out of its TimeSeries in Python and stacks them afterwards. Here the values of all series lie in
-one tensor per feature, and a batch is one indexed read of it. Which steps belong to which sample is still darts'
-decision: its own dataset is asked once per series, so both give identical samples (tested).
+darts cuts every sample out of its TimeSeries in Python and stacks them afterwards. Here one tensor per feature holds
+the values of all series, and a batch is one indexed read of it. darts still decides which steps belong to a sample: its
+dataset is queried once per series, so both give identical samples (tested).
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _TIMED_FEATURES = {
 
 @dataclass(frozen=True, slots=True)
 class _Feature:
-    """Every possible window of one feature, as a view that copies nothing until it is indexed."""
+    """All windows of one feature, as a view that copies data only when it is indexed."""
 
     values: Tensor  # [steps of all series, components]
     length: int
@@ -51,7 +51,7 @@ class _Feature:
 class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is untyped
     """The samples of a darts `SequentialTorchTrainingDataset`, served in whole batches.
 
-    `dataset[i]` is the sample that `reference[i]` gives. `dataset.__getitems__(indices)`, which torch's DataLoader
+    `dataset[i]` equals `reference[i]`. `dataset.__getitems__(indices)`, which torch's DataLoader
     calls, returns a `TorchTrainingBatch` with features [B, steps, components] in the series' own precision; pair it
     with `collate_windows`.
 
@@ -68,7 +68,7 @@ class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is unt
         room = [len(series) - reference.size_of_both_chunks + 1 for series in reference.series]
         self._counts = torch.tensor([ceil(steps / self._stride) for steps in room])
         for index in range(len(reference.series)):
-            reference[index * self._samples_per_series]  # makes darts align (and check) this series' covariates
+            reference[index * self._samples_per_series]  # darts aligns and checks the covariates of a series here
         first_steps = [reference._index_memory[index] for index in range(len(reference.series))]  # noqa: SLF001
 
         used = torch.minimum(self._counts, torch.tensor(self._samples_per_series))
@@ -108,12 +108,12 @@ class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is unt
 
     @property
     def nbytes(self) -> int:
-        """Memory of all values, however many windows they make."""
+        """Bytes of all values, independent of the number of windows."""
         tensors = {feature.values.data_ptr(): feature.values.nbytes for feature in self._features.values()}
         return sum(tensors.values())
 
     def to(self, device: torch.device | str) -> "WindowDataset":
-        """Move the values, so that batches are gathered where they are used; returns itself."""
+        """Move the values to the device that gathers batches; returns itself."""
         moved = {id(feature.values): feature.values.to(device) for feature in self._features.values()}
         self._features = {
             name: _Feature(moved[id(feature.values)], feature.length, feature.newest.to(device))
@@ -141,13 +141,13 @@ class WindowDataset(TorchTrainingDataset):  # type: ignore[misc]  # darts is unt
 
 
 def window_dataset(reference: SequentialTorchTrainingDataset) -> TorchTrainingDataset:
-    """Give the fast form of a darts training dataset, or the dataset itself where it has features we do not serve.
+    """Return the fast form of a darts training dataset, or the dataset itself if it has unsupported features.
 
-    These are look-backs of variable length (padded by darts) and stochastic series (darts draws a sample anew each
-    time).
+    Unsupported are look-backs of variable length (padded by darts) and stochastic series (darts draws a sample anew
+    each time).
 
     Raises:
-        SeriesTooShortError: a series has no room for one window.
+        SeriesTooShortError: a series is shorter than one window.
         CovariatesTooShortError: covariates start after the first step of the oldest window.
 
     """
@@ -162,12 +162,12 @@ def window_dataset(reference: SequentialTorchTrainingDataset) -> TorchTrainingDa
 
 
 def collate_windows(samples: Any) -> TorchTrainingBatch:
-    """Pass a gathered batch on; stack anything else as darts does."""
+    """Return a gathered batch unchanged; stack other samples as darts does."""
     return samples if isinstance(samples, TorchTrainingBatch) else _batch_collate_fn_train(samples)
 
 
 def _flatten(source: Sequence[TimeSeries]) -> tuple[Tensor, Tensor]:
-    """Lay all series one after another: values [all steps, components] and each series' first row."""
+    """Concatenate all series: values [all steps, components] and each series' first row."""
     arrays = [series.values(copy=False) for series in source]
     lengths = torch.tensor([len(array) for array in arrays])
     return torch.from_numpy(np.concatenate(arrays)), lengths.cumsum(0) - lengths

@@ -1,1 +1,1 @@
-"""Building blocks that the networks share: plain torch, shapes at line ends."""
+"""Building blocks of the networks: plain torch, with shapes at line ends."""

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from models.errors import WidthNotDivisibleError
 
-# B batch, N tokens, K tokens that ask, D width
+# B batch, N tokens, K tokens with queries, D width
 
 
 class SelfAttention(nn.Module):
@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
         self.merge = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, keep: int | None = None) -> Tensor:
-        """Let every token look at every token; with `keep` only the first ones ask, [B, keep, D] out."""
+        """Attend from every token to every token; with `keep` only from the first ones, [B, keep, D] out."""
         query, key, value = self._heads(tokens)
         dropout = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query[:, :, :keep], key, value, dropout_p=dropout)
@@ -37,9 +37,9 @@ class SelfAttention(nn.Module):
         return merged  # [B, K, D]
 
     def weights(self, tokens: Tensor) -> Tensor:
-        """Compute how much each token (rows) takes from each (columns): [B, heads, N, N], rows sum to 1.
+        """Compute the attention weights of each token (rows) to each token (columns): [B, heads, N, N], rows sum to 1.
 
-        The fused kernels never hold these weights; dropout has no part in them.
+        The fused kernels never store these weights; dropout is not applied to them.
         """
         query, key, _ = self._heads(tokens)
         scores: Tensor = query @ key.mT * query.shape[-1] ** -0.5  # [B, heads, N, N]

@@ -1,4 +1,4 @@
-"""Dropout whose masks are cheap on a CPU."""
+"""Dropout with masks that are cheap on a CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,9 @@ from torch.nn import functional
 class Dropout(nn.Module):
     """Zero a share `rate` of all values while training and scale the rest up, as `torch.nn.Dropout` does.
 
-    On a CPU torch draws one random number per value, a third of a training step of the models here. This draws one per
-    eight values and compares bytes, so the rate is rounded to 1/256 there (and the scale with it: the mean is kept).
+    On a CPU torch draws one random number per value, which takes a third of a training step of these models. This class
+    draws one number per eight values and compares bytes. So the rate is rounded to 1/256 there, and the scale with it:
+    the mean is kept.
     """
 
     def __init__(self, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""From whole series to tokens: one token per variate."""
+"""Embed each variate of a window as one token."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class VariateEmbedding(nn.Module):
         self.project = nn.Linear(steps, width)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Read each column over time."""
+        """Project each variate over time."""
         tokens: Tensor = self.project(values.transpose(1, 2))
         return tokens  # [B, V, D]
 

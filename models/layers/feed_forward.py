@@ -12,7 +12,7 @@ from models.layers.dropout import Dropout
 class ColumnLinear(nn.Linear):
     """`nn.Linear` over the second-last dimension, [G, in, M] in and [G, out, M] out.
 
-    The same as moving that dimension to the end and back, without the two copies.
+    Equal to moving that dimension to the end and back, without the two copies.
     """
 
     def forward(self, columns: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ from torch import Tensor, nn
 
 from models.layers.feed_forward import FeedForward, GatedAttention
 
-# K channels, N patches, B batch, D width. The batch comes third: every mixer then finds its dimension where one matrix
-# product reaches it in place. With the batch in front, two of the three would have to copy their input and output.
+# K channels, N patches, B batch, D width. The batch comes third: every mixer can then multiply along its
+# dimension in place. With the batch in front, two of the three would copy their input and output.
 
 
 class Mixer(nn.Module):
     """A residual perceptron along one dimension of [K, N, B, D], after a LayerNorm over D.
 
-    `axis` 0 mixes channels, 1 patches, 3 features. Patch and feature mixers gate what the perceptron gives; the channel
-    mixer gates what it gets.
+    `axis` 0 mixes channels, 1 patches, 3 features. Patch and feature mixers gate the output of the perceptron; the
+    channel mixer gates its input.
     """
 
     def __init__(self, axis: int, size: int, width: int, expansion: int, dropout: float, gated: bool) -> None:
@@ -50,7 +50,8 @@ class MixerLayer(nn.Module):
     def forward(self, patches: Tensor, keep: int | None = None) -> Tensor:
         """Embedded patches [K, N, B, D] in and out; `keep` drops all but the first channels, [keep, N, B, D].
 
-        After the channel mixer no channel looks at another, so the last layer need not finish those that nobody reads.
+        After the channel mixer no channel reads another, so the last layer can skip channels that the head does not
+        read.
         """
         mixed: Tensor = self.features(self.patches(self.channels(patches)[:keep]))
         return mixed

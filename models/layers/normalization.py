@@ -1,4 +1,4 @@
-"""Scaling of each window by its own statistics, so that a model sees shapes and not levels."""
+"""Scaling of each window by its own statistics, so that a network reads shapes instead of levels."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class ScaledWindow(NamedTuple):
-    """A window and what is needed to bring a forecast back to its level.
+    """A scaled window, with the statistics that restore the level of a forecast.
 
     `values` [B, L, C], `location` and `scale` [B, 1, C].
     """

@@ -1,4 +1,4 @@
-"""From a channel's history to a row of patches."""
+"""Cut the history of each channel into patches."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from models.errors import LookbackTooShortError, OptionOutOfRangeError
 class Patching(nn.Module):
     """Cut each channel into patches that end with the newest step.
 
-    Values [B, L, C] in, patches [B, C, N, length] out, N = `count`. Steps that fill no patch are dropped from the
-    start, because the newest matter most. Source: arXiv 2306.09364, section 3.1.
+    Values [B, L, C] in, patches [B, C, N, length] out, N = `count`. The oldest steps that fill no patch are
+    dropped, because the newest matter most. Source: arXiv 2306.09364, section 3.1.
 
     Raises:
         LookbackTooShortError: the look-back is shorter than one patch.

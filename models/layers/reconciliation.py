@@ -1,4 +1,4 @@
-"""Heads that revise a finished forecast: by its own coarser forecast, or by the forecasts of other channels."""
+"""Heads that revise a forecast by its own coarser forecast, or by the forecasts of other channels."""
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from models.layers.feed_forward import GatedAttention
 class HierarchyReconciliation(nn.Module):
     """Revise each segment of a forecast by a forecast of the segment's mean (arXiv 2306.09364).
 
-    The horizon is cut into S segments of `length` steps; a rest makes a shorter last one. One linear map, shared by
-    channels and outputs, forecasts the means of all segments from the whole fine forecast; another one sees a segment
-    beside its mean and gives what is added to the segment. An untrained head changes nothing: the first map averages,
-    the second one gives zero.
+    The horizon is cut into S segments of `length` steps; the last one may be shorter. One linear map, shared by
+    channels and outputs, forecasts the means of all segments from the whole fine forecast; another one reads a segment
+    and its mean and returns the revision of the segment. An untrained head changes nothing: the first map averages, the
+    second one returns zero.
     """
 
     def __init__(self, horizon: int, length: int) -> None:
@@ -36,7 +36,7 @@ class HierarchyReconciliation(nn.Module):
     segment: Tensor
 
     def forward(self, forecast: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the revised forecast [B, H, C, Q] and the forecast means [B, S, C, Q] it was revised by."""
+        """Return the revised forecast [B, H, C, Q] and the forecast means [B, S, C, Q] that revised it."""
         fine = forecast.transpose(1, 3)  # [B, Q, C, H]
         means = self.forecast_means(fine)  # [B, Q, C, S]
         rest = means.shape[-1] * self.length - fine.shape[-1]
@@ -50,7 +50,7 @@ class HierarchyReconciliation(nn.Module):
         return torch.einsum("sh,bh...->bs...", self.weights, values)
 
     def spread(self, means: Tensor) -> Tensor:
-        """Put each segment's mean at all its steps, [B, S, ...] to [B, H, ...]; `average` takes it back."""
+        """Repeat each segment's mean at all its steps, [B, S, ...] to [B, H, ...]; `average` reverses this."""
         return means[:, self.segment]
 
 
@@ -58,8 +58,8 @@ class ChannelReconciliation(nn.Module):
     """Revise each step of a forecast by all channels' forecasts around it (arXiv 2306.09364).
 
     The forecasts of all channels from `context` steps before to `context` steps after a step (the edges are repeated)
-    pass a gate and a linear map, whose result is added to the channels' forecasts of the step. Outputs are revised each
-    by itself, with the same weights. An untrained head changes nothing.
+    pass a gate and a linear map, whose result is added to the channels' forecasts of the step. Each output is revised
+    separately, with the same weights. An untrained head changes nothing.
     """
 
     def __init__(self, channels: int, horizon: int, context: int) -> None:

@@ -1,4 +1,4 @@
-"""State-space mixing of tokens: a Mamba block that reads them both ways in one pass."""
+"""State-space mixing of tokens: two Mamba blocks, one per direction, in one pass."""
 
 import math
 
@@ -10,7 +10,7 @@ from kernels.selective_scan import selective_scan_bidirectional
 
 # B batch, V tokens, D width, E inner width, N states of an inner channel, K tokens under the convolution, R rank
 
-_DELTA_AT_START = (1e-3, 1e-1)  # step sizes of a fresh block lie here, evenly on a log scale
+_DELTA_AT_START = (1e-3, 1e-1)  # initial step sizes, uniform on a log scale
 
 
 class BidirectionalMamba(nn.Module):

@@ -1,4 +1,4 @@
-"""From a sequence to a row of tokens, one per step, and from a row of tokens to half as many."""
+"""Embed the steps of a sequence as tokens, and halve a sequence of tokens (Informer)."""
 
 import math
 
@@ -12,23 +12,23 @@ from models.layers.dropout import Dropout
 
 
 class CircularConvolution(nn.Linear):
-    """Convolution over time with a kernel of three, the sequence closed to a ring.
+    """Convolution over time with a kernel of three steps and circular padding.
 
     Steps [B, N, K] in, [B, N, D] out. Columns `[0:K]`, `[K:2K]` and `[2K:3K]` of `weight` read the step before, the
-    step itself and the step after. One matrix product, because on a CPU torch's convolution spends its time turning
-    tokens into rows and back.
+    step itself and the step after. One matrix product, because on a CPU torch's convolution spends its time
+    transposing tokens and rows.
     """
 
     def __init__(self, channels: int, width: int, *, bias: bool = True) -> None:
         super().__init__(3 * channels, width, bias=bias)
 
     def forward(self, steps: Tensor) -> Tensor:
-        """Look at each step and its two neighbours."""
+        """Convolve each step with its two neighbours."""
         return super().forward(torch.cat([steps.roll(1, 1), steps, steps.roll(-1, 1)], dim=2))
 
 
 class StepEmbedding(nn.Module):
-    """One token per step: its values and neighbours, its place, its calendar, and the constants of the series.
+    """One token per step: its values and neighbours, its position, its calendar, and the constants of the series.
 
     Values [B, N, K], calendar [B, N, F] and constants [B, S] in (None without features), tokens [B, N, D] out.
     Source: arXiv 2012.07436, appendix B.
@@ -37,7 +37,7 @@ class StepEmbedding(nn.Module):
     def __init__(self, steps: int, width: int, dropout: float, *, channels: int, calendar: int, constants: int) -> None:
         super().__init__()
         self.values = CircularConvolution(channels, width)
-        # The authors' start: values have to stand out from the places, which are fixed.
+        # The authors' initialisation: values must be large beside the positions, which are fixed.
         nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
         if calendar:
             self.calendar = nn.Linear(calendar, width, bias=False)
@@ -62,13 +62,13 @@ class StepEmbedding(nn.Module):
 class Distilling(nn.Module):
     """Halve a sequence: convolution, normalisation, pooling of the strongest of three steps, ELU.
 
-    Tokens [B, N, D] in, [B, ceil(N / 2), D] out. Source: arXiv 2012.07436, section 3.3; the batch normalisation is the
-    authors' code's.
+    Tokens [B, N, D] in, [B, ceil(N / 2), D] out. Source: arXiv 2012.07436, section 3.3; the batch normalisation comes
+    from the authors' code.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convolve = CircularConvolution(width, width, bias=False)  # the normalisation would take it off again
+        self.convolve = CircularConvolution(width, width, bias=False)  # the normalisation would subtract a bias
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -77,11 +77,11 @@ class Distilling(nn.Module):
         # Rows, not channels first: torch normalises these ten times as fast on a CPU.
         normed = self.norm(self.convolve(tokens).view(-1, width)).view(-1, steps, width)  # [B, N, D]
         pooled = functional.max_pool1d(normed.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
-        return functional.elu(pooled)  # ELU only rises, so it may follow the pooling, on half the steps
+        return functional.elu(pooled)  # ELU is monotonic, so it may follow the pooling, on half the steps
 
 
 def sinusoids(steps: int, width: int) -> Tensor:
-    """Give the fixed places [N, D]: sines in even and cosines in odd columns (arXiv 1706.03762, 3.5)."""
+    """Return the fixed positions [N, D]: sines in even and cosines in odd columns (arXiv 1706.03762, 3.5)."""
     column = torch.arange(width, dtype=torch.float64)
     pair = column - column % 2
     angle = torch.arange(steps)[:, None] * torch.exp(-math.log(10_000) * pair / width)  # [N, D]

@@ -16,7 +16,7 @@ from models.errors import WidthNotDivisibleError
 
 @dataclass(frozen=True, slots=True)
 class ProbSparse:
-    """How ProbSparse attention samples the keys that it measures queries on, see `kernels.prob_sparse.prob_sparse_attention`."""
+    """How ProbSparse attention samples the keys for its measure of queries, see `kernels.prob_sparse`."""
 
     factor: int
     sampling: Sampling
@@ -27,7 +27,7 @@ class ProbSparse:
         return draw_keys(self.sampling, query_length=steps, key_length=steps, count=count, seed=0, device=device)
 
     def fresh_keys(self, steps: int, device: torch.device) -> Tensor:
-        """Draw one for a training step from torch's generator, of the same shape.
+        """Draw the sample of one training step from torch's generator, in the same shape.
 
         A shared sample holds no key twice; independent ones may, as in the authors' code.
         """
@@ -42,10 +42,10 @@ class TemporalAttention(nn.Module):
 
     Tokens [B, N, D] in and out. Rows `[0:D]`, `[D:2D]` and `[2D:3D]` of `project.weight` give queries, keys and values.
     While training, ProbSparse samples its keys anew at each call; in evaluation one sample is fixed, so that forecasts
-    repeat. Dropout acts on the weights of full attention only: the authors' ProbSparse has none either.
+    repeat. Dropout acts on the weights of full attention only, as in the authors' code.
 
-    `mix` merges heads as that code does in its decoder: it reads [B, heads, N, D/heads] as [B, N, D] without turning it
-    back first, so a step's output holds one head's view of other steps, later ones included.
+    `mix` merges heads as that code does in its decoder: it reads [B, heads, N, D/heads] as [B, N, D] without
+    transposing it back first. A step's output then holds one head's view of other steps, later ones included.
 
     Sources: arXiv 2012.07436, section 3.2; arXiv 1706.03762, section 3.2.
 
@@ -75,13 +75,13 @@ class TemporalAttention(nn.Module):
         self.mix = mix
         self.project = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
-        # Constants of the network rather than drawn per call: an exported graph would hold the whole generator.
+        # Constants of the network, not drawn per call: an exported graph would hold the whole generator.
         self.register_buffer("keys", sparse.fixed_keys(steps) if sparse else None, persistent=False)
 
     keys: Tensor
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Let steps look at each other, or at earlier ones only if `causal`."""
+        """Attend between all steps, or to earlier steps only if `causal`."""
         steps, width = tokens.shape[1:]
         mixed = self._attend(*self.split(tokens))  # [B, heads, N, D/heads]
         if not self.mix:
@@ -125,7 +125,7 @@ class CrossAttention(nn.Module):
         self.merge = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """Let every token look at the whole memory."""
+        """Attend from every token to the whole memory."""
         steps, width = tokens.shape[1:]
         size = width // self.heads
         query = self.ask(tokens).view(-1, steps, self.heads, size).transpose(1, 2)  # [B, heads, N, D/heads]

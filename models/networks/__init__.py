@@ -1,1 +1,1 @@
-"""Trained networks, each with its config and its darts model."""
+"""Trained networks: one file per model, with its config, its network and its darts model."""

@@ -1,4 +1,4 @@
-"""DLinear: the moving average and what it leaves, one linear map each (arXiv 2205.13504)."""
+"""DLinear: the moving average of a window and the remainder, with one linear map each (arXiv 2205.13504)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class DLinearConfig:
     """Options of `DLinear`, named as in darts."""
 
     kernel_size: int = 25
-    """Steps of the moving average that is the trend."""
+    """Steps of the moving average that gives the trend."""
     const_init: bool = True
     """Start from the mean of the look-back, not from random weights."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse a moving average without a step.
+        """Refuse a moving average of less than one step.
 
         Raises:
-            OptionOutOfRangeError: below 1.
+            OptionOutOfRangeError: `kernel_size` is below 1.
 
         """
         del lookback, horizon
@@ -41,7 +41,7 @@ class DLinear(DartsNetwork):
     """Trend and remainder, each through one linear map from look-back to horizon (arXiv 2205.13504, section 4)."""
 
     def build(self, config: DLinearConfig, shape: WindowShape, **arguments: Any) -> PLForecastingModule:
-        """Make darts' DLinear."""
+        """Build darts' DLinear."""
         del shape
         return _DLinearModule(
             input_dim=1,

@@ -45,30 +45,30 @@ class InformerConfig:
     distil: bool = True
     """Halve the sequence between the layers of an encoder."""
     label_length: int = 0
-    """T: newest observed steps that the decoder starts from; 0 takes 48, or the look-back where that is shorter."""
+    """T: newest observed steps that the decoder starts from; 0 takes 48, or the look-back if it is shorter."""
     attention: Literal["prob_sparse", "full"] = "prob_sparse"
-    """Of the encoder. ProbSparse saves time from about 300 steps on; below, full attention is faster."""
+    """Attention of the encoder. ProbSparse saves time from about 300 steps on; below, full attention is faster."""
     decoder_attention: Literal["causal", "prob_sparse"] = "causal"
-    """Of the decoder within itself. "causal" is full attention to earlier steps. "prob_sparse" is the masked form of
-    the paper: which queries it selects depends on later steps too, so forecast steps see later ones' covariates."""
+    """Self-attention of the decoder. "causal" is full attention to earlier steps. "prob_sparse" is the masked form of
+    the paper: its selection of queries depends on later steps, so a forecast step depends on later covariates."""
     mix: bool = False
-    """Merge the decoder's heads as the authors' code does, which mixes steps, see `TemporalAttention`."""
+    """Merge the decoder's heads as the authors' code does, which mixes steps; see `TemporalAttention`."""
     factor: int = 5
     """ProbSparse samples this many times ln(N) keys, and selects as many queries."""
     sampling: Literal["shared", "independent"] = "shared"
-    """One sample of keys for all queries, or one each."""
+    """One sample of keys for all queries, or one per query."""
     dropout: float = 0.3
     attention_dropout: float = 0.0
-    """On the weights of full attention; above 0 it keeps torch from its fused kernel while training."""
+    """Dropout of the weights of full attention; above 0, torch cannot use its fused kernel while training."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse sizes that make no network.
+        """Refuse sizes from which no network can be built.
 
         Raises:
             OptionOutOfRangeError: a size below 1, a dropout outside [0, 1), an unknown kind of attention or sampling,
                 more stacks than layers, a start longer than the look-back.
             WidthNotDivisibleError: the width is no multiple of the heads.
-            LookbackTooShortError: halving runs out of steps.
+            LookbackTooShortError: the look-back has too few steps to halve.
 
         """
         del horizon
@@ -92,12 +92,12 @@ class InformerConfig:
             raise WidthNotDivisibleError(self.width, self.heads)
 
     def sparse(self, kind: str) -> ProbSparse | None:
-        """Tell `TemporalAttention` how to be sparse, if `kind` says so."""
+        """Return the sampling of ProbSparse attention, or None if `kind` is another attention."""
         return ProbSparse(self.factor, self.sampling) if kind == "prob_sparse" else None
 
 
 class InformerEncoderLayer(nn.Module):
-    """Attention between steps, then a perceptron on each; normalised after each residual sum (section 3.3)."""
+    """Attention between steps, then a perceptron per step, with a LayerNorm after each residual sum (section 3.3)."""
 
     def __init__(self, config: InformerConfig, steps: int) -> None:
         super().__init__()
@@ -110,14 +110,14 @@ class InformerEncoderLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, D] in and out."""
+        """Map tokens [B, N, D] to [B, N, D]."""
         tokens = self.norm_attention(tokens + self.dropout(self.attention(tokens)))
         output: Tensor = self.norm_feed_forward(tokens + self.feed_forward(tokens))
         return output  # [B, N, D]
 
 
 class InformerDecoderLayer(nn.Module):
-    """Masked attention within the decoder, full attention to what was encoded, then a perceptron (section 3.4)."""
+    """Masked self-attention, full attention to the encoded look-back, then a perceptron (section 3.4)."""
 
     def __init__(self, config: InformerConfig, steps: int) -> None:
         super().__init__()
@@ -138,9 +138,9 @@ class InformerDecoderLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor, memory: Tensor, newest: int = 0) -> Tensor:
-        """Tokens [B, N, D] and encoded [B, M, D] in, [B, N, D] out, or the `newest` of these N alone.
+        """Map tokens [B, N, D], with `memory` [B, M, D], to [B, N, D], or to the `newest` of these N alone.
 
-        After the attention no token looks at another, so the last layer need not finish those that nobody reads.
+        After the attention no token reads another, so the last layer can skip tokens that the head does not read.
         """
         tokens = self.norm_attention(tokens + self.dropout(self.attention(tokens)))[:, -newest:]
         tokens = self.norm_cross(tokens + self.dropout(self.cross(tokens, memory)))
@@ -149,11 +149,11 @@ class InformerDecoderLayer(nn.Module):
 
 
 class Informer(nn.Module):
-    """The network: the look-back is encoded, and a start token with an empty horizon behind it is decoded in one pass.
+    """The network: it encodes the look-back, and decodes a start token and an empty horizon in one pass.
 
-    Past covariates are further channels of the values, unknown (zero) over the horizon as the targets are; known-future
-    covariates are the calendar of every step; static covariates shift every token, and go in per channel even if they
-    were given once. Dimensions of the output: [B, H, C, Q].
+    Past covariates are further channels of the values, zero over the horizon like the targets. Known-future covariates
+    are the calendar of every step. Static covariates shift every token; they enter per channel, also if the series has
+    one set of them. Output: [B, H, C, Q].
     """
 
     def __init__(self, config: InformerConfig, shape: WindowShape) -> None:
@@ -206,7 +206,7 @@ class Informer(nn.Module):
 
 
 def _encoder(config: InformerConfig, layers: int, steps: int) -> nn.Sequential:
-    """One stack: tokens [B, N, D] in, with distilling [B, about N / 2^(layers - 1), D] out."""
+    """Build one stack: it maps tokens [B, N, D] to [B, about N / 2^(layers - 1), D] with distilling."""
     parts: list[nn.Module] = []
     for layer in range(layers):
         if layer and config.distil:

@@ -43,12 +43,12 @@ class ITransformerConfig:
     heads: int = 8
     dropout: float = 0.2
     attention_dropout: float = 0.0
-    """On attention weights; above 0 it keeps torch from its fused kernel while training."""
+    """Dropout of attention weights; above 0, torch cannot use its fused kernel while training."""
     shared_embedding: bool = False
     """One embedding for all tokens, as in the official code; it reads covariates over the look-back only."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse sizes that make no network.
+        """Refuse sizes from which no network can be built.
 
         Raises:
             OptionOutOfRangeError: a size below 1 or a dropout outside [0, 1).
@@ -63,7 +63,7 @@ class ITransformerConfig:
 
 
 class VariateEncoderLayer(nn.Module):
-    """Attention between tokens, then a perceptron on each; normalised after each residual sum (section 3.1)."""
+    """Attention between tokens, then a perceptron per token, with a LayerNorm after each residual sum (section 3.1)."""
 
     def __init__(self, config: ITransformerConfig) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class VariateEncoderLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor, keep: int | None = None) -> Tensor:
-        """Tokens [B, V, D] in and out; `keep` finishes only the first ones, [B, keep, D] out."""
+        """Map tokens [B, V, D] to [B, V, D], or with `keep` to the first ones, [B, keep, D]."""
         attended = self.dropout(self.attention(tokens, keep))
         tokens = self.norm_attention(tokens[:, :keep] + attended)
         output: Tensor = self.norm_feed_forward(tokens + self.feed_forward(tokens))
@@ -82,10 +82,10 @@ class VariateEncoderLayer(nn.Module):
 
 
 class ITransformer(nn.Module):
-    """The network: targets and covariates become tokens, and the targets' tokens become forecasts, [B, H, C, Q].
+    """The network: it embeds targets and covariates as tokens and forecasts from the targets' tokens, [B, H, C, Q].
 
     No weight belongs to a variate, so the same weights take any number of targets and, of each kind that they were
-    trained with, covariates. Windows are taken as they come; scaling is up to the caller.
+    trained with, covariates. The network does not scale windows; its caller does.
     """
 
     def __init__(self, config: ITransformerConfig, shape: WindowShape) -> None:
@@ -110,7 +110,7 @@ class ITransformer(nn.Module):
         tokens = self.dropout(self.tokens(past_target, past_covariates, historic_future, future, static))  # [B, V, D]
         for layer in self.encoder[:-1]:
             tokens = layer(tokens)
-        # Nobody reads what the last layer makes of covariates.
+        # The head reads targets only, so the last layer skips the tokens of covariates.
         encoded = self.norm(self.encoder[-1](tokens, keep=past_target.shape[2]))  # [B, C, D]
         forecast = self.head(encoded)  # [B, C, H * Q]
         unfolded: Tensor = forecast.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)
@@ -126,10 +126,10 @@ class ITransformerModule(NetworkModule):
 
 @dataclass(frozen=True, slots=True)
 class AttentionMaps:
-    """How much each token took from each in one forecast."""
+    """The attention between the tokens of one forecast."""
 
     weights: np.ndarray
-    """[layers, heads, V, V]: row i tells from where token i took its values; rows sum to 1."""
+    """[layers, heads, V, V]: row i holds the weights with which token i reads each token; rows sum to 1."""
     names: tuple[str, ...]
     """V variates: targets, past covariates, known-future covariates."""
 
@@ -176,8 +176,8 @@ class ITransformerModel(NetworkModel):
     ) -> TimeSeries | list[TimeSeries]:
         """Forecast series of any number of channels, also of channels that were never trained on.
 
-        Attention is between whatever tokens there are, so the weights fit any number of targets, and of covariates of
-        the kinds that were given in training. For the channels of the training series this is `predict`; with a
+        Attention takes any number of tokens, so the weights fit any number of targets, and of covariates of the kinds
+        that the training had. For the channels of the training series this is `predict`; with a
         likelihood it gives the likelihood's parameters, named as `predict(predict_likelihood_parameters=True)` does.
         Series of one shape go through the network together, in batches of the training's size.
 
@@ -220,12 +220,12 @@ class ITransformerModel(NetworkModel):
         future_covariates: TimeSeries | None = None,
         member: int = 0,
     ) -> AttentionMaps:
-        """Show which variates looked at which in the forecast after the end of one series, of any number of channels.
+        """Return the attention between variates in the forecast after the end of a series of any number of channels.
 
         `member` picks one network where several are averaged.
 
         Raises:
-            ModelError: as `forecast_variates`; OptionOutOfRangeError also where there is no such member.
+            ModelError: as `forecast_variates`; OptionOutOfRangeError also if the member does not exist.
 
         """
         dataset = self._variate_windows(series, past_covariates, future_covariates)
@@ -249,7 +249,7 @@ class ITransformerModel(NetworkModel):
     def _variate_windows(
         self, series: Any, past_covariates: Any, future_covariates: Any
     ) -> SequentialTorchInferenceDataset:
-        """Cut windows for the weights as they are, or say why there is no way."""
+        """Cut the latest windows, or raise the error that says why the weights cannot forecast them."""
         if self.model is None:
             raise NotFittedError(type(self).__name__, "forecast")
         for feature, given, fitted in (

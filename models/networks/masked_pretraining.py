@@ -1,4 +1,4 @@
-"""Pre-training without forecasts: blank patches of the look-back at random and learn to fill them in."""
+"""Pre-training without forecasts: mask random patches of the look-back and train the network to fill them in."""
 
 from typing import Any, Protocol, cast
 
@@ -49,13 +49,13 @@ class PatchEncoder(Protocol):
 class MaskedPretraining(pl.LightningModule):
     """Train the mixers inside a forecaster on masked patches; its forecasting heads stay as they are.
 
-    What the network sees is scaled (and rid of its trend) as in the forecaster. A share of each channel's patches is
-    set to 0, the mean of a scaled window, and a linear head on each mixed patch tells what it was. The loss is the mean
+    Windows are scaled (and their trend is removed) as in the forecaster. A share of each channel's patches is set to 0,
+    the mean of a scaled window, and a linear head on each mixed patch reconstructs it. The loss is the mean
     squared error over masked patches only. Source: arXiv 2306.09364.
 
     Raises:
-        OptionOutOfRangeError: a share outside (0, 1), or overlapping patches, which tell what is masked beside them.
-        LookbackTooShortError: a single patch, so that nothing is left to tell from.
+        OptionOutOfRangeError: a share outside (0, 1), or overlapping patches, which reveal their masked neighbours.
+        LookbackTooShortError: the look-back has a single patch, so no patch remains unmasked.
 
     """
 
@@ -78,21 +78,23 @@ class MaskedPretraining(pl.LightningModule):
         self.reconstruct = nn.ModuleList(nn.Linear(config.width, config.patch_length) for _ in self.network.members)
 
     def training_step(self, batch: TorchTrainingBatch, batch_idx: int) -> Tensor:
-        """Mean of the members' losses, each with masks of its own."""
+        """Return the mean of the members' losses; each member has its own masks."""
         del batch_idx
         values = batch.past_target if self.window_norm is None else self.window_norm(batch.past_target)
         if self.network.frame.scale_windows:
             values = scale_window(values).values  # [B, L, C]
         losses = [
-            self._loss(core, head, seen, batch)
-            for core, head, seen in zip(self._cores(), self.reconstruct, self.network.seen(values), strict=True)
+            self._loss(core, head, inputs, batch)
+            for core, head, inputs in zip(
+                self._cores(), self.reconstruct, self.network.core_inputs(values), strict=True
+            )
         ]
         loss = torch.stack(losses).mean()
         self.log("reconstruction_loss", loss, batch_size=len(values), prog_bar=True, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> Optimizer:
-        """Take the forecaster's optimiser, at its full rate."""
+        """Use the forecaster's optimiser, without a schedule of its rate."""
         trained = [*self.network.parameters(), *self.reconstruct.parameters()]
         optimizer: Optimizer = self.optimizer_class(trained, **self.optimizer_arguments)
         return optimizer
@@ -112,8 +114,8 @@ class MaskedPretraining(pl.LightningModule):
 def random_mask(patches: Tensor, ratio: float, same: bool) -> Tensor:
     """Choose the same number of patches, at least one and not all, for every window and channel, [K, N, B, 1].
 
-    `patches` [K, N, B, length]; `same` chooses the same ones for all channels of a window, so that no channel tells
-    what is masked in another.
+    `patches` [K, N, B, length]; `same` chooses the same ones for all channels of a window, so that no channel
+    reveals the masked patches of another.
     """
     channels, count, batch, _ = patches.shape
     chosen = min(max(round(ratio * count), 1), count - 1)

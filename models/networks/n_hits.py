@@ -1,4 +1,4 @@
-"""N-HiTS: stacks of dense blocks, each at its own rate over time (arXiv 2201.12886)."""
+"""N-HiTS: stacks of dense blocks, each at its own sampling rate (arXiv 2201.12886)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class NHiTSConfig:
     activation: str = "ReLU"
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse sizes that make no network.
+        """Refuse sizes from which no network can be built.
 
         Raises:
             OptionOutOfRangeError: a size below 1, a dropout outside [0, 1) or an unknown activation.
@@ -48,14 +48,14 @@ class NHiTSConfig:
 
 
 class NHiTS(DartsNetwork):
-    """Stacks that look at a window at rising rates and forecast what the ones before left over (arXiv 2201.12886).
+    """Stacks that read a window at rising rates and forecast the residual of earlier stacks (arXiv 2201.12886).
 
-    The first stack pools half a look-back into one value and forecasts half horizons; the last sees and forecasts each
-    step; those between lie at a constant ratio, as in darts.
+    The first stack pools half a look-back into one value and forecasts half horizons; the last reads and forecasts
+    every step; the rates between them grow by a constant ratio, as in darts.
     """
 
     def build(self, config: NHiTSConfig, shape: WindowShape, **arguments: Any) -> PLForecastingModule:
-        """Make darts' N-HiTS."""
+        """Build darts' N-HiTS."""
         return _NHiTSModule(
             input_dim=1,
             num_stacks=config.num_stacks,
@@ -72,13 +72,13 @@ class NHiTS(DartsNetwork):
         )
 
     def arrange(self, prediction: Tensor) -> Tensor:
-        """Read each quantile as the curve over the horizon that it was made as."""
-        # darts 0.48.1 interpolates curves [Q, H] and reads the block as [H, Q], which cuts each curve to pieces.
+        """Return each quantile as a curve over the horizon."""
+        # darts 0.48.1 interpolates curves [Q, H] and reads the block as [H, Q], which mixes steps and quantiles.
         return prediction.reshape(-1, self.shape.outputs, self.shape.horizon, 1).permute(0, 2, 3, 1)
 
 
 def _rates(steps: int, config: NHiTSConfig) -> list[list[int]]:
-    """Give each block of each stack its share of the steps: from half of them down to 1."""
+    """Return the rate of each block of each stack: from half of the steps down to 1."""
     longest = max(steps // 2, 1)
     ratios = np.geomspace(1, longest, config.num_stacks)
     return [[max(int(longest // ratio), 1)] * config.num_blocks for ratio in ratios[:-1]] + [[1] * config.num_blocks]
@@ -94,7 +94,7 @@ class NHiTSModule(NetworkModule):
 class NHiTSModel(NetworkModel):
     """N-HiTS as a darts model; options: the fields of `NHiTSConfig`.
 
-    Windows are scaled, unlike in the paper: max-pooling sees the level of a window before its shape.
+    Windows are scaled, unlike in the paper: max-pooling responds to the level of a window before its shape.
     """
 
     module_class = NHiTSModule

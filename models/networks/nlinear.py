@@ -26,14 +26,14 @@ class NLinearConfig:
     """Start from the mean of the look-back, not from random weights."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Accept: both are switches."""
+        """Accept every config: both options are switches."""
 
 
 class NLinear(DartsNetwork):
     """One linear map from look-back to horizon around the window's last value (arXiv 2205.13504, section 4)."""
 
     def build(self, config: NLinearConfig, shape: WindowShape, **arguments: Any) -> PLForecastingModule:
-        """Make darts' NLinear."""
+        """Build darts' NLinear."""
         del shape
         return _NLinearModule(
             input_dim=1,
@@ -54,7 +54,10 @@ class NLinearModule(NetworkModule):
 
 
 class NLinearModel(NetworkModel):
-    """NLinear as a darts model; options: the fields of `NLinearConfig`. Its last value takes the place of scaling."""
+    """NLinear as a darts model; options: the fields of `NLinearConfig`.
+
+    It subtracts the last value of a window instead of scaling the window.
+    """
 
     module_class = NLinearModule
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(

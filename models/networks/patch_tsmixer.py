@@ -59,7 +59,7 @@ class PatchTSMixerConfig:
     """Weight of the loss of those means, beside the loss of the forecast itself."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse sizes that make no network.
+        """Refuse sizes from which no network can be built.
 
         Raises:
             OptionOutOfRangeError: a size below 1, a dropout outside [0, 1), a head's option below 0.
@@ -77,10 +77,10 @@ class PatchTSMixerConfig:
 class PatchTSMixer(nn.Module):
     """The network: patches, mixers, one linear head shared by all target channels, [B, H, C, Q] out.
 
-    The paper has no exogenous inputs. Here past covariates are further channels, which the channel mixer brings to the
-    targets; known-future covariates add a term to each forecast step through a small perceptron shared by all steps (a
-    step's calendar means the same whenever it is forecast); static covariates shift the embedded patches. The
-    reconciliation heads revise what comes out: first across channels, then along the hierarchy.
+    The paper has no exogenous inputs. Here past covariates are further channels, which the channel mixer mixes with the
+    targets. Known-future covariates add a term to each forecast step, by a small perceptron that all steps share (a
+    calendar value means the same at every lead time). Static covariates shift the embedded patches. The reconciliation
+    heads revise the forecast: first across channels, then along the hierarchy.
     """
 
     def __init__(self, config: PatchTSMixerConfig, shape: WindowShape) -> None:
@@ -126,8 +126,8 @@ class PatchTSMixer(nn.Module):
     ) -> Tensor:
         """Forecast [B, H, C, Q] from `past_target` [B, L, C] and covariates (see `WindowShape`).
 
-        In training with the hierarchical head [B, H, C, 2 Q]: after the forecast a coarse one, which is the forecast
-        mean of a segment at each of its steps. Whatever shifts and scales forecasts later does the same to both.
+        In training with the hierarchical head the result is [B, H, C, 2 Q]: the forecast, then a coarse forecast, which
+        repeats the forecast mean of a segment at each of its steps. Later shifts and scalings act on both alike.
         """
         del historic_future
         targets, outputs = self.shape.targets, self.shape.outputs
@@ -153,7 +153,7 @@ class PatchTSMixer(nn.Module):
         return patches.permute(1, 2, 0, 3)
 
     def encode(self, patches: Tensor, static: Tensor | None = None, keep: int | None = None) -> Tensor:
-        """Embed and mix patches [K, N, B, length], giving the first `keep` channels (None: all), [keep, N, B, D]."""
+        """Embed and mix patches [K, N, B, length]; return the first `keep` channels (None: all), [keep, N, B, D]."""
         embedded = self.embed(patches)  # [K, N, B, D]
         if static is not None:
             targets = self.shape.targets
@@ -174,7 +174,7 @@ class PatchTSMixerModule(NetworkModule):
     def _compute_loss(
         self, output: PLModuleOutput, target: Tensor, criterion: nn.Module, sample_weight: Tensor | None
     ) -> Tensor:
-        """Add to the loss of the forecast that of the segments' means, as a point forecast's means must equal them.
+        """Add the loss of the segments' means, and for point forecasts their distance from the forecast's own means.
 
         The paper sums segments and divides the squared error by their squared length, which is the loss of their means.
         Under a likelihood the last term is left out: a quantile of a mean is not the mean of quantiles.
@@ -196,7 +196,7 @@ class PatchTSMixerModule(NetworkModule):
         super()._update_metrics(self._parts(output)[0], target, metrics)
 
     def _parts(self, output: PLModuleOutput) -> tuple[PLModuleOutput, PLModuleOutput | None]:
-        """Part what a network in training gives into the forecast and the coarse one, if there is one."""
+        """Split the output of a network in training into the forecast and the coarse forecast, if it has one."""
         outputs = self.likelihood.num_parameters if self.likelihood is not None else 1
         forecast, *coarse = output.prediction.split(outputs, dim=-1)
         return output.replace(prediction=forecast), output.replace(prediction=coarse[0]) if coarse else None
@@ -214,12 +214,12 @@ class PatchTSMixerModel(NetworkModel):
     - `faithful`: the recipe of the public code for ETTh1 (channel independent, patches of 8, heavy dropout, AdamW with
       the rate decaying linearly); its look-back is 512.
 
-    Both of the paper's ways to level a window are there: standard scaling of each window (`scale_windows`, on unless
-    turned off) and RevIN with learned weights (darts' `use_reversible_instance_norm={"affine": True}`, best together
-    with `scale_windows=False`: a second scaling takes out what the weights put in).
+    The paper scales windows in two ways, and both exist here: standard scaling of each window (`scale_windows`, on by
+    default) and RevIN with learned weights (darts' `use_reversible_instance_norm={"affine": True}`, best together
+    with `scale_windows=False`: a second scaling removes the effect of the weights).
 
-    `pretrain` teaches the mixers without forecasts; `fit` then goes on from there. To fit the heads alone, name them in
-    darts' `enable_finetuning={"unfreeze": ["*.head.*", "*.future.*", "*.reconcile_*"]}`.
+    `pretrain` trains the mixers without forecasts; `fit` then starts from their weights. To fit the heads alone, name
+    them in darts' `enable_finetuning={"unfreeze": ["*.head.*", "*.future.*", "*.reconcile_*"]}`.
     """
 
     module_class = PatchTSMixerModule
@@ -272,7 +272,7 @@ class PatchTSMixerModel(NetworkModel):
         Raises:
             MissingValuesError: a series holds NaN.
             OptionOutOfRangeError: a share outside (0, 1), or overlapping patches.
-            LookbackTooShortError: the look-back has no two patches.
+            LookbackTooShortError: the look-back has fewer than two patches.
 
         """
         given = {"series": series, "past_covariates": past_covariates, "future_covariates": future_covariates}
@@ -283,13 +283,13 @@ class PatchTSMixerModel(NetworkModel):
         module: PatchTSMixerModule = setup["model"]
         task = MaskedPretraining(module, mask_ratio, same_mask)
         shown = {} if verbose is None else {"enable_progress_bar": verbose, "enable_model_summary": verbose}
-        # The model's callbacks (early stopping, checkpoints) wait for losses and files of a forecaster.
+        # The model's callbacks (early stopping, checkpoints) need the losses and files of a forecaster.
         own = {**self.trainer_params, "callbacks": None, "enable_checkpointing": False, **shown}
         module.requires_grad_(True)
         self._init_trainer(own, max_epochs=epochs or self.n_epochs).fit(task, setup["datamodule"].train_dataloader())
         self._setup_finetuning(module)
         self.model, self._fit_called = module, False
-        # darts saves the module that its trainer holds, and takes it for fitted to the trainer's epoch: none.
+        # darts saves the module of its trainer and reads the number of fitted epochs there: none.
         self.trainer = setup["trainer"]
         self.trainer.strategy.connect(module)
         return self

@@ -31,18 +31,18 @@ class SMambaConfig:
     """Hidden size of the perceptron that each token passes."""
     layers: int = 2
     states: int = 2
-    """N: what a scan remembers of the variates behind it, numbers per inner channel."""
+    """N: states per inner channel, the memory of a scan."""
     convolution: int = 2
-    """K: variates under the causal convolution in front of a scan."""
+    """K: variates that the causal convolution before a scan reads."""
     expansion: int = 1
     """Inner channels of a Mamba block per token value."""
     dropout: float = 0.2
-    """On tokens and in the perceptrons; the Mamba blocks have none."""
+    """Dropout of tokens and in the perceptrons; the Mamba blocks have none."""
     shared_embedding: bool = False
     """One embedding for all tokens, as in the official code; it reads covariates over the look-back only."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse sizes that make no network.
+        """Refuse sizes from which no network can be built.
 
         Raises:
             OptionOutOfRangeError: a size below 1 or a dropout outside [0, 1).
@@ -54,7 +54,7 @@ class SMambaConfig:
 
 
 class SMambaEncoderLayer(nn.Module):
-    """Mamba blocks both ways along the tokens, then a perceptron on each; normalised after each residual sum."""
+    """Mamba blocks both ways along the tokens, then a perceptron per token; LayerNorm after each residual sum."""
 
     def __init__(self, config: SMambaConfig) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class SMambaEncoderLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor, keep: int | None = None) -> Tensor:
-        """Tokens [B, V, D] in and out; `keep` finishes only the first ones, [B, keep, D] out."""
+        """Map tokens [B, V, D] to [B, V, D], or with `keep` to the first ones, [B, keep, D]."""
         tokens = self.norm_mamba(tokens[:, :keep] + self.mamba(tokens, keep))
         output: Tensor = self.norm_feed_forward(tokens + self.feed_forward(tokens))
         return output
@@ -74,9 +74,9 @@ class SMamba(nn.Module):
     """The network: targets and covariates become variate tokens, and the targets' tokens become forecasts.
 
     Tokens stand in the order targets, past covariates, known-future covariates, and within each in the order of the
-    series' components. A scan along them is no function of a set: another order of variates, or another number of them,
-    gives another forecast from the same weights. A trained network is for the channels it was trained on, in their
-    order. Windows are taken as they come; scaling is the frame's. Dimensions of the output: [B, H, C, Q].
+    series' components. A scan depends on their order: another order or another number of variates gives another
+    forecast from the same weights. So a trained network fits the channels of its training only, in their order. The
+    network does not scale windows; the frame does. Output: [B, H, C, Q].
     """
 
     def __init__(self, config: SMambaConfig, shape: WindowShape) -> None:
@@ -101,7 +101,7 @@ class SMamba(nn.Module):
         tokens = self.dropout(self.tokens(past_target, past_covariates, historic_future, future, static))  # [B, V, D]
         for layer in self.encoder[:-1]:
             tokens = layer(tokens)
-        # Nobody reads what the last layer makes of covariates.
+        # The head reads targets only, so the last layer skips the tokens of covariates.
         encoded = self.norm(self.encoder[-1](tokens, keep=self.shape.targets))  # [B, C, D]
         forecast = self.head(encoded)  # [B, C, H * Q]
         unfolded: Tensor = forecast.unflatten(-1, (self.shape.horizon, self.shape.outputs)).transpose(1, 2)

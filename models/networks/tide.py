@@ -18,27 +18,27 @@ from models.shape import WindowShape
 
 @dataclass(frozen=True, slots=True)
 class TiDEConfig:
-    """Options of `TiDE`, named and, but for `temporal_hidden_size`, set as in darts."""
+    """Options of `TiDE`; names and defaults are those of darts, except `temporal_hidden_size`."""
 
     num_encoder_layers: int = 1
     num_decoder_layers: int = 1
     decoder_output_dim: int = 16
-    """Values per step that the decoder hands to the temporal decoder."""
+    """Values per step that the temporal decoder gets from the decoder."""
     hidden_size: int = 128
     """Width of encoder and decoder."""
     temporal_width_past: int = 4
-    """Past covariates of a step are projected to so many values; 0 takes them as they are."""
+    """Values to which the past covariates of a step are projected; 0 skips the projection."""
     temporal_width_future: int = 4
     """The same for known-future covariates."""
     temporal_hidden_size: int = 32
-    """Width of these two projections. darts takes `hidden_size`; they run for each step of each channel's window, so
-    that they would cost more than all the rest."""
+    """Width of these two projections. With `hidden_size`, as in darts, they would cost more than the rest: they run for
+    each step of each channel's window."""
     temporal_decoder_hidden: int = 32
     use_layer_norm: bool = False
     dropout: float = 0.1
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse sizes that make no network.
+        """Refuse sizes from which no network can be built.
 
         Raises:
             OptionOutOfRangeError: a size below 1, a projection below 0 or a dropout outside [0, 1).
@@ -57,7 +57,7 @@ class TiDE(DartsNetwork):
     reads_covariates = True
 
     def build(self, config: TiDEConfig, shape: WindowShape, **arguments: Any) -> PLForecastingModule:
-        """Make darts' TiDE."""
+        """Build darts' TiDE."""
         return _TideModule(
             input_dim=1 + shape.past + shape.future,
             future_cov_dim=shape.future,

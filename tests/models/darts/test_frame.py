@@ -90,7 +90,7 @@ def test_a_linear_path_reads_the_whole_window_beside_a_network_that_does_not(win
     )
     assert beside.cores == [core]
     torch.testing.assert_close(beside(past), network(past))  # an untrained path says nothing
-    assert torch.equal(core.seen[-1], beside.seen(past)[0])
+    assert torch.equal(core.seen[-1], beside.core_inputs(past)[0])
     path = beside.members[0]
     assert isinstance(path, LinearPath)
     with torch.no_grad():
