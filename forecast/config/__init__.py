@@ -1,1 +1,1 @@
-"""What ``forecast.toml`` may say, as strict models."""
+"""The config file ``forecast.toml`` as strict models."""

@@ -1,4 +1,4 @@
-"""What the job file says is to be watched: ``[[datasets.<name>.alerts]]``."""
+"""Alert rules of the config file: ``[[datasets.<name>.alerts]]``."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from forecast.strict import StrictModel
 from forecast.vocabulary import parse_duration
 
 LEAST_FORECASTS = 8
-"""That must have come true before their scores are held against anything."""
+"""Forecasts that must have come true before a rule judges their scores."""
 
 
 class AlertKind(StrEnum):
-    """What is watched."""
+    """What a rule watches."""
 
     ERROR = "error"
     """The live loss of a channel or group of lead times is more than ``above`` times that of the holdout."""
     COVERAGE = "coverage"
-    """The band covers more than ``above`` more or less than it promises."""
+    """The band's coverage differs from the nominal one by more than ``above``."""
     SKILL = "skill"
     """The skill against the seasonal naive forecast is less than ``below``."""
     REGRESSION = "regression"
-    """The live loss of a group of lead times is higher than the holdout's, by more than chance explains."""
+    """The live loss of a group of lead times is significantly higher than the holdout's."""
     DRIFT = "drift"
-    """An input is spread otherwise than on the rows that the champion was fitted on."""
+    """The distribution of an input has moved away from the rows that the champion was fitted on."""
     STALE = "stale"
-    """There was no new forecast, or no new observation, for longer than ``after``."""
+    """No new forecast or no new observation for longer than ``after``."""
     RUN_FAILED = "run_failed"
-    """A job failed for good, and did not succeed since."""
+    """A job failed after its last retry and has not succeeded since."""
 
 
 _ABOVE: Mapping[AlertKind, float] = MappingProxyType(
@@ -42,20 +42,24 @@ _COUNTED = frozenset({AlertKind.ERROR, AlertKind.COVERAGE, AlertKind.SKILL})
 
 
 class AlertRule(StrictModel):
-    """One rule of the job file: ``[[datasets.<name>.alerts]]``."""
+    """One alert rule.
+
+    >>> AlertRule.model_validate({"kind": "coverage"}).limit
+    0.1
+    """
 
     kind: AlertKind
     above: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """error: ratio (1.5); coverage: difference (0.1); regression: relative loss (0.2) that must be exceeded beside the
-    test; drift: population stability index (0.25)."""
+    """Threshold, default in brackets. error: ratio (1.5); coverage: difference (0.1); drift: population stability index
+    (0.25); regression: relative increase of the loss (0.2), required in addition to the test."""
     below: float | None = Field(default=None, allow_inf_nan=False)
-    """skill: 0."""
+    """skill: the threshold (0)."""
     significance: float | None = Field(default=None, gt=0, lt=0.5)
-    """regression: how probable so high a loss may be by chance (0.01)."""
+    """regression: significance level of the test (0.01)."""
     origins: int | None = Field(default=None, ge=LEAST_FORECASTS, strict=True)
-    """error, coverage, skill: of so many of the latest forecasts that have come true (48)."""
+    """error, coverage, skill: number of latest forecasts that have come true to judge (48)."""
     after: str = ""
-    """stale: such as ``6h``; the data set's ``stale_after`` if empty."""
+    """stale: the age limit, such as ``6h``; empty: the data set's ``stale_after``."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_takes(self) -> Self:
@@ -76,10 +80,10 @@ class AlertRule(StrictModel):
 
     @property
     def limit(self) -> float:
-        """What a value is held against."""
+        """The threshold: ``above``, or the default of the kind."""
         return _ABOVE.get(self.kind, 0.0) if self.above is None else self.above
 
     @property
     def last(self) -> int:
-        """How many of the latest forecasts count."""
+        """Number of latest forecasts to judge."""
         return self.origins or 48

@@ -1,4 +1,4 @@
-"""The named public benchmarks: what their files look like, and where their published splits lie."""
+"""The named public benchmarks: the format of their files and their published splits."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class BenchmarkName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What is known of a benchmark before its file is read."""
+    """Facts about a benchmark that are known before its file is read."""
 
     loader: str
-    """Class of ``darts.datasets`` that fetches the file."""
+    """Class of ``darts.datasets`` that downloads the file."""
     md5: str
-    """Hash of the file, as that class knows it too."""
+    """MD5 of the file; the class checks the same one."""
     frequency: str
-    """Of the file that the published split is for."""
+    """Frequency of the file that the published split refers to."""
     published: tuple[int, int, int] | None
-    """Rows of the published training, validation and test part; None: 70, 10 and 20 percent of all rows."""
+    """Rows of the published training, validation and test part; ``None``: 70, 10 and 20 percent of all rows."""
     time: str | None = "date"
-    """The column of times; None: there is none, and rows are days from :data:`FIRST_DAY` on."""
+    """The column of timestamps; ``None``: the file has none, and its rows are days from :data:`FIRST_DAY` on."""
     time_format: str = "%Y-%m-%d %H:%M:%S"
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Channels that a job file has unless it says otherwise, and their columns; empty: it must name them."""
+    """Default channels of a config without ``channels``, and their columns; empty: the config must name them."""
 
 
 FIRST_DAY = (1990, 1, 1)
-"""The exchange rates come as numbered working days without dates; they are told as days that follow each other."""
+"""The exchange rates are numbered working days without dates; they are stored as consecutive days from this one."""
 
 _MONTH = 30 * 24
 _HOURLY = (12 * _MONTH, 4 * _MONTH, 4 * _MONTH)
@@ -63,8 +63,8 @@ BENCHMARKS: Mapping[BenchmarkName, Benchmark] = MappingProxyType(
         BenchmarkName.WEATHER: Benchmark(
             "WeatherDataset", "a2942a05638ba311bc7935bcc087a30f", "10m", None, "Date Time", "%d.%m.%Y %H:%M:%S"
         ),
-        # The file that darts fetches has 370 clients every 15 minutes; the published split is for another one, of 321
-        # clients every hour, which must be supplied.
+        # darts downloads a file of 370 clients every 15 minutes. The published split refers to another file, of 321
+        # clients every hour, which the user must supply.
         BenchmarkName.ELECTRICITY: Benchmark(
             "ElectricityDataset", "acfe6783eea43905e510f537add940fd", "1h", None, time=""
         ),
@@ -79,11 +79,11 @@ BENCHMARKS: Mapping[BenchmarkName, Benchmark] = MappingProxyType(
         ),
     }
 )
-"""By name. Borders: Zhou et al. 2021 (ETT, months of 30 days), Wu et al. 2021 (the others)."""
+"""By name. Sources of the splits: Zhou et al. 2021 (ETT, months of 30 days), Wu et al. 2021 (the others)."""
 
 
 def with_known_channels(config: Any) -> Any:
-    """Add to a job as a file tells it the channels of its benchmark, all of them targets, if it names none itself."""
+    """Add the default channels of a benchmark, all targets, to the raw config of a data set that names no channels."""
     source = config.get("source") if isinstance(config, Mapping) and "channels" not in config else None
     if not isinstance(source, Mapping) or source.get("kind") != "benchmark":
         return config

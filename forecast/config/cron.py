@@ -1,8 +1,7 @@
-"""Cron schedules as every other cron reads them, and what local dates they stand for.
+"""Cron schedules with standard semantics, and the local dates that they stand for.
 
-A schedule of fixed times (``30 2 * * *``) is read off the wall: the hour that autumn doubles counts once, a time that
-spring skips is due at the next valid instant. One that goes on through the hours (``*/15 * * * *``, ``0 * * * *``)
-follows the time that really passes.
+Fixed times (``30 2 * * *``) are wall times: the hour that autumn doubles counts once, and a time that spring skips is
+due at the next valid instant. Rolling schedules (``*/15 * * * *``, ``0 * * * *``) follow elapsed time.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron line of five fields in a zone; raises ValueError if it is none.
+    """A cron expression of five fields in a time zone; raises ``ValueError`` if it is invalid.
 
     >>> nightly = Cron("30 2 * * *", "Europe/Berlin")
     >>> spring = nightly.between(datetime(2024, 3, 30, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
@@ -36,41 +35,42 @@ class Cron:
         if len(self.text.split()) != _FIELDS:
             count = len(self.text.split())
             message = (
-                f'"{self.text}" has {count} fields, not the five of cron: minute, hour, day, month, day of the week'
+                f'cron expression "{self.text}" has {count} fields instead of five: '
+                "minute, hour, day, month, day of the week"
             )
             raise ValueError(message)
         try:
             next(CronSim(self.text, datetime(2000, 1, 1, tzinfo=UTC)))
         except CronSimError as error:
-            message = str(error).removeprefix("Bad ")
-            message = f'the {message} of "{self.text}" is none; see "man 5 crontab"'
+            field = str(error).removeprefix("Bad ")
+            message = f'invalid {field} in cron expression "{self.text}"; see "man 5 crontab"'
             raise ValueError(message) from error
         except StopIteration:
-            message = f'"{self.text}" never comes'
+            message = f'cron expression "{self.text}" matches no date'
             raise ValueError(message) from None
 
     @property
     def is_rolling(self) -> bool:
-        """Whether it goes on through all hours instead of naming some."""
+        """Whether it runs in every hour, so that it follows elapsed time and not the wall clock."""
         return self.text.split()[1] == "*"
 
     def following(self, after: datetime) -> Iterator[datetime]:
-        """Return every time after one, in UTC, in order, each once."""
+        """Yield every due time after ``after``, in UTC, ascending, each once."""
         last = after.astimezone(UTC)
         if self.is_rolling:
             yield from self._through_all_hours(last)
             return
         for local in CronSim(self._written_out, last.astimezone(ZoneInfo(self.zone))):
             due = local.astimezone(UTC)
-            # Begun within autumn's second hour, fixed times of the first come again; two of them may fall on one
-            # instant where spring skips both.
+            # cronsim repeats the first hour's fixed times if it starts within autumn's second one. Where spring skips
+            # two times, both may fall on one instant.
             if due > last:
                 last = due
                 yield due
 
     def _through_all_hours(self, last: datetime) -> Iterator[datetime]:
-        # cronsim steps over some minutes where the clock goes back by half an hour (Lord Howe): it is shown one fixed
-        # offset at a time.
+        # cronsim skips some minutes where the clock goes back by half an hour (Lord Howe), so it gets one fixed offset
+        # at a time.
         begin, offset = last, _offset(last, self.zone)
         while True:
             for local in CronSim(self.text, last.astimezone(timezone(offset))):
@@ -85,7 +85,7 @@ class Cron:
                 return
 
     def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
-        """Return the times in (after, until]."""
+        """Yield the due times in (after, until]."""
         for due in self.following(after):
             if due > until:
                 return
@@ -93,13 +93,12 @@ class Cron:
 
     @property
     def _written_out(self) -> str:
-        # cronsim counts real hours as soon as a field begins with a star: named hours are written out, so that it reads
-        # them off the wall.
+        # cronsim counts elapsed hours as soon as a field begins with a star. Listing the hours makes it use wall times.
         minute, hour, *days = self.text.split()
         return " ".join((_list(minute, _MINUTES), _list(hour, _HOURS), *days))
 
     def logical_date(self, due: datetime) -> str:
-        """Return what names one of its times: the wall time, with the offset if it goes on through the hours."""
+        """Return the unique name of a due time: its wall time, with the UTC offset if the schedule is rolling."""
         local = due.astimezone(ZoneInfo(self.zone))
         return (local if self.is_rolling else local.replace(tzinfo=None)).isoformat(timespec="minutes")
 
@@ -109,7 +108,7 @@ def _offset(time: datetime, zone: str) -> timedelta:
 
 
 def _change(before: datetime, after: datetime, zone: str) -> datetime:
-    """Return the first whole minute at which a zone has no longer the offset it had before."""
+    """Return the first whole minute after ``before`` at which the zone's UTC offset differs, by bisection."""
     first, low, high = _offset(before, zone), before.replace(second=0, microsecond=0), after
     while high - low > _MINUTE:
         middle = low + (high - low) // _MINUTE // 2 * _MINUTE

@@ -1,4 +1,4 @@
-"""A job: what is done for a data set and when. One model for the job file, the command line and REST."""
+"""A scheduled job: its steps, data set, schedule and limits. Config file, command line and REST share this model."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ class JobStep(StrEnum):
     """One step of a job."""
 
     INGEST = "ingest"
-    """Bring in what is new at the source."""
+    """Ingest new rows from the source."""
     RETRAIN = "retrain"
-    """Train challengers, compare them with the champion, promote or not."""
+    """Train candidates, compare the best one with the champion, and promote it if it wins."""
     FORECAST = "forecast"
     """Issue a forecast with the champion."""
     SCORE = "score"
-    """Compare issued forecasts with what happened."""
+    """Score issued forecasts against observations."""
     TUNE = "tune"
-    """Search for better options of one model."""
+    """Search for better hyperparameters of one model."""
     MAINTAIN = "maintain"
-    """Verify and tidy the data set's tables."""
+    """Verify and compact the data set's tables."""
     ROLLBACK = "rollback"
-    """Make an earlier champion champion again."""
+    """Promote an earlier champion again."""
 
 
 class Trigger(StrEnum):
-    """What else than the clock makes a job due."""
+    """Event that makes a job due, beside its cron schedule."""
 
     DATA = "data"
-    """Rows came in that are new or changed."""
+    """An ingestion added or changed rows."""
     WATERMARK = "watermark"
-    """Every series and target has been observed up to a later step than before."""
+    """The watermark moved: every series and target has been observed up to a later step."""
     DRIFT = "drift"
-    """An alert says that the data have drifted away from what the champion was fitted on."""
+    """A drift alert is open: the data differ from the rows that the champion was fitted on."""
     REGRESSION = "regression"
-    """An alert says that the champion does worse on what came true than it did on its holdout."""
+    """A regression alert is open: the champion's live loss is higher than its loss on the holdout."""
 
 
 class CatchUp(StrEnum):
-    """What becomes of dates that were missed."""
+    """How missed dates are caught up."""
 
     LATEST = "latest"
-    """The latest is run, the others are coalesced into it."""
+    """Run the latest date; coalesce the others into it."""
     EACH = "each"
-    """Each is run, in order."""
+    """Run every date, in order."""
 
 
 class Weight(StrEnum):
-    """How much of a machine a run takes."""
+    """Resource class of a run; a worker host has separate slots for each."""
 
     TRAINING = "training"
     LIGHT = "light"
@@ -71,36 +71,36 @@ _HEAVY = frozenset({JobStep.RETRAIN, JobStep.TUNE})
 
 
 class Job(StrictModel):
-    """What is done, for which data set, when, and within which limits."""
+    """Steps for one data set, their schedule and their limits."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     dataset: str
     steps: Annotated[tuple[JobStep, ...], Field(min_length=1, max_length=6)]
-    """What is done, in this order; the first step that fails ends the run."""
+    """Steps in order; the first one that fails ends the run."""
     cron: str = ""
-    """Five fields of cron, as every other cron reads them; empty: not by the clock."""
+    """Standard cron expression of five fields; empty: no cron schedule."""
     zone: str = ""
-    """IANA zone of ``cron``; empty: the data set's."""
+    """IANA time zone of ``cron``; empty: the data set's zone."""
     on: tuple[Trigger, ...] = ()
-    """What makes it due beside the clock."""
+    """Events that make the job due, beside ``cron``."""
     at_most_every: str = ""
-    """How long after a run that a trigger asked for no trigger is heard again, on the data set's clock."""
+    """Minimum time between two triggered runs, on the data set's clock; triggers in between are ignored."""
     catch_up: CatchUp = CatchUp.LATEST
     time_limit: str = "12h"
     memory_limit: str = ""
-    """Resident memory of the run's processes above which it is ended, such as ``8GB``; empty: no limit."""
+    """Resident memory of the run's processes above which the run is killed, such as ``8GB``; empty: no limit."""
     cores: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """Cores it may use; left out: all that its worker host has for a training, one for anything else."""
+    """Cores that the run may use; default: all cores of its worker host for a training, otherwise one."""
     retries: Annotated[int, Field(ge=0, le=20, strict=True)] = 1
     backoff: str = "30s"
-    """Wait before the first retry; it doubles with every further one."""
+    """Wait before the first retry; it doubles with each further retry."""
     model: str = ""
-    """tune: the model whose options are searched."""
+    """tune: the model whose hyperparameters are searched."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
-    """tune: how long one search goes on."""
+    """tune: duration of one search."""
     version: Annotated[str, Field(max_length=64)] = ""
-    """rollback: the model version that becomes champion again; empty: the one before the present champion."""
+    """rollback: the model version to promote again; empty: the previous champion."""
 
     @field_validator("cron")
     @classmethod
@@ -128,30 +128,32 @@ class Job(StrictModel):
     @classmethod
     def _size(cls, text: str) -> str:
         if text and not _SIZE.fullmatch(text):
-            message = f'"{text}" is not an amount of memory; write it as 500MB or 8GB'
+            message = f'"{text}" is not a valid memory size; write it as 500MB or 8GB'
             raise ValueError(message)
         return text
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if len(set(self.steps)) < len(self.steps):
-            message = f"each step is named once, not {[str(step) for step in self.steps]}"
+            message = f"steps must not repeat: {[str(step) for step in self.steps]}"
             raise ValueError(message)
         if len(set(self.on)) < len(self.on):
-            message = f"each trigger is named once, not {[str(trigger) for trigger in self.on]}"
+            message = f"triggers must not repeat: {[str(trigger) for trigger in self.on]}"
             raise ValueError(message)
         if (JobStep.TUNE in self.steps) != bool(self.model):
-            message = 'a job with the step "tune" needs a model, and only such a job has one'
+            message = 'a job with the step "tune" needs a model; other jobs must not name one'
             raise ValueError(message)
         if JobStep.ROLLBACK in self.steps and (self.cron or self.on):
-            message = 'the step "rollback" is asked for, not scheduled'
+            message = 'the step "rollback" cannot be scheduled; leave out cron and on'
             raise ValueError(message)
         if self.version and JobStep.ROLLBACK not in self.steps:
-            message = 'only a job with the step "rollback" has a version'
+            message = 'only a job with the step "rollback" may name a version'
             raise ValueError(message)
         reading = {Trigger.DATA, Trigger.WATERMARK} & set(self.on)
         if reading and JobStep.INGEST in self.steps:
-            message = f'a job that ingests cannot wait for what comes in (on = "{min(reading)}"): it would never rest'
+            message = (
+                f'a job that ingests cannot wait for ingested data (on = "{min(reading)}"): it would trigger itself'
+            )
             raise ValueError(message)
         if not self.time_limit or not self.backoff:
             message = "time_limit and backoff must not be empty"
@@ -160,42 +162,42 @@ class Job(StrictModel):
 
     @property
     def weight(self) -> Weight:
-        """Whether it trains."""
+        """Resource class: ``TRAINING`` if any step trains models."""
         return Weight.TRAINING if _HEAVY & set(self.steps) else Weight.LIGHT
 
     @property
     def description(self) -> str:
-        """The steps as a chain."""
+        """The steps as text: ``ingest -> score -> forecast``."""
         return " -> ".join(self.steps)
 
     @property
     def seconds(self) -> float:
-        """The time limit."""
+        """The time limit in seconds."""
         return parse_duration(self.time_limit).total_seconds()
 
     @property
     def memory_mb(self) -> float | None:
-        """The memory limit in megabytes of 10^6 bytes, if there is one."""
+        """The memory limit in megabytes of 10^6 bytes; ``None``: no limit."""
         found = _SIZE.fullmatch(self.memory_limit)
         return None if found is None else int(found["count"]) * (1000.0 if found["unit"] == "GB" else 1.0)
 
     @property
     def rest(self) -> timedelta:
-        """How long triggers are not heard after one was."""
+        """``at_most_every`` as a time span; zero if empty."""
         return parse_duration(self.at_most_every) if self.at_most_every else timedelta()
 
     def wait_after(self, failures: int) -> timedelta:
-        """Return the wait before the next try after so many failed ones, at most six hours."""
+        """Return the backoff after a number of failed attempts, at most six hours."""
         doublings = min(max(failures - 1, 0), 20)
         return min(parse_duration(self.backoff) * (1 << doublings), timedelta(hours=6))
 
     def cron_in(self, zone: str) -> Cron | None:
-        """Return its cron schedule, in its own zone or the one given; none if it is not due by the clock."""
+        """Return the cron schedule, in the job's own zone or else the one given; ``None`` without ``cron``."""
         return Cron(self.cron, self.zone or zone) if self.cron else None
 
 
 class Cause(StrEnum):
-    """Why a run is there."""
+    """Why a run was queued."""
 
     CRON = "cron"
     DATA = "data"
@@ -203,16 +205,16 @@ class Cause(StrEnum):
     DRIFT = "drift"
     REGRESSION = "regression"
     HAND = "hand"
-    """Somebody asked for it now."""
+    """A user requested the run."""
     BACKFILL = "backfill"
-    """Somebody asked for the dates of a range."""
+    """A user requested the dates of a range."""
 
 
 class Due(StrictModel):
-    """One date of a job that is to be run."""
+    """One date of a job that is due."""
 
     logical_date: str
-    """What makes it unique among the job's dates."""
+    """Unique among the job's dates."""
     at: datetime
-    """The instant, on the data set's clock."""
+    """When it is due, on the data set's clock."""
     cause: Cause

@@ -1,4 +1,4 @@
-"""Where rows come from, as the job file tells it: one class per kind of source."""
+"""Sources of rows, ``[datasets.<name>.source]``: one class per kind."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from forecast.vocabulary import Conflicts, Layout, parse_duration
 
 class _Source(StrictModel):
     layout: Layout = Layout.WIDE
-    """``wide``: a column per channel; ``long``: a row per value, whose channel a column names."""
+    """``wide``: one column per channel; ``long``: one row per value, with a column that names the channel."""
     channel: str = "channel"
     """long: the column that names the channel."""
     value: str = "value"
     """long: the column of values."""
     partial: bool = Field(default=False, strict=True)
-    """Whether rows may tell only some channels: an empty cell, or a column that is not there, then says nothing. Long
-    rows always tell only one."""
+    """Whether rows may cover only some channels: an empty cell or an absent column then leaves the stored value as it
+    is. Long rows always cover a single channel."""
     version: str = ""
-    """A column that grows with each correction of a row, a time or a whole number: the newest version wins."""
+    """A column (timestamps or integers) that grows with each correction of a row; the newest version wins."""
     conflicts: Conflicts | None = None
-    """Which of two rows with the same key and version stays; see :attr:`settles`."""
+    """Which of two rows with the same key and version stays; default: see :attr:`conflict_rule`."""
 
     @property
-    def settles(self) -> Conflicts:
-        """How conflicts are settled: a source read whole tells what is true now, among batches no order is known."""
+    def conflict_rule(self) -> Conflicts:
+        """The configured rule for conflicting rows, or the default: of a snapshot the latest row, of batches the digest.
+
+        Batches have no known order, so that the result must not depend on it.
+        """
         return self.conflicts or (Conflicts.LATEST if self.is_snapshot else Conflicts.DIGEST)
 
     @property
     def is_partial(self) -> bool:
-        """Whether a missing value says nothing, instead of that there is none."""
+        """Whether a missing value leaves the stored one as it is, instead of replacing it by a missing one."""
         return self.partial or self.layout is Layout.LONG
 
     @property
     def is_snapshot(self) -> bool:
-        """Whether a read tells what is true now, and is no batch among others."""
+        """Whether each read returns the complete present state, instead of one batch among others."""
         return False
 
     @property
     def reads_all(self) -> bool:
-        """Whether every read tells everything anew, not only what has come since the last one."""
+        """Whether each read returns all rows again, instead of those since the last read."""
         return self.is_snapshot
 
 
@@ -52,34 +55,34 @@ class FilesSource(_Source):
     """Files: one, a folder, a glob, or an address ``http(s)://``, ``s3://``, ``gs://``, ``az://``."""
 
     path: str
-    """Relative to the job file; a folder ends in a slash; ``sample:nyc-airports`` is the sample of the package."""
+    """Relative to the config file; a folder ends in a slash; ``sample:nyc-airports`` is the packaged sample."""
     max_bytes: int = Field(default=4 * 2**30, ge=1, strict=True)
-    """The largest file that is fetched from an address or unpacked."""
+    """Maximum size of a downloaded or unpacked file."""
     timeout: str = "10m"
-    """How long fetching one file from an address may take."""
+    """Time limit for downloading one file."""
 
     _timeout = field_validator("timeout")(lambda text: (parse_duration(text), text)[1])
 
     @property
     def is_address(self) -> bool:
-        """Whether the files lie elsewhere."""
+        """Whether ``path`` is a URL."""
         return "://" in self.path
 
     @property
     def is_many(self) -> bool:
-        """Whether the path tells of a folder or a glob."""
+        """Whether ``path`` is a folder or a glob."""
         if self.path.startswith(("http://", "https://")):
-            return False  # nothing can be listed there, and "?" begins a query
+            return False  # HTTP servers list no files, and "?" begins a query
         return self.path.endswith("/") or any(sign in self.path for sign in "*?[")
 
     @property
     def is_snapshot(self) -> bool:
-        """A single file is; a folder or glob is a set of batches."""
+        """True for a single file; a folder or glob is a set of batches."""
         return not self.is_many
 
     @property
     def reads_all(self) -> bool:
-        """All files are read each time."""
+        """True: each read covers all files."""
         return True
 
 
@@ -88,35 +91,35 @@ class FileSource(FilesSource):
 
     kind: Literal["csv", "parquet", "jsonl", "arrow"]
     separator: str = Field(default="", pattern=r"^[,;|:\t ]?$")
-    """csv: what stands between cells; a tab in files called .tsv, a comma in others, if empty."""
+    """csv: the delimiter; empty: a tab in ``.tsv`` files, a comma in all others."""
     decimal_comma: bool = Field(default=False, strict=True)
     """csv: whether numbers are written as 3,14."""
 
     @model_validator(mode="after")
-    def _commas_mean_one_thing(self) -> Self:
+    def _separator_is_not_the_decimal_comma(self) -> Self:
         if self.decimal_comma and self.separator in {"", ","} and not self.path.endswith(".tsv"):
-            message = 'decimal_comma = true needs a separator that is no comma, such as ";"'
+            message = 'decimal_comma = true needs a separator other than a comma, such as ";"'
             raise ValueError(message)
         return self
 
 
 class SqlSource(_Source):
-    """A table or query of a database that SQLAlchemy knows."""
+    """A table or query of a database that SQLAlchemy supports."""
 
     kind: Literal["sql"]
     url: str = ""
     """Such as ``postgresql+psycopg://host/db`` or ``sqlite:///readings.db``; without a password."""
     url_from: str = ""
-    """Name of the environment variable that holds the URL, so that no password stands in the job file."""
+    """Environment variable that holds the URL, so that the config file contains no password."""
     table: str = ""
     """Its name, or ``schema.name``."""
     query: str = ""
     """A SELECT in place of ``table``."""
     cursor: str = ""
-    """A column that grows with every new or changed row: only rows from the last seen value on are read.
+    """A column that grows with each new or changed row: a read starts at the last value seen.
 
-    A row that is committed after others with larger values have been read is never read: use a column that is set on
-    commit, or none, which reads everything each time.
+    A row that is committed after rows with larger values have been read is never read. Use a column that is set on
+    commit, or no cursor: then each read returns all rows.
     """
 
     @model_validator(mode="after")
@@ -131,43 +134,43 @@ class SqlSource(_Source):
 
     @property
     def is_snapshot(self) -> bool:
-        """Rows of a table are its present state."""
+        """True: the rows of a table are its present state."""
         return True
 
     @property
     def reads_all(self) -> bool:
-        """With a cursor only new rows are read."""
+        """False with a cursor: then a read returns only new rows."""
         return not self.cursor
 
 
 class BenchmarkSource(_Source):
-    """A named public benchmark: a file on disk, or fetched once by darts, checked by its hash either way."""
+    """A named public benchmark: a file on disk or downloaded once by darts; its MD5 is checked either way."""
 
     kind: Literal["benchmark"]
     name: BenchmarkName
     path: str = ""
-    """A file on disk; else that of the environment variable ``FORECAST_<NAME>``; else darts fetches it."""
+    """A file on disk; else the file that ``FORECAST_<NAME>`` names; else darts downloads it."""
 
     @property
     def is_snapshot(self) -> bool:
-        """One file, whole."""
+        """True: the source is one whole file."""
         return True
 
 
 class PushSource(_Source):
-    """Nothing is read: rows come through REST or from Python."""
+    """No source to read: clients push rows through REST or from Python."""
 
     kind: Literal["push"]
 
 
 class ReplaySource(FilesSource):
-    """A Parquet file whose rows are released by an accelerated clock, as if they were measured now."""
+    """A Parquet file whose rows an accelerated clock releases, as if they were measured now."""
 
     kind: Literal["replay"]
     start: datetime
     """The local wall time at which the replay begins."""
     speed: float = Field(default=720.0, gt=0, le=1e6)
-    """Seconds of the data's time that pass in one real second."""
+    """Seconds of data time per real second."""
 
 
 Source = Annotated[FileSource | SqlSource | BenchmarkSource | PushSource | ReplaySource, Field(discriminator="kind")]

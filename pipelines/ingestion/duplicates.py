@@ -31,13 +31,13 @@ def resolve_duplicates(sieve: CheckedBatch, source: Source) -> pl.DataFrame:
     distinct = shared.filter(pl.struct(names).is_first_distinct())
     repeats = shared.join(distinct.select(_ARRIVAL), on=_ARRIVAL, how="anti")
     one_of_each = _united if source.is_partial else _chosen
-    kept, losers = one_of_each(distinct, source.settles)
+    kept, losers = one_of_each(distinct, source.conflict_rule)
     sieve.rows = rows
     sieve.rows_where("repeated", _among(repeats), lambda kept, mask: kept.filter(~mask))
     sieve.rows_where("conflicting", _among(losers), lambda kept, _mask: kept)
     still = sieve.rows.filter(_among(distinct))
     if len(still) < len(distinct):  # some were put aside: they have no part in the others
-        kept, losers = one_of_each(still, source.settles)
+        kept, losers = one_of_each(still, source.conflict_rule)
     sieve.rows = _sorted(pl.concat([sieve.rows.filter(~_among(shared)), kept])).drop(_ARRIVAL)
     return losers.drop(_ARRIVAL)
 

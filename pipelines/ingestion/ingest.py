@@ -82,7 +82,7 @@ def ingest(
         receipt = _receipt(name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
     else:
         count = table.merge(
-            checked.rows, conflicts=config.source.settles, partial=config.source.is_partial, outdated=checked.outdated
+            checked.rows, conflicts=config.source.conflict_rule, partial=config.source.is_partial, outdated=checked.outdated
         )
         gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, config), config)
         receipt = _receipt(name, checked, count, put_aside, gaps)

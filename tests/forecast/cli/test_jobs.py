@@ -25,7 +25,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("jobs", "run", "nigthly"), 3, ('did you mean "nightly"', "job.unknown")),
     (("jobs", "pause", "nigthly"), 3, ('did you mean "nightly"', "job.unknown")),
     (("jobs", "add", "new", "--step", "ingest", "--cron", "61 * * * *"), 2, ("minute", "job.invalid")),
-    (("jobs", "add", "new", "--step", "ingest", "--cron", "nightly"), 2, ("not the five of cron", "job.invalid")),
+    (("jobs", "add", "new", "--step", "ingest", "--cron", "nightly"), 2, ("instead of five", "job.invalid")),
     (("jobs", "add", "new", "--step", "ingest", "--zone", "Europe/Brelin"), 2, ('did you mean "Europe/Berlin"',)),
     (("jobs", "add", "new", "--step", "ingest", "--set", "retrise=2"), 2, ("not a field", 'did you mean "retries"')),
     (("jobs", "add", "new", "--step", "ingest", "--set", "retries=two"), 2, ("retries: ", "integer", "job.invalid")),

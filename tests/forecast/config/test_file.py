@@ -26,7 +26,7 @@ MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
     ("checks", {"spikes": "warn"}, ("datasets.tiny.checks", 'did you mean "spike"?')),
     ("channels.load.source_unit", "degC", ("datasets.tiny.channels.load", "cannot be converted")),
     ("channels.wind.source_unit", "furlong per", ("datasets.tiny.channels.wind", "cannot be converted")),
-    ("channels.wind.column", "price", ("datasets.tiny.channels", 'two channels are read from the column "price"')),
+    ("channels.wind.column", "price", ("datasets.tiny.channels", 'two channels read the column "price"')),
     ("channels.load.clip", "yes", ("datasets.tiny.channels.load.clip", "boolean")),
     ("source.decimal_comma", True, ("datasets.tiny.source", "needs a separator")),
     ("statics", {"east": {"area": 1.0}, "west": {"height": 1.0}}, ("datasets.tiny", "same names")),
@@ -57,8 +57,8 @@ MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
     ("horizons", [10**9], ("datasets.tiny.horizons", "between 1 and")),
     ("horizons", [24, 6], ("datasets.tiny.horizons", "ascend")),
     ("quantiles", [0.1, 0.5, 1.0], ("datasets.tiny.quantiles", "between 0 and 1")),
-    ("quantiles", [0.1, 0.9], ("datasets.tiny.quantiles", "contain it")),
-    ("quantiles", [0.1, 0.5, 0.8], ("datasets.tiny.quantiles", "symmetrically")),
+    ("quantiles", [0.1, 0.9], ("datasets.tiny.quantiles", "contain 0.5")),
+    ("quantiles", [0.1, 0.5, 0.8], ("datasets.tiny.quantiles", "symmetric")),
     ("lookback", 0, ("datasets.tiny.lookback", "greater than or equal to 1")),
     ("lookback", "long", ("datasets.tiny.lookback", "integer")),
     ("season", 49, ("datasets.tiny", "lookback (48) must not be shorter than season (49)")),
@@ -71,7 +71,7 @@ MISTAKES: list[tuple[str, object, tuple[str, ...]]] = [
     ("training.budgt", "3s", ("datasets.tiny.training.budgt", 'did you mean "budget"?')),
     ("training.budget", "0s", ("datasets.tiny.training.budget", "is not a duration")),
     ("promotion.min_gain", 1, ("datasets.tiny.promotion.min_gain", "less than 1")),
-    ("schedule.refresh", "0 2 * * *", ("datasets.tiny.schedule", "is no more", "[jobs.<name>]")),
+    ("schedule.refresh", "0 2 * * *", ("datasets.tiny.schedule", "is no longer a field", "[jobs.<name>]")),
 ]
 
 
@@ -97,7 +97,7 @@ def load(tmp_path: Path, to_toml: Callable[[Mapping[str, Any]], str]) -> Callabl
     return write_and_load
 
 
-def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
+def test_the_sample_config_is_valid_and_says_what_the_readme_says() -> None:
     path = Path(forecast.__file__).parent / "config" / "sample.toml"
     name, config = load_config_file(path).dataset(None)
     assert name == "nyc-airports"
@@ -112,22 +112,26 @@ def test_the_sample_job_is_valid_and_says_what_the_readme_says() -> None:
     ]
 
 
-def test_the_tiny_job_is_valid(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
+def test_the_tiny_config_is_valid(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
     config = load(tiny_document).datasets["tiny"]
     assert (config.targets, config.past_covariates, config.horizon) == (("load", "price"), ("wind",), 24)
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "message"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES]
+    ("place", "value", "expected"), MISTAKES, ids=[f"{place}={value}" for place, value, _ in MISTAKES]
 )
-def test_a_mistake_in_the_job_file_is_named_with_its_place(
-    load: Callable[[Document], ConfigFile], tiny_document: Document, place: str, value: object, message: tuple[str, ...]
+def test_a_mistake_in_the_config_file_is_named_with_its_place(
+    load: Callable[[Document], ConfigFile],
+    tiny_document: Document,
+    place: str,
+    value: object,
+    expected: tuple[str, ...],
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load(changed(tiny_document, place, value))
     message = str(caught.value)
     assert "forecast.toml" in message
-    assert [part for part in message if part not in message] == []
+    assert [part for part in expected if part not in message] == []
 
 
 JOB_MISTAKES = [
@@ -138,12 +142,12 @@ JOB_MISTAKES = [
     ("dataset", "tinny", ("tinny", 'did you mean "tiny"?')),
     ("steps", [], ("jobs.nightly.steps", "at least 1")),
     ("steps", ["retrian"], ("jobs.nightly.steps", "'retrain'")),
-    ("steps", ["ingest", "ingest"], ("jobs.nightly", "named once")),
+    ("steps", ["ingest", "ingest"], ("jobs.nightly", "must not repeat")),
     ("steps", ["tune"], ("jobs.nightly", "needs a model")),
     ("model", "linear", ("jobs.nightly", "needs a model")),
     ("on", ["weather"], ("jobs.nightly.on", "'watermark'")),
-    ("on", ["data", "data"], ("jobs.nightly", "named once")),
-    ("on", ["data"], ("jobs.nightly", "never rest")),
+    ("on", ["data", "data"], ("jobs.nightly", "must not repeat")),
+    ("on", ["data"], ("jobs.nightly", "trigger itself")),
     ("catch_up", "all", ("jobs.nightly.catch_up", "'latest' or 'each'")),
     ("time_limit", "long", ("jobs.nightly.time_limit", "is not a duration")),
     ("memory_limit", "lots", ("jobs.nightly.memory_limit", "8GB")),
@@ -152,14 +156,14 @@ JOB_MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "message"), JOB_MISTAKES)
+@pytest.mark.parametrize(("name", "value", "expected"), JOB_MISTAKES)
 def test_a_mistake_in_a_job_is_named_with_its_place(
-    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str, value: object, message: tuple[str, ...]
+    load: Callable[[Document], ConfigFile], tiny_document: Document, name: str, value: object, expected: tuple[str, ...]
 ) -> None:
     tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["ingest"], "cron": "0 2 * * *"} | {name: value}}
     with pytest.raises(ConfigError) as caught:
         load(tiny_document)
-    assert [part for part in message if part not in str(caught.value)] == []
+    assert [part for part in expected if part not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("missing", ["source", "frequency", "channels", "horizons", "lookback", "season", "models"])
@@ -187,7 +191,7 @@ def test_a_typo_is_corrected_whatever_the_data_set_is_called(
         load({"datasets": {name: tiny_document["datasets"]["tiny"]}})
 
 
-def test_all_mistakes_are_told_at_once(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
+def test_all_mistakes_are_listed_at_once(load: Callable[[Document], ConfigFile], tiny_document: Document) -> None:
     changed(changed(changed(tiny_document, "horizns", [24]), "frequency", "1 hour"), "training.patience", 0)
     with pytest.raises(ConfigError) as caught:
         load(tiny_document)
@@ -202,7 +206,7 @@ def test_a_data_set_must_have_a_name_that_can_be_a_folder_and_an_address(
         load({"datasets": {name: tiny_document["datasets"]["tiny"]}})
 
 
-def test_malformed_toml_is_told_with_the_line(tmp_path: Path) -> None:
+def test_malformed_toml_is_rejected_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "forecast.toml"
     path.write_text("[datasets.tiny]\nfrequency = 1h\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="line 2") as caught:
@@ -210,24 +214,24 @@ def test_malformed_toml_is_told_with_the_line(tmp_path: Path) -> None:
     assert caught.value.code == "job_file.malformed"
 
 
-def test_a_job_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_config_file_that_is_not_text_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "forecast.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config_file(path)
 
 
-def test_a_job_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_config_file_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         load_config_file(tmp_path / "forecast.toml")
 
 
-def test_an_empty_job_file_is_told(load: Callable[[Document], ConfigFile]) -> None:
+def test_an_empty_config_file_is_rejected(load: Callable[[Document], ConfigFile]) -> None:
     with pytest.raises(ConfigError, match='"datasets" is missing'):
         load({})
 
 
-def test_an_unknown_data_set_is_told_with_the_nearest(
+def test_an_unknown_data_set_is_rejected_with_the_nearest_name(
     load: Callable[[Document], ConfigFile], tiny_document: Document
 ) -> None:
     with pytest.raises(NotFoundError, match='no data set "tinny"; did you mean "tiny"') as caught:

@@ -32,7 +32,9 @@ HOLDOUT = date(2024, 5, 1)
         ({"published": True, "holdout": "3d"}, "leave the other fields out"),
     ],
 )
-def test_splits_that_cannot_work_are_rejected_at_load(config_with: MakeConfig, splits: dict[str, Any], message: str) -> None:
+def test_splits_that_cannot_work_are_rejected_at_load(
+    config_with: MakeConfig, splits: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValidationError, match=message):
         config_with(splits=splits)
 

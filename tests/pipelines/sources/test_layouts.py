@@ -191,8 +191,8 @@ def test_what_tells_everything_anew_settles_conflicts_by_the_last_row(
 ) -> None:
     found = config_with(source=source).source
     assert (found.is_snapshot, found.layout) == (is_snapshot, Layout.WIDE)
-    assert found.settles is (Conflicts.LATEST if is_snapshot else Conflicts.DIGEST)
-    assert config_with(source=source | {"conflicts": "digest"}).source.settles is Conflicts.DIGEST
+    assert found.conflict_rule is (Conflicts.LATEST if is_snapshot else Conflicts.DIGEST)
+    assert config_with(source=source | {"conflicts": "digest"}).source.conflict_rule is Conflicts.DIGEST
 
 
 @pytest.mark.parametrize(
