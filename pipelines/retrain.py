@@ -23,8 +23,9 @@ from forecast.progress import Reporter
 from forecast.runtime.model import NETWORK, ServedModel, evaluated_in, load_evaluated, manifest_digest
 from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import Lineage
-from forecast.tracking.registry import Registry, TrackedRun
-from forecast.tracking.registry import TrackedNight as Tracked
+from forecast.tracking.registry import Registry
+from forecast.tracking.runs import TrackedRun
+from forecast.tracking.runs import TrackedNight as Tracked
 from pipelines.forecasting.issue import fits
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.training_data import TrainingData

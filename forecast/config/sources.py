@@ -29,7 +29,7 @@ class _Source(StrictModel):
 
     @property
     def conflict_rule(self) -> Conflicts:
-        """The configured rule for conflicting rows, or the default: of a snapshot the latest row, of batches the digest.
+        """The configured rule for conflicting rows, or the default: latest row for snapshots, digest for batches.
 
         Batches have no known order, so that the result must not depend on it.
         """

@@ -1,4 +1,4 @@
-"""What is handed to the tracking server beside numbers and text; nothing here needs MLflow."""
+"""Value types handed to the tracking server; this module does not need MLflow."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 DARTS: Final = "darts"
-"""Folder beside a model's files in which the trained darts model waits until it is handed over."""
+"""Folder beside a model's files that holds the trained darts model until it is logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Rows of a Delta table that a run read."""
+    """Lineage of a run: the rows of a Delta table that it read."""
 
     name: str
     digest: str
-    """SHA-256 of what was read; MLflow keeps its first 36 characters."""
+    """SHA-256 of the rows; MLflow keeps its first 36 characters."""
     table: str
-    """Where the table lies."""
+    """Location of the table."""
     version: int
     columns: Sequence[str]
     context: Literal["training", "evaluation"]
@@ -27,23 +27,23 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a model's rows."""
+    """One column of a model's input or output rows."""
 
     name: str
     kind: str
-    """As MLflow calls it: ``string``, ``double``, ``integer``."""
+    """MLflow's type name: ``string``, ``double``, ``integer``."""
     required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A model that answers rows with rows: its data, and the code that reads them."""
+    """A pyfunc model, which maps rows to rows: its data files, and the code that loads them."""
 
     loader: str
-    """Module whose ``_load_pyfunc`` makes the model of ``data``."""
+    """Module whose ``_load_pyfunc`` loads the model from ``data``."""
     data: Path
     code: Sequence[Path]
-    """Packages that are copied with it."""
+    """Packages that are copied into the model."""
     requirements: Sequence[str]
     inputs: Sequence[Column]
     outputs: Sequence[Column]

@@ -27,7 +27,8 @@ from forecast.installation import Installation
 from forecast.plots.study import history as history_figure
 from forecast.plots.study import importance as importance_figure
 from forecast.progress import Reporter
-from forecast.tracking.registry import Registry, TrackedNight, TrackedRun
+from forecast.tracking.registry import Registry
+from forecast.tracking.runs import TrackedNight, TrackedRun
 from models.catalog import ModelName
 from models.search_spaces import SEARCH_SPACES, Option
 from pipelines.preparation.training_data import TrainingData

@@ -16,7 +16,8 @@ from forecast.errors import ConfigError, ConflictError, DataError, StorageError,
 from forecast.installation import Installation
 from forecast.plots.charts import page
 from forecast.progress import Reporter
-from forecast.tracking.registry import Registry, TrackedNight
+from forecast.tracking.registry import Registry
+from forecast.tracking.runs import TrackedNight
 from models.catalog import TRAINABLE, ModelName
 from pipelines.preparation.training_data import TrainingData
 from pipelines.search.deadline import Limited, TimeIsOverError

@@ -23,7 +23,7 @@ from forecast.plots.charts import ACTUAL, LINE, QUIET, by_lead
 from forecast.runtime.model import GOLDEN, NETWORK, ServedModel, load
 from forecast.runtime.precision import Variants
 from forecast.tracking.entities import DARTS, Lineage
-from forecast.tracking.registry import TrackedNight, TrackedRun
+from forecast.tracking.runs import TrackedNight, TrackedRun
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import Windows
 from pipelines.tracking.figures import diagnose

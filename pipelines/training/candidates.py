@@ -21,7 +21,7 @@ from forecast.runtime.model import NETWORK, WEIGHTS, Manifest, evaluated_in, loa
 from forecast.runtime.scaler import Scaler
 from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import DARTS
-from forecast.tracking.registry import save_darts
+from forecast.tracking.runs import save_darts
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import cut

@@ -19,7 +19,8 @@ from forecast.home import Home
 from forecast.plots.charts import by_lead
 from forecast.scheduling.supervisor import Supervisor
 from forecast.tracking.entities import Lineage
-from forecast.tracking.registry import Registry, TrackedRun
+from forecast.tracking.registry import Registry
+from forecast.tracking.runs import TrackedRun
 
 DATA = Lineage("tiny", "5" * 64, "/lake/tiny/observations", 7, ("load", "price"), "training")
 
