@@ -13,7 +13,9 @@ from forecast.config.file import ConfigFile, load_config_file
 from forecast.config.dataset import DatasetConfig
 from forecast.config.splits import instant
 from forecast.home import Home, find_home
-from forecast.lake.observations import Forecasts, Observations, Quarantine
+from forecast.lake.forecasts import Forecasts
+from forecast.lake.observations import Observations
+from forecast.lake.quarantine import Quarantine
 from forecast.ledger.issuances import Ledger
 
 

@@ -17,7 +17,8 @@ import polars as pl
 from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.data.measuring import RESULTS, measure, report
-from forecast.lake.observations import TIME, Observations
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import TIME
 
 CHANNELS = ("load", "wind", "sun")
 SERIES = 114

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from benchmarks.data.measuring import RESULTS, measure, report
 from forecast.lake import checksums
-from forecast.lake.observations import TIME, Observations
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import TIME
 
 STEPS = 20_000
 CHANNELS = tuple(f"c{number}" for number in range(100))

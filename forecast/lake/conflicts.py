@@ -10,11 +10,9 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from forecast.lake.schemas import KEY, VERSION
 from forecast.vocabulary import Conflicts
 
-TIME = pl.Datetime("us", "UTC")
-KEY = ("series", "time")
-VERSION = "version"
 AT: Final = " at"  # no channel's name has a space
 ROWS_LOST: Final = " rows lost"
 BEFORE_LOST: Final = " before lost"

@@ -1,9 +1,8 @@
-"""The lake: what was observed, what was forecast and what was put aside, one Delta table each per data set."""
+"""The observations of a data set: one wide Delta table, and the history of the rows that lost a conflict."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,53 +13,16 @@ import polars as pl
 from forecast.clock import Clock
 from forecast.errors import DataError
 from forecast.lake.channel_columns import ChannelNames
-from forecast.lake.conflicts import AT, KEY, TIME, VERSION, MergePlan, in_order, row_digest, settle, settle_partial
+from forecast.lake.conflicts import AT, MergePlan, in_order, settle, settle_partial
 from forecast.lake.locks import told_storage_errors
-from forecast.lake.maintenance import Checked, Damage, Maintained, Table
+from forecast.lake.maintenance import Checked, Maintained, Table
+from forecast.lake.schemas import KEY, TIME, VERSION
 from forecast.lake.superseded import RECORDED_AT, Superseded
 from forecast.lake.table import FILE, MANY_FILES, Snapshot, beside
 from forecast.vocabulary import Conflicts
 
-__all__ = [
-    "FORECASTS", "KEY", "QUARANTINE", "TIME", "VERSION", "Checked", "Damage", "Forecasts", "Maintained", "MergeCount",
-    "Observations", "Quarantine", "row_digest",
-]  # fmt: skip
-
 _MONTH = "month"
 _ABOUT_ROW = frozenset({*KEY, _MONTH, VERSION})
-
-FORECASTS = pl.Schema(
-    {
-        "forecast_id": pl.String(),
-        "issued_month": pl.String(),
-        "series": pl.String(),
-        "channel": pl.String(),
-        "lead": pl.Int32(),
-        "time": TIME,
-        "mean": pl.Float64(),
-        "quantiles": pl.List(pl.Float64()),
-    }
-)
-"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
-
-ISSUED = pl.Schema({**FORECASTS, "naive": pl.Float64(), "base": pl.List(pl.Float64())})
-"""The same with what scoring needs: ``naive``, the seasonal naive forecast from what was known at the origin, and
-``base``, the quantiles as they were before a correction; null where there was none."""
-
-QUARANTINE = pl.Schema(
-    {
-        "recorded_at": TIME,
-        "source": pl.String(),
-        "row": pl.Int64(),
-        "code": pl.String(),
-        "reason": pl.String(),
-        "series": pl.String(),
-        "time": pl.String(),
-        "content": pl.String(),
-        "digest": pl.String(),
-    }
-)
-"""Rows put aside: ``series`` and ``time`` as they came, ``content`` the whole row as JSON, ``digest`` of it and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,125 +250,6 @@ class Observations(Table):
         if unique and _repeats_a_key(rows):
             raise DataError("lake.duplicate_key", "two rows have the same series and time")
         return rows.select(*KEY, _version(rows.schema), *self._channels)
-
-
-class Forecasts(Table):
-    """The issued forecasts of one data set; every one is kept."""
-
-    def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
-        super().__init__(beside(lake, dataset, "forecasts"), locks / f"{dataset}.forecasts.lock", "issued_month", clock)
-
-    def append(self, rows: pl.DataFrame) -> None:
-        """Write the rows of forecasts; they are seen only once the ledger names their ids."""
-        with self._writing() as at:
-            latest = None if at is None else self._extend(at, ISSUED)
-            rows = rows.match_to_schema(ISSUED, missing_columns={"naive": "insert", "base": "insert"})
-            self._append(latest, rows.select(list(ISSUED)))
-
-    def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
-        """Return the rows of one forecast, sorted by series, channel, lead."""
-        month = issued_at.strftime("%Y-%m")
-        with told_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            return (
-                self._rows(at, at.files.filter(pl.col("part") == month))
-                .filter(pl.col("forecast_id") == forecast_id)
-                .with_columns(pl.lit(month).alias(self._partition))
-                .select(list(FORECASTS))
-                .sort("series", "channel", "lead")
-                .collect()
-            )
-
-    def ids(self, version: int) -> frozenset[str]:
-        """Return the ids of all forecasts whose rows are in a version of the table."""
-        with told_storage_errors(self._folder.location):
-            at = self._open(self._kept(version))
-            return frozenset(self._rows(at, at.files).select(pl.col("forecast_id").unique()).collect().to_series())
-
-    def remove(self, forecast_ids: Collection[str]) -> None:
-        """Remove the rows of some forecasts; files that hold none of theirs stay as they are."""
-        theirs = pl.col("forecast_id").is_in(list(forecast_ids))
-        with self._writing() as at:
-            if at is None:
-                return
-            place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
-            named = self._rows(at, at.files).filter(theirs).select(pl.col(FILE).unique()).collect().to_series()
-            held = at.files.filter(place.is_in(named.to_list()))
-            if held.is_empty():
-                return
-            by_month = held.partition_by("part", as_dict=True).items()
-            rest = (
-                (str(key[0]), self._rows(at, files).filter(~theirs).drop(FILE).collect()) for key, files in by_month
-            )
-            self._commit(at, ((month, rows) for month, rows in rest if len(rows)), held)
-
-    def read_many(self, forecast_ids: Mapping[str, datetime]) -> pl.DataFrame:
-        """Return the rows of forecasts, by whose identifiers stands when they were issued, in no order.
-
-        The columns are those of :data:`ISSUED` but the month.
-        """
-        months = sorted({issued_at.astimezone(UTC).strftime("%Y-%m") for issued_at in forecast_ids.values()})
-        columns = [pl.col(name) for name in ISSUED if name != self._partition]
-        with told_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            absent = [pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in at.schema]
-            rows = self._rows(at, at.files.filter(pl.col("part").is_in(months)))
-            kept = rows.filter(pl.col("forecast_id").is_in(list(forecast_ids)))
-            return kept.with_columns(absent).select(columns).collect()
-
-    def at_lead(self, lead: int, issued: Mapping[str, datetime]) -> pl.DataFrame:
-        """Return the rows of one lead of several forecasts, told by id and when they were issued."""
-        if not self.exists or not issued:
-            return pl.DataFrame(schema=FORECASTS)
-        months = {time.strftime("%Y-%m") for time in issued.values()}
-        with told_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            rows = self._rows(at, at.files.filter(pl.col("part").is_in(sorted(months))))
-            chosen = rows.filter(pl.col("lead") == lead, pl.col("forecast_id").is_in(list(issued)))
-            return (
-                chosen.with_columns(pl.lit(None, pl.String).alias(self._partition))
-                .select(list(FORECASTS))
-                .sort("series", "channel", "time")
-                .collect()
-            )
-
-
-class Quarantine(Table):
-    """The rows of one data set that were put aside, each once, with the reason; by month of their recording."""
-
-    def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
-        super().__init__(beside(lake, dataset, "quarantine"), locks / f"{dataset}.quarantine.lock", _MONTH, clock)
-
-    def append(self, rows: pl.DataFrame) -> int:
-        """Keep those rows that are not there yet, and return how many that were.
-
-        ``rows`` has the columns of :data:`QUARANTINE` but ``recorded_at`` and ``digest``. One row's content is kept
-        once for one reason, from whatever source and however often it comes.
-        """
-        with self._writing() as at:
-            now = self._now(at)
-            message = zip(rows["code"], rows["content"], strict=True)
-            digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in message]
-            rows = rows.with_columns(
-                pl.lit(now).cast(TIME).alias("recorded_at"), pl.Series("digest", digests, dtype=pl.String)
-            )
-            rows = rows.match_to_schema(QUARANTINE).unique("digest", keep="first", maintain_order=True)
-            if at is not None:
-                known = self._rows(at, at.files).select("digest").collect()
-                rows = rows.join(known, on="digest", how="anti")
-            if len(rows):
-                self._append(at, rows.with_columns(pl.lit(now.strftime("%Y-%m")).alias(_MONTH)))
-            return len(rows)
-
-    def read(self, *, limit: int | None = None) -> pl.DataFrame:
-        """Return the newest rows, or all, in the columns of :data:`QUARANTINE`; none if nothing was ever put aside."""
-        if not self.exists:
-            return pl.DataFrame(schema=QUARANTINE)
-        with told_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            rows = self._rows(at, at.files).select(list(QUARANTINE))
-            newest = rows.sort("recorded_at", "source", "row", descending=[True, False, False])
-            return (newest if limit is None else newest.head(limit)).collect()
 
 
 def _version(schema: pl.Schema) -> pl.Expr:

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from forecast.clock import Clock
-from forecast.lake.conflicts import KEY, TIME
 from forecast.lake.locks import told_storage_errors
 from forecast.lake.maintenance import Table
+from forecast.lake.schemas import KEY, TIME
 from forecast.lake.table import FILE
 
 RECORDED_AT = "recorded_at"

@@ -17,7 +17,8 @@ from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
-from forecast.lake.observations import FORECASTS, Observations
+from forecast.lake.schemas import FORECASTS
+from forecast.lake.observations import Observations
 from forecast.ledger.issuances import Champion, Issuance
 from forecast.monitoring.correction import Correction
 from forecast.monitoring.revision import Revision

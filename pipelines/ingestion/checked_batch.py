@@ -8,7 +8,7 @@ import polars as pl
 
 from forecast.config.checks import CHECKS, action
 from forecast.errors import DataError
-from forecast.lake.observations import QUARANTINE
+from forecast.lake.schemas import QUARANTINE
 from forecast.ledger.receipts import IngestFinding
 from forecast.vocabulary import Action
 from pipelines.sources import Batch

@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from forecast.config.sources import Source
-from forecast.lake.conflicts import BEFORE_LOST, KEY, ROWS_LOST, VERSION, row_digest, unite
+from forecast.lake.conflicts import BEFORE_LOST, ROWS_LOST, row_digest, unite
+from forecast.lake.schemas import KEY, VERSION
 from forecast.vocabulary import Conflicts
 from pipelines.ingestion.checked_batch import FROM, ROW, CheckedBatch
 

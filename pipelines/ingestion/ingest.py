@@ -16,7 +16,8 @@ from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import PushSource
 from forecast.errors import DataError, ForecastError, StorageError
 from forecast.installation import Installation, replay_start
-from forecast.lake.observations import TIME, MergeCount, Observations
+from forecast.lake.schemas import TIME
+from forecast.lake.observations import MergeCount, Observations
 from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
 from pipelines.ingestion.checked_batch import ASIDE, FROM, ROW, CheckedBatch

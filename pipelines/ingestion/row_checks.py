@@ -10,7 +10,7 @@ import polars as pl
 
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
-from forecast.lake.conflicts import KEY, TIME
+from forecast.lake.schemas import KEY, TIME
 from forecast.units import conversion
 from forecast.vocabulary import Doubled
 from pipelines.ingestion.checked_batch import ROW, CheckedBatch

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from forecast.clock import SystemClock
 from forecast.errors import NotFoundError, StorageError
 from forecast.installation import Installation
-from forecast.lake.observations import Damage, Maintained
+from forecast.lake.maintenance import Damage, Maintained
 from forecast.vocabulary import parse_duration
 from pipelines.forecasting.issue import issuing
 

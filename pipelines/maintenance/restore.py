@@ -16,7 +16,7 @@ from forecast.durability import flush
 from forecast.errors import ConflictError, StorageError, first_line
 from forecast.home import JOB_FILE, Home
 from forecast.installation import Installation
-from forecast.lake.observations import Damage
+from forecast.lake.maintenance import Damage
 from forecast.ledger.issuances import Ledger
 from forecast.runtime.model import load
 from forecast.scheduling.lease import SCHEDULER

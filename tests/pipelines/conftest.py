@@ -62,7 +62,7 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
 @pytest.fixture
 def tiny_panel(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., Panel]:
     """Make the cleaned history of the tiny data set."""
-    from forecast.lake.observations import TIME
+    from forecast.lake.schemas import TIME
     from pipelines.preparation.clean import clean
 
     def make(config: DatasetConfig, hours: int = 400, seed: int = 0) -> Panel:

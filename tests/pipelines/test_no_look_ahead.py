@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import TrainingError
 from forecast.evaluation.scores import Yardstick
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.model import Manifest, ServedModel, session

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from forecast.errors import StorageError
-from forecast.lake.observations import TIME, Observations
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import TIME
 
 START = datetime(2024, 1, 31, 12, tzinfo=UTC)
 FUTURE = datetime(2200, 1, 1, tzinfo=UTC)

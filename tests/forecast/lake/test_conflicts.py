@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.lake.observations import TIME, Observations
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import TIME
 from forecast.vocabulary import Conflicts
 
 HOUR = datetime(2024, 1, 1, tzinfo=UTC)

@@ -13,7 +13,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from forecast.errors import ConfigError, NotFoundError
-from forecast.lake.observations import TIME, Observations, Quarantine
+from forecast.lake.observations import Observations
+from forecast.lake.quarantine import Quarantine
+from forecast.lake.schemas import TIME
 from forecast.vocabulary import Conflicts
 
 START = datetime(2024, 1, 31, 12, tzinfo=UTC)

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from forecast.installation import Installation
-from forecast.lake.observations import TIME, Observations
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import TIME
 from pipelines.forecasting.issue import issue
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.errors import ConfigError, NotFoundError
-from forecast.lake.observations import TIME, MergeCount, Observations, row_digest
+from forecast.lake.conflicts import row_digest
+from forecast.lake.observations import MergeCount, Observations
+from forecast.lake.schemas import TIME
 from forecast.vocabulary import Conflicts
 
 START = datetime(2024, 1, 31, 20, tzinfo=UTC)

@@ -8,7 +8,10 @@ import polars as pl
 import pytest
 
 from forecast.errors import NotFoundError
-from forecast.lake.observations import FORECASTS, TIME, Forecasts, Observations, Quarantine
+from forecast.lake.forecasts import Forecasts
+from forecast.lake.observations import Observations
+from forecast.lake.quarantine import Quarantine
+from forecast.lake.schemas import FORECASTS, TIME
 
 START = datetime(2024, 1, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)

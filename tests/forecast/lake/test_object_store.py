@@ -12,7 +12,9 @@ import pytest
 
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.lake.observations import TIME, Observations, Quarantine
+from forecast.lake.observations import Observations
+from forecast.lake.quarantine import Quarantine
+from forecast.lake.schemas import TIME
 from forecast.vocabulary import Conflicts
 
 START = datetime(2024, 1, 31, 12, tzinfo=UTC)

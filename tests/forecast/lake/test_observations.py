@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.errors import ConfigError, ConflictError, DataError, ForecastError, NotFoundError, StorageError
-from forecast.lake.observations import FORECASTS, TIME, Forecasts, Observations
+from forecast.lake.forecasts import Forecasts
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import FORECASTS, TIME
 
 START = datetime(2024, 1, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)

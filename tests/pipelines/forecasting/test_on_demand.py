@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forecast.errors import DataError
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.model import load
 from pipelines.forecasting.issue import extend

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecast.config.checks import CHECKS
-from forecast.config.file import ConfigFile
 from forecast.config.dataset import DatasetConfig
+from forecast.config.file import ConfigFile
 from forecast.errors import DataError
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from forecast.ledger.receipts import IngestFinding
 from forecast.vocabulary import Action
 from pipelines.ingestion.checked_batch import CheckedBatch

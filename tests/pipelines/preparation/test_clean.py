@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.config.file import ConfigFile
 from forecast.config.dataset import DatasetConfig
+from forecast.config.file import ConfigFile
 from forecast.errors import DataError
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from pipelines.preparation.clean import clean
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

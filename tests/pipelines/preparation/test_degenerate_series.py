@@ -11,7 +11,7 @@ import pytest
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, TrainingError
 from forecast.evaluation.scores import Yardstick
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from forecast.runtime.model import Manifest, ServedModel, load
 from pipelines.forecasting.issue import extend, forecastable

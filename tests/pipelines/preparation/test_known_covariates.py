@@ -14,7 +14,7 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.model import MANIFEST, Manifest, ServedModel, load, session

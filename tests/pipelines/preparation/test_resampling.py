@@ -9,7 +9,7 @@ import pytest
 
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
-from forecast.lake.observations import TIME
+from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from pipelines.preparation.clean import clean
 

@@ -1,0 +1,96 @@
+"""The issued forecasts of a data set: one Delta table, partitioned by the month of issue."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from forecast.clock import Clock
+from forecast.lake.locks import told_storage_errors
+from forecast.lake.maintenance import Table
+from forecast.lake.schemas import FORECASTS, ISSUED
+from forecast.lake.table import FILE, beside
+
+
+class Forecasts(Table):
+    """The issued forecasts of one data set; every one is kept."""
+
+    def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
+        super().__init__(beside(lake, dataset, "forecasts"), locks / f"{dataset}.forecasts.lock", "issued_month", clock)
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Write the rows of forecasts; they are seen only once the ledger names their ids."""
+        with self._writing() as at:
+            latest = None if at is None else self._extend(at, ISSUED)
+            rows = rows.match_to_schema(ISSUED, missing_columns={"naive": "insert", "base": "insert"})
+            self._append(latest, rows.select(list(ISSUED)))
+
+    def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
+        """Return the rows of one forecast, sorted by series, channel, lead."""
+        month = issued_at.strftime("%Y-%m")
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            return (
+                self._rows(at, at.files.filter(pl.col("part") == month))
+                .filter(pl.col("forecast_id") == forecast_id)
+                .with_columns(pl.lit(month).alias(self._partition))
+                .select(list(FORECASTS))
+                .sort("series", "channel", "lead")
+                .collect()
+            )
+
+    def ids(self, version: int) -> frozenset[str]:
+        """Return the ids of all forecasts whose rows are in a version of the table."""
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(version))
+            return frozenset(self._rows(at, at.files).select(pl.col("forecast_id").unique()).collect().to_series())
+
+    def remove(self, forecast_ids: Collection[str]) -> None:
+        """Remove the rows of some forecasts; files that hold none of theirs stay as they are."""
+        theirs = pl.col("forecast_id").is_in(list(forecast_ids))
+        with self._writing() as at:
+            if at is None:
+                return
+            place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
+            named = self._rows(at, at.files).filter(theirs).select(pl.col(FILE).unique()).collect().to_series()
+            held = at.files.filter(place.is_in(named.to_list()))
+            if held.is_empty():
+                return
+            by_month = held.partition_by("part", as_dict=True).items()
+            rest = (
+                (str(key[0]), self._rows(at, files).filter(~theirs).drop(FILE).collect()) for key, files in by_month
+            )
+            self._commit(at, ((month, rows) for month, rows in rest if len(rows)), held)
+
+    def read_many(self, forecast_ids: Mapping[str, datetime]) -> pl.DataFrame:
+        """Return the rows of forecasts, by whose identifiers stands when they were issued, in no order.
+
+        The columns are those of :data:`ISSUED` but the month.
+        """
+        months = sorted({issued_at.astimezone(UTC).strftime("%Y-%m") for issued_at in forecast_ids.values()})
+        columns = [pl.col(name) for name in ISSUED if name != self._partition]
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            absent = [pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in at.schema]
+            rows = self._rows(at, at.files.filter(pl.col("part").is_in(months)))
+            kept = rows.filter(pl.col("forecast_id").is_in(list(forecast_ids)))
+            return kept.with_columns(absent).select(columns).collect()
+
+    def at_lead(self, lead: int, issued: Mapping[str, datetime]) -> pl.DataFrame:
+        """Return the rows of one lead of several forecasts, told by id and when they were issued."""
+        if not self.exists or not issued:
+            return pl.DataFrame(schema=FORECASTS)
+        months = {time.strftime("%Y-%m") for time in issued.values()}
+        with told_storage_errors(self._folder.location):
+            at = self._open(self._kept(None))
+            rows = self._rows(at, at.files.filter(pl.col("part").is_in(sorted(months))))
+            chosen = rows.filter(pl.col("lead") == lead, pl.col("forecast_id").is_in(list(issued)))
+            return (
+                chosen.with_columns(pl.lit(None, pl.String).alias(self._partition))
+                .select(list(FORECASTS))
+                .sort("series", "channel", "time")
+                .collect()
+            )

@@ -1,0 +1,42 @@
+"""The columns of the lake's tables. Times are UTC, in microseconds."""
+
+from __future__ import annotations
+
+import polars as pl
+
+TIME = pl.Datetime("us", "UTC")
+KEY = ("series", "time")
+VERSION = "version"
+
+FORECASTS = pl.Schema(
+    {
+        "forecast_id": pl.String(),
+        "issued_month": pl.String(),
+        "series": pl.String(),
+        "channel": pl.String(),
+        "lead": pl.Int32(),
+        "time": TIME,
+        "mean": pl.Float64(),
+        "quantiles": pl.List(pl.Float64()),
+    }
+)
+"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
+
+ISSUED = pl.Schema({**FORECASTS, "naive": pl.Float64(), "base": pl.List(pl.Float64())})
+"""The same with what scoring needs: ``naive``, the seasonal naive forecast from what was known at the origin, and
+``base``, the quantiles as they were before a correction; null where there was none."""
+
+QUARANTINE = pl.Schema(
+    {
+        "recorded_at": TIME,
+        "source": pl.String(),
+        "row": pl.Int64(),
+        "code": pl.String(),
+        "reason": pl.String(),
+        "series": pl.String(),
+        "time": pl.String(),
+        "content": pl.String(),
+        "digest": pl.String(),
+    }
+)
+"""Rows put aside: ``series`` and ``time`` as they came, ``content`` the whole row as JSON, ``digest`` of it and why."""
