@@ -27,7 +27,7 @@ from api.state.event_feed import Feed
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError, ConflictError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 
 _STOP_SECONDS = 5
 _OPEN_FILES = 4096
@@ -111,7 +111,7 @@ def exposure_of(host: str, allowed_hosts: Sequence[str], ledger: Ledger) -> Expo
     if address.is_loopback:
         return Exposure(beyond_loopback=False, hosts=frozenset({*names, _in_header(address)}))
     now = SystemClock().now()
-    if not any(key.is_valid(now) for key in ledger.api_keys()):
+    if not any(key.is_valid(now) for key in ledger.keys.all()):
         raise ConfigError(
             "serve.no_keys",
             f'"{host}" can be reached from other machines, and there is no key to tell users apart',

@@ -136,7 +136,7 @@ class Service:
 
     def _read_past(self, latest: IssuedForecast, as_of: datetime | None, model: str | None) -> IssuedForecast:
         dataset = latest.issuance.dataset
-        issuance = self.installation.ledger.issuance(dataset, as_of=as_of, model=model)
+        issuance = self.installation.ledger.issuances.latest(dataset, as_of=as_of, model=model)
         if issuance is None and model is not None:
             raise NotFoundError(
                 "forecast.none_by_model",

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Self
 
 from forecast.clock import Clock, ReplayClock, SystemClock
-from forecast.config.file import ConfigFile, load_config_file
 from forecast.config.dataset import DatasetConfig
+from forecast.config.file import ConfigFile, load_config_file
 from forecast.config.splits import instant
 from forecast.home import Home, find_home
 from forecast.lake.forecasts import Forecasts
 from forecast.lake.observations import Observations
 from forecast.lake.quarantine import Quarantine
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Installation:
     def clock(self, dataset: str) -> Clock:
         """Return the clock of a data set: the machine's, or its replay's."""
         start = replay_start(self.config.datasets[dataset])
-        return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clock(dataset, start))
+        return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clocks.position(dataset, start))
 
 
 def replay_start(config: DatasetConfig) -> datetime | None:

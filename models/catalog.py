@@ -1,4 +1,12 @@
-"""Every model that the service can train, one line each. Importing this file does not import torch."""
+"""The catalogue: every model that the service can train, one line each. Importing this file does not import torch.
+
+>>> spec = CATALOG[ModelName.LINEAR]
+>>> spec.title, spec.family
+('Linear (closed form)', 'baseline')
+>>> model = spec.build(BuildRequest(lookback=48, horizon=24, options={"ridge": 0.01}))
+>>> model.output_chunk_length
+24
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ModelName(StrEnum):
-    """The names under which job files ask for models."""
+    """Names of the models in config files."""
 
     SEASONAL_NAIVE = "seasonal_naive"
     LINEAR = "linear"
@@ -40,28 +48,32 @@ class ModelName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What a model is built for; checked at construction.
+    """Sizes, seed and options of a model to build; checked at construction.
+
+    >>> BuildRequest(lookback=0, horizon=24)
+    Traceback (most recent call last):
+    models.errors.LookbackTooShortError: the look-back has 0 steps, but every model needs at least 1; ...
 
     Raises:
-        ModelError: named after the first field that cannot work.
+        ModelError: a field is invalid; its subclass names the first one.
 
     """
 
     lookback: int
-    """Steps that the model sees."""
+    """Observed steps that the model reads."""
     horizon: int
     """Steps that it forecasts at once."""
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
-    """Levels that networks are trained for; empty for a point forecast. Baselines make point forecasts."""
+    """Levels that networks are trained for; empty for a point forecast. Baselines always make point forecasts."""
     season: int = 1
     """Steps of the dominant season; seasonal naive repeats it."""
     seed: int = 0
     batch_size: int | None = None
-    """Windows per training step; None takes the recipe's."""
+    """Windows per training step; None takes the recipe's value."""
     max_epochs: int | None = None
-    """Passes over the training windows; None takes the recipe's."""
+    """Passes over the training windows; None takes the recipe's value."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The model's own hyperparameters, see `ModelSpec.option_names`."""
+    """The model's own hyperparameters; `ModelSpec.option_names` lists them."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's Trainer: callbacks, time limit, progress bar, accelerator."""
 
@@ -84,12 +96,17 @@ class ModelSpec:
     name: ModelName
     title: str
     family: Literal["baseline", "network", "foundation"]
-    """A baseline is solved and makes point forecasts; a network is trained and forecasts quantiles; a foundation model
-    was trained by others, forecasts quantiles, and needs its weights on the machine."""
+    """A baseline is solved by a formula and makes point forecasts. A network is trained and forecasts quantiles. A
+    foundation model is pretrained, forecasts quantiles, and needs its weights on the machine."""
     source: str
-    """Where the darts class is: `module:class`."""
+    """Path of the darts class: `module:class`."""
     reads: tuple[str, ...] = ()
-    """Fields of the request that are options of this model."""
+    """Fields of the request that the model takes as options."""
+
+    @property
+    def class_name(self) -> str:
+        """Name of the darts class; `models` exports it."""
+        return self.source.partition(":")[2]
 
     def model_class(self) -> "type[ServiceModel]":
         """Import the darts class (and with it torch)."""
@@ -98,11 +115,11 @@ class ModelSpec:
         return found
 
     def option_names(self) -> frozenset[str]:
-        """Name the options that a request may set."""
+        """Return the names of the options that a request may set; imports torch."""
         return self.model_class().option_names()
 
     def build(self, request: BuildRequest) -> "ServiceModel":
-        """Make the unfitted darts model.
+        """Build the unfitted darts model.
 
         Raises:
             ModelError: an option is unknown or out of range, or does not fit the window.
@@ -163,7 +180,7 @@ CATALOG: Mapping[ModelName, ModelSpec] = MappingProxyType(
     }
 )
 TRAINABLE: tuple[ModelName, ...] = tuple(name for name, spec in CATALOG.items() if spec.family != "foundation")
-"""The models that need nothing but data: what holds for every model of the catalogue is tested for these."""
+"""The models that need only data, no pretrained weights; tests of every model run on these."""
 
 
 def _check_quantiles(quantiles: tuple[float, ...]) -> None:

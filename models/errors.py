@@ -1,4 +1,4 @@
-"""What can be wrong with a model's configuration, data or export: the fact and the remedy, with a stable code."""
+"""Errors of a model's configuration, data or export: the fact and the remedy, with a stable code."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class ModelError(ValueError):
-    """Root of every error that `models` raises on purpose; `code` never changes, the wording may."""
+    """Root of all errors that `models` raises on purpose; `code` never changes, the wording may."""
 
     code: ClassVar[str] = "model.invalid"
 
@@ -46,15 +46,15 @@ class SeasonTooLongError(ModelError):
 
 
 class WidthNotDivisibleError(ModelError):
-    """Attention heads cannot share the width evenly."""
+    """The width is no multiple of the number of attention heads."""
 
     code = "model.width_not_divisible"
 
     def __init__(self, width: int, heads: int) -> None:
         lower = max(heads, width - width % heads)
         super().__init__(
-            f"a width of {width} cannot be shared by {heads} attention heads; "
-            f"choose a multiple of {heads}, for instance {lower}"
+            f"width {width} is not a multiple of {heads} attention heads; "
+            f"set it to a multiple of {heads}, for instance {lower}"
         )
 
 
@@ -71,7 +71,7 @@ class UnknownOptionError(ModelError):
 
 
 class OptionOutOfRangeError(ModelError):
-    """A hyperparameter outside the range in which it means something."""
+    """A hyperparameter outside its valid range."""
 
     code = "model.option_out_of_range"
 
@@ -81,7 +81,7 @@ class OptionOutOfRangeError(ModelError):
 
 
 class UnusableQuantilesError(ModelError):
-    """Quantile levels that no quantile regression can be trained on."""
+    """Quantile levels from which no quantile regression can be built."""
 
     code = "model.unusable_quantiles"
 
@@ -94,13 +94,13 @@ class UnusableQuantilesError(ModelError):
 
 
 class SeriesTooShortError(ModelError):
-    """A training series without room for one look-back and one horizon."""
+    """A training series shorter than one look-back and one horizon."""
 
     code = "model.series_too_short"
 
     def __init__(self, index: int, length: int, needed: int) -> None:
         super().__init__(
-            f"training series {index} has {length} steps, but one look-back and one horizon take {needed}; "
+            f"training series {index} has {length} steps, but one look-back and one horizon need {needed}; "
             "give a longer series, or shorten the look-back or the horizon"
         )
 
@@ -118,7 +118,7 @@ class CovariatesTooShortError(ModelError):
 
 
 class MissingValuesError(ModelError):
-    """A series with NaN where the model would read it."""
+    """A series with NaN in steps that the model reads."""
 
     code = "model.missing_values"
 
@@ -151,7 +151,7 @@ class NotFittedError(ModelError):
 
 
 class ExportMismatchError(ModelError):
-    """ONNX Runtime and torch disagree about the exported model."""
+    """ONNX Runtime and torch disagree on the forecasts of the exported model."""
 
     code = "model.export_mismatch"
 
@@ -169,19 +169,19 @@ class WeightsAbsentError(ModelError):
 
     def __init__(self, model: str, place: str, command: str) -> None:
         super().__init__(
-            f"{model} needs pretrained weights, which are not in {place}; "
-            f'run "{command}" where there is a network, or set the option local_dir to a folder that holds them'
+            f"the pretrained weights of {model} do not exist in {place}; "
+            f'run "{command}" on a machine with internet access, or set the option local_dir to their folder'
         )
 
 
 class WeightsUnreadableError(ModelError):
-    """Files are there, but do not hold the weights of this network."""
+    """The files exist, but do not hold the weights of this network."""
 
     code = "model.weights_unreadable"
 
     def __init__(self, model: str, folder: Path, fact: object) -> None:
         super().__init__(
-            f"{model} cannot read the weights in {folder} ({fact}); delete the folder and fetch them again"
+            f"{model} cannot read the weights in {folder} ({fact}); delete the folder and download them again"
         )
 
 

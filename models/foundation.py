@@ -1,6 +1,7 @@
-"""darts' foundation models: networks that others have trained, forecasting without any training here.
+"""darts' foundation models: pretrained networks that forecast without any training here.
 
-Their weights are never downloaded on the way: they are on the machine or building the model says how to get them.
+Weights are never downloaded implicitly: if they are not on the machine, building the model raises the command to get
+them.
 """
 
 from json import JSONDecodeError
@@ -33,14 +34,14 @@ try:
     from darts.models.forecasting.tirex_model import TiRexModel as DartsTiRexModel
     from darts.models.forecasting.tirex_model import _TiRexModule
 except ImportError:
-    # The classes must exist for the catalogue's safe loading; building one says what is missing.
+    # The catalogue needs the classes; building a model without the package raises `PackageAbsentError`.
     DartsTiRexModel, _TiRexModule = FoundationModel, PLForecastingModule
 
 
 class PretrainedModel(ServiceModel):
-    """What the wrappers share; subclasses name the files and inherit darts' model.
+    """Base class of the wrappers; subclasses name the files and inherit darts' model.
 
-    Takes darts' own arguments beside those below. `fit` only notes the shapes of the series; forecasts are point
+    Takes darts' own arguments beside those below. `fit` only stores the shapes of the series; forecasts are point
     forecasts (medians), or quantiles with a `QuantileRegression` of pretrained levels.
 
     Parameters
@@ -59,7 +60,7 @@ class PretrainedModel(ServiceModel):
     Raises
     ------
     WeightsAbsentError
-        There is no such folder, or a file is missing in it, or in the cache.
+        The folder does not exist, or a file is missing in it or in the cache.
     WeightsUnreadableError
         The files are damaged (also from `fit`).
     BeyondPretrainingError
@@ -97,16 +98,16 @@ class PretrainedModel(ServiceModel):
             )
         except (KeyError, UnicodeDecodeError, JSONDecodeError) as error:
             raise WeightsUnreadableError(type(self).__name__, folder, error) from error
-        except ValueError as error:  # how darts refuses windows and levels
+        except ValueError as error:  # darts raises it for invalid windows and levels
             raise BeyondPretrainingError(type(self).__name__, error) from error
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """Name what says where the weights are."""
+        """Return the options that locate the weights."""
         return frozenset({"local_dir", "hub_model_name", "hub_model_revision"})
 
     def loading(self, folder: Path, steps: int) -> dict[str, Any]:
-        """Give darts' arguments for weights in `folder` and forecasts that reach `steps` ahead."""
+        """Return darts' arguments for weights in `folder` and forecasts of `steps` steps."""
         del steps
         return {"local_dir": str(folder)}
 
@@ -115,11 +116,11 @@ class PretrainedModel(ServiceModel):
         return super()._create_model(train_sample)
 
     def weights_folder(self) -> Path:
-        """Find the folder that holds all files, without the network.
+        """Find the folder that holds all files, without internet access.
 
         Raises:
             WeightsAbsentError: a file is missing.
-            OptionOutOfRangeError: `hub_model_name` cannot be a name.
+            OptionOutOfRangeError: `hub_model_name` is no valid name.
 
         """
         name, revision, local_dir = self.source
@@ -139,12 +140,12 @@ class PretrainedModel(ServiceModel):
 
     @property
     def hf_connector(self) -> HuggingFaceConnector:
-        """The reader of the weights, held to the folder so that it never asks the network."""
+        """The reader of the weights, restricted to the folder so that it never downloads."""
         return HuggingFaceConnector(self.source[0], local_dir=self.weights_folder())
 
     @property
     def supports_past_covariates(self) -> bool:
-        """True: models that cannot read them ignore them instead of refusing them."""
+        """True: models that cannot read them ignore them, so that all models take the same inputs."""
         return True
 
     @property
@@ -155,7 +156,7 @@ class PretrainedModel(ServiceModel):
     def _build_train_dataset(self, *args: Any, **kwargs: Any) -> Any:
         if self._requires_training:  # fine-tuning
             return super()._build_train_dataset(*args, **kwargs)
-        # darts only takes a sample's shapes, from windows without a horizon, which the fast ones do not know.
+        # darts needs only a sample's shapes, from windows without a horizon, which `WindowDataset` does not support.
         return super(ServiceModel, self)._build_train_dataset(*args, **kwargs)
 
     def _create_model(self, train_sample: Any) -> Any:
@@ -174,7 +175,7 @@ class Chronos2Module(_Chronos2Module):  # type: ignore[misc]  # darts is untyped
 
 
 def _group_mask(groups: Tensor, observed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Let each variate attend to those of its own window, where they are observed: `groups` [V], `observed` [V, T]."""
+    """Allow each variate to attend to the observed variates of its own window: `groups` [V], `observed` [V, T]."""
     same = (groups[:, None] == groups).to(dtype)  # [V, V]
     allowed = same * observed.to(dtype).T[:, None]  # [T, V, V]
     return ((1 - allowed) * torch.finfo(dtype).min).unsqueeze(1)  # [T, 1, V, V]
@@ -195,26 +196,26 @@ class TimesFMModel(PretrainedModel, DartsTimesFMModel):  # type: ignore[misc]  #
     """TimesFM 2.5 (arXiv 2310.10688): a decoder over patches of one channel at a time; ignores covariates."""
 
     repository = "google/timesfm-2.5-200m-pytorch"
-    revision = "1d952420fba87f3c6dee4f240de0f1a0fbc790e3"  # the one that darts' network was written for
+    revision = "1d952420fba87f3c6dee4f240de0f1a0fbc790e3"  # the revision for which darts' network was written
 
     def loading(self, folder: Path, steps: int) -> dict[str, Any]:
-        """Take the head for 1,024 steps where the one for 128 does not reach."""
+        """Use the head for 1,024 steps if the horizon exceeds the 128 steps of the other one."""
         return {**super().loading(folder, steps), "use_longer_projection_head": steps > 128}
 
 
 class TiRexModule(_TiRexModule):  # type: ignore[misc]  # darts is untyped
-    """TiRex's network, refusing what would not end: torch unrolls its recurrence step by step for ONNX."""
+    """TiRex's network, which refuses the export: torch would unroll its recurrence step by step for ONNX."""
 
     def _onnx_wrapper(self, input_sample: Any) -> Any:
         del input_sample
-        raise NotExportableError("TiRex", "its recurrence is a loop of Python")
+        raise NotExportableError("TiRex", "its recurrence is a Python loop")
 
 
 class TiRexModel(PretrainedModel, DartsTiRexModel):  # type: ignore[misc]  # darts is untyped
     """TiRex (arXiv 2505.23719): an sLSTM over patches of one channel at a time; ignores covariates.
 
-    Runs on the package tirex-ts. Its weights come under the NXAI Community License, to be accepted by the option
-    `accept_license`. It cannot be exported to ONNX, and so not be served.
+    Runs on the package tirex-ts. Its weights are under the NXAI Community License; accept it with the option
+    `accept_license`. It cannot be exported to ONNX, so it cannot be served.
 
     Raises
     ------
@@ -243,15 +244,15 @@ class TiRexModel(PretrainedModel, DartsTiRexModel):  # type: ignore[misc]  # dar
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """Name what says where the weights are, and `accept_license`."""
+        """Return the options that locate the weights, and `accept_license`."""
         return super().option_names() | {"accept_license"}
 
     def loading(self, folder: Path, steps: int) -> dict[str, Any]:
-        """Keep the package from asking the network."""
+        """Return arguments that keep the package from downloading."""
         del steps
         return {"setup_kwargs": {"hf_kwargs": {"local_dir": str(folder), "local_files_only": True}}}
 
     def read_network(self, train_sample: Any) -> Any:
-        """Build the form that refuses to be exported."""
+        """Build the network that refuses the export."""
         del train_sample
         return TiRexModule(self._setup_kwargs, self._DEFAULT_QUANTILES, **(self.pl_module_params or {}))

@@ -1,4 +1,4 @@
-"""Which variates and which lags a forecast hangs on: integrated gradients for every torch model of darts."""
+"""Attribution of a forecast to variates and lags, by integrated gradients, for every torch model of darts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ Inputs = dict[Kind, Tensor]  # each [N, steps, variates]
 
 @dataclass(frozen=True, slots=True)
 class InputAttribution:
-    """What one kind of input added to a forecast: `attributions` [lags, variates], in the unit of the forecast.
+    """The contribution of one kind of input to a forecast: `attributions` [lags, variates], in units of the forecast.
 
     `lags` counts steps as darts does: -1 is the last observed step, 0 the step after it.
     """
@@ -44,16 +44,16 @@ class InputAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """A forecast, taken apart into what each input at each lag added to the forecast of a featureless window."""
+    """A forecast, decomposed into a baseline and the contribution of each input at each lag."""
 
     forecast: float
     baseline: float
-    """The forecast of the window in which every variate stays at its mean."""
+    """The forecast of a window in which every variate is constant at its mean."""
     inputs: tuple[InputAttribution, ...]
 
     @property
     def residual(self) -> float:
-        """What the attributions fail to explain; more `steps` make it smaller."""
+        """The part of the forecast that attributions do not explain; more `steps` make it smaller."""
         return self.forecast - self.baseline - float(sum(part.attributions.sum() for part in self.inputs))
 
     @property
@@ -102,19 +102,19 @@ def integrated_gradients(
 ) -> Attribution:
     """Attribute the forecast after the end of `series` to every past and known-future value that the model reads.
 
-    What is explained is one number: the forecast of channel `target` (None: the mean over channels), averaged over
-    `leads`, lead times from 1 to the horizon (None: all). A model with a likelihood is explained by one of its
-    parameters, the median or, without quantiles, the first one. The baseline is the same window with every variate at
+    The explained number is the forecast of channel `target` (None: the mean over channels), averaged over `leads`, lead
+    times from 1 to the horizon (None: all). For a model with a likelihood it is one of its parameters: the median or,
+    without quantiles, the first one. The baseline is the same window with every variate at
     its mean: targets and past covariates over the look-back, known-future covariates over look-back and horizon; static
     covariates stay as they are. Gradients are taken in float64 at `steps` Gauss-Legendre points of the straight line
-    from there to the window, so the attributions sum to forecast minus baseline, up to `Attribution.residual`; that
-    stays where a network jumps, as ProbSparse attention does when it chooses other queries.
+    from the baseline to the window, so the attributions sum to forecast minus baseline, up to `Attribution.residual`. A
+    residual remains if a network is discontinuous, as ProbSparse attention is when it selects other queries.
 
     Source: arXiv 1703.01365, section 3.
 
     Raises:
         NotFittedError: the model has no weights.
-        OptionOutOfRangeError: no such channel, lead time or parameter, or no step.
+        OptionOutOfRangeError: the channel, lead time or parameter does not exist, or `steps` is below 1.
         ChannelCountError: another number of channels than in training.
         MissingValuesError: the look-back window holds NaN.
 
@@ -156,11 +156,11 @@ def _in_double(module: PLForecastingModule) -> Iterator[PLForecastingModule]:
         try:
             yield module.double()
         finally:
-            module.to(dtype)  # float32 values survive the way to float64 and back
+            module.to(dtype)  # float32 values are exact in float64
 
 
 def _path_inputs(window: PLModuleInput) -> Inputs:
-    """Give what is attributed to, each [1, steps, variates]."""
+    """Return the inputs to explain, each [1, steps, variates]."""
     inputs: Inputs = {"past_target": window.past_target}
     if window.past_covariates is not None:
         inputs["past_covariates"] = window.past_covariates
@@ -170,7 +170,7 @@ def _path_inputs(window: PLModuleInput) -> Inputs:
 
 
 def _assemble(window: PLModuleInput, inputs: Inputs) -> PLModuleInput:
-    """Undo `_path_inputs` for N windows, beside the static covariates of `window`."""
+    """Invert `_path_inputs` for N windows, with the static covariates of `window`."""
     past = inputs["past_target"]
     known = inputs.get("future_covariates")
     static = window.static_covariates
@@ -193,10 +193,10 @@ def _forecast(module: PLForecastingModule, window: PLModuleInput) -> Tensor:
     return parameters.reshape(forecast.shape)
 
 
-class _Undetached(TorchFunctionMode):
+class _WithoutDetach(TorchFunctionMode):
     """Let gradients through `detach`.
 
-    darts' RevIN and NLinear detach a window's statistics, as training may; the derivative would miss their part.
+    darts' RevIN and NLinear detach a window's statistics, which training allows; the derivative would miss their part.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -207,7 +207,7 @@ class _Undetached(TorchFunctionMode):
 def _integrate(
     explained: Callable[[Inputs], Tensor], window: Inputs, steps: int
 ) -> tuple[float, float, dict[Kind, np.ndarray]]:
-    """Integrate the gradient of `explained` from the mean window to `window`; gives its values at both ends as well."""
+    """Integrate the gradient of `explained` from the mean window to `window`; also return its values at both ends."""
     nodes, shares = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
     means = {kind: values.mean(1, keepdim=True) for kind, values in window.items()}  # [1, 1, variates]
     deviations = {kind: values - means[kind] for kind, values in window.items()}  # [1, steps, variates]
@@ -217,13 +217,13 @@ def _integrate(
         return {kind: mean + along[kind] * deviations[kind] for kind, mean in means.items()}
 
     path = {kind: values.requires_grad_() for kind, values in points((nodes + 1) / 2).items()}
-    with torch.enable_grad(), _Undetached():
+    with torch.enable_grad(), _WithoutDetach():
         gradients = torch.autograd.grad(explained(path).sum(), list(path.values()), materialize_grads=True)
     parts = {
         kind: torch.einsum("n,nlv->lv", torch.as_tensor(shares / 2).to(gradient), gradient) * deviations[kind][0]
         for kind, gradient in zip(path, gradients, strict=True)
     }
-    with torch.no_grad():  # last, so that what a network keeps of a call holds no graph
+    with torch.no_grad():  # last, so that tensors which a network caches hold no graph
         forecast, baseline = explained(points(np.array([1.0, 0.0]))).tolist()
     return forecast, baseline, {kind: part.cpu().numpy() for kind, part in parts.items()}
 

@@ -1,4 +1,4 @@
-"""Checks that the options of several models share."""
+"""Range checks of options, shared by the configs of all models."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from models.errors import OptionOutOfRangeError
 
 
 def at_least(minimum: int, config: Any, *options: str) -> None:
-    """Refuse options of a config below a minimum.
+    """Require options of a config to be at least `minimum`.
 
     Raises:
-        OptionOutOfRangeError: naming the first.
+        OptionOutOfRangeError: names the first invalid option.
 
     """
     for option in options:
@@ -18,10 +18,10 @@ def at_least(minimum: int, config: Any, *options: str) -> None:
 
 
 def shares(config: Any, *options: str) -> None:
-    """Refuse options of a config outside [0, 1), as dropout has to be.
+    """Require options of a config to lie in [0, 1), like a dropout rate.
 
     Raises:
-        OptionOutOfRangeError: naming the first.
+        OptionOutOfRangeError: names the first invalid option.
 
     """
     for option in options:

@@ -1,7 +1,7 @@
-"""What tuning may change of each trained network: data to be read, one entry per model. Does not import torch.
+"""Search spaces for tuning: the options of each trained network that a search may change. Does not import torch.
 
-Ranges hold what is worth trying on hourly to daily series within minutes to hours, not all that a model takes: an
-option that no entry names, such as `preset` or `members`, stays as the job file has it.
+A range holds values worth a trial on hourly to daily series within minutes to hours, not all values that a model
+accepts. Options without an entry, such as `preset` or `members`, keep their value in the config file.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ class Number:
     low: float
     high: float
     log: bool = False
-    """Whether factors count and not differences."""
+    """Whether a search samples the range on a log scale."""
 
     def find(self, value: Any) -> Option | None:
-        """Return a value as it is told here; None if it does not lie in the range."""
+        """Return the value as a float; None if it is outside of the range."""
         return float(value) if _is_number(value) and self.low <= value <= self.high else None
 
     @property
     def extremes(self) -> tuple[Option, ...]:
-        """The values at the ends."""
+        """The lowest and the highest value."""
         return self.low, self.high
 
 
@@ -41,12 +41,12 @@ class Whole:
     high: int
 
     def find(self, value: Any) -> Option | None:
-        """Return a value as it is told here; None if it does not lie in the range."""
+        """Return the value as an integer; None if it is outside of the range or no whole number."""
         return int(value) if _is_number(value) and self.low <= value <= self.high and value % 1 == 0 else None
 
     @property
     def extremes(self) -> tuple[Option, ...]:
-        """The values at the ends."""
+        """The lowest and the highest value."""
         return self.low, self.high
 
 
@@ -59,9 +59,11 @@ class OneOf:
     """Options that get the same value."""
     within_lookback: bool = False
     """Whether values beyond the look-back are left out."""
+    is_size: bool = False
+    """Whether the option makes the network larger, together with the model's other sizes."""
 
     def find(self, value: Any) -> Option | None:
-        """Return a value as it is told here; None if it is not among them."""
+        """Return the equal entry of `values`; None if no entry is equal."""
         return next((one for one in self.values if value == one and _is_number(value) == _is_number(one)), None)
 
     @property
@@ -78,12 +80,13 @@ _DROPOUT = Number(0.0, 0.6)
 _AVERAGING = OneOf((0.0, 0.99, 0.995, 0.999))
 _DECOMPOSITION = OneOf((0, 13, 25, 49))  # odd, as a centred moving average must be
 _RATE = Number(1e-4, 5e-3, log=True)
-_LINEAR_RATE = Number(3e-5, 3e-3, log=True)  # weights lie around 1 / look-back
+_LINEAR_RATE = Number(3e-5, 3e-3, log=True)  # weights are around 1 / look-back
 
 # Every width is a multiple of every number of heads.
-_WIDTHS = OneOf((32, 64, 128, 256))
+_WIDTHS = OneOf((32, 64, 128, 256), is_size=True)
 _HEADS = OneOf((2, 4, 8))
-_HIDDEN = OneOf((64, 128, 256, 512))
+_HIDDEN = OneOf((64, 128, 256, 512), is_size=True)
+_PATCH_WIDTHS = OneOf((16, 32, 64, 128), is_size=True)
 
 SEARCH_SPACES: Mapping[ModelName, Space] = MappingProxyType({
     ModelName.DLINEAR: {
@@ -95,13 +98,13 @@ SEARCH_SPACES: Mapping[ModelName, Space] = MappingProxyType({
         "decomposition": _DECOMPOSITION,
     },
     ModelName.TIDE: {
-        "learning_rate": _RATE, "hidden_size": OneOf((64, 128, 256, 512)), "num_encoder_layers": Whole(1, 3),
+        "learning_rate": _RATE, "hidden_size": _HIDDEN, "num_encoder_layers": Whole(1, 3),
         "num_decoder_layers": Whole(1, 3), "decoder_output_dim": OneOf((4, 8, 16, 32)),
         "temporal_decoder_hidden": OneOf((16, 32, 64, 128)), "use_layer_norm": _SWITCH, "dropout": _DROPOUT,
         "averaging": _AVERAGING,
     },
     ModelName.N_HITS: {
-        "learning_rate": _RATE, "layer_widths": OneOf((64, 128, 256, 512)), "num_stacks": Whole(1, 4),
+        "learning_rate": _RATE, "layer_widths": _HIDDEN, "num_stacks": Whole(1, 4),
         "num_blocks": Whole(1, 2), "num_layers": Whole(1, 3), "dropout": _DROPOUT, "averaging": _AVERAGING,
     },
     ModelName.INFORMER: {
@@ -116,7 +119,7 @@ SEARCH_SPACES: Mapping[ModelName, Space] = MappingProxyType({
         "decomposition": _DECOMPOSITION, "linear_path": _SWITCH,
     },
     ModelName.PATCH_TSMIXER: {
-        "learning_rate": _RATE, "width": OneOf((16, 32, 64, 128)), "expansion": Whole(1, 4), "layers": Whole(1, 4),
+        "learning_rate": _RATE, "width": _PATCH_WIDTHS, "expansion": Whole(1, 4), "layers": Whole(1, 4),
         "patch_length": OneOf((4, 8, 12, 16, 24, 48), also=("patch_stride",), within_lookback=True),
         "mix_channels": _SWITCH, "gated": _SWITCH, "dropout": _DROPOUT, "head_dropout": _DROPOUT,
         "averaging": _AVERAGING, "decomposition": _DECOMPOSITION, "linear_path": _SWITCH,
@@ -128,21 +131,22 @@ SEARCH_SPACES: Mapping[ModelName, Space] = MappingProxyType({
         "linear_path": _SWITCH,
     },
 })  # fmt: skip
-"""Of every network that is trained."""
+"""One space per trained network."""
 
 SIZES: Mapping[ModelName, tuple[str, ...]] = MappingProxyType({
-    ModelName.TIDE: ("hidden_size",),
-    ModelName.N_HITS: ("layer_widths",),
-    ModelName.INFORMER: ("width", "feed_forward"),
-    ModelName.ITRANSFORMER: ("width", "feed_forward"),
-    ModelName.PATCH_TSMIXER: ("width",),
-    ModelName.S_MAMBA: ("width", "feed_forward"),
+    model: sizes
+    for model, space in SEARCH_SPACES.items()
+    if (sizes := tuple(name for name, dimension in space.items() if isinstance(dimension, OneOf) and dimension.is_size))
 })  # fmt: skip
-"""Options that make a network larger when they grow together; the other models have one size."""
+"""Options that make a network larger when they grow together; models without an entry have one size."""
 
 
 def space_of(model: ModelName, lookback: int) -> Space:
-    """Return a model's search space for a look-back; an option that no value fits is left out."""
+    """Return a model's search space for a look-back; an option without a fitting value is left out.
+
+    >>> space_of(ModelName.PATCH_TSMIXER, lookback=10)["patch_length"].values
+    (4, 8)
+    """
     space: dict[str, Dimension] = {}
     for name, dimension in SEARCH_SPACES[model].items():
         if isinstance(dimension, OneOf) and dimension.within_lookback:
@@ -156,7 +160,12 @@ def space_of(model: ModelName, lookback: int) -> Space:
 
 
 def options_of(space: Space, point: Mapping[str, Option]) -> dict[str, Option]:
-    """Return the options that a point of a space stands for; real numbers are rounded to what a person would write."""
+    """Return the options of a point in a space; real numbers are rounded to three digits.
+
+    >>> space = {"learning_rate": Number(1e-4, 5e-3, log=True), "patch_length": OneOf((4, 8), also=("patch_stride",))}
+    >>> options_of(space, {"learning_rate": 0.00123456, "patch_length": 8})
+    {'learning_rate': 0.00123, 'patch_length': 8, 'patch_stride': 8}
+    """
     options: dict[str, Option] = {}
     for name, dimension in space.items():
         value = point[name]
@@ -167,7 +176,10 @@ def options_of(space: Space, point: Mapping[str, Option]) -> dict[str, Option]:
 
 
 def point_of(model: ModelName, space: Space, options: Mapping[str, Any]) -> dict[str, Option]:
-    """Return where options lie in a space: each dimension that holds the option's value, its preset's if not given."""
+    """Return the point of options in a space, with the preset's values for options that are not given.
+
+    Dimensions that do not contain the option's value are left out.
+    """
     known = present_options(model, options)
     point: dict[str, Option] = {}
     for name, dimension in space.items():
@@ -179,7 +191,7 @@ def point_of(model: ModelName, space: Space, options: Mapping[str, Any]) -> dict
 
 
 def present_options(model: ModelName, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every option of a trained network with its value: those given, and those of their preset."""
+    """Return every option of a trained network with its value: the given ones, and those of their preset."""
     recipe = CATALOG[model].model_class().presets()[options.get("preset", "default")]
     framing = asdict(recipe.frame) if recipe.frame else {}
     rate = recipe.training["optimizer_kwargs"]["lr"]

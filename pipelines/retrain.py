@@ -17,15 +17,16 @@ from forecast.errors import ConflictError, ForecastError, TrainingError, Unavail
 from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion
+from forecast.ledger.champions import Champion
 from forecast.panel import Panel
 from forecast.progress import Reporter
-from forecast.runtime.model import NETWORK, ServedModel, evaluated_in, load_evaluated, manifest_digest
+from forecast.runtime.manifest import NETWORK, evaluated_in, manifest_digest
+from forecast.runtime.model import ServedModel, load_evaluated
 from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import Lineage
 from forecast.tracking.registry import Registry
-from forecast.tracking.runs import TrackedRun
 from forecast.tracking.runs import TrackedNight as Tracked
+from forecast.tracking.runs import TrackedRun
 from pipelines.forecasting.issue import fits
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.training_data import TrainingData
@@ -170,7 +171,7 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
         promoted = _champion(setting, candidate, folder, verdict.sentence) if verdict.promote else None
         if promoted is not None:
             night = night.model_copy(update={"champion": promoted.model_version})
-        installation.ledger.keep_night(night, promoted)
+        installation.ledger.nights.add(night, promoted)
         mirror(name, installation)
     shutil.rmtree(setting.checkpoints, ignore_errors=True)
     if night.champion is None:
@@ -194,7 +195,7 @@ def _setting(name: str, installation: Installation) -> _Setting:
         holdout=cut(panel, config, first, slices.holdout),
         yardstick=Yardstick.fit(panel, history.scaler, config.season, slices.fit),
         now=installation.clock(name).now(),
-        champion=installation.ledger.champion(name),
+        champion=installation.ledger.champions.current(name),
         incumbent=incumbent,
         unfit=unfit,
     )
@@ -207,7 +208,7 @@ def _incumbent(
 
     Of a champion that was fitted again on all rows it is the network before that.
     """
-    champion = installation.ledger.champion(name)
+    champion = installation.ledger.champions.current(name)
     if champion is None:
         return None, ""
     try:
@@ -267,7 +268,7 @@ def _champion(setting: _Setting, candidate: Candidate, folder: str, sentence: st
 
 def _sweep(name: str, installation: Installation) -> None:
     """Remove models that never were champion; MLflow keeps every exported file."""
-    kept = installation.ledger.champion_folders(name)
+    kept = installation.ledger.champions.folders(name)
     for folder in (installation.home.models / name).glob("*"):
         if f"{name}/{folder.name}" not in kept:
             shutil.rmtree(folder, ignore_errors=True)

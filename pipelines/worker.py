@@ -51,13 +51,13 @@ class _Task:
 
 def work(installation: Installation, run_id: int, attempt: int, console: Console) -> bool:
     """Execute an attempt at a run; returns whether it succeeded. The ledger knows how it ended either way."""
-    run = installation.ledger.run(run_id)
+    run = installation.ledger.runs.get(run_id)
     if (run.attempt, run.state) != (attempt, "running"):
         console.print(f"run {run_id} is {run.state}, attempt {run.attempt}: nothing is left to do", markup=False)
         return False
     # What this attempt promotes and issues is refused once the run is another's.
     installation = replace(installation, ledger=installation.ledger.owned_by(run_id, attempt))
-    installation.ledger.started(run, os.getpid())  # its host may have died before it could
+    installation.ledger.runs.started(run, os.getpid())  # its host may have died before it could
     with _signs_of_life(installation, run) as pulse:
         message: list[str] = []
         outcome: Outcome = "failed"
@@ -80,7 +80,7 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
         else:
             outcome = "succeeded"
     summary = "; ".join(message)
-    state = installation.ledger.finish(run, outcome, SystemClock().now(), summary, retry=retry)
+    state = installation.ledger.runs.finish(run, outcome, SystemClock().now(), summary, retry=retry)
     # As it is: "[code]" is no markup, and a line of a log is not wrapped.
     told_state = state or "was given up meanwhile"
     console.print(f"run {run_id} {told_state}: {summary}", markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -98,7 +98,7 @@ def _retrain(task: _Task) -> str:
     from pipelines.retrain import retrain  # torch, darts and MLflow: only a training pays for them
 
     night = retrain(task.dataset, task.installation, task.reporter)
-    task.installation.ledger.link(task.run, tracking_run=night.tracking_run)
+    task.installation.ledger.runs.link(task.run, tracking_run=night.tracking_run)
     return night.verdict.sentence
 
 
@@ -107,7 +107,7 @@ def _forecast(task: _Task) -> str:
     # When rows became known is told by the machine's clock, which says nothing of a replay's dates.
     as_of = task.run.due_at if task.run.cause == Cause.BACKFILL and config.replay is None else None
     issuance, is_new = issue(task.dataset, task.installation, as_of)
-    task.installation.ledger.link(task.run, forecast_id=issuance.forecast_id)
+    task.installation.ledger.runs.link(task.run, forecast_id=issuance.forecast_id)
     return f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands")
 
 
@@ -122,12 +122,12 @@ def _tune(task: _Task) -> str:
 
     model, minutes = task.definition.model, task.definition.minutes
     found = tune(task.dataset, task.installation, model, task.reporter, minutes=minutes)
-    task.installation.ledger.link(task.run, tracking_run=found.tracking_run)
+    task.installation.ledger.runs.link(task.run, tracking_run=found.tracking_run)
     return found.summary
 
 
 def _maintain(task: _Task) -> str:
-    task.installation.ledger.forget_events(SystemClock().now() - _EVENTS_KEPT)
+    task.installation.ledger.events.forget(SystemClock().now() - _EVENTS_KEPT)
     done = maintain(task.dataset, task.installation).items()
     return "; ".join(f"{what}: {count.files_before} -> {count.files_after} files" for what, count in done)
 
@@ -210,7 +210,7 @@ def _signs_of_life(installation: Installation, run: Run) -> Iterator[_Pulse]:
         while not over.wait(_BEAT_SECONDS):
             doing, progress = state = pulse.state
             try:
-                held = installation.ledger.beat(run, SystemClock().now(), progress, doing, tell=state != said)
+                held = installation.ledger.runs.beat(run, SystemClock().now(), progress, doing, tell=state != said)
             except ForecastError as error:  # the work itself may go on; its end will be told, or the run given up
                 _LOG.warning("no sign of life could be given: %s", error)
                 continue

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from forecast.evaluation.scores import Evidence
     from forecast.home import Home
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from forecast.scheduling.supervisor import Supervisor
 
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -243,7 +243,7 @@ def make_home(tmp_path: Path, tiny_document: dict[str, Any]) -> Iterator[Callabl
 
     yield make
     for installation in opened:
-        installation.ledger._engine.dispose()
+        installation.ledger._database._engine.dispose()
 
 
 @pytest.fixture
@@ -335,7 +335,9 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
     import numpy as np
 
     from forecast.runtime.calibration import Calibration
-    from forecast.runtime.model import Manifest, Scaler, ServedModel, session, store
+    from forecast.runtime.manifest import Manifest, store
+    from forecast.runtime.model import ServedModel, session
+    from forecast.runtime.scaler import Scaler
     from pipelines.preparation.features import future_names
 
     def make(folder: Path, config: DatasetConfig, series: Sequence[str] = SERIES, **changes: Any) -> Manifest:
@@ -397,8 +399,8 @@ def store_model(tmp_path: Path) -> Callable[..., Manifest]:
 @pytest.fixture
 def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
     """Store a repeat-last model in a home and make it the champion of its data set."""
-    from forecast.ledger.issuances import Champion
-    from forecast.runtime.model import manifest_digest
+    from forecast.ledger.champions import Champion
+    from forecast.runtime.manifest import manifest_digest
 
     def make(
         installation: Installation, version: str = "repeat_last-1", dataset: str = "tiny", **changes: Any
@@ -406,7 +408,7 @@ def crown(store_model: Callable[..., Manifest]) -> Callable[..., Manifest]:
         config = installation.config.datasets[dataset]
         manifest = store_model(installation.home.models / version, config, dataset=dataset, **changes)
         digest = manifest_digest(installation.home.models / version)
-        installation.ledger.promote(
+        installation.ledger.champions.promote(
             Champion(dataset, manifest.model_name, version, version, digest, EPOCH, "crowned by a test")
         )
         return manifest

@@ -38,7 +38,7 @@ def rolling_answer(dataset: Dataset, query: ForecastQuery, service: Service, med
     end = instant(query.end, "end") or _LAST
     shift = config.step * (lead - 1)  # from a forecast's origin to the time of its step
     ledger = service.installation.ledger
-    found = ledger.issuances_from(
+    found = ledger.issuances.between(
         dataset.name, max(begin, _FIRST) - shift, min(end, _LAST) - shift - timedelta(microseconds=1),
         as_of=instant(query.as_of), model=query.model, limit=_MOST_ORIGINS,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from api.context import Access
 from forecast.clock import Clock, SystemClock
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.ledger.keys import LONGEST, Key, digest_of, id_in
 
 _LATE_SECONDS = 10.0
@@ -31,7 +31,7 @@ class Keyring:
     def refresh(self) -> None:
         """Read the ledger's keys; while it cannot be read, those that were read before stay until they expire."""
         try:
-            self._all = tuple(self._ledger.api_keys())
+            self._all = tuple(self._ledger.keys.all())
             self._refreshed = time.monotonic()
         finally:
             now = self._clock.now()

@@ -56,6 +56,6 @@ def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
         "pages": [(name, f"{path}?{here}" if here else path) for name, path in PAGES.items()],
         "here": PAGES[page],
         "dataset": dataset,
-        "alerts": service.installation.ledger.alerts(dataset.name, open_only=True, limit=_MOST_ALERTS),
+        "alerts": service.installation.ledger.alerts.find(dataset.name, open_only=True, limit=_MOST_ALERTS),
         "datasets": [Option(one.name, one.config.title or one.name, one.name == dataset.name) for one in seen],
     }

@@ -20,7 +20,8 @@ from api.events.run_log import FollowedLog
 from api.service import Service
 from api.state.event_feed import Feed, Wanted
 from forecast.errors import ConfigError, ForecastError, UnavailableError
-from forecast.ledger.runs import ENDED, Event, Run
+from forecast.ledger.events import Event
+from forecast.ledger.runs import ENDED, Run
 from forecast.scheduling.processes import works
 
 MEDIA_TYPE = "text/event-stream"
@@ -144,7 +145,7 @@ class RunStream:
             yield ServerSentEvent(_json({"lines": lines}), event="log", id=self._id)
 
     async def _look(self) -> None:
-        self._run = await run_sync(self._ledger.run, self._run.run_id, limiter=self._feed.threads)
+        self._run = await run_sync(self._ledger.runs.get, self._run.run_id, limiter=self._feed.threads)
         if self._run.has_ended:
             self._newest = await self._feed.newest()
         self._looked_at = anyio.current_time()

@@ -31,9 +31,12 @@ class Operations:
     def refresh(self) -> None:
         """Read the ledger."""
         ledger = self._installation.ledger
-        self._has_jobs = bool(self._installation.config.jobs) or bool(ledger.job_states())
-        self._counts = ledger.run_counts()
-        lease, hosts = ledger.lease(SCHEDULER), tuple((host.name, host.heartbeat_at) for host in ledger.hosts())
+        self._has_jobs = bool(self._installation.config.jobs) or bool(ledger.jobs.states())
+        self._counts = ledger.runs.counts()
+        lease, hosts = (
+            ledger.leases.get(SCHEDULER),
+            tuple((host.name, host.heartbeat_at) for host in ledger.hosts.known()),
+        )
         now = self._monotonic()
         if lease != self._lease:
             self._moved["scheduler"] = now

@@ -72,7 +72,7 @@ def _scheduled(service: Service) -> dict[str, Any]:
     message: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
     with suppress(ForecastError):  # the documentation is read most when the ledger does not answer
         message["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
-        message["run"] = next((run.run_id for run in service.installation.ledger.runs(limit=1)), 1)
+        message["run"] = next((run.run_id for run in service.installation.ledger.runs.find(limit=1)), 1)
     return message
 
 

@@ -15,7 +15,8 @@ from api.state.champions import CHAMPION
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.panel import Array, Panel
-from forecast.runtime.model import Manifest, Prediction
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import Prediction
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.forecasting.on_demand import from_columns
 

@@ -97,7 +97,9 @@ def _answer(dataset: Dataset, query: AccuracyQuery, service: Service) -> Accurac
     # By the whole day, so that an answer stays the same until something is scored.
     now = service.latest.now(dataset.name).replace(hour=0, minute=0, second=0, microsecond=0)
     since = None if query.window is None else before(now, query.window)
-    rows = service.installation.ledger.accuracy(dataset.name, query.by, since, model=query.model, channel=query.channel)
+    rows = service.installation.ledger.scores.accuracy(
+        dataset.name, query.by, since, model=query.model, channel=query.channel
+    )
     return AccuracyAnswer(
         dataset=dataset.name,
         by=query.by,

@@ -48,5 +48,5 @@ class AlertList(BaseModel):
 @router.get("/{dataset}/alerts", summary="What is wrong and what was", responses=problems(404, 422, 503))
 def list_alerts(dataset: DatasetDep, query: Annotated[AlertQuery, Query()], service: ServiceDep) -> AlertList:
     """Tell the alerts that the step `score` raised by the rules of the job file."""
-    found = service.installation.ledger.alerts(dataset.name, open_only=query.open, limit=query.limit)
+    found = service.installation.ledger.alerts.find(dataset.name, open_only=query.open, limit=query.limit)
     return AlertList(alerts=[AlertInfo.model_validate(one) for one in found])

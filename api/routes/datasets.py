@@ -34,7 +34,7 @@ def describe(dataset: Dataset, service: Service) -> DatasetInfo:
     """Gather what is known of a data set; reads the lake's newest version and the ledger."""
     name, config = dataset.name, dataset.config
     history = service.histories.newest(name)
-    champion = service.installation.ledger.champion(name)
+    champion = service.installation.ledger.champions.current(name)
     issued = service.latest.find(name)
     latest = None
     if issued is not None:

@@ -116,7 +116,7 @@ async def follow_run(
     """Tell of a run's states and progress, and the lines of its log, from the beginning until it has ended."""
     preferred(request.headers.get("accept"), (streams.MEDIA_TYPE,))
     position, place, has_all = streams.place_in_run(last_event_id)
-    found = await run_sync(service.installation.ledger.run, run)
+    found = await run_sync(service.installation.ledger.runs.get, run)
     if has_all and found.has_ended:
         return Response(status_code=204)
     return streams.Stream(streams.RunStream(service, found, position, place).events(), service.feed)

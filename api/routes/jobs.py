@@ -129,7 +129,7 @@ def _check_dataset(definition: Job, service: Service) -> None:
 
 
 def _described(known: KnownJob, book: JobBook, service: Service) -> JobInfo:
-    last = next(iter(service.installation.ledger.runs(job=known.name, limit=1)), None)
+    last = next(iter(service.installation.ledger.runs.find(job=known.name, limit=1)), None)
     return JobInfo(
         **known.definition.model_dump(),
         name=known.name,

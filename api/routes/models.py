@@ -21,7 +21,7 @@ from api.schemas.jobs import QueuedRuns
 from api.service import Service
 from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
-from forecast.ledger.issuances import distinct
+from forecast.ledger.champions import distinct
 from forecast.scheduling.job_book import JobBook
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
@@ -149,9 +149,9 @@ def _queued(run_id: int, response: Response) -> QueuedRuns:
 
 def _models(dataset: Dataset, count: int, service: Service) -> ModelsOfDataset:
     ledger = service.installation.ledger
-    champions = distinct(ledger.champions(dataset.name))
+    champions = distinct(ledger.champions.history(dataset.name))
     versions = [ChampionInfo.model_validate(one, from_attributes=True) for one in champions]
-    nights = ledger.nights(dataset.name, max(count, 1))
+    nights = ledger.nights.latest(dataset.name, max(count, 1))
     last = nights[0].verdict if nights else None
     return ModelsOfDataset(
         dataset=dataset.name,

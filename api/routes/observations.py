@@ -61,7 +61,7 @@ async def receipts(
     dataset: DatasetDep, service: ServiceDep, limit: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> list[Receipt]:
     """Tell what came in lately, newest first, and what was wrong with it."""
-    return await run_sync(service.installation.ledger.receipts, dataset.name, limit)
+    return await run_sync(service.installation.ledger.receipts.latest, dataset.name, limit)
 
 
 def _receipt(take: Callable[..., Receipt], body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:

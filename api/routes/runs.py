@@ -39,7 +39,7 @@ def _run(
     run: Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="Number of a run.", examples=[17])],
     service: ServiceDep,
 ) -> Run:
-    return service.installation.ledger.run(run)
+    return service.installation.ledger.runs.get(run)
 
 
 RunDep = Annotated[Run, Depends(_run)]
@@ -49,7 +49,7 @@ RunDep = Annotated[Run, Depends(_run)]
 def list_runs(query: Annotated[RunsQuery, Query()], service: ServiceDep) -> RunsPage:
     """List runs; those that were coalesced into a later one only where their state is asked for."""
     dataset = None if query.dataset is None else find_dataset(query.dataset, service).name
-    found = service.installation.ledger.runs(
+    found = service.installation.ledger.runs.find(
         dataset=dataset, job=query.job, states=_states(query.state), before=query.before, limit=query.limit
     )
     following = found[-1].run_id if len(found) == query.limit else None
@@ -62,8 +62,8 @@ def read_run(run: RunDep, service: ServiceDep) -> RunDetail:
     ledger = service.installation.ledger
     return RunDetail(
         **RunInfo.model_validate(run).model_dump(),
-        position=ledger.waiting(run.run_id) if run.state == "queued" else None,
-        attempts=[AttemptInfo.model_validate(attempt) for attempt in ledger.attempts(run.run_id)],
+        position=ledger.runs.waiting(run.run_id) if run.state == "queued" else None,
+        attempts=[AttemptInfo.model_validate(attempt) for attempt in ledger.runs.attempts(run.run_id)],
         links=_links(run, service),
     )
 
@@ -102,14 +102,14 @@ def show_log(
 def read_queue(service: ServiceDep, limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 100) -> QueueInfo:
     """List the runs that wait, the next one first, the worker hosts, and who holds the scheduler's lease."""
     ledger = service.installation.ledger
-    lease = ledger.lease(SCHEDULER)
+    lease = ledger.leases.get(SCHEDULER)
     return QueueInfo(
-        waiting=ledger.waiting(),
+        waiting=ledger.runs.waiting(),
         queue=[
             QueuedRun(position=position, run=RunInfo.model_validate(run))
-            for position, run in enumerate(ledger.queue(limit), 1)
+            for position, run in enumerate(ledger.runs.queue(limit), 1)
         ],
-        hosts=[HostInfo.model_validate(host) for host in ledger.hosts()],
+        hosts=[HostInfo.model_validate(host) for host in ledger.hosts.known()],
         scheduler=None if lease is None else lease[0],
     )
 
@@ -117,7 +117,7 @@ def read_queue(service: ServiceDep, limit: Annotated[int, Query(ge=1, le=MOST_RU
 @writing.delete("/runs/{run}", status_code=202, summary="Cancel a run", responses=problems(404, 409, 422, 503))
 def cancel_run(run: RunDep, service: ServiceDep) -> RunInfo:
     """Cancel a run that waits, or ask the worker of a running one to stop."""
-    return RunInfo.model_validate(service.installation.ledger.cancel(run.run_id, SystemClock().now()))
+    return RunInfo.model_validate(service.installation.ledger.runs.cancel(run.run_id, SystemClock().now()))
 
 
 def _states(given: list[str]) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ def _states(given: list[str]) -> tuple[str, ...]:
 def _links(run: Run, service: Service) -> dict[str, str]:
     here = f"/v1/runs/{run.run_id}"
     links = {"self": here, "events": f"{here}/events", "log": f"{here}/log", "job": f"/v1/jobs/{run.job}"}
-    issuance = None if run.forecast_id is None else service.installation.ledger.forecast(run.forecast_id)
+    issuance = None if run.forecast_id is None else service.installation.ledger.issuances.get(run.forecast_id)
     if issuance is not None:
         links["forecast"] = f"/v1/datasets/{run.dataset}/forecast?as_of={issuance.issued_at:%Y-%m-%dT%H:%M:%S.%fZ}"
     tracking = urlsplit(service.installation.home.tracking_uri)

@@ -19,9 +19,10 @@ from api.state.histories import hidden
 from api.state.lru import Recent
 from forecast.errors import ForecastError, NotFoundError, UnavailableError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion, distinct
+from forecast.ledger.champions import Champion, distinct
 from forecast.panel import Panel
-from forecast.runtime.model import Manifest, Prediction, ServedModel
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import Prediction, ServedModel
 from forecast.runtime.sandbox import load_guarded, try_together
 from pipelines.forecasting.issue import fits, rounds
 from pipelines.preparation.calendar_cache import CalendarMemory
@@ -78,7 +79,7 @@ class Champions:
         """Load every champion for the first time."""
         with suppress(ForecastError):  # told by the look
             names = self._installation.config.datasets
-            found = [one for name in names if (one := self._installation.ledger.champion(name)) is not None]
+            found = [one for name in names if (one := self._installation.ledger.champions.current(name)) is not None]
             try_together((self._installation.home.models / one.folder, one.digest) for one in found if one.digest)
         self.look()
 
@@ -138,7 +139,7 @@ class Champions:
         return made
 
     def _refresh(self, dataset: str) -> Loaded:
-        champion = self._installation.ledger.champion(dataset)
+        champion = self._installation.ledger.champions.current(dataset)
         if champion is None:
             raise UnavailableError(
                 "forecast.no_champion", f"{dataset} has no champion", f'run "forecast train {dataset}"'
@@ -163,7 +164,7 @@ class Champions:
         return loaded
 
     def _other(self, dataset: str, model: str) -> Loaded:
-        newest = {one.model_version: one for one in distinct(self._installation.ledger.champions(dataset))}
+        newest = {one.model_version: one for one in distinct(self._installation.ledger.champions.history(dataset))}
         versions = list(newest)
         if model == PREVIOUS and len(versions) > 1:
             model = versions[1]

@@ -17,7 +17,8 @@ import anyio
 from anyio.to_thread import run_sync
 
 from forecast.errors import ForecastError, UnavailableError
-from forecast.ledger.runs import Event, RunLedger
+from forecast.ledger import Ledger
+from forecast.ledger.events import Event
 
 _PAGE = 500
 _log = logging.getLogger("api")
@@ -49,7 +50,7 @@ class Feed:
     KEPT: ClassVar[int] = 2000
     """Events that are kept in memory."""
 
-    def __init__(self, ledger: RunLedger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._recent: deque[Event] = deque()
         self._known_from = 0
@@ -108,7 +109,7 @@ class Feed:
 
     async def newest(self) -> int:
         """Return the number of the newest event."""
-        return await run_sync(self._ledger.last_event, limiter=self.threads)
+        return await run_sync(self._ledger.events.last, limiter=self.threads)
 
     async def after(self, position: int, wanted: Wanted) -> tuple[list[Event], int, bool]:
         """Return events after a position, the position that is reached, and whether to wait for the next turn."""
@@ -150,6 +151,6 @@ class Feed:
 
     async def _read(self, position: int, wanted: Wanted) -> list[Event]:
         def read() -> list[Event]:
-            return self._ledger.events(position, run_id=wanted.run_id, kinds=wanted.kinds, limit=_PAGE)
+            return self._ledger.events.after(position, run_id=wanted.run_id, kinds=wanted.kinds, limit=_PAGE)
 
         return await run_sync(read, limiter=self.threads)

@@ -82,7 +82,7 @@ class LatestForecasts:
         for dataset in self._installation.config.datasets:
             try:
                 times[dataset] = self._installation.clock(dataset).now()
-                issuance = self._installation.ledger.issuance(dataset)
+                issuance = self._installation.ledger.issuances.latest(dataset)
                 if issuance and (dataset not in held or held[dataset].issuance.sequence != issuance.sequence):
                     issued = read_issued(issuance, self._installation)
                     self._prepare(issued)  # so that the first client waits no longer than the others

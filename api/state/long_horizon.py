@@ -60,7 +60,7 @@ class LongHorizons:
         try:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
             # By what the ledger knows of the model: whoever can write its folder cannot write there.
-            digest = self._installation.ledger.model_digest(issuance.dataset, issuance.model_folder)
+            digest = self._installation.ledger.champions.digest(issuance.dataset, issuance.model_folder)
             model = load_guarded(self._installation.home.models / issuance.model_folder, digest)
         except (NotFoundError, StorageError) as error:
             _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
@@ -74,7 +74,7 @@ class LongHorizons:
         whole = min(-(-horizon // trained) * trained, MAX_HORIZON)  # the model always makes whole rounds
         try:
             panel = panel.only(issued.series)
-            correction = self._installation.ledger.correction(issuance.correction)
+            correction = self._installation.ledger.corrections.get(issuance.correction)
             prediction = moved(extend(model, panel, config, whole), correction, model.manifest, panel.series)
         except (ConfigError, DataError) as error:
             raise hidden(error) from error

@@ -36,7 +36,7 @@ def make_home(folder: Path) -> tuple[Installation, str]:
     (folder / "forecast.toml").write_text(_JOB_FILE, encoding="utf-8")
     installation = Installation.open(folder)
     key_id, key, digest = mint()
-    installation.ledger.keep_key(Key(key_id, "fuzz", digest, Scope.ADMIN, (), SystemClock().now(), None))
+    installation.ledger.keys.add(Key(key_id, "fuzz", digest, Scope.ADMIN, (), SystemClock().now(), None))
     return installation, key
 
 
@@ -45,11 +45,11 @@ def fill(installation: Installation, client: httpx.Client) -> None:
     frame = rows(_HOURS).with_columns(pl.col("time").dt.to_string("iso:strict"))
     client.post("/v1/datasets/tiny/observations", json=frame.to_dict(as_series=False)).raise_for_status()
     _run("train", installation)
-    champion = installation.ledger.champion("tiny")
+    champion = installation.ledger.champions.current("tiny")
     if champion is None:
         raise RuntimeError("nothing was promoted")
-    installation.ledger.promote(replace(champion, model_version=f"{champion.model_version}-before"))
-    installation.ledger.promote(champion)
+    installation.ledger.champions.promote(replace(champion, model_version=f"{champion.model_version}-before"))
+    installation.ledger.champions.promote(champion)
     _run("forecast", installation)
 
 

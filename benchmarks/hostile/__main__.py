@@ -23,7 +23,7 @@ from benchmarks.hostile.sound import store_sound
 from benchmarks.hostile.trials import Outcome, tried
 from benchmarks.results import write_rows
 from forecast.errors import ForecastError
-from forecast.runtime.model import manifest_digest
+from forecast.runtime.manifest import manifest_digest
 from forecast.runtime.sandbox import load_guarded
 
 RESULTS = Path(__file__).parent / "results"

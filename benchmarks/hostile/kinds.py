@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.hostile import networks
 from benchmarks.hostile.sound import HORIZON, LEVELS, LOOKBACK, SERIES, TARGETS, sealed
-from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, Manifest, ServedModel, session
+from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK, Manifest
+from forecast.runtime.model import ServedModel, session
 
 Attack = Callable[[Path, Path], None]
 """Changes a sound folder; the second path is a marker file that the attacker would like to have written."""

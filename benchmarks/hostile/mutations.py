@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.hostile.sound import sealed
-from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK
+from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK
 
 FILES = (NETWORK, GOLDEN, MANIFEST)
 _DIGIT = b"0123456789"

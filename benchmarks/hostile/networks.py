@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.hostile.sound import GOLDEN_WINDOWS, HORIZON, LEVELS, TARGETS, model, products
-from forecast.runtime.model import NETWORK
+from forecast.runtime.manifest import NETWORK
 
 _WHOLE = (GOLDEN_WINDOWS, HORIZON, TARGETS, LEVELS)
 

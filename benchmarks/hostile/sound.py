@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from forecast.panel import Array
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, Manifest, ServedModel, session, store
+from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK, Manifest, store
+from forecast.runtime.model import ServedModel, session
 from forecast.runtime.scaler import Scaler
 
 SERIES = ("east", "west")

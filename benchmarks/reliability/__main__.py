@@ -91,7 +91,7 @@ def _year(folder: Path, seed: int, hours: float) -> dict[str, Any]:
     try:
         year.run()
         found = list(year.wrong())
-        row = {"seed": seed, **asdict(year.counts), "runs": year.ledger.runs(limit=1)[0].run_id}
+        row = {"seed": seed, **asdict(year.counts), "runs": year.ledger.runs.find(limit=1)[0].run_id}
     finally:
         year.close()
     sys.stderr.write(f"seed {seed}: {row}\n" + "".join(f"  {message}\n" for message in found))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.ledger.runs import ENDED, Run
 
 _ENDED = frozenset(ENDED) - {"coalesced"}
@@ -67,7 +67,7 @@ def _side_by_side(states: Iterable[tuple[int, str]], runs: Mapping[int, Run]) ->
 def _states(ledger: Ledger) -> Iterator[tuple[int, str]]:
     """Yield the states that runs came into, in order."""
     last = 0
-    while events := ledger.events(last, kinds=("run",), limit=5_000):
+    while events := ledger.events.after(last, kinds=("run",), limit=5_000):
         last = events[-1].sequence
         for event in events:
             if event.run_id is not None:
@@ -77,6 +77,6 @@ def _states(ledger: Ledger) -> Iterator[tuple[int, str]]:
 def all_runs(ledger: Ledger) -> list[Run]:
     """Return every run, the oldest first."""
     found: list[Run] = []
-    while page := ledger.runs(before=found[-1].run_id if found else None, limit=5_000):
+    while page := ledger.runs.find(before=found[-1].run_id if found else None, limit=5_000):
         found += page
     return found[::-1]

@@ -31,7 +31,7 @@ def wrong(installation: Installation, pushed: Pushed, *, is_over: bool = False) 
 
 def _jobs(installation: Installation, *, is_over: bool) -> Iterator[str]:
     ledger = installation.ledger
-    runs, states = all_runs(ledger), ledger.job_states()
+    runs, states = all_runs(ledger), ledger.jobs.states()
     for job in (ROLLING, ROUNDS):
         if job not in states:
             continue
@@ -49,7 +49,7 @@ def _jobs(installation: Installation, *, is_over: bool) -> Iterator[str]:
 
 
 def _champion(installation: Installation) -> Iterator[str]:
-    champion = installation.ledger.champion(REPLAYED)
+    champion = installation.ledger.champions.current(REPLAYED)
     if champion is None:
         yield "there is no champion"
         return
@@ -60,7 +60,7 @@ def _champion(installation: Installation) -> Iterator[str]:
 
 
 def _issuance(installation: Installation) -> Iterator[str]:
-    issuance = installation.ledger.issuance(REPLAYED)
+    issuance = installation.ledger.issuances.latest(REPLAYED)
     if issuance is None:
         return
     try:
@@ -75,7 +75,7 @@ def _issuance(installation: Installation) -> Iterator[str]:
 
 def _observations(installation: Installation, pushed: Pushed) -> Iterator[str]:
     # Before the rows: an ingestion may end between the two, and more rows than were acknowledged are no loss.
-    receipts = installation.ledger.receipts(REPLAYED, limit=100_000)
+    receipts = installation.ledger.receipts.latest(REPLAYED, limit=100_000)
     for dataset in (REPLAYED, PUSHED):
         table = installation.observations(dataset)
         try:

@@ -101,7 +101,9 @@ class Siege:
         position = self._installation.clock(REPLAYED).now()
         wait_for(lambda: self._installation.clock(REPLAYED).now() > position, "the scheduler", seconds)
         self._fleet.end("schedule")
-        wait_for(lambda: not ledger.queue() and not ledger.runs(states=("running",)), "all runs to end", seconds)
+        wait_for(
+            lambda: not ledger.runs.queue() and not ledger.runs.find(states=("running",)), "all runs to end", seconds
+        )
         self._fleet.end("work", "serve")
         return wrong(self._installation, self._pushed, is_over=True)
 
@@ -126,7 +128,7 @@ class Siege:
                 time.sleep(0.1)
 
     def _ended(self) -> int:
-        return sum(run.has_ended for run in self._installation.ledger.runs(states=ENDED, limit=1_000_000))
+        return sum(run.has_ended for run in self._installation.ledger.runs.find(states=ENDED, limit=1_000_000))
 
     def _push(self) -> bool:
         """Push the rows of the next hour, the same ones until they are acknowledged: only then they count."""
@@ -162,8 +164,9 @@ class Siege:
             found = wrong(self._installation, self._pushed)
         except ForecastError as error:
             found = [f"[{error.code}] {error}"]
-        runs = ledger.runs(limit=1_000_000)
+        runs = ledger.runs.find(limit=1_000_000)
         return Kill(
             number, round(time.monotonic() - self._begun, 1), killed, len(runs), sum(run.has_ended for run in runs),
-            len(ledger.issuances(REPLAYED, limit=1_000_000)), len(self._pushed), len(found), next(iter(found), ""),
+            len(ledger.issuances.newest(REPLAYED, limit=1_000_000)), len(self._pushed), len(found),
+            next(iter(found), ""),
         )  # fmt: skip

@@ -18,7 +18,7 @@ def takeovers(home: Path, count: int) -> Iterator[float]:
 
         def holder() -> str | None:
             """Return which of ours has the lease."""
-            lease = ledger.lease(SCHEDULER)
+            lease = ledger.leases.get(SCHEDULER)
             number = lease[0].split(":")[1] if lease else ""
             return next((one for one in names if str(fleet.pid(one)) == number), None)
 
@@ -46,14 +46,14 @@ def silences(home: Path, count: int) -> Iterator[float]:
         for _ in range(count):
             fleet.start("work", FORECAST_MACHINE="far")
             run_id = book.run_now(BY_HAND)
-            wait_for(lambda run_id=run_id: ledger.run(run_id).state == "running", "a run to begin")  # type: ignore[misc]
+            wait_for(lambda run_id=run_id: ledger.runs.get(run_id).state == "running", "a run to begin")  # type: ignore[misc]
             wait_for(fleet.workers, "its worker")
             fleet.kill("work")
             for worker in fleet.workers():
                 kill(worker)
-            state = ledger.run(run_id).state
+            state = ledger.runs.get(run_id).state
             if state == "running":  # or it ended in the last moment
-                yield wait_for(lambda run_id=run_id: ledger.run(run_id).state != "running", "a silence")  # type: ignore[misc]
+                yield wait_for(lambda run_id=run_id: ledger.runs.get(run_id).state != "running", "a silence")  # type: ignore[misc]
 
 
 def _wait_until_ready(home: Path, name: str) -> None:

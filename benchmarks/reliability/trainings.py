@@ -24,12 +24,12 @@ def kill_in_each_phase(home: Path, most: int, seconds: float = 900.0) -> Iterato
         killed: set[str] = set()
 
         def reached() -> bool:
-            run = ledger.run(run_id)
+            run = ledger.runs.get(run_id)
             return run.has_ended or (run.doing is not None and _phase(run.doing) not in killed)
 
         while True:
             wait_for(reached, "a phase", seconds)
-            run = ledger.run(run_id)
+            run = ledger.runs.get(run_id)
             if run.has_ended or len(killed) == most:
                 break
             phase = _phase(run.doing or "")
@@ -38,10 +38,10 @@ def kill_in_each_phase(home: Path, most: int, seconds: float = 900.0) -> Iterato
                 if str(run_id) in worker.cmdline():
                     kill(worker)
             yield phase, len(wrong(installation, {}))
-        wait_for(lambda: ledger.run(run_id).has_ended, "the training to end", seconds)
+        wait_for(lambda: ledger.runs.get(run_id).has_ended, "the training to end", seconds)
         found = wrong(installation, {})
-        if ledger.run(run_id).state != "succeeded":
-            found.append(f"the training {ledger.run(run_id).state}: {ledger.run(run_id).reason}")
+        if ledger.runs.get(run_id).state != "succeeded":
+            found.append(f"the training {ledger.runs.get(run_id).state}: {ledger.runs.get(run_id).reason}")
         yield "done", len(found)
 
 

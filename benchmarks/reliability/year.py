@@ -19,7 +19,7 @@ from benchmarks.reliability.account import all_runs, wrong_dates, wrong_ends
 from benchmarks.reliability.dates import at_wall_times, every_hour
 from forecast.config.jobs import Due, Job
 from forecast.installation import Installation
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.ledger.receipts import Receipt
 from forecast.ledger.runs import Run
 from forecast.scheduling.lease import SCHEDULER
@@ -152,7 +152,7 @@ class Year:
 
     def wrong(self) -> Iterator[str]:
         """Tell what is not as it should be once the year is over."""
-        runs, states = all_runs(self.ledger), self.ledger.job_states()
+        runs, states = all_runs(self.ledger), self.ledger.jobs.states()
         for zone in self.zones:
             dataset = name_of(zone)
             expected = {
@@ -184,7 +184,7 @@ class Year:
         self._is_quiet = True
         for machine in self._machines:
             machine.off, machine.down_until = timedelta(), self.now
-        while self.now < self.end or self.ledger.queue() or self.ledger.runs(states=("running",)):
+        while self.now < self.end or self.ledger.runs.queue() or self.ledger.runs.find(states=("running",)):
             self._step()
 
     # --- time -------------------------------------------------------------------------------------------------------
@@ -216,13 +216,13 @@ class Year:
             self._work(machine)
 
     def _see_leader(self, ticked: set[str]) -> None:
-        lease = self.ledger.lease(SCHEDULER)
+        lease = self.ledger.leases.get(SCHEDULER)
         if lease is None or lease[0] not in ticked:
             return
         self.counts.takeovers += self._holder not in {None, lease[0]}
         self._holder = lease[0]
         for dataset, version in self._versions.items():
-            if version and not self.ledger.is_claimed(f"{dataset}-on-data", f"data-{version}"):
+            if version and not self.ledger.runs.is_claimed(f"{dataset}-on-data", f"data-{version}"):
                 message = f"version {version} of {dataset} was not claimed by {lease[0]} at {self.now}"
                 raise AssertionError(message)
 
@@ -240,9 +240,9 @@ class Year:
             machine.off = timedelta(hours=self._random.choice((0, 0, -50, -1, 1, 26, 70)))
             self.counts.jumps += 1
         elif chance < 0.10:
-            waiting = self.ledger.runs(states=("queued", "running"), limit=5)
+            waiting = self.ledger.runs.find(states=("queued", "running"), limit=5)
             if waiting:
-                self.ledger.cancel(self._random.choice(waiting).run_id, self.now)
+                self.ledger.runs.cancel(self._random.choice(waiting).run_id, self.now)
 
     def _freeze(self, machine: _Machine) -> None:
         if self._is_quiet or machine.is_frozen or self._random.random() > 0.02:
@@ -263,7 +263,7 @@ class Year:
             dataset=dataset, sources=("push",), digest="", rows=3, new=3 * brings, unchanged=3 * (not brings),
             data_version=self._versions[dataset], recorded_at=self.now,
         )  # fmt: skip
-        self.ledger.keep(receipt)
+        self.ledger.receipts.add(receipt)
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
@@ -271,18 +271,18 @@ class Year:
         ledger = self.ledger
         for run in [run for run in machine.silent if self._random.random() < 0.05]:
             machine.silent.remove(run)
-            message = ledger.finish(run, "succeeded", self.now, "it woke up")
+            message = ledger.runs.finish(run, "succeeded", self.now, "it woke up")
             self.counts.refused += message is None
         for run_id, (run, fate, steps) in list(machine.held.items()):
-            if not ledger.beat(run, self.now, tell=False):
+            if not ledger.runs.beat(run, self.now, tell=False):
                 del machine.held[run_id]
-            elif ledger.run(run_id).cancel_asked_at is not None:
+            elif ledger.runs.get(run_id).cancel_asked_at is not None:
                 self._end(machine, run, "cancelled")
             elif steps > 0:
                 machine.held[run_id] = (run, fate, steps - 1)
             else:
                 self._end(machine, run, fate)
-        while (run := ledger.take(machine.name, self.now, trainings=1, others=8)) is not None:
+        while (run := ledger.runs.take(machine.name, self.now, trainings=1, others=8)) is not None:
             fate = self._random.choices(
                 ("succeeded", "failed", "broken", "handed_back", "dead", "silent"), (80, 7, 3, 4, 4, 2)
             )[0]
@@ -301,11 +301,11 @@ class Year:
             case "silent":
                 machine.silent.append(run)
             case "broken":
-                self.ledger.finish(run, "failed", self.now, "the rows are wrong")
+                self.ledger.runs.finish(run, "failed", self.now, "the rows are wrong")
             case "failed" | "handed_back":
-                self.ledger.finish(run, fate, self.now, "as it happens", retry=True)
+                self.ledger.runs.finish(run, fate, self.now, "as it happens", retry=True)
             case _:
-                self.ledger.finish(run, "cancelled" if fate == "cancelled" else "succeeded", self.now, fate)
+                self.ledger.runs.finish(run, "cancelled" if fate == "cancelled" else "succeeded", self.now, fate)
 
     # --- machines ---------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def prepare(folder: Path) -> Installation:
         day = (due - _START) // timedelta(days=1)
         if JobStep.RETRAIN in jobs[job].steps and day not in _TRAINED:
             continue
-        installation.ledger.move_clock(name, due.astimezone(UTC))
+        installation.ledger.clocks.move(name, due.astimezone(UTC))
         _run(installation, job, due)
     return installation
 
@@ -64,8 +64,8 @@ def _run(installation: Installation, job: str, due: datetime) -> None:
     definition, ledger, now = installation.config.jobs[job], installation.ledger, SystemClock().now
     cron = definition.cron_in(installation.config.datasets[definition.dataset].zone)
     assert cron is not None  # noqa: S101 - only jobs with a schedule are run here
-    ledger.claim(job, definition, [Due(logical_date=cron.logical_date(due), at=due, cause=Cause.CRON)], now())
-    run = ledger.take("this-machine", now(), trainings=1, others=1)
+    ledger.runs.claim(job, definition, [Due(logical_date=cron.logical_date(due), at=due, cause=Cause.CRON)], now())
+    run = ledger.runs.take("this-machine", now(), trainings=1, others=1)
     assert run is not None  # noqa: S101 - it was queued in the line before
     with (installation.home.logs / f"run-{run.run_id}.log").open("w", encoding="utf-8") as log:
         work(installation, run.run_id, run.attempt, Console(file=log, width=120))

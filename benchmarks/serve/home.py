@@ -34,8 +34,8 @@ def make_home(folder: Path) -> None:
     import polars as pl
 
     from forecast.installation import Installation
-    from forecast.ledger.issuances import Champion
-    from forecast.runtime.model import manifest_digest
+    from forecast.ledger.champions import Champion
+    from forecast.runtime.manifest import manifest_digest
     from pipelines.forecasting.issue import issue
     from pipelines.ingestion.ingest import ingest
     from pipelines.preparation.clean import clean
@@ -70,7 +70,7 @@ def make_home(folder: Path) -> None:
         place = installation.home.models / version
         export(fitted.model, place, message, cut(panel, config, slices.validation, slices.calibration))
         champion = Champion(dataset, "itransformer", version, version, manifest_digest(place), START, "made here")
-        installation.ledger.promote(champion)
+        installation.ledger.champions.promote(champion)
         issue(dataset, installation)
 
 
@@ -81,7 +81,7 @@ def make_key(folder: Path) -> str:
 
     key_id, text, digest = mint()
     now = datetime.now(UTC)
-    Installation.open(folder).ledger.keep_key(Key(key_id, "benchmark", digest, Scope.READ, (), now, None))
+    Installation.open(folder).ledger.keys.add(Key(key_id, "benchmark", digest, Scope.READ, (), now, None))
     return text
 
 

@@ -168,20 +168,20 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     ledger = installation.ledger
     datasets = {
         name: {
-            "champion": ledger.champion(name),
-            "forecast": ledger.issuance(name),
+            "champion": ledger.champions.current(name),
+            "forecast": ledger.issuances.latest(name),
             "now": installation.clock(name).now(),
-            "revision": next(iter(ledger.revisions(name, 1).values()), None),
-            "alerts": ledger.alerts(name, open_only=True),
+            "revision": next(iter(ledger.revisions.latest(name, 1).values()), None),
+            "alerts": ledger.alerts.find(name, open_only=True),
         }
         for name in installation.config.datasets
     }
-    runs = ledger.runs(limit=20, states=SHOWN)
+    runs = ledger.runs.find(limit=20, states=SHOWN)
     if as_json:
         print_json({"datasets": datasets, "runs": runs})
         return
     for name, config in installation.config.datasets.items():
-        champion, issuance = ledger.champion(name), ledger.issuance(name)
+        champion, issuance = ledger.champions.current(name), ledger.issuances.latest(name)
         OUT.print(f"[bold]{name}[/]: {escape(champion.verdict) if champion else 'no champion yet'}")
         if issuance:
             print_issuance(issuance, config, is_new=False)
@@ -220,7 +220,7 @@ def demo(
     OUT.rule("1. ingest")
     print_receipt(bring_in(name, installation))
     OUT.rule("2. train, compare, promote")
-    champion = installation.ledger.champion(name)
+    champion = installation.ledger.champions.current(name)
     if champion is None:
         models.run_night(installation, name)
     else:
@@ -348,7 +348,7 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     """Wait until the scheduler has issued forecasts and retrained once by the replay's clock."""
     ledger = installation.ledger
     config = installation.config.datasets[name]
-    earlier = ledger.runs(dataset=name, limit=1)
+    earlier = ledger.runs.find(dataset=name, limit=1)
     if earlier or config.replay is None:  # an earlier demo went that far
         return
     speed = config.replay.speed
@@ -358,14 +358,14 @@ def _first_night(installation: Installation, name: str, supervisor: Supervisor) 
     )
 
     def has_happened() -> bool:
-        nights = [run for run in ledger.runs(dataset=name, states=ENDED) if run.kind == Weight.TRAINING]
-        return bool(nights) and len(ledger.issuances(name)) >= 3
+        nights = [run for run in ledger.runs.find(dataset=name, states=ENDED) if run.kind == Weight.TRAINING]
+        return bool(nights) and len(ledger.issuances.newest(name)) >= 3
 
     supervisor.wait_for(has_happened, "three forecasts and a retrain", 600)
-    for issuance in reversed(ledger.issuances(name)):
+    for issuance in reversed(ledger.issuances.newest(name)):
         print_issuance(issuance, config, is_new=True)
-    OUT.print(runs_table(ledger.runs(dataset=name, states=SHOWN)))
-    failed = [run for run in ledger.runs(dataset=name) if run.state == "failed"]
+    OUT.print(runs_table(ledger.runs.find(dataset=name, states=SHOWN)))
+    failed = [run for run in ledger.runs.find(dataset=name) if run.state == "failed"]
     if failed:
         raise UnavailableError(
             "demo.run_failed",

@@ -72,7 +72,7 @@ def receipts(
     """Show what came in lately, and what was wrong with it."""
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    found = installation.ledger.receipts(name, limit)
+    found = installation.ledger.receipts.latest(name, limit)
     if as_json:
         print_json(found)
     else:

@@ -54,7 +54,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     installation = opened(home)
     book = JobBook(installation)
     jobs = book.jobs()
-    last = {name: next(iter(installation.ledger.runs(job=name, limit=1)), None) for name in jobs}
+    last = {name: next(iter(installation.ledger.runs.find(job=name, limit=1)), None) for name in jobs}
     if as_json:
         print_json([document(known, book) | {"last_run": last[known.name]} for known in jobs.values()])
         return
@@ -77,7 +77,7 @@ def show(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False)
     installation = opened(home)
     book = JobBook(installation)
     known = book.job(job)
-    runs = installation.ledger.runs(job=job, limit=10)
+    runs = installation.ledger.runs.find(job=job, limit=10)
     if as_json:
         print_json(document(known, book) | {"runs": runs})
         return
@@ -160,7 +160,7 @@ def run(
     if wait:
         follow_log(installation, run_id, as_json=as_json)
     elif as_json:
-        print_json(installation.ledger.run(run_id))
+        print_json(installation.ledger.runs.get(run_id))
     else:
         OUT.print(f'run {run_id} of {job} is queued; "forecast runs log {run_id} --follow" shows it')
 

@@ -45,7 +45,7 @@ def create(
     now = SystemClock().now()
     key_id, text, digest = mint()
     key = Key(key_id, name, digest, scope, datasets, now, now + parse_duration(expires) if expires else None)
-    installation.ledger.keep_key(key)
+    installation.ledger.keys.add(key)
     if as_json:
         print_json(_told(key, now) | {"key": text})
         return
@@ -56,7 +56,7 @@ def create(
 def list_keys(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show every key that was made, without its text."""
     now = SystemClock().now()
-    found = opened(home).ledger.api_keys()
+    found = opened(home).ledger.keys.all()
     if as_json:
         print_json([_told(key, now) for key in found])
         return
@@ -77,7 +77,7 @@ def revoke(
 ) -> None:
     """Make a key open nothing any more; a service that runs follows within seconds."""
     now = SystemClock().now()
-    key = opened(home).ledger.revoke_key(key_id, now)
+    key = opened(home).ledger.keys.revoke(key_id, now)
     if as_json:
         print_json(_told(key, now))
     else:

@@ -110,7 +110,7 @@ def plot(
         Horizon(horizon)
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    issuance = installation.ledger.issuance(name)
+    issuance = installation.ledger.issuances.latest(name)
     if issuance is None:
         raise UnavailableError(
             "forecast.none_yet", f"no forecast of {name} was issued yet", f'run "forecast forecast {name}"'

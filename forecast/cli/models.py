@@ -66,7 +66,7 @@ def compare(
     """Show how the models of a night compare, what was decided and why; decided again from the stored numbers."""
     installation = opened(home)
     name, config = installation.config.dataset(dataset)
-    nights = installation.ledger.nights(name, back + 1)
+    nights = installation.ledger.nights.latest(name, back + 1)
     if len(nights) <= back:
         message = f"{name} has {len(nights)} stored nights" if nights else f"{name} has no night yet"
         raise NotFoundError("night.not_found", message, f'run "forecast train {name}", or give a smaller --back')
@@ -114,7 +114,7 @@ def champions(
     """Show who is champion and who was, since when and why."""
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    found = installation.ledger.champions(name, limit)
+    found = installation.ledger.champions.history(name, limit)
     if as_json:
         print_json(found)
     else:

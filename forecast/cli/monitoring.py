@@ -72,9 +72,9 @@ def accuracy(
     name, _ = installation.config.dataset(dataset)
     since = None if window is None else before(installation.clock(name).now(), window)
     ledger = installation.ledger
-    rows = ledger.accuracy(name, by.value, since, channel=channel)
-    latest = next(iter(ledger.revisions(name, 1).items()), None)
-    opened_alerts = ledger.alerts(name, open_only=True)
+    rows = ledger.scores.accuracy(name, by.value, since, channel=channel)
+    latest = next(iter(ledger.revisions.latest(name, 1).items()), None)
+    opened_alerts = ledger.alerts.find(name, open_only=True)
     if as_json:
         revision = None if latest is None else {"forecast_id": latest[0], **latest[1].model_dump(mode="json")}
         print_json(
@@ -104,7 +104,7 @@ def alerts(
     """Show what was found wrong by the job file's alert rules, and what still is."""
     installation: Installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    found = installation.ledger.alerts(name, open_only=only_open, limit=limit)
+    found = installation.ledger.alerts.find(name, open_only=only_open, limit=limit)
     if as_json:
         print_json(found)
     else:

@@ -22,7 +22,8 @@ from forecast.evaluation.metrics import skill
 from forecast.evaluation.night import NightRecord
 from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import Evidence
-from forecast.ledger.issuances import Champion, Issuance
+from forecast.ledger.champions import Champion
+from forecast.ledger.issuances import Issuance
 from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.ledger.runs import Run
 from forecast.vocabulary import Action

@@ -38,7 +38,7 @@ def list_runs(
 ) -> None:
     """Show the latest runs."""
     installation = opened(home)
-    found = installation.ledger.runs(job=job, limit=limit, states=() if whole else SHOWN)
+    found = installation.ledger.runs.find(job=job, limit=limit, states=() if whole else SHOWN)
     if job is not None and not found:
         JobBook(installation).job(job)  # raises if there never was such a job
     if as_json:
@@ -51,7 +51,7 @@ def list_runs(
 def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show the runs that wait, the next one first, and the worker hosts that take them."""
     ledger = opened(home).ledger
-    waiting, hosts = ledger.queue(), ledger.hosts()
+    waiting, hosts = ledger.runs.queue(), ledger.hosts.known()
     if as_json:
         print_json({"queue": waiting, "hosts": hosts})
         return
@@ -74,8 +74,8 @@ def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show one run with its attempts."""
     ledger = opened(home).ledger
-    found = ledger.run(run_id)
-    attempts = ledger.attempts(run_id)
+    found = ledger.runs.get(run_id)
+    attempts = ledger.runs.attempts(run_id)
     if as_json:
         print_json({"run": found, "attempts": attempts})
         return
@@ -92,7 +92,7 @@ def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption =
 @runs_app.command()
 def cancel(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Cancel a run that waits, or ask a running one to stop."""
-    found = opened(home).ledger.cancel(run_id, SystemClock().now())
+    found = opened(home).ledger.runs.cancel(run_id, SystemClock().now())
     if as_json:
         print_json(found)
         return
@@ -110,7 +110,7 @@ def log(
     if follow:
         follow_log(installation, run_id, as_json=False)
         return
-    installation.ledger.run(run_id)  # raises if there is none
+    installation.ledger.runs.get(run_id)  # raises if there is none
     path = installation.home.run_log(run_id)
     if not path.is_file():
         message = 'see "forecast runs show"'
@@ -122,8 +122,8 @@ def follow_log(installation: Installation, run_id: int, *, as_json: bool) -> Non
     """Show the log of a run as it is written, and end as the run does."""
     ledger = installation.ledger
     pieces = _pieces(installation.home.run_log(run_id))
-    found = ledger.run(run_id)
-    if found.state == "queued" and not ledger.hosts():
+    found = ledger.runs.get(run_id)
+    if found.state == "queued" and not ledger.hosts.known():
         ERR.print("no worker host is running: start forecast up, or forecast work")
     while True:
         # A worker's last words come after it told the ledger how it ended.
@@ -134,7 +134,7 @@ def follow_log(installation: Installation, run_id: int, *, as_json: bool) -> Non
         if is_over:
             break
         time.sleep(_WATCH_SECONDS)
-        found = ledger.run(run_id)
+        found = ledger.runs.get(run_id)
     if as_json:
         print_json(found)
     if found.state != "succeeded":

@@ -1,4 +1,4 @@
-"""The part of the ledger about alerts: each is raised once, resolved once, and told to a webhook once."""
+"""Alerts in the ledger."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from forecast.ledger.database import Store
-from forecast.ledger.runs import tell
-from forecast.ledger.tables import ALERTS, RUNS
+from forecast.ledger.database import Database
+from forecast.ledger.events import publish
+from forecast.ledger.tables import (
+    ALERTS,
+)
 from forecast.monitoring.alerts import AlertFinding
 
 _OLD_NEWS = timedelta(days=7)
@@ -40,18 +42,19 @@ class Alert:
         return self.resolved_at is None
 
 
-class AlertLedger(Store):
-    """The part of the ledger about alerts."""
+class Alerts:
+    """Alerts: each is raised once, resolved once, and sent to the webhook once."""
 
-    def settle_alerts(
-        self, dataset: str, findings: Sequence[AlertFinding], now: datetime
-    ) -> tuple[list[Alert], list[Alert]]:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def update(self, dataset: str, findings: Sequence[AlertFinding], now: datetime) -> tuple[list[Alert], list[Alert]]:
         """Raise an alert for everything that is newly wrong and resolve those that are over; returns both.
 
         What was wrong before and still is keeps its alert as it was raised.
         """
         wrong = {(str(one.kind), one.subject): one for one in findings}
-        with self._in_turn() as connection:
+        with self._database.in_turn() as connection:
             query = sa.select(ALERTS).where(ALERTS.c.dataset == dataset, ALERTS.c.resolved_at.is_(None))
             opened = {(row["kind"], row["subject"]): row for row in connection.execute(query).mappings()}
             over = [row["sequence"] for key, row in opened.items() if key not in wrong]
@@ -70,7 +73,7 @@ class AlertLedger(Store):
             changed = sa.select(ALERTS).where(ALERTS.c.sequence.in_([*over, *fresh])).order_by(ALERTS.c.sequence)
             alerts = [_alert(row) for row in connection.execute(changed).mappings()]
             for alert in alerts:
-                tell(
+                publish(
                     connection, "alert", dataset, now,
                     {
                         "sequence": alert.sequence, "state": "raised" if alert.is_open else "resolved",
@@ -79,17 +82,17 @@ class AlertLedger(Store):
                 )  # fmt: skip
         return [one for one in alerts if one.is_open], [one for one in alerts if not one.is_open]
 
-    def alerts(self, dataset: str | None = None, *, open_only: bool = False, limit: int = 100) -> list[Alert]:
+    def find(self, dataset: str | None = None, *, open_only: bool = False, limit: int = 100) -> list[Alert]:
         """Return alerts, the newest first, at most ``limit``; of all data sets if none is named."""
         query = sa.select(ALERTS).order_by(ALERTS.c.sequence.desc()).limit(limit)
         if dataset is not None:
             query = query.where(ALERTS.c.dataset == dataset)
         if open_only:
             query = query.where(ALERTS.c.resolved_at.is_(None))
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return [_alert(row) for row in connection.execute(query).mappings()]
 
-    def untold_alerts(self, dataset: str, now: datetime) -> list[Alert]:
+    def unsent(self, dataset: str, now: datetime) -> list[Alert]:
         """Return alerts that the webhook was not told of, or not that they are over, the oldest first.
 
         One that was raised and resolved untold comes as resolved; what happened a week ago is no news any more.
@@ -101,27 +104,14 @@ class AlertLedger(Store):
             sa.and_(ALERTS.c.resolve_sent_at.is_(None), ALERTS.c.resolved_at >= now - _OLD_NEWS),
         )
         query = sa.select(ALERTS).where(ALERTS.c.dataset == dataset, untold).order_by(ALERTS.c.sequence)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return [_alert(row) for row in connection.execute(query).mappings()]
 
-    def told_alert(self, alert: Alert, now: datetime) -> None:
+    def mark_sent(self, alert: Alert, now: datetime) -> None:
         """Note that the webhook was told of an alert in the state that it is given in."""
         sent = {"raise_sent_at": now} if alert.is_open else {"resolve_sent_at": now}
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(sa.update(ALERTS).where(ALERTS.c.sequence == alert.sequence).values(sent))
-
-    def failed_jobs(self, dataset: str) -> dict[str, str]:
-        """Return by job why its latest run failed for good; jobs whose latest run succeeded are not among them."""
-        latest = (
-            sa.select(sa.func.max(RUNS.c.run_id))
-            .where(RUNS.c.dataset == dataset, RUNS.c.state.in_(("succeeded", "failed")))
-            .group_by(RUNS.c.job)
-        )
-        query = sa.select(RUNS.c.job, RUNS.c.reason).where(RUNS.c.run_id.in_(latest), RUNS.c.state == "failed")
-        with self._transaction() as connection:
-            return {
-                job: reason or "it did not say why" for job, reason in connection.execute(query.order_by(RUNS.c.job))
-            }
 
 
 def _alert(row: RowMapping) -> Alert:

@@ -1,4 +1,4 @@
-"""The database behind the ledger: opened, brought up to date, and used in transactions whose errors are told."""
+"""The database behind the ledger: opening, migration, and transactions that translate SQL errors."""
 
 from __future__ import annotations
 
@@ -14,55 +14,60 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine
 
 from forecast.errors import ConflictError, StorageError, first_line
-from forecast.ledger.tables import METADATA, MIGRATIONS, RUNS, SCHEMA, SCHEMA_VERSION
+from forecast.ledger.migrations import migrate
+from forecast.ledger.tables import RUNS
 
 _BUSY_SECONDS = 10
-_TAKE_TURNS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7082024)"}
+_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7082024)"}
 
 
-class Store:
-    """Operational state in one SQL database; every public method of a subclass is one transaction."""
+class Database:
+    """The SQL database behind the ledger: its transactions, and the run attempt that may write through this object."""
 
     def __init__(self, engine: Engine, owner: tuple[int, int] | None = None) -> None:
         self._engine = engine
         self._owner = owner
-        """Run and attempt that alone may promote and issue through this object."""
+        """Run and attempt: only while this attempt owns the run may this object promote and issue."""
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Open the ledger, making its tables if they are missing.
+        """Open the ledger; create the tables of a new one, migrate those of an older one.
 
-        Raises ``ledger.failed`` if the database cannot be opened or written, and ``ledger.other_version`` if another
+        Raises ``ledger.failed`` if the database cannot be opened or written, and ``ledger.other_version`` if a later
         release made it.
         """
-        with told_errors():
+        with translated_errors():
             try:
                 engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
             except (ImportError, ValueError) as error:
                 message = f"FORECAST_LEDGER_URL cannot be used ({error})"
-                raise StorageError("ledger.failed", message, "mend it, and install the database's driver") from error
-            if engine.dialect.name not in _TAKE_TURNS:
                 raise StorageError(
-                    "ledger.failed", f"the ledger cannot lie in {engine.dialect.name}", "use SQLite or PostgreSQL"
+                    "ledger.failed", message, "correct the URL and install the database's driver"
+                ) from error
+            if engine.dialect.name not in _LOCK:
+                raise StorageError(
+                    "ledger.failed",
+                    f"the database {engine.dialect.name} is not supported for the ledger",
+                    "use SQLite or PostgreSQL",
                 )
             if engine.dialect.name == "sqlite":
                 sa.event.listen(engine, "connect", _set_up_sqlite)
         ledger = cls(engine)
         try:
-            ledger._make_tables()
+            ledger._migrate()
         except StorageError:
             ledger.close()
             raise
         return ledger
 
     def close(self) -> None:
-        """Let go of the database's connections."""
+        """Close the database's connections."""
         self._engine.dispose()
 
     def owned_by(self, run_id: int, attempt: int) -> Self:
-        """Return this ledger for one attempt at a run: it refuses to promote or issue once the run is another's.
+        """Return this database for one attempt at a run; it refuses to promote or issue once another attempt owns it.
 
-        A worker that was frozen, given up and replaced must change nothing when it wakes.
+        A worker that was frozen, abandoned and replaced must change nothing when it wakes.
         """
         return type(self)(self._engine, (run_id, attempt))
 
@@ -74,66 +79,55 @@ class Store:
     ) -> None:
         self.close()
 
-    def _make_tables(self) -> None:
-        with self._in_turn() as connection:
-            # Of several first openings at once, one makes the tables and the others find them.
-            METADATA.create_all(connection)
-            found = connection.execute(sa.select(SCHEMA.c.version)).scalar()
-            if found is None:
-                connection.execute(sa.insert(SCHEMA).values(version=SCHEMA_VERSION))
-            elif found > SCHEMA_VERSION:
-                raise StorageError(
-                    "ledger.other_version",
-                    f"the ledger was made by a later release (schema {found}, this one has {SCHEMA_VERSION})",
-                    "use that release, or a new home",
-                )
-            elif found < SCHEMA_VERSION:
-                for version in range(found, SCHEMA_VERSION):
-                    for statement in MIGRATIONS[version]:
-                        connection.exec_driver_sql(statement)
-                connection.execute(sa.update(SCHEMA).values(version=SCHEMA_VERSION))
+    def _migrate(self) -> None:
+        with self.in_turn() as connection:
+            # Of several processes that open the ledger at once, one migrates it and the others wait.
+            migrate(connection)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        with told_errors(), self._engine.begin() as connection:
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Begin a transaction; database errors become ``ledger.failed``."""
+        with translated_errors(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def _in_turn(self) -> Iterator[sa.Connection]:
-        """Begin a transaction that no other of its kind overlaps: what it reads is still so when it writes."""
-        with self._transaction() as connection:
-            connection.exec_driver_sql(_TAKE_TURNS[connection.dialect.name])
+    def in_turn(self) -> Iterator[sa.Connection]:
+        """Begin a transaction under the ledger's lock: its reads are still true when it writes."""
+        with self.transaction() as connection:
+            connection.exec_driver_sql(_LOCK[connection.dialect.name])
             yield connection
 
     @contextmanager
-    def _as_owner(self) -> Iterator[sa.Connection]:
-        """Begin a transaction that only the run's present attempt may make, if this ledger belongs to one."""
-        with self._transaction() as connection:
+    def as_owner(self) -> Iterator[sa.Connection]:
+        """Begin a transaction; raise ``run.not_owned`` if this object's attempt no longer owns its run."""
+        with self.transaction() as connection:
             if self._owner is not None:
                 if connection.dialect.name == "sqlite":
-                    connection.exec_driver_sql(_TAKE_TURNS["sqlite"])
+                    connection.exec_driver_sql(_LOCK["sqlite"])
                 run_id, attempt = self._owner
                 held = sa.select(RUNS.c.run_id).where(
                     RUNS.c.run_id == run_id, RUNS.c.attempt == attempt, RUNS.c.state == "running"
                 )
                 if connection.execute(held.with_for_update()).first() is None:
                     raise ConflictError(
-                        "run.not_owned", f"run {run_id} was given up and taken by another worker", "let that one end"
+                        "run.not_owned",
+                        f"run {run_id} was abandoned and taken by another worker",
+                        "wait for that worker to end",
                     )
             yield connection
 
 
 def insert_into(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    """Return an insertion that can say what to do about a row that is there already."""
+    """Return an INSERT that supports ON CONFLICT in the connection's dialect."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 @contextmanager
-def told_errors() -> Iterator[None]:
-    """Turn what the database raises into ``ledger.failed``."""
+def translated_errors() -> Iterator[None]:
+    """Translate database errors into ``ledger.failed``; an ``IntegrityError`` passes, because the caller handles it."""
     try:
         yield
-    except sa.exc.IntegrityError:  # says that a row exists already: the caller's business
+    except sa.exc.IntegrityError:  # a row exists already
         raise
     except sa.exc.SQLAlchemyError as error:
         reason = first_line(getattr(error, "orig", None) or error)
@@ -152,7 +146,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
-    # Of two that open a new database at once SQLite refuses one the switch, whatever busy_timeout says.
+    # SQLite ignores busy_timeout here: of two connections that open a new database at once, one is refused the switch.
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from forecast.errors import NotFoundError
+from forecast.ledger.database import Database
+from forecast.ledger.tables import KEYS
 
 _PREFIX = "fck"
 _TEXT = re.compile(rf"{_PREFIX}_([0-9a-f]{{12}})_([A-Za-z0-9_-]{{43}})")
@@ -93,3 +103,39 @@ def digest_of(text: str) -> str:
     and every request pays for it.
     """
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Keys:
+    """API keys: their digests, never their texts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, key: Key) -> None:
+        """Keep a new key."""
+        row = {name: getattr(key, name) for name in Key.__slots__}
+        row |= {"scope": str(key.scope), "datasets": json.dumps(key.datasets)}
+        with self._database.transaction() as connection:
+            connection.execute(sa.insert(KEYS).values(row))
+
+    def all(self) -> list[Key]:
+        """Return every key that was ever made, the oldest first."""
+        query = sa.select(KEYS).order_by(KEYS.c.created_at, KEYS.c.key_id)
+        with self._database.transaction() as connection:
+            return [_key(row) for row in connection.execute(query).mappings()]
+
+    def revoke(self, key_id: str, now: datetime) -> Key:
+        """Make a key open nothing any more; twice changes nothing. Raises ``key.not_found``."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                sa.update(KEYS).where(KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None)).values(revoked_at=now)
+            )
+            row = connection.execute(sa.select(KEYS).where(KEYS.c.key_id == key_id)).mappings().first()
+        if row is None:
+            raise NotFoundError("key.not_found", f'there is no key "{key_id}"', 'see "forecast keys list"')
+        return _key(row)
+
+
+def _key(row: RowMapping | Mapping[str, Any]) -> Key:
+    values = dict(row)
+    return Key(**values | {"scope": Scope(values["scope"]), "datasets": tuple(json.loads(values["datasets"]))})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import ClassVar
 
+import sqlalchemy as sa
 from pydantic import Field
 
+from forecast.ledger.database import Database
+from forecast.ledger.tables import RECEIPTS
 from forecast.strict import StrictModel
 from forecast.vocabulary import Action
 
@@ -51,3 +55,48 @@ class Receipt(StrictModel):
     cursor: str | None = None
     """sql: where the next reading goes on."""
     findings: tuple[IngestFinding, ...] = Field(default=())
+
+
+class Receipts:
+    """Receipts of ingestions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, receipt: Receipt) -> None:
+        """Keep the receipt of an ingestion."""
+        row = {
+            "dataset": receipt.dataset, "recorded_at": receipt.recorded_at, "data_version": receipt.data_version,
+            "document": receipt.model_dump_json(),
+        }  # fmt: skip
+        with self._database.transaction() as connection:
+            connection.execute(sa.insert(RECEIPTS).values(row))
+
+    def latest(self, dataset: str, limit: int = 50) -> list[Receipt]:
+        """Return the latest receipts of a data set, newest first."""
+        query = (
+            sa.select(RECEIPTS.c.document)
+            .where(RECEIPTS.c.dataset == dataset)
+            .order_by(RECEIPTS.c.sequence.desc())
+            .limit(limit)
+        )
+        with self._database.transaction() as connection:
+            return [Receipt.model_validate_json(text) for text in connection.execute(query).scalars()]
+
+    def newest_change(self, dataset: str) -> int | None:
+        """Return the data version of the latest ingestion that brought new or changed rows."""
+        query = (
+            sa.select(RECEIPTS.c.sequence, RECEIPTS.c.data_version, RECEIPTS.c.document)
+            .where(RECEIPTS.c.dataset == dataset, RECEIPTS.c.data_version.is_not(None))
+            .order_by(RECEIPTS.c.sequence.desc())
+            .limit(50)
+        )
+        with self._database.transaction() as connection:
+            rows = connection.execute(query).all()
+            while rows:  # any number of ingestions may have brought nothing since
+                for _, version, text in rows:
+                    receipt = json.loads(text)
+                    if receipt.get("new") or receipt.get("changed"):
+                        return int(version)
+                rows = connection.execute(query.where(RECEIPTS.c.sequence < rows[-1].sequence)).all()
+        return None

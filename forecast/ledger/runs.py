@@ -6,8 +6,7 @@ later one. An attempt that dies, or fails and may be tried again, puts its run b
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -18,16 +17,26 @@ from sqlalchemy.engine import RowMapping
 
 from forecast.config.jobs import CatchUp, Cause, Due, Job, Weight
 from forecast.errors import ConflictError, NotFoundError
-from forecast.ledger.database import Store, insert_into
-from forecast.ledger.tables import ATTEMPTS, EVENTS, RUNS
+from forecast.ledger.database import Database, insert_into
+from forecast.ledger.events import publish, publish_run
+from forecast.ledger.tables import (
+    ATTEMPTS,
+    RUNS,
+)
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "coalesced"]
+
+
 Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"]
 
+
 SHOWN = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
 ENDED = ("succeeded", "failed", "cancelled", "coalesced")
+
+
 _COALESCING = (Cause.CRON, Cause.DATA, Cause.WATERMARK, Cause.DRIFT, Cause.REGRESSION)
-_TELL_IN_TURN = "SELECT pg_advisory_xact_lock(7082025)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +106,11 @@ class Attempt:
     peak_memory_mb: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened."""
+class Runs:
+    """Runs of jobs: a date is claimed once, taken by one worker at a time, and ends once."""
 
-    sequence: int
-    at: datetime
-    kind: str
-    """``run`` (a state), ``progress``, ``forecast``, ``promotion``, ``alert``."""
-    dataset: str
-    run_id: int | None
-    document: Mapping[str, Any]
-
-
-class RunLedger(Store):
-    """The part of the ledger about runs."""
-
-    # --- claiming ---------------------------------------------------------------------------------------------------
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def claim(self, job: str, definition: Job, dates: Sequence[Due], now: datetime) -> list[int]:
         """Claim dates of a job that nobody claimed before; returns the runs that wait to be executed, in order.
@@ -130,7 +127,7 @@ class RunLedger(Store):
         rows = [
             row | {"logical_date": date.logical_date, "due_at": date.at, "cause": str(date.cause)} for date in dates
         ]
-        with self._in_turn() as connection:
+        with self._database.in_turn() as connection:
             statement = insert_into(connection, RUNS).on_conflict_do_nothing().returning(RUNS.c.run_id)
             claimed = sorted(connection.execute(statement, rows).scalars())
             if not claimed:
@@ -140,17 +137,15 @@ class RunLedger(Store):
                 waiting = claimed[-1:]
                 _coalesce(connection, job, waiting[0], now)
             for run_id in waiting:
-                _tell_run(connection, run_id, definition.dataset, now, "queued")
+                publish_run(connection, run_id, definition.dataset, now, "queued")
         return waiting
-
-    # --- executing --------------------------------------------------------------------------------------------------
 
     def take(self, machine: str, now: datetime, *, trainings: int, others: int) -> Run | None:
         """Take the run that is next in the queue for a worker on this machine; ``None`` if none may begin.
 
         A machine has so many places for trainings and for other runs; of one job at most one run is running anywhere.
         """
-        with self._in_turn() as connection:
+        with self._database.in_turn() as connection:
             counted = connection.execute(
                 sa.select(RUNS.c.kind, sa.func.count())
                 .where(RUNS.c.state == "running", RUNS.c.host == machine)
@@ -187,13 +182,13 @@ class RunLedger(Store):
             connection.execute(
                 sa.insert(ATTEMPTS).values(run_id=run_id, number=attempt + 1, host=machine, started_at=now)
             )
-            _tell_run(connection, run_id, dataset, now, "running")
+            publish_run(connection, run_id, dataset, now, "running")
             return _run(connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().one())
 
     def started(self, run: Run, pid: int, log: str | None = None) -> None:
         """Note the process that executes an attempt, and where it writes if that is known."""
         values = {"pid": pid} | ({} if log is None else {"log": log})
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(sa.update(RUNS).where(*_held(run)).values(values))
             connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(pid=pid))
 
@@ -201,22 +196,22 @@ class RunLedger(Store):
         self, run: Run, now: datetime, progress: float | None = None, doing: str | None = None, *, tell: bool = True
     ) -> bool:
         """Say that an attempt lives, and how far it is; returns whether the run is still its own."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             values = {"heartbeat_at": now, "progress": progress, "doing": doing}
             held = connection.execute(sa.update(RUNS).where(*_held(run)).values(values)).rowcount > 0
             if held and tell and doing is not None:
-                _tell(connection, "progress", run.dataset, now, {"progress": progress, "doing": doing}, run.run_id)
+                publish(connection, "progress", run.dataset, now, {"progress": progress, "doing": doing}, run.run_id)
         return held
 
     def note_memory(self, run: Run, megabytes: float) -> None:
         """Keep the largest resident memory of a run's processes."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(sa.update(RUNS).where(*_held(run)).values(peak_memory_mb=megabytes))
             connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(peak_memory_mb=megabytes))
 
     def link(self, run: Run, **links: str) -> None:
         """Say what belongs to a run: ``tracking_run`` in MLflow, ``forecast_id``."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(sa.update(RUNS).where(*_held(run)).values(links))
 
     def finish(self, run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: bool = False) -> str | None:
@@ -225,7 +220,7 @@ class RunLedger(Store):
         With ``retry`` a failed or abandoned attempt is tried again after its job's back-off, as often as the job says.
         An attempt that is handed back does not count as one.
         """
-        with self._in_turn() as connection:
+        with self._database.in_turn() as connection:
             row = connection.execute(sa.select(RUNS).where(*_held(run)).with_for_update()).mappings().first()
             if row is None:
                 return None
@@ -236,12 +231,12 @@ class RunLedger(Store):
                 sa.update(ATTEMPTS).where(*_attempt(run)).values(ended_at=now, outcome=outcome, reason=reason)
             )
             state = str(changes["state"])
-            _tell_run(connection, run.run_id, run.dataset, now, state, str(changes["reason"]))
+            publish_run(connection, run.run_id, run.dataset, now, state, str(changes["reason"]))
         return state
 
     def cancel(self, run_id: int, now: datetime) -> Run:
         """Cancel a run that waits, or ask the worker of a running one to stop; raises ``run.ended`` if it is over."""
-        with self._in_turn() as connection:
+        with self._database.in_turn() as connection:
             row = (
                 connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id).with_for_update()).mappings().first()
             )
@@ -253,21 +248,19 @@ class RunLedger(Store):
             changes: dict[str, Any] = {"cancel_asked_at": now}
             if run.state == "queued":
                 changes |= {"state": "cancelled", "ended_at": now, "reason": "cancelled before it began"}
-                _tell_run(connection, run_id, run.dataset, now, "cancelled", changes["reason"])
+                publish_run(connection, run_id, run.dataset, now, "cancelled", changes["reason"])
             connection.execute(sa.update(RUNS).where(RUNS.c.run_id == run_id).values(changes))
-        return self.run(run_id)
+        return self.get(run_id)
 
-    # --- reading ----------------------------------------------------------------------------------------------------
-
-    def run(self, run_id: int) -> Run:
+    def get(self, run_id: int) -> Run:
         """Return one run."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             row = connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().first()
         if row is None:
             raise _unknown(run_id)
         return _run(row)
 
-    def runs(
+    def find(
         self,
         *,
         dataset: str | None = None,
@@ -284,13 +277,13 @@ class RunLedger(Store):
             query = query.where(RUNS.c.state.in_(tuple(states)))
         if before is not None:
             query = query.where(RUNS.c.run_id < before)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def queue(self, limit: int | None = None) -> list[Run]:
         """Return the runs that wait, the next one first: the place in this list is the position in the queue."""
         query = sa.select(RUNS).where(RUNS.c.state == "queued").order_by(RUNS.c.run_id).limit(limit)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def waiting(self, until: int | None = None) -> int:
@@ -298,19 +291,19 @@ class RunLedger(Store):
         query = sa.select(sa.func.count()).select_from(RUNS).where(RUNS.c.state == "queued")
         if until is not None:
             query = query.where(RUNS.c.run_id <= until)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def run_counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Return how many runs there are by state; a state without any is left out."""
         query = sa.select(RUNS.c.state, sa.func.count()).group_by(RUNS.c.state)  # answered from an index
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def attempts(self, run_id: int) -> list[Attempt]:
         """Return the tries at a run, the first one first."""
         query = sa.select(ATTEMPTS).where(ATTEMPTS.c.run_id == run_id).order_by(ATTEMPTS.c.number)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             rows = connection.execute(query).mappings().all()
         return [Attempt(**row) for row in rows]
 
@@ -321,66 +314,27 @@ class RunLedger(Store):
             query = query.where(RUNS.c.cause.in_([str(cause) for cause in causes]))
         if until is not None:
             query = query.where(RUNS.c.due_at <= until)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return connection.execute(query).scalar()
 
     def is_claimed(self, job: str, logical_date: str) -> bool:
         """Whether a date of a job was ever claimed."""
         query = sa.select(RUNS.c.run_id).where(RUNS.c.job == job, RUNS.c.logical_date == logical_date)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return connection.execute(query).first() is not None
 
-    # --- events -----------------------------------------------------------------------------------------------------
-
-    def events(
-        self, after: int = 0, *, run_id: int | None = None, kinds: Iterable[str] = (), limit: int = 500
-    ) -> list[Event]:
-        """Return what happened after a known event, in order."""
-        query = sa.select(EVENTS).where(EVENTS.c.sequence > after).order_by(EVENTS.c.sequence).limit(limit)
-        if run_id is not None:
-            query = query.where(EVENTS.c.run_id == run_id)
-        if kinds:
-            query = query.where(EVENTS.c.kind.in_(tuple(kinds)))
-        with self._transaction() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
-
-    def last_event(self) -> int:
-        """Return the number of the newest event; 0 if nothing ever happened."""
-        with self._transaction() as connection:
-            return connection.execute(sa.select(sa.func.max(EVENTS.c.sequence))).scalar() or 0
-
-    def forget_events(self, before: datetime) -> int:
-        """Remove events from before a time; returns how many."""
-        with self._transaction() as connection:
-            return connection.execute(sa.delete(EVENTS).where(EVENTS.c.at < before)).rowcount
-
-
-def tell(connection: sa.Connection, kind: str, dataset: str, now: datetime, document: Mapping[str, Any]) -> None:
-    """Write an event within a transaction of the ledger."""
-    _tell(connection, kind, dataset, now, document, None)
-
-
-def _tell(
-    connection: sa.Connection,
-    kind: str,
-    dataset: str,
-    now: datetime,
-    document: Mapping[str, Any],
-    run_id: int | None,
-) -> None:
-    row = {"at": now, "kind": kind, "dataset": dataset, "run_id": run_id, "document": json.dumps(document)}
-    if connection.dialect.name == "postgresql":
-        # Or a number could become visible after a larger one, and whoever follows would step over it. Taken last in
-        # every transaction, so it waits for nobody who waits for it.
-        connection.exec_driver_sql(_TELL_IN_TURN)
-    connection.execute(sa.insert(EVENTS).values(row))
-
-
-def _tell_run(
-    connection: sa.Connection, run_id: int, dataset: str, now: datetime, state: str, reason: str | None = None
-) -> None:
-    _tell(connection, "run", dataset, now, {"state": state, "reason": reason}, run_id)
+    def failed_jobs(self, dataset: str) -> dict[str, str]:
+        """Return by job why its latest run failed for good; jobs whose latest run succeeded are not among them."""
+        latest = (
+            sa.select(sa.func.max(RUNS.c.run_id))
+            .where(RUNS.c.dataset == dataset, RUNS.c.state.in_(("succeeded", "failed")))
+            .group_by(RUNS.c.job)
+        )
+        query = sa.select(RUNS.c.job, RUNS.c.reason).where(RUNS.c.run_id.in_(latest), RUNS.c.state == "failed")
+        with self._database.transaction() as connection:
+            return {
+                job: reason or "it did not say why" for job, reason in connection.execute(query.order_by(RUNS.c.job))
+            }
 
 
 def _coalesce(connection: sa.Connection, job: str, into: int, now: datetime) -> None:

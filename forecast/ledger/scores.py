@@ -1,55 +1,31 @@
-"""The part of the ledger about forecasts that were served: how good they were, how they moved, what corrects them."""
+"""Scores of served forecasts in the ledger."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
-from forecast.ledger.alerts import AlertLedger
-from forecast.ledger.database import insert_into
+from forecast.ledger.database import Database, insert_into
+from forecast.ledger.issuances import day_of
 from forecast.ledger.tables import (
-    CORRECTIONS,
     FORECAST_SCORES,
-    ISSUANCES,
     LEAD_SCORES,
-    REVISIONS,
     SCORED_DAYS,
     SERIES_SCORES,
     YARDSTICKS,
 )
-from forecast.monitoring.correction import Correction
 from forecast.monitoring.live_scores import MEASURES, Accuracy, Tally
 from forecast.monitoring.reference import Reference
-from forecast.monitoring.revision import Revision
 from forecast.panel import Array
 
 By = Literal["all", "lead_time", "lead_group", "channel", "model", "series"]
-_DAY = "%Y-%m-%d"
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """What scoring must know of an issued forecast."""
-
-    forecast_id: str
-    origin: datetime
-    issued_at: datetime
-    horizon: int
-    levels: tuple[float, ...]
-    model_version: str
-    model_folder: str
-
-    @property
-    def day(self) -> str:
-        """The UTC day of its origin."""
-        return day_of(self.origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,41 +69,22 @@ class DayScores:
     by_origin: Sequence[OriginScore]
 
 
-class LiveLedger(AlertLedger):
-    """The part of the ledger about forecasts that were served."""
+class LiveScores:
+    """Scores of served forecasts."""
 
-    # --- scores -----------------------------------------------------------------------------------------------------
-
-    def issued(self, dataset: str) -> list[Issued]:
-        """Return forecasts that were served, in the order in which they were issued.
-
-        One that was made afterwards is left out: its model may have been fitted on what it is of.
-        """
-        query = (
-            sa.select(ISSUANCES)
-            .where(ISSUANCES.c.dataset == dataset, ISSUANCES.c.backfilled.is_(other=False))
-            .order_by(ISSUANCES.c.sequence)
-        )
-        with self._transaction() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [
-            Issued(
-                row["forecast_id"], row["origin"], row["issued_at"], row["horizon"],
-                tuple(json.loads(row["quantiles"])), row["model_version"], row["model_folder"],
-            )
-            for row in rows
-        ]  # fmt: skip
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def scored_days(self, dataset: str) -> dict[tuple[str, str], str]:
         """Return the digests of what was scored, by day and model version."""
         query = sa.select(SCORED_DAYS.c.day, SCORED_DAYS.c.model_version, SCORED_DAYS.c.digest)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             rows = connection.execute(query.where(SCORED_DAYS.c.dataset == dataset)).all()
         return {(day, version): digest for day, version, digest in rows}
 
-    def keep_scores(self, days: Iterable[DayScores]) -> None:
+    def replace(self, days: Iterable[DayScores]) -> None:
         """Keep the scores of some days in place of what was there: all of them or none."""
-        with self._as_owner() as connection:
+        with self._database.as_owner() as connection:
             for day in days:
                 key = {"dataset": day.dataset, "day": day.day, "model_version": day.model_version}
                 for table in (SCORED_DAYS, LEAD_SCORES, SERIES_SCORES, FORECAST_SCORES):
@@ -180,7 +137,7 @@ class LiveLedger(AlertLedger):
         )
         whole: dict[tuple[str, str, str, int], Array] = {}
         channels: dict[str, set[str]] = {}
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for row in connection.execute(query).mappings():
                 name = _name(by, row)
                 sums = np.frombuffer(row["sums"], "<f8").reshape(len(MEASURES) + len(json.loads(row["levels"])), -1)
@@ -194,7 +151,7 @@ class LiveLedger(AlertLedger):
         found = (tallies[key].accuracy(key[1], in_units=len(channels[key[2]]) == 1) for key in sorted(tallies))
         return [one for one in found if one is not None]
 
-    def origin_scores(self, dataset: str, model_version: str, since: datetime) -> list[OriginScore]:
+    def by_origin(self, dataset: str, model_version: str, since: datetime) -> list[OriginScore]:
         """Return the scores of each forecast of a model with an origin from a time on, in the order of origins."""
         table = FORECAST_SCORES
         query = (
@@ -202,77 +159,30 @@ class LiveLedger(AlertLedger):
             .where(table.c.dataset == dataset, table.c.model_version == model_version, table.c.origin >= since)
             .order_by(table.c.origin, table.c.forecast_id, table.c.channel, table.c.last)
         )
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return [OriginScore(*row) for row in connection.execute(query)]
 
-    def fitted_on(self, dataset: str, model_version: str) -> Reference | None:
+
+class References:
+    """What each model was fitted on: the unit of its live scores."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, dataset: str, model_version: str) -> Reference | None:
         """Return what a model was fitted on, if that is kept."""
         query = sa.select(YARDSTICKS.c.document).where(
             YARDSTICKS.c.dataset == dataset, YARDSTICKS.c.model_version == model_version
         )
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             document = connection.execute(query).scalar()
         return None if document is None else Reference.model_validate_json(document)
 
-    def keep_fitted_on(self, dataset: str, model_version: str, message: Reference) -> None:
+    def add(self, dataset: str, model_version: str, message: Reference) -> None:
         """Keep what a model was fitted on, unless it is kept already."""
         row = {"dataset": dataset, "model_version": model_version, "document": message.model_dump_json()}
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(insert_into(connection, YARDSTICKS).values(row).on_conflict_do_nothing())
-
-    # --- corrections ------------------------------------------------------------------------------------------------
-
-    def keep_correction(self, dataset: str, correction: Correction, now: datetime) -> int:
-        """Keep a correction unless the model's latest is the same; returns its number."""
-        document = correction.model_dump_json()
-        version = correction.model_version
-        with self._as_owner() as connection:
-            latest = connection.execute(_latest(dataset, version)).first()
-            if latest is not None and latest.document == document:
-                return int(latest.sequence)
-            row = {"dataset": dataset, "model_version": version, "made_at": now, "document": document}
-            made = connection.execute(sa.insert(CORRECTIONS).values(row).returning(CORRECTIONS.c.sequence))
-            return int(made.scalar_one())
-
-    def correction(self, sequence: int | None) -> Correction | None:
-        """Return the correction of a number that an issuance names; ``None`` where it names none."""
-        if sequence is None:
-            return None
-        query = sa.select(CORRECTIONS.c.document).where(CORRECTIONS.c.sequence == sequence)
-        with self._transaction() as connection:
-            return Correction.model_validate_json(connection.execute(query).scalar_one())
-
-    def latest_correction(self, dataset: str, model_version: str) -> tuple[int, Correction] | None:
-        """Return a model's latest correction and its number."""
-        with self._transaction() as connection:
-            row = connection.execute(_latest(dataset, model_version)).first()
-        return None if row is None else (int(row.sequence), Correction.model_validate_json(row.document))
-
-    # --- revisions --------------------------------------------------------------------------------------------------
-
-    def revisions(self, dataset: str, limit: int = 50) -> dict[str, Revision]:
-        """Return how the latest forecasts differed from those before them, by their identifiers, newest first."""
-        query = (
-            sa.select(REVISIONS.c.forecast_id, REVISIONS.c.document)
-            .join(ISSUANCES, ISSUANCES.c.forecast_id == REVISIONS.c.forecast_id)
-            .where(REVISIONS.c.dataset == dataset)
-            .order_by(ISSUANCES.c.sequence.desc())
-            .limit(limit)
-        )
-        with self._transaction() as connection:
-            rows = connection.execute(query).all()
-        return {forecast_id: Revision.model_validate_json(document) for forecast_id, document in rows}
-
-
-def keep_revision(connection: sa.Connection, forecast_id: str, dataset: str, now: datetime, revision: Revision) -> None:
-    """Keep how a forecast differs from the one before, within the transaction that makes it visible."""
-    row = {"forecast_id": forecast_id, "dataset": dataset, "recorded_at": now, "document": revision.model_dump_json()}
-    connection.execute(sa.insert(REVISIONS).values(row))
-
-
-def day_of(time: datetime) -> str:
-    """Return the UTC day that a time lies in."""
-    return time.astimezone(UTC).strftime(_DAY)
 
 
 def _name(by: By, row: RowMapping) -> str:
@@ -296,15 +206,6 @@ def _parts(by: By, name: str, ends: Sequence[int], sums: Array) -> Iterable[tupl
                 yield end, f"{begin + 1}-{end}", sums[:, begin:end].sum(axis=1)
     else:
         yield 0, name, sums.sum(axis=1)
-
-
-def _latest(dataset: str, model_version: str) -> sa.Select[tuple[int, str]]:
-    return (
-        sa.select(CORRECTIONS.c.sequence, CORRECTIONS.c.document)
-        .where(CORRECTIONS.c.dataset == dataset, CORRECTIONS.c.model_version == model_version)
-        .order_by(CORRECTIONS.c.sequence.desc())
-        .limit(1)
-    )
 
 
 def _bytes(sums: Array) -> bytes:

@@ -1,10 +1,8 @@
-"""The ledger's tables, and how those of an earlier release become these."""
+"""The ledger's tables as they are now; :mod:`forecast.ledger.migrations` changes those of an earlier release."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -19,12 +17,12 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Take the zone off."""
+        """Convert to UTC and drop the zone."""
         del dialect
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Put the zone back."""
+        """Add the zone UTC."""
         del dialect
         return None if value is None else value.replace(tzinfo=UTC)
 
@@ -62,8 +60,8 @@ RUNS = sa.Table(
     sa.UniqueConstraint("job", "logical_date"),
 )
 """One row per job and logical date; ``kind`` is its weight (:class:`forecast.config.jobs.Weight`), ``document`` the
-job as it was when the date was claimed, ``attempt`` counts the workers that took it and tells a late one that it is no
-longer the owner."""
+job as it was when the date was claimed. ``attempt`` counts the workers that took the run: a late worker sees from it
+that it is no longer the owner."""
 
 ONE_RUNNING = sa.Index(
     "runs_one_running",
@@ -72,7 +70,7 @@ ONE_RUNNING = sa.Index(
     sqlite_where=sa.text("state = 'running'"),
     postgresql_where=sa.text("state = 'running'"),
 )
-"""Of one job at most one run is running, whoever asks."""
+"""At most one run of a job is running; the database enforces it."""
 WAITING = sa.Index("runs_state", RUNS.c.state)
 LATEST_DUE = sa.Index("runs_due", RUNS.c.job, RUNS.c.due_at)
 
@@ -89,7 +87,7 @@ ATTEMPTS = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("peak_memory_mb", sa.Float),
 )
-"""Every worker that took a run, and what came of it."""
+"""One row per worker that took a run, with its outcome."""
 
 EVENTS = sa.Table(
     "events",
@@ -101,7 +99,7 @@ EVENTS = sa.Table(
     sa.Column("run_id", sa.BigInteger, index=True),
     sa.Column("document", sa.Text, nullable=False),
 )
-"""What happened, in the order in which it did: states and progress of runs, forecasts, promotions, alerts."""
+"""The event feed in order: states and progress of runs, forecasts, promotions, alerts."""
 
 JOBS = sa.Table(
     "jobs",
@@ -112,8 +110,8 @@ JOBS = sa.Table(
     sa.Column("since", UtcTime, nullable=False),
     sa.Column("timing", sa.Text, nullable=False, default=""),
 )
-"""What the ledger knows of a job: its definition unless it stands in the job file, whether it is paused, and the time
-(on its data set's clock) after which its dates count."""
+"""One row per job: its definition unless the config file has it, whether it is paused, and the time (on its data set's
+clock) after which its dates count."""
 
 LEASES = sa.Table(
     "leases",
@@ -122,7 +120,7 @@ LEASES = sa.Table(
     sa.Column("holder", sa.String(160), nullable=False),
     sa.Column("beat", sa.BigInteger, nullable=False),
 )
-"""Who does what only one may do; the holder counts ``beat`` up, and who sees it stand still takes over."""
+"""Tasks that only one process may do. The holder counts ``beat`` up; another takes over once it stands still."""
 
 HOSTS = sa.Table(
     "hosts",
@@ -172,7 +170,7 @@ ISSUANCES = sa.Table(
     sa.Column("correction", sa.BigInteger),
 )
 """One row per issued forecast; ``provenance`` is a :class:`forecast.provenance.Provenance` as JSON, null where an
-earlier release issued it. What is ``backfilled`` was made afterwards for a past instant, and is never served."""
+earlier release issued it. A ``backfilled`` forecast was made afterwards for a past instant and is never served."""
 
 RECEIPTS = sa.Table(
     "receipts",
@@ -205,7 +203,8 @@ SCORED_DAYS = sa.Table(
     sa.Column("levels", sa.Text, nullable=False),
     sa.Column("ends", sa.Text, nullable=False),
 )
-"""What one model's forecasts of one UTC day of origins were scored against: scored again once the digest differs."""
+"""The observations that one model's forecasts of one UTC day of origins were scored against; the day is scored again
+once their digest differs."""
 
 LEAD_SCORES = sa.Table(
     "lead_scores",
@@ -261,7 +260,8 @@ YARDSTICKS = sa.Table(
     sa.Column("model_version", sa.String(64), primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
 )
-"""What a model was fitted on, the unit of its live scores; a ``forecast.monitoring.reference.Reference`` as JSON."""
+"""The training data's statistics, the unit of a model's live scores; a ``forecast.monitoring.reference.Reference`` as
+JSON."""
 
 CORRECTIONS = sa.Table(
     "corrections",
@@ -300,7 +300,7 @@ ALERTS = sa.Table(
     sa.Column("raise_sent_at", UtcTime),
     sa.Column("resolve_sent_at", UtcTime),
 )
-"""What was wrong from when to when; ``*_sent_at`` is when the webhook was told."""
+"""One row per alert, with the times between which it was open; ``*_sent_at`` is when the webhook was called."""
 
 ONE_OPEN = sa.Index(
     "alerts_one_open",
@@ -311,7 +311,7 @@ ONE_OPEN = sa.Index(
     sqlite_where=sa.text("resolved_at IS NULL"),
     postgresql_where=sa.text("resolved_at IS NULL"),
 )
-"""Of one subject at most one alert of a kind is open."""
+"""At most one alert of a kind and subject is open."""
 
 KEYS = sa.Table(
     "keys",
@@ -325,12 +325,11 @@ KEYS = sa.Table(
     sa.Column("expires_at", UtcTime),
     sa.Column("revoked_at", UtcTime),
 )
-"""Keys of the REST interface; ``datasets`` is a JSON list, empty for all. Revoked ones stay: once there was a key, the
-service never is open to everybody again."""
+"""Keys of the REST interface; ``datasets`` is a JSON list, empty for all. Revoked keys stay: once a key existed, the
+service never again accepts requests without one."""
 
 SCHEMA = sa.Table("ledger_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
-SCHEMA_VERSION = 5
-"""Counted up with every change of a table above, so that a ledger of another release is refused, not misread."""
+"""The schema number of releases before alembic; :data:`forecast.ledger.migrations.LAST_NUMBER` stays in it."""
 
 CLOCKS = sa.Table(
     "clocks",
@@ -339,44 +338,3 @@ CLOCKS = sa.Table(
     sa.Column("position", UtcTime, nullable=False),
     sa.Column("stopped", sa.Boolean, nullable=False, default=False),
 )
-
-MIGRATIONS: Mapping[int, tuple[str, ...]] = MappingProxyType(
-    {
-        1: ("ALTER TABLE issuances ADD COLUMN newest_observed TIMESTAMP",),
-        2: (),
-        3: (
-            *(
-                f"ALTER TABLE runs ADD COLUMN {column}"
-                for column in (
-                    "cause VARCHAR(16)",
-                    "due_at TIMESTAMP",
-                    "document TEXT",
-                    "host VARCHAR(128)",
-                    "attempt INTEGER NOT NULL DEFAULT 0",
-                    "failures INTEGER NOT NULL DEFAULT 0",
-                    "not_before TIMESTAMP",
-                    "started_at TIMESTAMP",
-                    "heartbeat_at TIMESTAMP",
-                    "cancel_asked_at TIMESTAMP",
-                    "coalesced_into INTEGER",
-                    "progress FLOAT",
-                    "doing TEXT",
-                    "peak_memory_mb FLOAT",
-                    "tracking_run VARCHAR(64)",
-                    "forecast_id VARCHAR(40)",
-                    "log TEXT",
-                )
-            ),
-            "ALTER TABLE issuances ADD COLUMN correction BIGINT",
-            "UPDATE runs SET state = 'failed', reason = 'it ran under an earlier release' WHERE state = 'running'",
-            "UPDATE runs SET state = 'failed' WHERE state = 'abandoned'",
-            "CREATE UNIQUE INDEX runs_one_running ON runs (job) WHERE state = 'running'",
-            "CREATE INDEX runs_state ON runs (state)",
-            "CREATE INDEX runs_due ON runs (job, due_at)",
-            "ALTER TABLE issuances ADD COLUMN provenance TEXT",
-            "ALTER TABLE issuances ADD COLUMN backfilled BOOLEAN NOT NULL DEFAULT FALSE",
-        ),
-        4: ("ALTER TABLE alerts RENAME COLUMN told TO message",),
-    }
-)
-"""By schema version: what leads to the next one, beside tables that are new."""

@@ -2,90 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state
-from pydantic import ValidationError
 
-from forecast.durability import flush
-from forecast.errors import DataError, NotFoundError, StorageError
+from forecast.errors import DataError, StorageError
 from forecast.panel import Array, Panel
-from forecast.runtime.calibration import Calibration, scales
-from forecast.runtime.files import arrays, content
-from forecast.runtime.manifest_checks import faults
-from forecast.runtime.precision import ServedIn, Variants
+from forecast.runtime.calibration import scales
+from forecast.runtime.files import arrays
+from forecast.runtime.manifest import EVALUATED, Manifest, read_verified
+from forecast.runtime.precision import ServedIn
 from forecast.runtime.scaler import Scaler
-from forecast.strict import StrictModel
 
-MANIFEST = "manifest.json"
-NETWORK = "model.onnx"
-GOLDEN = "golden.npz"
-WEIGHTS = "weights.safetensors"
-EVALUATED = "evaluated"
 _BATCH = 256
 _TOLERANCES = {ServedIn.FLOAT32: 1e-4, ServedIn.INT8: 1e-2}
 """How far a golden example may be off, in deviations. In int8 the last bit of a float, which differs between
 processors, can turn a rounding: inputs changed by a millionth of themselves moved an Informer's forecast by 4e-4."""
-_MOST_OF_A_MANIFEST = 2**26
 _REFUSALS = tuple(
     kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """What ONNX Runtime raises: its kinds of error have no common class but ``Exception``."""
-
-
-class Manifest(StrictModel):
-    """Everything that belongs to a network's numbers, stored beside it; the service reads only this."""
-
-    format: Literal[1] = 1
-    dataset: str
-    model_name: str
-    model_version: str
-    trained_at: datetime
-    lookback: int
-    horizon: int
-    step_seconds: float
-    targets: tuple[str, ...]
-    past: tuple[str, ...]
-    future: tuple[str, ...]
-    """The calendar's covariates, then those given by the user."""
-    statics: tuple[str, ...] = ()
-    """Names of the static covariates; their values are the scaler's."""
-    quantiles: tuple[float, ...]
-    lower: tuple[float | None, ...]
-    upper: tuple[float | None, ...]
-    scaler: Scaler
-    calibration: Calibration
-    data_version: int
-    data_digest: str
-    """SHA-256 of the cleaned values the model was trained from."""
-    fitted_until: datetime
-    """No row from this time on was fitted on."""
-    onnx_difference: float = 0.0
-    """Largest difference between ONNX Runtime and torch that was seen at the export in float32, in deviations."""
-    precision: ServedIn = ServedIn.FLOAT32
-    """Of the network in this folder: what serves, and what the golden example is of."""
-    variants: Variants | None = None
-    """Both precisions beside each other, if int8 was tried; of a refitted network, what was seen of the scored one."""
-    refitted: bool = False
-    """Whether the network was fitted again on all rows, up to ``fitted_until``, after another one was scored."""
-    network_digest: str
-    kernels: Mapping[str, str] = {}
-    """By op of ``kernels``: the implementation that the training ran, and why that one."""
-    golden_digest: str
-    weights_digest: str = ""
-    """Of the weights that a later training may start from; empty if there are none."""
-    evaluated_digest: str = ""
-    """Of the manifest of the network that was scored, if this one was fitted again on all rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +175,7 @@ def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedMod
     :func:`session`. Raises ``model.not_found``, ``model.corrupt``, ``file.unreadable``, ``model.unusable`` and
     ``model.golden_differs``.
     """
-    manifest, network, golden = _checked(folder, digest)
+    manifest, network, golden = read_verified(folder, digest)
     try:
         model = ServedModel(manifest, session(network, threads))
         example = arrays(golden)
@@ -259,88 +200,10 @@ def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedMod
     return model
 
 
-def _checked(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
-    """Return manifest, network and golden example: the very bytes that were checked, as a file may change later."""
-    try:
-        message = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
-        manifest = Manifest.model_validate_json(message)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
-    except (OSError, ValidationError) as error:
-        raise StorageError(
-            "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
-        ) from error
-    known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
-    files = {MANIFEST: message, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
-    for name, expected in known:
-        if expected is not None and hashlib.sha256(files[name]).hexdigest() != expected:
-            raise StorageError(
-                "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
-            )
-    for fault in faults(manifest):
-        raise StorageError("model.corrupt", f'the manifest in "{folder}" has {fault}', "roll back or retrain")
-    return manifest, files[NETWORK], files[GOLDEN]
-
-
-def evaluated_in(folder: Path) -> Path:
-    """Return where the network lies that a model was promoted for: inside the folder of one that was refitted."""
-    inside = folder / EVALUATED
-    return inside if inside.is_dir() else folder
-
-
 def load_evaluated(folder: Path, digest: str | None = None) -> ServedModel:
     """Load the network that a model was promoted for: the model itself, or the one before it was refitted."""
     model = load(folder, digest)
     return load(folder / EVALUATED, model.manifest.evaluated_digest) if model.manifest.refitted else model
-
-
-def store(
-    folder: Path,
-    network: Path,
-    golden: Mapping[str, NDArray[Any]],
-    manifest: Mapping[str, Any],
-    *,
-    weights: Path | None = None,
-    evaluated: Path | None = None,
-) -> Manifest:
-    """Write a model folder completely or not at all; ``manifest`` lacks only the digests, which are computed here.
-
-    ``weights`` is what later trainings may start from, ``evaluated`` the folder of the model that was scored.
-    """
-    half_made = folder.parent / f".half-made-{uuid.uuid4().hex}"
-    try:
-        half_made.mkdir(parents=True)
-        shutil.copyfile(network, half_made / NETWORK)
-        np.savez(half_made / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types its keywords as a flag
-        digests = {"network_digest": sha256(half_made / NETWORK), "golden_digest": sha256(half_made / GOLDEN)}
-        if weights is not None:
-            shutil.copyfile(weights, half_made / WEIGHTS)
-            digests["weights_digest"] = sha256(half_made / WEIGHTS)
-        if evaluated is not None:
-            shutil.copytree(evaluated, half_made / EVALUATED)
-            digests["evaluated_digest"] = manifest_digest(half_made / EVALUATED)
-        made = Manifest.model_validate({**manifest, **digests})
-        (half_made / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
-        for target in (*half_made.rglob("*"), half_made):
-            flush(target)
-        if folder.exists():  # never in the way of a model that is there: it may be the champion
-            raise StorageError(
-                "model.exists", f'there is a model in "{folder}" already', "give the new one another version"
-            )
-        half_made.rename(folder)
-        flush(folder.parent)
-    except OSError as error:
-        raise StorageError(
-            "model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk"
-        ) from error
-    finally:
-        shutil.rmtree(half_made, ignore_errors=True)
-    return made
-
-
-def manifest_digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's manifest, which holds the digests of its other files: it stands for the whole."""
-    return hashlib.sha256(_content(folder / MANIFEST, _MOST_OF_A_MANIFEST)).hexdigest()
 
 
 def session(network: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -355,29 +218,9 @@ def session(network: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSes
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _content(path: Path, *most: int) -> bytes:
-    try:
-        return content(path, *most)
-    except OSError as error:
-        raise StorageError(
-            "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
-        ) from error
-
-
 def _not_finite() -> DataError:
     return DataError(
         "forecast.not_finite",
         "a look-back window or its forecast has values that are not finite",
         "see the gaps in the ingestion's receipt",
     )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal text."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(
-            "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
-        ) from error

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TextIO
 
 from forecast.errors import ForecastError, NotFoundError, StorageError
-from forecast.runtime.model import MANIFEST, ServedModel, load, manifest_digest
+from forecast.runtime.manifest import MANIFEST, manifest_digest
+from forecast.runtime.model import ServedModel, load
 
 _CPU_SECONDS = 20
 _WALL_SECONDS = 30

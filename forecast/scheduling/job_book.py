@@ -14,7 +14,7 @@ from forecast.clock import SystemClock
 from forecast.config.jobs import JOB_NAME, Cause, Due, Job, JobStep
 from forecast.errors import ConfigError, ConflictError, NotFoundError, nearest
 from forecast.installation import Installation
-from forecast.ledger.issuances import distinct
+from forecast.ledger.champions import distinct
 from forecast.ledger.jobs import JobState, timing_of
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class JobBook:
 
     def jobs(self) -> dict[str, KnownJob]:
         """Return every job by name: those of the job file first, which win over others of the same name."""
-        states = self._ledger.job_states()
+        states = self._ledger.jobs.states()
         found = {
             name: _known(name, definition, "job_file", states.get(name))
             for name, definition in self._installation.config.jobs.items()
@@ -73,7 +73,7 @@ class JobBook:
 
     def see(self, known: KnownJob, now: datetime) -> KnownJob:
         """Let the dates of a job of the job file count from now if it is new or its schedule has changed."""
-        state = self._ledger.see_job(known.name, timing_of(known.definition), now)
+        state = self._ledger.jobs.see(known.name, timing_of(known.definition), now)
         return _known(known.name, known.definition, known.origin, state)
 
     def add(self, name: str, definition: Job) -> KnownJob:
@@ -85,7 +85,7 @@ class JobBook:
         self._installation.config.check_job(name, definition)
         if name in self._installation.config.jobs:
             raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
-        self._ledger.define_job(name, definition, self._installation.clock(definition.dataset).now())
+        self._ledger.jobs.define(name, definition, self._installation.clock(definition.dataset).now())
         return self.job(name)
 
     def change(self, name: str, definition: Job) -> KnownJob:
@@ -95,17 +95,17 @@ class JobBook:
         if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
             raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
         now = self._installation.clock(known.definition.dataset).now()
-        self._ledger.define_job(name, definition, now, replace=True)
+        self._ledger.jobs.define(name, definition, now, replace=True)
         return self.job(name)
 
     def remove(self, name: str) -> None:
         """Forget a job that is not in the job file; its runs stay, those that wait are cancelled."""
         self._ours(name)
-        self._ledger.delete_job(name)
-        for run in self._ledger.queue():
+        self._ledger.jobs.delete(name)
+        for run in self._ledger.runs.queue():
             if run.job == name:
                 with contextlib.suppress(ConflictError):  # a worker may have been quicker
-                    self._ledger.cancel(run.run_id, SystemClock().now())
+                    self._ledger.runs.cancel(run.run_id, SystemClock().now())
 
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
@@ -113,7 +113,7 @@ class JobBook:
         now = self._installation.clock(known.definition.dataset).now()
         if known.origin == "job_file":
             self.see(known, now)
-        self._ledger.pause_job(name, now, paused=paused)
+        self._ledger.jobs.pause(name, now, paused=paused)
         return self.job(name)
 
     def run_now(self, name: str) -> int:
@@ -124,7 +124,7 @@ class JobBook:
         now = self._installation.clock(definition.dataset).now()
         # Two people may ask in one second: each gets a run.
         date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
-        (run_id,) = self._ledger.claim(name, definition, [date], SystemClock().now())
+        (run_id,) = self._ledger.runs.claim(name, definition, [date], SystemClock().now())
         return run_id
 
     def roll_back(self, dataset: str, version: str = "") -> int:
@@ -132,7 +132,7 @@ class JobBook:
 
         Raises ``promotion.no_earlier`` where there is none, ``promotion.is_champion`` and ``model.unknown``.
         """
-        versions = [one.model_version for one in distinct(self._ledger.champions(dataset, limit=None))]
+        versions = [one.model_version for one in distinct(self._ledger.champions.history(dataset, limit=None))]
         if version and version not in versions:
             message = "no model of that version is or was champion"
             raise NotFoundError("model.unknown", message, nearest(version, versions))
@@ -161,7 +161,7 @@ class JobBook:
             dates.append(Due(logical_date=cron.logical_date(due), at=due, cause=Cause.BACKFILL))
             if len(dates) > _MOST_DATES:
                 raise ConfigError("job.range", f"that range has over {_MOST_DATES:,} dates", "give a shorter one")
-        return self._ledger.claim(name, known.definition, dates, SystemClock().now())
+        return self._ledger.runs.claim(name, known.definition, dates, SystemClock().now())
 
     def following(self, known: KnownJob) -> datetime | None:
         """Return when a job is due next by the clock, in UTC on its data set's clock."""

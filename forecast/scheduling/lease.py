@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from forecast.ledger.jobs import LeaseLedger
+from forecast.ledger import Ledger
 
 SCHEDULER = "scheduler"
 """The lease of who schedules."""
@@ -23,9 +23,7 @@ class Lease:
     PATIENCE_SECONDS: ClassVar[float] = 3.5
     """How long a beat must stand still before another takes over."""
 
-    def __init__(
-        self, ledger: LeaseLedger, name: str, holder: str, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ledger: Ledger, name: str, holder: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._name = name
         self._holder = holder
@@ -36,7 +34,7 @@ class Lease:
 
     def hold(self) -> bool:
         """Renew the lease, or take it if nobody has it or its holder is silent; returns whether it is held."""
-        if self._is_held and self._ledger.keep_lease(self._name, self._holder) is not None:
+        if self._is_held and self._ledger.leases.renew(self._name, self._holder) is not None:
             return True
         self._is_held = self._try()
         return self._is_held
@@ -44,17 +42,17 @@ class Lease:
     def drop(self) -> None:
         """Let the lease go at once."""
         if self._is_held:
-            self._ledger.drop_lease(self._name, self._holder)
+            self._ledger.leases.release(self._name, self._holder)
         self._is_held = False
 
     def _try(self) -> bool:
-        found = self._ledger.lease(self._name)
+        found = self._ledger.leases.get(self._name)
         now = self._monotonic()
         if found is None:
-            return self._ledger.take_lease(self._name, self._holder, None) is not None
+            return self._ledger.leases.take(self._name, self._holder, None) is not None
         if found != self._seen:
             self._seen, self._seen_at = found, now
             return False
         if now - self._seen_at < self.PATIENCE_SECONDS:
             return False
-        return self._ledger.take_lease(self._name, self._holder, found[1]) is not None
+        return self._ledger.leases.take(self._name, self._holder, found[1]) is not None

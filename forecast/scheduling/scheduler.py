@@ -112,8 +112,8 @@ class Scheduler:
         for dataset, config in self._installation.config.datasets.items():
             start = replay_start(config)
             if config.replay is not None and start is not None:
-                position = self._installation.ledger.clock(dataset, start)
-                self._installation.ledger.move_clock(dataset, position + elapsed * config.replay.speed)
+                position = self._installation.ledger.clocks.position(dataset, start)
+                self._installation.ledger.clocks.move(dataset, position + elapsed * config.replay.speed)
 
     def _claim_due(self, known: KnownJob) -> None:
         now = self._now(known)
@@ -123,7 +123,7 @@ class Scheduler:
             self._next.pop(known.name, None)
             return
         dates = [*self._dates(known, now), *self._triggers.asked(known, now)]
-        for run_id in self._installation.ledger.claim(known.name, known.definition, dates, self._clock.now()):
+        for run_id in self._installation.ledger.runs.claim(known.name, known.definition, dates, self._clock.now()):
             _LOG.info("job %s: run %d is queued", known.name, run_id)
 
     def _dates(self, known: KnownJob, now: datetime) -> list[Due]:
@@ -136,7 +136,7 @@ class Scheduler:
         if before is not None and before[0] == known and before[1] <= now and (before[2] is None or now < before[2]):
             self._next[known.name] = (known, now, before[2])
             return []
-        last = self._installation.ledger.last_due(known.name, Cause.CRON, until=now)
+        last = self._installation.ledger.runs.last_due(known.name, Cause.CRON, until=now)
         after = max(known.since, last) if last else known.since
         dates = [Due(logical_date=cron.logical_date(due), at=due, cause=Cause.CRON) for due in cron.between(after, now)]
         self._next[known.name] = (known, now, next(cron.following(max(after, now)), None))

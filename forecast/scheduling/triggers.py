@@ -31,7 +31,7 @@ class Triggers:
             date = self._date(trigger, known.definition.dataset)
             if date is None or self._done.get((known.name, trigger)) == date:
                 continue
-            if self._installation.ledger.is_claimed(known.name, date):
+            if self._installation.ledger.runs.is_claimed(known.name, date):
                 self._done[known.name, trigger] = date
             else:
                 found.append(Due(logical_date=date, at=now, cause=Cause(trigger)))
@@ -40,13 +40,13 @@ class Triggers:
     def _rests(self, known: KnownJob, now: datetime) -> bool:
         if not known.definition.rest:
             return False
-        last = self._installation.ledger.last_due(known.name, *_BY_TRIGGER, until=now)
+        last = self._installation.ledger.runs.last_due(known.name, *_BY_TRIGGER, until=now)
         return last is not None and now < last + known.definition.rest
 
     def _date(self, trigger: Trigger, dataset: str) -> str | None:
         match trigger:
             case Trigger.DATA:
-                version = self._installation.ledger.newest_change(dataset)
+                version = self._installation.ledger.receipts.newest_change(dataset)
                 return None if version is None else f"data-{version}"
             case Trigger.WATERMARK:
                 watermark = self._watermark(dataset)
@@ -55,13 +55,13 @@ class Triggers:
                 return next(self._alerts(trigger, dataset), None)
 
     def _watermark(self, dataset: str) -> datetime | None:
-        version = self._installation.ledger.newest_change(dataset)
+        version = self._installation.ledger.receipts.newest_change(dataset)
         if version is not None and self._watermarks.get(dataset, (None, None))[0] != version:
             targets = self._installation.config.datasets[dataset].targets
             self._watermarks[dataset] = version, self._installation.observations(dataset).watermark(targets)
         return self._watermarks.get(dataset, (None, None))[1]
 
     def _alerts(self, trigger: Trigger, dataset: str) -> Iterator[str]:
-        for alert in self._installation.ledger.alerts(dataset, open_only=True):
+        for alert in self._installation.ledger.alerts.find(dataset, open_only=True):
             if alert.kind == trigger:
                 yield f"{trigger}-{alert.sequence}"

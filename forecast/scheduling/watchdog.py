@@ -8,7 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import ClassVar
 
-from forecast.ledger.runs import Run, RunLedger
+from forecast.ledger import Ledger
+from forecast.ledger.runs import Run
 from forecast.scheduling.processes import find, machine
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Watchdog:
     ASLEEP_SECONDS: ClassVar[float] = 30.0
     """Between two looks further apart this process slept itself, perhaps with the workers: it begins anew."""
 
-    def __init__(self, ledger: RunLedger, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ledger: Ledger, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._monotonic = monotonic
         self._machine = machine()
@@ -34,7 +35,7 @@ class Watchdog:
 
     def keep(self, now: datetime) -> list[Run]:
         """Look once at all heartbeats; returns the runs that were given up."""
-        running = self._ledger.runs(states=("running",), limit=10_000)
+        running = self._ledger.runs.find(states=("running",), limit=10_000)
         seen, given_up = {}, []
         if self._monotonic() - self._looked_at > self.ASLEEP_SECONDS:
             self._seen.clear()
@@ -46,7 +47,7 @@ class Watchdog:
             silent = self._monotonic() - since
             if silent > self.SILENT_SECONDS and (silent > self.PATIENT_SECONDS or not self._lives(run)):
                 reason = f"its worker on {run.host} gave no sign of life for {silent:.0f} s"
-                state = self._ledger.finish(run, "abandoned", now, reason, retry=True)
+                state = self._ledger.runs.finish(run, "abandoned", now, reason, retry=True)
                 if state is not None:  # or it ended this moment
                     _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
                     given_up.append(run)

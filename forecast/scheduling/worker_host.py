@@ -23,7 +23,7 @@ from forecast.config.jobs import Weight
 from forecast.errors import ForecastError
 from forecast.home import cores
 from forecast.installation import Installation
-from forecast.ledger.jobs import Host
+from forecast.ledger.leases import Host
 from forecast.ledger.runs import Outcome, Run
 from forecast.scheduling.processes import end, find, has_lived_since, identity, is_alive, machine, parent, resident_mb
 from forecast.scheduling.signals import asked_to_stop
@@ -96,7 +96,7 @@ class WorkerHost:
         """See to the runs that are held, take over orphans, take from the queue what there is room for."""
         try:
             self._sign()
-            running = {run.run_id: run for run in self._ledger.runs(states=("running",), limit=10_000)}
+            running = {run.run_id: run for run in self._ledger.runs.find(states=("running",), limit=10_000)}
             for held in list(self._held.values()):
                 self._watch(held, running.pop(held.run.run_id, None))
             self._adopt(running)
@@ -115,7 +115,7 @@ class WorkerHost:
             self._hand_back(held)
         self._held.clear()
         try:
-            self._ledger.host_gone(self._me.name)
+            self._ledger.hosts.remove(self._me.name)
         except ForecastError as error:
             _LOG.error("%s [%s]", error, error.code)
 
@@ -127,12 +127,12 @@ class WorkerHost:
         self._signed_at = self._monotonic()
         names = Host.__slots__
         me = {name: getattr(self._me, name) for name in names} | {"heartbeat_at": self._clock.now()}
-        self._ledger.host_beat(Host(**me))
-        for other in self._ledger.hosts():
+        self._ledger.hosts.beat(Host(**me))
+        for other in self._ledger.hosts.known():
             if other.machine != self._machine or other.name == self._me.name:
                 continue
             if other.pid == self._me.pid or not has_lived_since(other.pid, other.started_at):
-                self._ledger.host_gone(other.name)
+                self._ledger.hosts.remove(other.name)
 
     def _watch(self, held: _Held, stored: Run | None) -> None:
         now = self._monotonic()
@@ -149,7 +149,7 @@ class WorkerHost:
 
     def _leave(self, held: _Held) -> None:
         """Let a worker go that has ended its run; one whose run was given up, perhaps to another, must not go on."""
-        found = self._ledger.run(held.run.run_id)
+        found = self._ledger.runs.get(held.run.run_id)
         if found.has_ended and found.attempt == held.run.attempt:
             held.ending = ("abandoned", "it went on after its run")
             held.killed_at = self._monotonic() + self.GRACE_SECONDS
@@ -162,7 +162,7 @@ class WorkerHost:
         held.peak_mb = max(held.peak_mb, resident)
         if held.peak_mb > held.noted_mb + _MB_WORTH_NOTING:
             held.noted_mb = held.peak_mb
-            self._ledger.note_memory(held.run, round(held.peak_mb, 1))
+            self._ledger.runs.note_memory(held.run, round(held.peak_mb, 1))
         limit = definition.memory_mb
         if stored.cancel_asked_at is not None:
             self._end(held, "cancelled", "it was cancelled")
@@ -201,28 +201,30 @@ class WorkerHost:
                     self._hold(run, process, None)
                 except ForecastError as error:  # another release began it, and nobody knows its limits
                     end(process, signal.SIGKILL)
-                    self._ledger.finish(run, "failed", self._clock.now(), f"[{error.code}] {error}")
+                    self._ledger.runs.finish(run, "failed", self._clock.now(), f"[{error.code}] {error}")
 
     def _others_here(self) -> set[int]:
         """Return the processes of the other worker hosts of this machine."""
-        return {one.pid for one in self._ledger.hosts() if one.machine == self._machine and one.name != self._me.name}
+        return {
+            one.pid for one in self._ledger.hosts.known() if one.machine == self._machine and one.name != self._me.name
+        }
 
     def _lose(self, run: Run) -> None:
         reason = "its worker died, and its worker host with it"
-        state = self._ledger.finish(run, "abandoned", self._clock.now(), reason, retry=True)
+        state = self._ledger.runs.finish(run, "abandoned", self._clock.now(), reason, retry=True)
         if state is not None:  # or it ended this moment
             _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
 
     def _take(self) -> bool:
         trainings, others = self._places
-        run = self._ledger.take(self._machine, self._clock.now(), trainings=trainings, others=others)
+        run = self._ledger.runs.take(self._machine, self._clock.now(), trainings=trainings, others=others)
         if run is None:
             return False
         try:
             child = self._start(run)
         except (OSError, psutil.Error, ForecastError) as error:
             reason = f"its worker could not be started ({error})"
-            state = self._ledger.finish(run, "failed", self._clock.now(), reason, retry=True)
+            state = self._ledger.runs.finish(run, "failed", self._clock.now(), reason, retry=True)
             _LOG.error("run %d: %s; it is %s now", run.run_id, reason, state)  # one line a run, not a traceback
             return True
         _LOG.info("run %d of %s for %s begins", run.run_id, run.job, run.logical_date)
@@ -251,7 +253,7 @@ class WorkerHost:
             with suppress(OSError):  # it has ended already
                 own = os.getpriority(os.PRIO_PROCESS, 0)
                 os.setpriority(os.PRIO_PROCESS, child.pid, min(own + TRAINING_NICENESS, 19))
-        self._ledger.started(run, child.pid, str(log))
+        self._ledger.runs.started(run, child.pid, str(log))
         return child
 
     def _hold(self, run: Run, process: psutil.Process, child: subprocess.Popen[bytes] | None) -> None:
@@ -260,7 +262,7 @@ class WorkerHost:
         self._held[run.run_id] = _Held(run, process, child, self._monotonic() + run.definition.seconds - max(used, 0.0))
 
     def _finish(self, held: _Held, outcome: Outcome, reason: str) -> None:
-        state = self._ledger.finish(held.run, outcome, self._clock.now(), reason, retry=outcome != "cancelled")
+        state = self._ledger.runs.finish(held.run, outcome, self._clock.now(), reason, retry=outcome != "cancelled")
         if state is not None:
             _LOG.warning("run %d: %s; it is %s now", held.run.run_id, reason, state)
 

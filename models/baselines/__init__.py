@@ -1,1 +1,1 @@
-"""Models that are solved by a formula instead of trained."""
+"""Baselines: models that are solved by a formula instead of trained."""

@@ -1,4 +1,4 @@
-"""Models that are solved by a formula instead of trained, as darts models."""
+"""Base class of the darts models that are solved by a formula instead of trained."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from models.errors import OptionOutOfRangeError
 
 
 class ClosedFormNetwork(Protocol):
-    """A network whose weights follow from the training windows by a formula."""
+    """A network with weights that a formula gives from the training windows."""
 
     def solve(self, batches: "TrainingBatches") -> None:
-        """Set the weights; may read all batches several times."""
+        """Set the weights; an implementation may read all batches several times."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingBatches:
-    """The training windows in a fixed order, to be read as often as needed."""
+    """The training windows in a fixed order; each iteration reads all of them."""
 
     dataset: TorchTrainingDataset
     size: int = 512
@@ -37,7 +37,7 @@ class TrainingBatches:
 class ClosedFormModel(NetworkModel):
     """A model that is solved instead of trained: no epochs, no randomness; its network has a method `solve`.
 
-    It makes point forecasts; sample weights and validation series have no influence.
+    It makes point forecasts; it ignores sample weights and validation series.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ClosedFormModel(NetworkModel):
 
     @property
     def supports_static_covariates(self) -> bool:
-        """False: they are ignored."""
+        """False: the model ignores them."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""Linear regression from the look-back to the horizon, solved in closed form: the bar for every deep model."""
+"""Linear regression from the look-back to the horizon, solved in closed form: the baseline for every network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from models.shape import WindowShape
 
 @dataclass(frozen=True, slots=True)
 class LinearConfig:
-    """How the regression is set up.
+    """Options of the regression.
 
     Levels are subtracted from each window as RLinear does (arXiv 2305.10721); dividing by the window's deviation as
     well would change only the weights of the windows in the fit.
     """
 
     ridge: float = 1e-3
-    """Penalty per training window on squared weights; the data are expected in unit scale."""
+    """Penalty per training window on squared weights; the data should have unit scale."""
     level: Literal["mean", "last"] = "mean"
-    """What is subtracted from a window and added to its forecast: the look-back's mean or its last value."""
+    """The level that is subtracted from a window and added to its forecast: the look-back's mean or its last value."""
     known_future: bool = True
-    """Whether known-future covariates explain a part of the target before the look-back explains the rest."""
+    """Whether the regression first explains the target by known-future covariates, then the rest by the look-back."""
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse values without meaning.
+        """Refuse invalid values.
 
         Raises:
             OptionOutOfRangeError: a negative ridge or an unknown level.
@@ -49,8 +49,8 @@ class LinearConfig:
 class Linear(nn.Module):
     """Per target channel: `level + effect(covariates) + W (look-back - its level - its effect) + b`.
 
-    The covariate effect is one linear map shared by all steps (a step's calendar means the same whenever it is
-    forecast), fitted first; the look-back's matrix W is fitted on what it leaves. Past and static covariates are
+    The covariate effect is one linear map shared by all steps (a calendar value means the same at every lead
+    time), fitted first; the look-back's matrix W is fitted on the residuals. Past and static covariates are
     ignored.
     """
 
@@ -107,7 +107,7 @@ class Linear(nn.Module):
             past_sum += by_channel.sum(1, keepdim=True).mT
             target_sum += aims.sum(1, keepdim=True)
             count += len(past)
-        # The intercept is not penalised: centre both sides, solve, and read it off afterwards.
+        # The intercept has no penalty: centre both sides, solve, then compute it.
         gram -= past_sum @ past_sum.mT / count
         moment -= past_sum @ target_sum / count
         weight = _ridge_solution(gram, moment, self.config.ridge * count)  # [C, L, H]
@@ -128,7 +128,7 @@ class Linear(nn.Module):
         return _ridge_solution(gram, moment, self.config.ridge * count)
 
     def _deviations(self, past: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
-        """Both parts of a window without the level of its look-back, in float64."""
+        """Subtract the level of the look-back from both parts of a window, in float64."""
         past, future = past.double(), future.double()
         level = self._level(past)
         return past - level, future - level
@@ -148,7 +148,7 @@ def _last_level(past: Tensor) -> Tensor:
 
 def _ridge_solution(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
     """Solve `(gram + penalty I) w = moment`; directions without any data get weight zero."""
-    values, vectors = torch.linalg.eigh(gram)  # symmetric: eigenvalues tell which directions the data hold
+    values, vectors = torch.linalg.eigh(gram)  # symmetric: the eigenvalues show which directions the data span
     floor = values.amax(-1, keepdim=True).clamp_min(0) * gram.shape[-1] * torch.finfo(gram.dtype).eps
     held = values > floor
     inverse = torch.where(held, 1 / (torch.where(held, values, 1.0) + penalty), 0.0)

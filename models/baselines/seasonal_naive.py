@@ -1,4 +1,4 @@
-"""Repeat the last season: the forecast that every trained model has to beat."""
+"""Seasonal naive: repeat the last season. Every trained model should beat it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class SeasonalNaiveConfig:
     season: int = 1
 
     def check(self, lookback: int, horizon: int) -> None:
-        """Refuse a season that the look-back does not hold.
+        """Refuse a season longer than the look-back.
 
         Raises:
-            OptionOutOfRangeError: a season below one step.
-            SeasonTooLongError: a season longer than the look-back.
+            OptionOutOfRangeError: the season is below one step.
+            SeasonTooLongError: the season exceeds the look-back.
 
         """
         del horizon
@@ -39,7 +39,7 @@ class SeasonalNaiveConfig:
 
 
 class SeasonalNaive(nn.Module):
-    """`y[t + h] = y[t + h - k * season]` with the smallest k that reaches into the look-back.
+    """`y[t + h] = y[t + h - k * season]` with the smallest k for which the step is in the look-back.
 
     Covariates are ignored.
     """
@@ -65,7 +65,7 @@ class SeasonalNaive(nn.Module):
         return past_target[:, self.source].unsqueeze(-1)  # [B, H, C, 1]
 
     def solve(self, batches: TrainingBatches) -> None:
-        """Nothing to learn."""
+        """Do nothing: the network has no weights."""
 
 
 class SeasonalNaiveModule(NetworkModule):

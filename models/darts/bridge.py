@@ -1,11 +1,12 @@
-"""From a plain torch network to a darts model, written once.
+"""The darts models around plain torch networks.
 
-A model file holds a network (`nn.Module`, knows no darts), its frozen config, a `NetworkModule` that names both, and a
-`NetworkModel` that names the module and its recipes. Everything a darts model promises (covariates, likelihoods,
-backtests, saving) comes from here.
+The file of a model holds a network (an `nn.Module` without darts), its frozen config, a `NetworkModule` that names
+both, and a `NetworkModel` that names the module and its recipes. The features of a darts model (covariates,
+likelihoods, backtests, saving) come from the classes of this file.
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from inspect import signature
 from pathlib import Path
@@ -25,6 +26,7 @@ from darts.utils.serialization import safe_globals
 from darts.utils.serialization.torch import load_ckpt_safely
 from torch.optim import Adam, AdamW
 
+from models.darts.former_names import FORMER_MODULES, former_names
 from models.darts.frame import LOSSES, Frame
 from models.darts.module import NetworkModule
 from models.darts.recipes import ENSEMBLE, NetworkConfig, Recipe
@@ -35,31 +37,31 @@ from models.errors import HorizonTooShortError, LookbackTooShortError, OptionOut
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """Read what Lightning saved of a training, on the CPU and without running any code of the file.
+    """Read a Lightning checkpoint, on the CPU and without running any code of the file.
 
     Raises:
-        OSError, RuntimeError, ValueError, pickle.UnpicklingError: the file cannot be read, is damaged (a check sum of
-            the archive differs), or holds more than numbers and the classes that darts trusts.
+        OSError, RuntimeError, ValueError, pickle.UnpicklingError: the file cannot be read, is damaged (a checksum
+            of the archive differs), or holds more than numbers and classes that darts trusts.
 
     """
     with ZipFile(path) as archive:
-        damaged = archive.testzip()  # torch itself does not look at the check sums
+        damaged = archive.testzip()  # torch itself does not verify the checksums
     if damaged is not None:
-        raise ValueError(f'the check sum of "{damaged}" differs')
+        raise ValueError(f'the checksum of "{damaged}" differs')
     content: Mapping[str, Any] = load_ckpt_safely(torch.load, path, map_location="cpu")
     return content
 
 
 class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is untyped
-    """What every model of the catalogue adds to darts: fast training windows, safe loading, checked options."""
+    """Base class of all models of the catalogue: darts with fast training windows, safe loading and checked options."""
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """Name the hyperparameters that may be given by keyword, beside darts' own arguments."""
+        """Return the names of the model's own keyword arguments; darts' arguments come beside them."""
         raise NotImplementedError
 
     def fit(self, series: Any, *args: Any, **kwargs: Any) -> "ServiceModel":
-        """Fit as darts does, and refuse series with missing values, which would silently spoil every weight.
+        """Fit as darts does, but refuse series with missing values, which would silently turn every weight into NaN.
 
         Raises:
             MissingValuesError: a training series or covariate holds NaN.
@@ -72,7 +74,7 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
         return fitted
 
     def predict(self, n: int, series: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Forecast as darts does, and refuse windows that the model was not fitted for.
+        """Forecast as darts does, but refuse windows that do not fit the training.
 
         Raises:
             ChannelCountError: another number of channels than in training.
@@ -86,7 +88,7 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
 
     @property
     def _ckpt_skipped_params(self) -> list[str]:
-        # Fine-tuning may use another rate, loss and dropout than the training that it starts from.
+        # Fine-tuning may change the rate, the loss and the dropout of the training that it continues.
         free = [name for name in self.option_names() if name.endswith("dropout")]
         return [*super()._ckpt_skipped_params, "learning_rate", "loss", *free]
 
@@ -97,7 +99,7 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
     def _setup_for_train(
         self, *args: Any, dataloader_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        loading = {"collate_fn": collate_windows, **_memory_pinning(), **(dataloader_kwargs or {})}
+        loading = {"collate_fn": collate_windows, **_pinned_memory(), **(dataloader_kwargs or {})}
         setup: dict[str, Any] = super()._setup_for_train(*args, dataloader_kwargs=loading, **kwargs)
         self._place_windows(setup["datamodule"], setup["trainer"])
         seed = self.model_params.get("random_state")
@@ -108,7 +110,7 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
 
     @staticmethod
     def _place_windows(data: TorchDataModule, trainer: pl.Trainer) -> None:
-        """Keep the training windows on the GPU that trains, where it alone does so and they leave it room."""
+        """Move the training windows to a GPU that trains alone, if they take less than a quarter of its free memory."""
         device = trainer.strategy.root_device
         windows = [part for part in (data.train_dataset, data.val_dataset) if isinstance(part, WindowDataset)]
         if device.type != "cuda" or trainer.num_devices > 1 or data.dataloader_kwargs.get("num_workers"):
@@ -116,12 +118,12 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
         if sum(part.nbytes for part in windows) < torch.cuda.mem_get_info(device)[0] / 4:
             for part in windows:
                 part.to(device)
-            data.dataloader_kwargs["pin_memory"] = False  # it is memory of the host
+            data.dataloader_kwargs["pin_memory"] = False  # pinning is for memory of the host
 
     def _setup_for_predict(
         self, *args: Any, dataloader_kwargs: dict[str, Any] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        loading = {**_memory_pinning(), **(dataloader_kwargs or {})}
+        loading = {**_pinned_memory(), **(dataloader_kwargs or {})}
         setup: dict[str, Any] = super()._setup_for_predict(*args, dataloader_kwargs=loading, **kwargs)
         return setup
 
@@ -132,24 +134,34 @@ class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is
         darts refuses files that name any other class of ours. `ServiceModel.load` accepts every model class that the
         process has imported.
         """
-        with safe_globals(trusted_classes(cls)):
+        with _trusting(cls):
             return TorchForecastingModel.load(*args, **kwargs)
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> TorchForecastingModel:
         """Load a model from darts' automatic checkpoints, as safely as `load`."""
-        with safe_globals(trusted_classes(cls)):
+        with _trusting(cls):
             return TorchForecastingModel.load_from_checkpoint(*args, **kwargs)
 
     def load_weights(self, *args: Any, **kwargs: Any) -> None:
         """Load the weights of a saved model, as safely as `load`."""
-        with safe_globals(trusted_classes(type(self))):
+        with _trusting(type(self)):
             super().load_weights(*args, **kwargs)
 
     def load_weights_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Load the weights of an automatic checkpoint, as safely as `load`."""
-        with safe_globals(trusted_classes(type(self))):
+        with _trusting(type(self)):
             super().load_weights_from_checkpoint(*args, **kwargs)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> PLForecastingModule:
+        self._module_path = FORMER_MODULES.get(self._module_path, self._module_path)
+        return super()._load_from_checkpoint(*args, **kwargs)
+
+
+def _trusting(model_class: type[ServiceModel]) -> AbstractContextManager[None]:
+    classes = trusted_classes(model_class)
+    trusted: AbstractContextManager[None] = safe_globals([*classes, *former_names(classes)])
+    return trusted
 
 
 def trusted_classes(model_class: type[ServiceModel]) -> list[type[ServiceModel]]:
@@ -161,7 +173,12 @@ def trusted_classes(model_class: type[ServiceModel]) -> list[type[ServiceModel]]
 class NetworkModel(ServiceModel):
     """A darts model around one network; subclasses name its Lightning module and its recipes.
 
-    Takes darts' own arguments, plus every field of the network's config by name.
+    Takes darts' own arguments, and every field of the network's config and of its `Frame` by name:
+
+    >>> from models.networks.itransformer import ITransformerModel
+    >>> model = ITransformerModel(input_chunk_length=96, output_chunk_length=24, width=32, learning_rate=1e-3)
+    >>> sorted(ITransformerModel.presets())
+    ['default', 'ensemble', 'faithful']
 
     Parameters
     ----------
@@ -179,7 +196,7 @@ class NetworkModel(ServiceModel):
     Raises
     ------
     ModelError
-        Named after what is wrong: an unknown option, a look-back or horizon that cannot work, a bad combination.
+        An option is unknown or out of range, or does not fit the look-back, the horizon or another option.
 
     """
 
@@ -212,7 +229,7 @@ class NetworkModel(ServiceModel):
         check_arguments(type(self), kwargs)
 
         arguments = {
-            # A loss of its own: darts' default is one object, and so one train/eval state, for all models.
+            # Each model gets its own loss: darts' default is one object, with one train/eval state, for all models.
             "loss_fn": LOSSES[frame.loss if frame else "mse"](),
             **recipe.training,
             **kwargs,
@@ -226,7 +243,7 @@ class NetworkModel(ServiceModel):
                 raise OptionOutOfRangeError("learning_rate", learning_rate, "above 0")
             rates["lr"] = learning_rate
         if arguments.get("optimizer_cls", Adam) in {Adam, AdamW}:
-            rates.setdefault("fused", True)  # one pass over all weights: a fifth of a small network's step otherwise
+            rates.setdefault("fused", True)  # one pass over all weights; otherwise a fifth of a small network's step
         super().__init__(**self._extract_torch_model_params(**arguments))
         self.pl_module_params = self._extract_pl_module_params(**arguments | {"optimizer_kwargs": rates})
         self.network_options: Mapping[str, Any] = asdict(config)
@@ -235,9 +252,9 @@ class NetworkModel(ServiceModel):
 
     @classmethod
     def presets(cls) -> Mapping[str, Recipe]:
-        """Name the recipes there are: the model's own and, of trained networks, `ensemble`.
+        """Return the recipes by name: the model's own and, for trained networks, `ensemble`.
 
-        That is the default three times over, from three seeds: three times the cost, and less error.
+        `ensemble` averages three networks of the default recipe, from three seeds: three times the cost, less error.
         """
         default = cls.recipes["default"]
         if default.frame is None:
@@ -246,14 +263,14 @@ class NetworkModel(ServiceModel):
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """Name the fields of config and frame, `preset` and `learning_rate`."""
+        """Return the fields of config and frame, `preset` and `learning_rate`."""
         recipe = cls.recipes["default"]
         framing = _field_names(recipe.frame) if recipe.frame else frozenset()
         return _field_names(recipe.config) | framing | {"preset", "learning_rate"}
 
     @property
     def supports_static_covariates(self) -> bool:
-        """True: series with static covariates are fitted with them, and need them to be forecast."""
+        """True: a model fitted with static covariates also needs them to forecast."""
         return True
 
     def _create_model(self, train_sample: TorchTrainingSample) -> NetworkModule:
@@ -262,11 +279,11 @@ class NetworkModel(ServiceModel):
 
 
 def check_window(lookback: int, horizon: int) -> None:
-    """Refuse windows that no model can use.
+    """Refuse windows without a step.
 
     Raises:
-        LookbackTooShortError: no step to look back on.
-        HorizonTooShortError: no step to forecast.
+        LookbackTooShortError: the look-back has no step.
+        HorizonTooShortError: the horizon has no step.
 
     """
     if lookback < 1:
@@ -279,7 +296,7 @@ def check_arguments(model: type[ServiceModel], arguments: Collection[str]) -> No
     """Refuse arguments that neither the model nor darts knows.
 
     Raises:
-        UnknownOptionError: with the nearest option of the model.
+        UnknownOptionError: an argument is unknown; the message names the nearest option.
 
     """
     known = set(model.option_names())
@@ -290,8 +307,8 @@ def check_arguments(model: type[ServiceModel], arguments: Collection[str]) -> No
             raise UnknownOptionError(name, model.__name__, model.option_names())
 
 
-def _memory_pinning() -> dict[str, bool]:
-    # darts always asks for pinned memory, which is a warning on machines without an accelerator.
+def _pinned_memory() -> dict[str, bool]:
+    # darts always requests pinned memory, which raises a warning on machines without an accelerator.
     return {"pin_memory": torch.accelerator.is_available()}
 
 

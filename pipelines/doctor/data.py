@@ -34,8 +34,8 @@ def ledger(patient: Patient) -> Iterator[Diagnosis]:
     """Open the ledger, write a row and take it away again."""
     opened, me = patient.ledger, f"{_LEASE}:{os.getpid()}"
     begun = time.perf_counter()
-    opened.take_lease(me, me, None)
-    opened.drop_lease(me, me)
+    opened.leases.take(me, me, None)
+    opened.leases.release(me, me)
     seconds = (time.perf_counter() - begun) / 2
     message = f"it can be written, in {1000 * seconds:.0f} ms a transaction"
     if seconds > _SLOW_SECONDS:
@@ -74,7 +74,7 @@ def tracking(patient: Patient) -> Iterator[Diagnosis]:
 
     registry = Registry(home)
     for name in patient.config.datasets:
-        champion = patient.ledger.champion(name)
+        champion = patient.ledger.champions.current(name)
         alias = registry.aliases(name).get("champion")
         if champion is not None and alias is not None and alias != champion.model_version:
             message = f"MLflow calls {alias} champion of {name}, the ledger {champion.model_version}"
@@ -112,7 +112,7 @@ def lake(patient: Patient) -> Iterator[Diagnosis]:
 def champions(patient: Patient) -> Iterator[Diagnosis]:
     """Load every champion as the service would: by digest, and by its golden example."""
     for name in patient.config.datasets:
-        champion = patient.ledger.champion(name)
+        champion = patient.ledger.champions.current(name)
         if champion is None:
             remedy = f'run "forecast train {name}"'
             yield Diagnosis("champions", "warning", f"{name} has no champion", "forecast.no_champion", remedy)
@@ -129,7 +129,7 @@ def forecasts(patient: Patient) -> Iterator[Diagnosis]:
     """Read the latest forecast of every data set, and see how old it is."""
     installation = patient.installation
     for name, config in patient.config.datasets.items():
-        issuance = patient.ledger.issuance(name)
+        issuance = patient.ledger.issuances.latest(name)
         if issuance is None:
             remedy = f'run "forecast forecast {name}"'
             yield Diagnosis("forecasts", "warning", f"{name} has no forecast", "forecast.none_yet", remedy)
@@ -150,12 +150,12 @@ def forecasts(patient: Patient) -> Iterator[Diagnosis]:
 
 
 def _newest_recorded(patient: Patient) -> datetime | None:
-    found = [host.heartbeat_at for host in patient.ledger.hosts()]
-    found += [run.claimed_at for run in patient.ledger.runs(limit=1)]
+    found = [host.heartbeat_at for host in patient.ledger.hosts.known()]
+    found += [run.claimed_at for run in patient.ledger.runs.find(limit=1)]
     for name in patient.config.datasets:
-        issuance = patient.ledger.issuance(name)
+        issuance = patient.ledger.issuances.latest(name)
         found += [] if issuance is None else [issuance.recorded_at]
-        found += [receipt.recorded_at for receipt in patient.ledger.receipts(name, 1)]
+        found += [receipt.recorded_at for receipt in patient.ledger.receipts.latest(name, 1)]
     return max(found, default=None)
 
 

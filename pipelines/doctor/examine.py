@@ -13,7 +13,7 @@ from forecast.config.file import ConfigFile, load_config_file
 from forecast.errors import ForecastError
 from forecast.home import Home, find_home
 from forecast.installation import Installation
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from pipelines.doctor import data, machine, work
 from pipelines.doctor.finding import Diagnosis
 

@@ -22,12 +22,12 @@ _WAITED = timedelta(hours=1)
 
 def scheduler(patient: Patient) -> Iterator[Diagnosis]:
     """Watch the lease until its holder counts on, as it does once a second."""
-    before = patient.ledger.lease(SCHEDULER)
+    before = patient.ledger.leases.get(SCHEDULER)
     deadline = time.monotonic() + _BEATS_SECONDS
     now = before
     while now == before and before is not None and time.monotonic() < deadline:
         time.sleep(0.2)
-        now = patient.ledger.lease(SCHEDULER)
+        now = patient.ledger.leases.get(SCHEDULER)
     if before is not None and now != before:
         yield Diagnosis("scheduler", "well", f"{before[0]} holds the lease")
         return
@@ -44,7 +44,7 @@ def scheduler(patient: Patient) -> Iterator[Diagnosis]:
 def worker_hosts(patient: Patient) -> Iterator[Diagnosis]:
     """See that somebody executes what is in the queue."""
     now = SystemClock().now()
-    hosts = patient.ledger.hosts()
+    hosts = patient.ledger.hosts.known()
     silent = [host for host in hosts if now - host.heartbeat_at > _SILENT]
     for host in silent:
         seconds = (now - host.heartbeat_at).total_seconds()
@@ -53,7 +53,7 @@ def worker_hosts(patient: Patient) -> Iterator[Diagnosis]:
             "worker hosts", "warning", message, "worker.silent", "look at its machine; its runs go elsewhere"
         )
     alive = [host for host in hosts if host not in silent]
-    waiting = patient.ledger.waiting()
+    waiting = patient.ledger.runs.waiting()
     if alive:
         yield Diagnosis("worker hosts", "well", f"{len(alive)} at work, {waiting} runs in the queue")
     elif waiting:
@@ -67,7 +67,7 @@ def runs(patient: Patient) -> Iterator[Diagnosis]:
     """Find runs that seem to go on and do not, or wait for too long."""
     now = SystemClock().now()
     stuck = 0
-    for run in patient.ledger.runs(states=("running",), limit=1000):
+    for run in patient.ledger.runs.find(states=("running",), limit=1000):
         last = run.heartbeat_at or run.started_at or run.claimed_at
         if now - last > _SILENT:
             stuck += 1
@@ -76,7 +76,7 @@ def runs(patient: Patient) -> Iterator[Diagnosis]:
             )
             remedy = f'a scheduler gives it up by itself; start one, or "forecast runs cancel {run.run_id}"'
             yield Diagnosis("runs", "warning", message, "run.stuck", remedy)
-    for run in patient.ledger.queue():
+    for run in patient.ledger.runs.queue():
         since = max(run.claimed_at, run.not_before or run.claimed_at)
         if now - since > _WAITED:
             stuck += 1

@@ -10,10 +10,11 @@ from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import lead_groups
 from forecast.installation import Installation
-from forecast.ledger.scores import Issued
+from forecast.ledger.issuances import Issued
 from forecast.monitoring.correction import Correction, offsets_of
 from forecast.monitoring.reference import Reference
-from forecast.runtime.model import Manifest, Prediction
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import Prediction
 from pipelines.forecasting.issued import Actuals, Served, read_served
 
 _WINDOW = timedelta(days=14)
@@ -47,10 +48,10 @@ def correct(
         return None
     ((_, served),) = read_served(name, installation, [taken], actuals)
     correction = _correction(served, actuals, fitted, config, first)
-    latest = installation.ledger.latest_correction(name, correction.model_version)
+    latest = installation.ledger.corrections.latest(name, correction.model_version)
     if latest is None and not correction.moves:
         return None
-    return installation.ledger.keep_correction(name, correction, SystemClock().now())
+    return installation.ledger.corrections.add(name, correction, SystemClock().now())
 
 
 def applicable(
@@ -61,7 +62,7 @@ def applicable(
     One that nothing has come true for since a whole window is too old.
     """
     config = installation.config.datasets[name]
-    latest = installation.ledger.latest_correction(name, manifest.model_version) if config.live_correction else None
+    latest = installation.ledger.corrections.latest(name, manifest.model_version) if config.live_correction else None
     if latest is None:
         return None
     _, correction = latest

@@ -17,13 +17,15 @@ from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
 from forecast.installation import Installation
-from forecast.lake.schemas import FORECASTS
 from forecast.lake.observations import Observations
-from forecast.ledger.issuances import Champion, Issuance
+from forecast.lake.schemas import FORECASTS
+from forecast.ledger.champions import Champion
+from forecast.ledger.issuances import Issuance
 from forecast.monitoring.correction import Correction
 from forecast.monitoring.revision import Revision
 from forecast.panel import Array, Panel
-from forecast.runtime.model import Manifest, Prediction, ServedModel, load
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import Prediction, ServedModel, load
 from forecast.vocabulary import Fill
 from pipelines.forecasting.correct import applicable, moved
 from pipelines.forecasting.provenance import provenance_of
@@ -57,7 +59,7 @@ def issuing(name: str, installation: Installation) -> Path:
 def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
     champion = _champion(name, installation)
     version = _history(name, installation).version
-    latest = installation.ledger.issuance(name)
+    latest = installation.ledger.issuances.latest(name)
     if latest and (latest.data_version, latest.model_version) == (version, champion.model_version):
         return latest, False
     model = _usable(champion, name, installation)
@@ -77,14 +79,14 @@ def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[
     made = _made(name, installation, champion, model, version, hindsight=champion.promoted_at > as_of)
     # The machine's clock says nothing of a replay's: there the end of the rows that were out tells the time.
     issued_at = as_of if installation.config.datasets[name].replay is None else made.issuance.origin
-    known = installation.ledger.backfilled(name, issued_at, version, champion.model_version)
+    known = installation.ledger.issuances.reissued(name, issued_at, version, champion.model_version)
     if known is not None:
         return known, False
     return _kept(replace(made.issuance, issued_at=issued_at, backfilled=True), made.rows, installation), True
 
 
 def _champion(name: str, installation: Installation) -> Champion:
-    champion = installation.ledger.champion(name)
+    champion = installation.ledger.champions.current(name)
     if champion is None:
         raise UnavailableError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
     return champion
@@ -92,7 +94,7 @@ def _champion(name: str, installation: Installation) -> Champion:
 
 def _champion_at(as_of: datetime, present: Champion, installation: Installation) -> tuple[Champion, ServedModel]:
     """Return the champion of a past instant, or the present one where that cannot be used any more."""
-    history = installation.ledger.champions(present.dataset, limit=None)
+    history = installation.ledger.champions.history(present.dataset, limit=None)
     then = next((each for each in history if each.promoted_at <= as_of), present)
     if then.model_version != present.model_version:
         try:
@@ -175,7 +177,7 @@ def _kept(
     month = issuance.issued_at.astimezone(UTC).strftime("%Y-%m")
     rows = rows.with_columns(forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(month))
     installation.forecasts(issuance.dataset).append(rows)
-    installation.ledger.issue(issuance, revision)  # the forecast becomes visible here, whole
+    installation.ledger.issuances.add(issuance, revision)  # the forecast becomes visible here, whole
     return issuance
 
 

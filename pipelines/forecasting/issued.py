@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecast.installation import Installation
-from forecast.ledger.scores import Issued
+from forecast.ledger.issuances import Issued
 from forecast.panel import Array
 from pipelines.preparation.clean import clean
 

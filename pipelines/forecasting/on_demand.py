@@ -12,7 +12,7 @@ from forecast.config.checks import CHECKS
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, nearest
 from forecast.panel import Array, Mask, Panel
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from forecast.vocabulary import Action
 from pipelines.ingestion.duplicates import resolve_duplicates
 from pipelines.ingestion.row_checks import check_rows

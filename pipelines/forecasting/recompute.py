@@ -66,7 +66,7 @@ def recompute(forecast_id: str, installation: Installation) -> Recomputed:
         raise _job_changed(issuance, "other channels or another frequency")
     table = installation.observations(issuance.dataset)
     panel = forecastable(clean(_observations(issuance, installation), config), model.manifest, config)
-    correction = installation.ledger.correction(issuance.correction)
+    correction = installation.ledger.corrections.get(issuance.correction)
     again = forecast_rows(model, panel, config, correction)[1].sort(*_KEY[:3])
     issued = installation.forecasts(issuance.dataset).read(forecast_id, issuance.issued_at)
     if issued.is_empty():
@@ -85,10 +85,10 @@ def recompute(forecast_id: str, installation: Installation) -> Recomputed:
 
 
 def _issuance(forecast_id: str, installation: Installation) -> Issuance:
-    found = installation.ledger.forecast(forecast_id)
+    found = installation.ledger.issuances.get(forecast_id)
     if found is None:
         names = installation.config.datasets
-        known = frozenset[str]().union(*(installation.ledger.forecast_ids(name, _NEAREST_OF) for name in names))
+        known = frozenset[str]().union(*(installation.ledger.issuances.ids(name, _NEAREST_OF) for name in names))
         raise NotFoundError("forecast.unknown", f'there is no forecast "{forecast_id}"', nearest(forecast_id, known))
     return found
 
@@ -96,7 +96,9 @@ def _issuance(forecast_id: str, installation: Installation) -> Issuance:
 def _model(issuance: Issuance, installation: Installation) -> ServedModel:
     version = issuance.model_version
     try:
-        return load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
+        return load(
+            installation.home.models / issuance.model_folder, installation.ledger.issuances.model_digest(issuance)
+        )
     except NotFoundError as error:
         raise NotFoundError(
             "replay.model_gone",

@@ -25,11 +25,11 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
     what was known then.
     """
     config = installation.config.datasets[name]
-    model = load(installation.home.models / issuance.model_folder, installation.ledger.digest_of(issuance))
+    model = load(installation.home.models / issuance.model_folder, installation.ledger.issuances.model_digest(issuance))
     whole = clean(installation.observations(name).read(version=issuance.data_version), config)
     panel = forecastable(whole, model.manifest, config)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon
-    correction = installation.ledger.correction(issuance.correction)
+    correction = installation.ledger.corrections.get(issuance.correction)
     prediction = moved(extend(model, panel, config, asked), correction, model.manifest, panel.series)
     figures = []
     for s, series in enumerate(panel.series):

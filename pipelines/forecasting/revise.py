@@ -129,7 +129,9 @@ def _as_told_before(
 
 
 def _earlier(previous: Issuance, installation: Installation, model: ServedModel) -> ServedModel:
-    earlier = load(installation.home.models / previous.model_folder, installation.ledger.digest_of(previous))
+    earlier = load(
+        installation.home.models / previous.model_folder, installation.ledger.issuances.model_digest(previous)
+    )
     columns = [(one.manifest.targets, one.manifest.past, one.manifest.future) for one in (earlier, model)]
     if columns[0] != columns[1]:
         raise StorageError(

@@ -16,8 +16,8 @@ from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import PushSource
 from forecast.errors import DataError, ForecastError, StorageError
 from forecast.installation import Installation, replay_start
-from forecast.lake.schemas import TIME
 from forecast.lake.observations import MergeCount, Observations
+from forecast.lake.schemas import TIME
 from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
 from pipelines.ingestion.checked_batch import ASIDE, FROM, ROW, CheckedBatch
@@ -87,9 +87,9 @@ def ingest(
         )
         gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, config), config)
         receipt = _receipt(name, checked, count, put_aside, gaps)
-    installation.ledger.keep(receipt)
+    installation.ledger.receipts.add(receipt)
     if checked.over_at is not None:
-        installation.ledger.stop_clock(name, checked.over_at)
+        installation.ledger.clocks.stop(name, checked.over_at)
     return receipt
 
 
@@ -115,7 +115,7 @@ def read_source(name: str, installation: Installation, path: Path | None = None)
     if path is not None:
         place = f"{path.absolute()}{'/' if path.is_dir() else ''}"
         config = config.model_copy(update={"source": config.source.model_copy(update={"path": place})})
-    cursor = next((item.cursor for item in installation.ledger.receipts(name) if item.cursor is not None), None)
+    cursor = next((item.cursor for item in installation.ledger.receipts.latest(name) if item.cursor is not None), None)
     return read(name, config, installation.home.path, cursor)
 
 
@@ -200,7 +200,7 @@ def _together(name: str, sieves: list[CheckedBatch], config: DatasetConfig, *, e
 
 
 def _compare_with_before(sieve: CheckedBatch, name: str, installation: Installation) -> None:
-    before = next((item for item in installation.ledger.receipts(name) if item.sources == (sieve.name,)), None)
+    before = next((item for item in installation.ledger.receipts.latest(name) if item.sources == (sieve.name,)), None)
     gone = sorted(set(before.series) - set(sieve.rows["series"].unique())) if before else []
     if gone:
         sieve.tell("series_missing", len(gone), tuple(gone[:3]))

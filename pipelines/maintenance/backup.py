@@ -24,7 +24,7 @@ from forecast.errors import ConflictError, ForecastError, StorageError
 from forecast.home import JOB_FILE, Home
 from forecast.installation import Installation
 from forecast.lake.pinned import Pinned, pin
-from forecast.runtime.model import manifest_digest
+from forecast.runtime.manifest import manifest_digest
 from pipelines.maintenance.archive import BackupManifest, Writer, written
 
 LEDGER, TRACKING = "ledger.db", "mlflow.db"
@@ -161,11 +161,11 @@ def _models(installation: Installation) -> list[Path]:
     datasets = {*installation.config.datasets, *(path.name for path in home.models.iterdir())}
     names: set[str] = set()
     for dataset in sorted(datasets):
-        champion = ledger.champion(dataset)
+        champion = ledger.champions.current(dataset)
         if champion is not None and manifest_digest(home.models / champion.folder) != champion.digest:
             message = f'the manifest in "{home.models / champion.folder}" is not the one that was promoted'
             raise StorageError("model.corrupt", message, "roll back or retrain, then back up")
-        names |= ledger.champion_folders(dataset)
+        names |= ledger.champions.folders(dataset)
     return [home.models / name for name in sorted(names)]
 
 

@@ -49,7 +49,7 @@ def remove_unissued(name: str, installation: Installation, now: datetime) -> fro
             if not table.exists:
                 return frozenset()
             written = table.ids(table.version_at(now - _UNISSUED_KEPT))
-            unissued = written - installation.ledger.forecast_ids(name)
+            unissued = written - installation.ledger.issuances.ids(name)
             if unissued:
                 table.remove(unissued)
                 _LOG.warning("%s: the rows of %d forecasts that were never issued are removed", name, len(unissued))
@@ -73,7 +73,7 @@ def check_tables(name: str, installation: Installation) -> tuple[Damage, ...]:
 def lost_version(name: str, installation: Installation) -> Damage | None:
     """Return what is wrong if the observations are at an earlier version than a receipt has promised."""
     table = installation.observations(name)
-    promised = max((item.data_version or 0 for item in installation.ledger.receipts(name)), default=-1)
+    promised = max((item.data_version or 0 for item in installation.ledger.receipts.latest(name)), default=-1)
     found = table.version if table.exists else -1
     if found >= promised:
         return None

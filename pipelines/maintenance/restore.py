@@ -17,7 +17,7 @@ from forecast.errors import ConflictError, StorageError, first_line
 from forecast.home import JOB_FILE, Home
 from forecast.installation import Installation
 from forecast.lake.maintenance import Damage
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.runtime.model import load
 from forecast.scheduling.lease import SCHEDULER
 from pipelines.maintenance.archive import BackupManifest, read_manifest, unpack
@@ -104,7 +104,7 @@ def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
         for name in jobs.datasets:
             if isinstance(home.tables, Path) and any(each.startswith(f"{name}/") for each in manifest.tables):
                 damages += check_tables(name, installation)
-            champion = ledger.champion(name)
+            champion = ledger.champions.current(name)
             if champion is not None:
                 load(home.models / champion.folder, champion.digest)
                 versions.append(champion.model_version)
@@ -116,13 +116,13 @@ def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
 def _let_go(ledger: Ledger) -> None:
     """Put back into the queue what was running: its process, if it still lives, works for the home that was copied."""
     now = SystemClock().now()
-    for run in ledger.runs(states=("running",), limit=10_000):
-        ledger.finish(run, "handed_back", now, "the home was restored from a backup", retry=True)
-    for host in ledger.hosts():
-        ledger.host_gone(host.name)
-    lease = ledger.lease(SCHEDULER)
+    for run in ledger.runs.find(states=("running",), limit=10_000):
+        ledger.runs.finish(run, "handed_back", now, "the home was restored from a backup", retry=True)
+    for host in ledger.hosts.known():
+        ledger.hosts.remove(host.name)
+    lease = ledger.leases.get(SCHEDULER)
     if lease is not None:
-        ledger.drop_lease(SCHEDULER, lease[0])
+        ledger.leases.release(SCHEDULER, lease[0])
 
 
 def _move_artifacts(database: Path, old: Path, new: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from forecast.config.alerts import AlertKind
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion
+from forecast.ledger.champions import Champion
 from forecast.ledger.scores import OriginScore
 from forecast.monitoring.alerts import AlertFinding, LivePart, Seen, evaluate
 from forecast.panel import Array
@@ -35,20 +35,20 @@ def look(
     kinds = {rule.kind for rule in config.alerts}
     if not kinds:
         return []
-    issuance = ledger.issuance(name)
+    issuance = ledger.issuances.latest(name)
     parts: dict[tuple[str, int], LivePart] = {}
     groups: dict[int, LivePart] = {}
     channels: dict[str, LivePart] = {}
     holdout = None
     if champion is not None and actuals is not None and kinds & _LIVE:
         since = actuals.end - max(_LOOK_BACK, 4 * config.step * config.horizon)
-        scores = ledger.origin_scores(name, champion.model_version, since)
+        scores = ledger.scores.by_origin(name, champion.model_version, since)
         ripe = [one for one in scores if one.origin + one.last * config.step <= actuals.end]
         parts = _parts(ripe, lambda one: (one.channel, one.last), config.step)
         groups = _parts(ripe, lambda one: one.last, config.step)
         whole = {one.forecast_id for one in ripe if one.last == max((each.last for each in ripe), default=0)}
         channels = _parts([one for one in ripe if one.forecast_id in whole], lambda one: one.channel, config.step)
-        fitted = ledger.fitted_on(name, champion.model_version)
+        fitted = ledger.references.get(name, champion.model_version)
         holdout = None if fitted is None else fitted.holdout
     return evaluate(
         config.alerts,
@@ -63,7 +63,7 @@ def look(
             shifts=_shifts(name, installation, champion, actuals) if AlertKind.DRIFT in kinds else {},
             issued_at=None if issuance is None else issuance.issued_at,
             observed_until=_observed_until(actuals),
-            failed_jobs=ledger.failed_jobs(name),
+            failed_jobs=ledger.runs.failed_jobs(name),
         ),
     )
 
@@ -110,7 +110,7 @@ def _shifts(
 ) -> dict[str, tuple[float, float]]:
     """Return how far the newest inputs are spread otherwise than what the champion was fitted on."""
     config = installation.config.datasets[name]
-    fitted = None if champion is None else installation.ledger.fitted_on(name, champion.model_version)
+    fitted = None if champion is None else installation.ledger.references.get(name, champion.model_version)
     if fitted is None or actuals is None:
         return {}
     try:

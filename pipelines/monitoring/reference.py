@@ -12,10 +12,11 @@ from forecast.errors import ForecastError, NotFoundError
 from forecast.evaluation.metrics import observed_mean
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.ledger.scores import Issued
+from forecast.ledger.issuances import Issued
 from forecast.monitoring.reference import Holdout, Reference, Spread
 from forecast.panel import Array, Panel
-from forecast.runtime.model import Manifest, load
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import load
 from pipelines.forecasting.correct import window
 from pipelines.preparation.clean import clean
 
@@ -52,15 +53,15 @@ class ReferenceStore:
 
     def _find(self, issued: Issued) -> Reference:
         ledger, version = self._installation.ledger, issued.model_version
-        kept = ledger.fitted_on(self._name, version)
+        kept = ledger.references.get(self._name, version)
         if kept is None:
             kept = self._found_out(issued)
-            ledger.keep_fitted_on(self._name, version, kept)
+            ledger.references.add(self._name, version, kept)
         return kept
 
     def _found_out(self, issued: Issued) -> Reference:
         config = self._installation.config.datasets[self._name]
-        digest = self._installation.ledger.model_digest(self._name, issued.model_folder)
+        digest = self._installation.ledger.champions.digest(self._name, issued.model_folder)
         manifest = load(self._installation.home.models / issued.model_folder, digest).manifest
         table = self._installation.observations(self._name)
         try:
@@ -90,7 +91,7 @@ class ReferenceStore:
     def _holdout(self, version: str) -> Holdout | None:
         """Return the scores that a model was promoted for, or else those of the latest night that it stayed in."""
         stayed = None
-        for night in self._installation.ledger.nights(self._name, _NIGHTS):
+        for night in self._installation.ledger.nights.latest(self._name, _NIGHTS):
             if night.champion != version:
                 continue
             if night.verdict.promote:  # one that was refitted was scored under the challenger's version

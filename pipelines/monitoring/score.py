@@ -16,8 +16,9 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError
 from forecast.evaluation.scores import lead_groups
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion
-from forecast.ledger.scores import DayScores, Issued, OriginScore
+from forecast.ledger.champions import Champion
+from forecast.ledger.issuances import Issued
+from forecast.ledger.scores import DayScores, OriginScore
 from forecast.monitoring.live_scores import MEASURES, Points
 from forecast.monitoring.reference import Reference
 from forecast.panel import Array
@@ -66,8 +67,8 @@ def score(name: str, installation: Installation) -> ScoreSummary:
 
 def _score(name: str, installation: Installation) -> ScoreSummary:
     ledger = installation.ledger
-    issued = ledger.issued(name)
-    champion = ledger.champion(name)
+    issued = ledger.issuances.served(name)
+    champion = ledger.champions.current(name)
     forecasts = values = 0
     correction = actuals = None
     if issued and installation.observations(name).exists:
@@ -81,7 +82,7 @@ def _score(name: str, installation: Installation) -> ScoreSummary:
             own = [one for one in issued if one.model_version == champion.model_version]
             correction = correct(name, installation, own, actuals, fitted.of(own[0]))
             _publish(name, installation, champion)
-    raised, resolved = ledger.settle_alerts(name, look(name, installation, champion, actuals), SystemClock().now())
+    raised, resolved = ledger.alerts.update(name, look(name, installation, champion, actuals), SystemClock().now())
     for alert in (*raised, *resolved):
         _LOG.warning("%s: %s: %s", name, alert.message, "raised" if alert.is_open else "resolved")
     sent, failure = deliver(name, installation)
@@ -102,7 +103,7 @@ def _rescored(
 ) -> Iterator[tuple[Sequence[Issued], int]]:
     """Score the days that are not scored as they are now; yields their forecasts and how many values counted."""
     config, ledger = installation.config.datasets[name], installation.ledger
-    known = ledger.scored_days(name)
+    known = ledger.scores.scored_days(name)
     days: dict[Day, list[Issued]] = {}
     for one in issued:
         days.setdefault((one.day, one.model_version), []).append(one)
@@ -115,10 +116,10 @@ def _rescored(
         scores, count = _day_scores(name, day, digests[day], served, actuals, fitted.of(group[0]), config)
         made.append(scores)
         if len(made) >= 32:
-            ledger.keep_scores(made)
+            ledger.scores.replace(made)
             made = []
         yield group, count
-    ledger.keep_scores(made)
+    ledger.scores.replace(made)
 
 
 def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, config: DatasetConfig) -> str:
@@ -190,7 +191,7 @@ def _by_origin(
 def _publish(name: str, installation: Installation, champion: Champion) -> None:
     """Let MLflow's UI show how good the champion's served forecasts were; that it is down is told, and no failure."""
     ledger, version = installation.ledger, champion.model_version
-    rows = ledger.accuracy(name, "lead_group", model=version) + ledger.accuracy(name, model=version)
+    rows = ledger.scores.accuracy(name, "lead_group", model=version) + ledger.scores.accuracy(name, model=version)
     if not rows or not _is_tracked(installation):
         return
     from forecast.tracking.registry import (

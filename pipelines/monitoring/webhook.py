@@ -36,12 +36,12 @@ def deliver(name: str, installation: Installation) -> tuple[int, str]:
     if not webhook:
         return 0, ""
     sent = 0
-    for alert in installation.ledger.untold_alerts(name, SystemClock().now())[:_MOST]:
+    for alert in installation.ledger.alerts.unsent(name, SystemClock().now())[:_MOST]:
         failure = _posted(webhook, _document(alert))
         if failure:
             _LOG.warning("%s: the webhook was not told of alert %d: %s", name, alert.sequence, failure)
             return sent, failure
-        installation.ledger.told_alert(alert, SystemClock().now())
+        installation.ledger.alerts.mark_sent(alert, SystemClock().now())
         sent += 1
     return sent, ""
 

@@ -20,7 +20,8 @@ from forecast.errors import StorageError
 from forecast.evaluation import metrics
 from forecast.evaluation.scores import Yardstick
 from forecast.progress import Step
-from forecast.runtime.model import NETWORK, ServedModel, load
+from forecast.runtime.manifest import NETWORK
+from forecast.runtime.model import ServedModel, load
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.training_data import TrainingData
 from pipelines.preparation.windows import Windows, cut, some

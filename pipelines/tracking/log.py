@@ -20,7 +20,8 @@ from forecast.lake.table import beside
 from forecast.panel import Panel
 from forecast.plots.backtest import bars
 from forecast.plots.charts import ACTUAL, LINE, QUIET, by_lead
-from forecast.runtime.model import GOLDEN, NETWORK, ServedModel, load
+from forecast.runtime.manifest import GOLDEN, NETWORK
+from forecast.runtime.model import ServedModel, load
 from forecast.runtime.precision import Variants
 from forecast.tracking.entities import DARTS, Lineage
 from forecast.tracking.runs import TrackedNight, TrackedRun

@@ -16,7 +16,7 @@ import forecast
 import pipelines
 from forecast.config.dataset import DatasetConfig
 from forecast.panel import Panel
-from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK
+from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK
 from forecast.tracking.entities import Application, Column
 from pipelines.tracking import mlflow_pyfunc
 

@@ -17,7 +17,8 @@ from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.panel import Panel
 from forecast.progress import Step
-from forecast.runtime.model import NETWORK, WEIGHTS, Manifest, evaluated_in, load, load_evaluated, sha256
+from forecast.runtime.manifest import NETWORK, WEIGHTS, Manifest, evaluated_in, sha256
+from forecast.runtime.model import load, load_evaluated
 from forecast.runtime.scaler import Scaler
 from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import DARTS

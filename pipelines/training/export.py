@@ -16,7 +16,8 @@ from forecast.config.training import Quantize
 from forecast.errors import DataError
 from forecast.evaluation.metrics import observed_mean, pinball
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import Manifest, ServedModel, session, store
+from forecast.runtime.manifest import Manifest, store
+from forecast.runtime.model import ServedModel, session
 from forecast.runtime.precision import ServedIn, Variant, Variants
 from forecast.runtime.scaler import Scaler
 from forecast.runtime.smoke_test import latencies
@@ -48,7 +49,7 @@ def export(
     calibration is given, and three of them become its golden example. With ``quantize`` it is tried as int8 too, on
     the same windows, and the precision that is better by :class:`Variants` goes on; ``variants`` is such a choice made
     before, which is kept. ``evaluated`` is the folder of the model that was scored if this one is its successor.
-    Raises what the export and ``forecast.runtime.model.store`` raise.
+    Raises what the export and ``forecast.runtime.manifest.store`` raise.
     """
     with tempfile.TemporaryDirectory() as scratch:
         network, coarse, weights = (Path(scratch) / name for name in ("model.onnx", "int8.onnx", "weights.safetensors"))

@@ -17,9 +17,10 @@ from forecast.errors import ConflictError, ForecastError, NotFoundError, Storage
 from forecast.evaluation.promotion import Verdict, decide
 from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion, distinct
+from forecast.ledger.champions import Champion, distinct
 from forecast.panel import Panel
-from forecast.runtime.model import NETWORK, ServedModel, load
+from forecast.runtime.manifest import NETWORK
+from forecast.runtime.model import ServedModel, load
 from forecast.runtime.smoke_test import smoke_test
 from pipelines.forecasting.issue import fits
 from pipelines.preparation.clean import clean
@@ -35,7 +36,7 @@ def rollback(name: str, installation: Installation, to: str | None = None, why: 
     Its files are checked first. Raises ``promotion.no_earlier`` where there is none, and ``model.*`` where its files
     are not what was exported. The ledger decides; MLflow's aliases follow with the next night if it is down now.
     """
-    history = installation.ledger.champions(name)
+    history = installation.ledger.champions.history(name)
     if not history:
         raise NotFoundError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
     target = _earlier(name, history, to)
@@ -45,7 +46,7 @@ def rollback(name: str, installation: Installation, to: str | None = None, why: 
         dataset=name, model_name=target.model_name, model_version=target.model_version, folder=target.folder,
         digest=target.digest, promoted_at=SystemClock().now(), verdict=verdict,
     )  # fmt: skip
-    installation.ledger.promote(again)
+    installation.ledger.champions.promote(again)
     mirror(name, installation)
     return again
 
@@ -54,7 +55,7 @@ def mirror(name: str, installation: Installation) -> None:
     """Let MLflow's aliases say what the ledger says; a tracking server that is down is told, and no reason to stop."""
     from forecast.tracking.registry import Registry  # MLflow takes seconds to import: not before the ledger has it
 
-    champions = distinct(installation.ledger.champions(name))
+    champions = distinct(installation.ledger.champions.history(name))
     versions = [champion.model_version for champion in champions[:2]]
     if not versions:
         return
@@ -72,10 +73,10 @@ def watch(name: str, installation: Installation) -> Verdict | None:
     too little has come true.
     """
     config = installation.config.datasets[name]
-    champions = distinct(installation.ledger.champions(name))
+    champions = distinct(installation.ledger.champions.history(name))
     if len(champions) < 2:
         return None
-    first = installation.ledger.first_issuance(name, champions[0].model_version)
+    first = installation.ledger.issuances.first_by(name, champions[0].model_version)
     if first is None:
         return None
     panel = clean(installation.observations(name).read(), config)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from api.limits import Exposure, Limits
     from forecast.installation import Installation
     from forecast.ledger.issuances import Issuance
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 BAND = Calibration(
@@ -94,7 +94,7 @@ def make_key() -> Callable[..., str]:
         now = SystemClock().now()
         key_id, text, digest = mint()
         ends = now + expires if expires is not None else None
-        installation.ledger.keep_key(Key(key_id, "a test", digest, scope, datasets, now, ends))
+        installation.ledger.keys.add(Key(key_id, "a test", digest, scope, datasets, now, ends))
         return text
 
     return make

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 EACH = 12
 

@@ -25,7 +25,7 @@ from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 MARK = "zqxhostile"
 """Part of whatever is sent; no answer may contain it."""

@@ -188,7 +188,7 @@ def test_an_address_that_others_can_reach_is_asked_by_exact_names(
 
 def test_a_revoked_key_is_no_key(home: Installation, make_key: Callable[..., str]) -> None:
     key = make_key(home, Scope.ADMIN)
-    home.ledger.revoke_key(id_in(key) or "", SystemClock().now())
+    home.ledger.keys.revoke(id_in(key) or "", SystemClock().now())
     with pytest.raises(ConfigError) as refused:
         exposure_of("192.0.2.1", (), home.ledger)
     assert refused.value.code == "serve.no_keys"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from tests.api.conftest import Served
 
 
@@ -92,8 +92,8 @@ def test_what_is_in_memory_is_served_while_the_ledger_is_away(
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise StorageError("ledger.failed", "the ledger cannot be used (disk at /secret/place)")
 
-    monkeypatch.setattr(type(served.home.ledger), "issuance", refuse)
-    monkeypatch.setattr(type(served.home.ledger), "champion", refuse)
+    monkeypatch.setattr(type(served.home.ledger.issuances), "latest", refuse)
+    monkeypatch.setattr(type(served.home.ledger.champions), "current", refuse)
     wait_until(lambda: served.client.get("/readyz").json()["status"] == "degraded")
     assert served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["ledger.failed"]
     assert served.get().status_code == 200
@@ -273,7 +273,7 @@ def test_a_ledger_that_does_not_answer_degrades_the_service(
     go_on = threading.Event()
     with monkeypatch.context() as hung:
         hung.setattr(api.state.latest, "_LATE_SECONDS", 0.2)
-        hung.setattr(type(served.home.ledger), "issuance", lambda *_args, **_kwargs: go_on.wait(20) and None)
+        hung.setattr(type(served.home.ledger.issuances), "latest", lambda *_args, **_kwargs: go_on.wait(20) and None)
         wait_until(lambda: served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["forecast.not_followed"])
         assert served.client.get("/readyz").json()["status"] == "degraded"
         go_on.set()

@@ -168,14 +168,14 @@ def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_withou
                 wait_until(lambda address=address: is_ready(address), 90)
         assert set(seen) == {"200"}, seen
 
-        wait_until(lambda: all(run.state == "succeeded" for run in installation.ledger.runs()), 90)
-        runs = installation.ledger.runs()
+        wait_until(lambda: all(run.state == "succeeded" for run in installation.ledger.runs.find()), 90)
+        runs = installation.ledger.runs.find()
         assert len(runs) == 3
         assert {run.host for run in runs} == {"worker-1", "worker-2"}
-        lease = installation.ledger.lease("scheduler")
+        lease = installation.ledger.leases.get("scheduler")
         assert lease is not None
         assert lease[0].startswith("scheduler-1:")
-        issued = installation.ledger.issuance("tiny")
+        issued = installation.ledger.issuances.latest("tiny")
         assert issued is not None
 
         def is_served() -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from forecast.errors import ConfigError, NotFoundError, StorageError
 from forecast.home import Home, cores, find_home
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from forecast import provenance
-from forecast.ledger.issuances import Issuance, Ledger
+from forecast.ledger import Ledger
+from forecast.ledger.issuances import Issuance
 from forecast.ledger.tables import MIGRATIONS
 from forecast.provenance import Provenance, code
 
@@ -39,29 +40,29 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_an_issuance_comes_back_with_its_provenance(url: str) -> None:
     with Ledger.open(url) as ledger:
-        ledger.issue(ISSUED)
-        assert ledger.issuance("tiny") == replace(ISSUED, sequence=1)
-        assert ledger.forecast("id") == replace(ISSUED, sequence=1)
-        assert ledger.forecast("other") is None
+        ledger.issuances.add(ISSUED)
+        assert ledger.issuances.latest("tiny") == replace(ISSUED, sequence=1)
+        assert ledger.issuances.get("id") == replace(ISSUED, sequence=1)
+        assert ledger.issuances.get("other") is None
 
 
 def test_what_was_made_afterwards_is_found_only_by_who_asks_for_it(url: str) -> None:
     later = replace(ISSUED, forecast_id="made afterwards", backfilled=True)
     with Ledger.open(url) as ledger:
-        ledger.issue(ISSUED)
-        ledger.issue(later)
-        assert [each.forecast_id for each in ledger.issuances("tiny")] == ["id"]
-        assert [each.forecast_id for each in ledger.issuances("tiny", backfilled=True)] == ["made afterwards"]
+        ledger.issuances.add(ISSUED)
+        ledger.issuances.add(later)
+        assert [each.forecast_id for each in ledger.issuances.newest("tiny")] == ["id"]
+        assert [each.forecast_id for each in ledger.issuances.newest("tiny", backfilled=True)] == ["made afterwards"]
         for found in (
-            ledger.issuance("tiny"),
-            ledger.issuance("tiny", as_of=NOW),
-            ledger.first_issuance("tiny", "v1"),
+            ledger.issuances.latest("tiny"),
+            ledger.issuances.latest("tiny", as_of=NOW),
+            ledger.issuances.first_by("tiny", "v1"),
         ):
             assert found is not None
             assert found.forecast_id == "id"
-        assert ledger.forecast("made afterwards") == replace(later, sequence=2)
-        assert ledger.forecast_ids("tiny") == {"id", "made afterwards"}
-        assert ledger.forecast_ids("tiny", 1) == {"made afterwards"}
+        assert ledger.issuances.get("made afterwards") == replace(later, sequence=2)
+        assert ledger.issuances.ids("tiny") == {"id", "made afterwards"}
+        assert ledger.issuances.ids("tiny", 1) == {"made afterwards"}
 
 
 def test_forecasts_of_the_release_before_are_still_there_and_have_no_provenance(url: str) -> None:
@@ -80,7 +81,7 @@ def test_forecasts_of_the_release_before_are_still_there_and_have_no_provenance(
         connection.execute("UPDATE ledger_schema SET version = 3")
         connection.commit()
     with Ledger.open(url) as ledger:
-        assert ledger.issuance("tiny") == replace(ISSUED, sequence=1, provenance=None)
+        assert ledger.issuances.latest("tiny") == replace(ISSUED, sequence=1, provenance=None)
 
 
 def test_the_code_is_told_by_its_commit_and_whether_it_was_changed(

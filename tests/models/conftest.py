@@ -57,7 +57,7 @@ def build_tiny(name: ModelName, **changes: Any) -> Any:
         "seed": 7,
         "batch_size": 16,
         "max_epochs": 2,
-        "options": TINY[name],
+        "options": TINY.get(name, {}),
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False},
     }
     return CATALOG[name].build(BuildRequest(**{**request, **changes}))

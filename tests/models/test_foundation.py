@@ -224,7 +224,7 @@ def test_damaged_weights_are_told(name: ModelName, weights: Callable[[ModelName]
     folder = Path(weights(name))
     (folder / "model.safetensors").write_bytes(b"not weights")
     model = build(name, {"local_dir": str(folder)})
-    with pytest.raises(ModelError, match="fetch them again") as caught:
+    with pytest.raises(ModelError, match="download them again") as caught:
         model.fit(panel.series, verbose=False)
     assert caught.value.code == "model.weights_unreadable"
 

@@ -66,7 +66,7 @@ def test_a_night_from_a_csv_file_to_an_issued_forecast_and_a_second_night(
 
     issued = answer(command_line("forecast", "--home", home, "--json"))
     assert issued["is_new"] is True
-    issuance = installation.ledger.issuance("tiny")
+    issuance = installation.ledger.issuances.latest("tiny")
     assert issuance is not None
     assert issuance.forecast_id == issued["issuance"]["forecast_id"]
     assert issuance.model_version == night["champion"]
@@ -87,7 +87,7 @@ def test_a_night_from_a_csv_file_to_an_issued_forecast_and_a_second_night(
     compared = answer(command_line("compare", "--home", home, "--json"))
     assert compared == night
     again = answer(command_line("train", "--home", home, "--json", timeout=200, FORECAST_CORES="1"))
-    champion = installation.ledger.champion("tiny")
+    champion = installation.ledger.champions.current("tiny")
     assert champion is not None
     assert champion.model_version == again["champion"]
     assert load(installation.home.models / champion.folder).manifest.model_version == champion.model_version

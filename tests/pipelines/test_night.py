@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_dis
     replay = {"kind": "replay", "path": "../rows.parquet", "start": datetime(2024, 2, 9)}  # noqa: DTZ001
     home = make(source=replay)
     nights = [a_night(home) for _ in range(2)]
-    champion = home.ledger.champion("tiny")
+    champion = home.ledger.champions.current("tiny")
     assert champion is not None
     assert champion.model_version == nights[1].champion
     assert load(home.home.models / champion.folder).manifest.model_version == champion.model_version
@@ -73,7 +74,7 @@ def test_a_first_night_a_second_one_and_back(make: Make) -> None:
     assert first.verdict.promote
     assert {one.model_name for one in first.leaderboard} == {"linear", "seasonal_naive"}
     assert folders(home) == {first.champion}
-    champion = home.ledger.champion("tiny")
+    champion = home.ledger.champions.current("tiny")
     assert champion is not None
     assert champion.model_version == first.champion
     registry = Registry(home.home)
@@ -86,10 +87,9 @@ def test_a_first_night_a_second_one_and_back(make: Make) -> None:
     assert second.incumbent.pinball == pytest.approx(first.leaderboard[0].pinball, rel=1e-6)
     assert folders(home) == {first.champion}, "challengers that lost are removed"
     assert registry.aliases("tiny") == {"champion": first.champion, "challenger": second.verdict.challenger}
-    assert [night.decided_again() for night in home.ledger.nights("tiny", 5)] == [second.verdict, first.verdict]
+    assert [night.decided_again() for night in home.ledger.nights.latest("tiny", 5)] == [second.verdict, first.verdict]
 
-    home.ledger.promote(champion.__class__(**{**{name: getattr(champion, name) for name in champion.__slots__},
-                                              "model_version": "other"}))  # fmt: skip
+    home.ledger.champions.promote(replace(champion, model_version="other"))
     rollback("tiny", home)
     assert registry.aliases("tiny")["champion"] == first.champion
 
@@ -99,7 +99,7 @@ def test_a_winner_that_was_fitted_again_is_compared_as_it_was_before(make: Make)
     night = a_night(home)
     assert night.champion is not None
     assert night.champion.endswith("-refitted")
-    champion = home.ledger.champion("tiny")
+    champion = home.ledger.champions.current("tiny")
     assert champion is not None
     serving = load(home.home.models / champion.folder, champion.digest).manifest
     scored = load_evaluated(home.home.models / champion.folder, champion.digest).manifest
@@ -120,8 +120,8 @@ def test_a_night_whose_best_model_may_not_serve_is_kept_and_says_why(make: Make)
     with pytest.raises(UnavailableError, match="is refused: its network has") as caught:
         a_night(home)
     assert caught.value.code == "forecast.no_champion"
-    assert home.ledger.champion("tiny") is None
-    (night,) = home.ledger.nights("tiny")
+    assert home.ledger.champions.current("tiny") is None
+    (night,) = home.ledger.nights.latest("tiny")
     assert not night.verdict.promote
 
 
@@ -135,10 +135,10 @@ def test_without_mlflow_a_night_fails_with_a_name_and_the_champion_stays(
     with pytest.raises(StorageError) as caught:
         a_night(home)
     assert caught.value.code == "tracking.failed"
-    champion = home.ledger.champion("tiny")
+    champion = home.ledger.champions.current("tiny")
     assert champion is not None
     assert champion.model_version == "repeat_last-1"
-    assert home.ledger.nights("tiny") == []
+    assert home.ledger.nights.latest("tiny") == []
 
 
 def test_a_model_whose_loss_explodes_leaves_the_others_to_the_night(make: Make) -> None:
@@ -154,7 +154,7 @@ def test_a_model_whose_loss_explodes_leaves_the_others_to_the_night(make: Make) 
     with pytest.raises(TrainingError) as caught:
         a_night(home)
     assert caught.value.code == "training.all_failed"
-    champion = home.ledger.champion("tiny")
+    champion = home.ledger.champions.current("tiny")
     assert champion is not None
     assert champion.model_version == night.champion
 

@@ -18,7 +18,8 @@ from forecast.evaluation.scores import Yardstick
 from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import Manifest, ServedModel, session
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import ServedModel, session
 from forecast.runtime.scaler import Scaler
 from pipelines.forecasting.issue import extend
 from pipelines.preparation.clean import clean, known_before

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from forecast.installation import Installation
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from pipelines.preparation.clean import clean
 from pipelines.preparation.slices import Slices
 from pipelines.retrain import _incumbent

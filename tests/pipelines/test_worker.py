@@ -9,7 +9,8 @@ from rich.console import Console
 from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import DataError, StorageError
 from forecast.installation import Installation
-from forecast.ledger.runs import Run, tell
+from forecast.ledger.events import publish
+from forecast.ledger.runs import Run
 from pipelines.worker import work
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
@@ -21,8 +22,8 @@ def begun(tiny_home: Installation) -> Callable[..., Run]:
 
     def make(*steps: str, **fields: Any) -> Run:
         job = Job.model_validate({"dataset": "tiny", "steps": steps or ["ingest", "forecast"]} | fields)
-        tiny_home.ledger.claim("refresh", job, [Due(logical_date="d", at=NOW, cause=Cause.CRON)], NOW)
-        run = tiny_home.ledger.take("here", NOW, trainings=1, others=1)
+        tiny_home.ledger.runs.claim("refresh", job, [Due(logical_date="d", at=NOW, cause=Cause.CRON)], NOW)
+        run = tiny_home.ledger.runs.take("here", NOW, trainings=1, others=1)
         assert run is not None
         return run
 
@@ -51,9 +52,9 @@ def test_the_steps_are_done_in_order_and_told(
 ) -> None:
     run = begun()
     assert executed(run)
-    issuance = tiny_home.ledger.issuance("tiny")
+    issuance = tiny_home.ledger.issuances.latest("tiny")
     assert issuance is not None
-    ended = tiny_home.ledger.run(run.run_id)
+    ended = tiny_home.ledger.runs.get(run.run_id)
     assert ended.state == "succeeded"
     assert ended.reason == f"0 new and 0 changed rows; forecast {issuance.forecast_id} issued"
     assert ended.forecast_id == issuance.forecast_id
@@ -63,12 +64,12 @@ def test_the_steps_are_done_in_order_and_told(
 def test_maintenance_tells_what_it_did(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool]
 ) -> None:
-    with tiny_home.ledger._as_owner() as connection:
-        tell(connection, "alert", "tiny", NOW - timedelta(days=365), {})
+    with tiny_home.ledger._database.as_owner() as connection:
+        publish(connection, "alert", "tiny", NOW - timedelta(days=365), {})
     run = begun("maintain")
     assert executed(run)
-    assert "observations: " in str(tiny_home.ledger.run(run.run_id).reason)
-    assert tiny_home.ledger.events(kinds=("alert",)) == []  # too long ago
+    assert "observations: " in str(tiny_home.ledger.runs.get(run.run_id).reason)
+    assert tiny_home.ledger.events.after(kinds=("alert",)) == []  # too long ago
 
 
 def test_a_failure_ends_the_chain_and_is_told_with_its_code_after_what_was_done(
@@ -77,11 +78,11 @@ def test_a_failure_ends_the_chain_and_is_told_with_its_code_after_what_was_done(
     (tiny_home.home.path / "rows.csv").unlink()
     run = begun("maintain", "ingest", "forecast")
     assert not executed(run)
-    ended = tiny_home.ledger.run(run.run_id)
+    ended = tiny_home.ledger.runs.get(run.run_id)
     assert ended.state == "failed"
     assert "; [source.not_found] " in str(ended.reason)
     assert "[source.not_found]" in log.getvalue()
-    assert tiny_home.ledger.issuance("tiny") is None
+    assert tiny_home.ledger.issuances.latest("tiny") is None
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,8 @@ def test_what_may_pass_is_tried_again_and_what_would_repeat_itself_is_not(
     monkeypatch.setattr("pipelines.worker.ingest", fail_with(error))
     run = begun()
     assert not executed(run)
-    assert tiny_home.ledger.run(run.run_id).state == state
-    assert tiny_home.ledger.attempts(run.run_id)[0].outcome == "failed"
+    assert tiny_home.ledger.runs.get(run.run_id).state == state
+    assert tiny_home.ledger.runs.attempts(run.run_id)[0].outcome == "failed"
 
 
 def test_an_unexpected_failure_is_told_as_internal(
@@ -115,7 +116,7 @@ def test_an_unexpected_failure_is_told_as_internal(
     monkeypatch.setattr("pipelines.worker.issue", fail_with(ZeroDivisionError("division by zero")))
     run = begun("forecast", retries=0)
     assert not executed(run)
-    assert tiny_home.ledger.run(run.run_id).reason == "[internal] ZeroDivisionError: division by zero"
+    assert tiny_home.ledger.runs.get(run.run_id).reason == "[internal] ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize("text", ['no column "[/bold]"', "file [/tmp/x] is broken", "[red]not red"])
@@ -135,10 +136,10 @@ def test_a_worker_that_comes_too_late_does_nothing(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], log: io.StringIO
 ) -> None:
     run = begun(backoff="1s")
-    tiny_home.ledger.finish(run, "abandoned", NOW, "silent", retry=True)
+    tiny_home.ledger.runs.finish(run, "abandoned", NOW, "silent", retry=True)
     assert not executed(run)
     assert "nothing is left to do" in log.getvalue()
-    assert tiny_home.ledger.issuance("tiny") is None
+    assert tiny_home.ledger.issuances.latest("tiny") is None
 
 
 def test_what_a_worker_does_not_own_any_more_it_does_not_issue(
@@ -150,7 +151,7 @@ def test_what_a_worker_does_not_own_any_more_it_does_not_issue(
     run = begun()
 
     def lose_it(*_: object) -> Any:
-        tiny_home.ledger.finish(run, "abandoned", NOW, "silent", retry=True)
+        tiny_home.ledger.runs.finish(run, "abandoned", NOW, "silent", retry=True)
         return ingested
 
     from pipelines import worker
@@ -158,5 +159,5 @@ def test_what_a_worker_does_not_own_any_more_it_does_not_issue(
     ingested = worker.ingest("tiny", tiny_home)
     monkeypatch.setattr("pipelines.worker.ingest", lose_it)
     assert not executed(run)
-    assert tiny_home.ledger.issuance("tiny") is None
-    assert tiny_home.ledger.run(run.run_id).state == "queued"
+    assert tiny_home.ledger.issuances.latest("tiny") is None
+    assert tiny_home.ledger.runs.get(run.run_id).state == "queued"

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.reliability.home import make_home
 from forecast.installation import Installation
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 
 
 @pytest.fixture

@@ -95,13 +95,13 @@ def begun(installation: Installation, wait_until: WaitUntil) -> Run:
     """Queue the job's run, and wait until its worker reads the source."""
     run_id = JobBook(installation).run_now("read")
     ledger = installation.ledger
-    wait_until(lambda: ledger.run(run_id).doing == "ingest", SLOW)  # which its heartbeat tells
-    return ledger.run(run_id)
+    wait_until(lambda: ledger.runs.get(run_id).doing == "ingest", SLOW)  # which its heartbeat tells
+    return ledger.runs.get(run_id)
 
 
 def ended(installation: Installation, run: Run, wait_until: WaitUntil) -> Run:
-    wait_until(lambda: installation.ledger.run(run.run_id).has_ended, SLOW)
-    found = installation.ledger.run(run.run_id)
+    wait_until(lambda: installation.ledger.runs.get(run.run_id).has_ended, SLOW)
+    found = installation.ledger.runs.get(run.run_id)
     assert run.pid is not None
     wait_until(lambda: not psutil.pid_exists(run.pid or 0), SLOW)
     return found
@@ -113,8 +113,8 @@ def test_a_run_that_is_not_done_in_time_is_ended_and_tried_again(
     installation = blocked(time_limit="8s", retries=1)
     here(installation)
     run_id = JobBook(installation).run_now("read")
-    wait_until(lambda: installation.ledger.run(run_id).has_ended, SLOW)
-    run, attempts = installation.ledger.run(run_id), installation.ledger.attempts(run_id)
+    wait_until(lambda: installation.ledger.runs.get(run_id).has_ended, SLOW)
+    run, attempts = installation.ledger.runs.get(run_id), installation.ledger.runs.attempts(run_id)
     assert (run.state, len(attempts)) == ("failed", 2)
     assert "[run.timed_out] it was not done within its time_limit, 8s" in (run.reason or "")
     assert attempts[0].ended_at is not None
@@ -127,7 +127,7 @@ def test_a_run_that_is_cancelled_ends_and_so_does_its_process(
     installation = blocked(retries=5)
     here(installation)
     run = begun(installation, wait_until)
-    installation.ledger.cancel(run.run_id, SystemClock().now())
+    installation.ledger.runs.cancel(run.run_id, SystemClock().now())
     found = ended(installation, run, wait_until)
     assert (found.state, found.reason) == ("cancelled", "it was cancelled")
 
@@ -143,7 +143,7 @@ def test_a_worker_that_does_not_hear_is_killed_after_its_grace(
     here(installation)
     run = begun(installation, wait_until)
     os.kill(run.pid or 0, signal.SIGSTOP)  # SIGTERM waits until it goes on, SIGKILL does not
-    installation.ledger.cancel(run.run_id, SystemClock().now())
+    installation.ledger.runs.cancel(run.run_id, SystemClock().now())
     assert ended(installation, run, wait_until).state == "cancelled"
 
 
@@ -166,12 +166,12 @@ def test_a_run_that_uses_too_much_memory_is_ended_and_the_others_go_on(
     here(installation)
     book, ledger = JobBook(installation), installation.ledger
     big, small = book.run_now("big"), book.run_now("small")
-    wait_until(lambda: ledger.run(big).has_ended and ledger.run(small).has_ended, SLOW)
-    run = ledger.run(big)
+    wait_until(lambda: ledger.runs.get(big).has_ended and ledger.runs.get(small).has_ended, SLOW)
+    run = ledger.runs.get(big)
     assert run.state == "failed"
     assert "[run.out_of_memory] it used" in (run.reason or "")
     assert (run.peak_memory_mb or 0) > 600
-    assert ledger.run(small).state == "succeeded"
+    assert ledger.runs.get(small).state == "succeeded"
 
 
 def environment_of(pid: int) -> Mapping[str, str]:
@@ -207,10 +207,10 @@ def test_a_worker_outlives_its_killed_host_and_the_next_one_holds_it_to_its_limi
     assert psutil.pid_exists(run.pid or 0)
 
     here(installation)
-    installation.ledger.cancel(run.run_id, SystemClock().now())
+    installation.ledger.runs.cancel(run.run_id, SystemClock().now())
     found = ended(installation, run, wait_until)
     assert (found.state, found.attempt, found.pid) == ("cancelled", 1, run.pid)
-    assert [host.pid for host in installation.ledger.hosts()] == [os.getpid()]
+    assert [host.pid for host in installation.ledger.hosts.known()] == [os.getpid()]
 
 
 def test_a_worker_that_dies_while_there_is_no_host_is_noticed_by_the_next_one(
@@ -226,8 +226,8 @@ def test_a_worker_that_dies_while_there_is_no_host_is_noticed_by_the_next_one(
     first.wait()
     os.kill(run.pid or 0, signal.SIGKILL)
     here(installation)
-    wait_until(lambda: installation.ledger.run(run.run_id).attempt == 2, SLOW)
-    assert installation.ledger.attempts(run.run_id)[0].outcome == "abandoned"
+    wait_until(lambda: installation.ledger.runs.get(run.run_id).attempt == 2, SLOW)
+    assert installation.ledger.runs.attempts(run.run_id)[0].outcome == "abandoned"
 
 
 def test_a_host_that_is_stopped_hands_its_run_back_and_the_next_one_goes_on_with_it(
@@ -242,13 +242,13 @@ def test_a_host_that_is_stopped_hands_its_run_back_and_the_next_one_goes_on_with
     first.terminate()
     assert first.wait(SLOW) == 0
     assert not psutil.pid_exists(run.pid or 0)
-    found = installation.ledger.run(run.run_id)
+    found = installation.ledger.runs.get(run.run_id)
     assert (found.state, found.failures) == ("queued", 0)
-    assert installation.ledger.hosts() == []
+    assert installation.ledger.hosts.known() == []
 
     here(installation)
-    wait_until(lambda: installation.ledger.run(run.run_id).doing == "ingest", SLOW)
-    assert [attempt.outcome for attempt in installation.ledger.attempts(run.run_id)] == ["handed_back", None]
+    wait_until(lambda: installation.ledger.runs.get(run.run_id).doing == "ingest", SLOW)
+    assert [attempt.outcome for attempt in installation.ledger.runs.attempts(run.run_id)] == ["handed_back", None]
 
 
 def test_what_a_killed_worker_started_is_ended_too(
@@ -259,14 +259,14 @@ def test_what_a_killed_worker_started_is_ended_too(
     script = "import subprocess, time; subprocess.Popen(['sleep', '1000']); time.sleep(1000)"
     host._start = _starting(installation, script)  # type: ignore[method-assign]
     run_id = JobBook(installation).run_now("read")
-    wait_until(lambda: installation.ledger.run(run_id).pid is not None, SLOW)
-    worker = psutil.Process(installation.ledger.run(run_id).pid or 0)
+    wait_until(lambda: installation.ledger.runs.get(run_id).pid is not None, SLOW)
+    worker = psutil.Process(installation.ledger.runs.get(run_id).pid or 0)
     wait_until(worker.children, SLOW)
     (child,) = worker.children()
     worker.kill()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, SLOW)
-    wait_until(lambda: installation.ledger.run(run_id).has_ended, SLOW)
-    assert installation.ledger.run(run_id).reason == "its worker died with exit code -9"
+    wait_until(lambda: installation.ledger.runs.get(run_id).has_ended, SLOW)
+    assert installation.ledger.runs.get(run_id).reason == "its worker died with exit code -9"
 
 
 def _starting(installation: Installation, script: str) -> Callable[[Run], subprocess.Popen[bytes]]:
@@ -274,7 +274,7 @@ def _starting(installation: Installation, script: str) -> Callable[[Run], subpro
 
     def start(run: Run) -> subprocess.Popen[bytes]:
         child = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
-        installation.ledger.started(run, child.pid)
+        installation.ledger.runs.started(run, child.pid)
         return child
 
     return start

@@ -49,7 +49,9 @@ def test_two_machines_share_the_work_and_one_takes_over_what_the_other_left(shar
     blocked = [book.run_now(name) for name in BLOCKED]
 
     def on(machine: str) -> list[int]:
-        return [run.run_id for run in ledger.runs(states=("running",)) if run.host == machine and run.pid is not None]
+        return [
+            run.run_id for run in ledger.runs.find(states=("running",)) if run.host == machine and run.pid is not None
+        ]
 
     with ledger, Fleet(shared.home.path) as fleet:
         fleet.start("near", "work", "--others", "2", FORECAST_MACHINE=NEAR)
@@ -60,19 +62,21 @@ def test_two_machines_share_the_work_and_one_takes_over_what_the_other_left(shar
         assert sorted(on(NEAR) + on(FAR)) == blocked
 
         left = on(NEAR)
-        workers = {ledger.run(run_id).pid for run_id in left}
+        workers = {ledger.runs.get(run_id).pid for run_id in left}
         fleet.kill("near")
         assert all(kill(worker) for worker in fleet.workers() if worker.pid in workers)
-        wait_for(lambda: all(ledger.run(run_id).attempt == 2 for run_id in left), "a new attempt", GIVEN_UP_SECONDS)
-        assert {ledger.run(run_id).host for run_id in left} == {FAR}
-        message = [ledger.attempts(run_id)[0] for run_id in left]
+        wait_for(
+            lambda: all(ledger.runs.get(run_id).attempt == 2 for run_id in left), "a new attempt", GIVEN_UP_SECONDS
+        )
+        assert {ledger.runs.get(run_id).host for run_id in left} == {FAR}
+        message = [ledger.runs.attempts(run_id)[0] for run_id in left]
         assert {attempt.outcome for attempt in message} == {"abandoned"}
         assert all("gave no sign of life" in (attempt.reason or "") for attempt in message)
 
         quick = [book.run_now(QUICK) for _ in range(3)]
-        wait_for(lambda: all(ledger.run(run_id).state == "succeeded" for run_id in quick), "what is quick")
+        wait_for(lambda: all(ledger.runs.get(run_id).state == "succeeded" for run_id in quick), "what is quick")
         for run_id in blocked:
-            ledger.cancel(run_id, SystemClock().now())
-        wait_for(lambda: all(ledger.run(run_id).has_ended for run_id in blocked), "the cancelled ones")
+            ledger.runs.cancel(run_id, SystemClock().now())
+        wait_for(lambda: all(ledger.runs.get(run_id).has_ended for run_id in blocked), "the cancelled ones")
         assert len(all_runs(ledger)) == len(blocked) + len(quick)
         assert not list(wrong_ends(ledger))

@@ -46,7 +46,7 @@ class Reliabilities:
     def of(self, dataset: str, channel: str, since: datetime | None, version: int, panel: Panel) -> Reliability | None:
         """Return what is known of one channel's forecasts; ``None`` if nothing of them has come true."""
         issuances = [
-            item for item in self._installation.ledger.issuances(dataset, 1000)
+            item for item in self._installation.ledger.issuances.newest(dataset, 1000)
             if item.origin < panel.end and (since is None or item.origin >= since)
         ]  # fmt: skip
         if not issuances:

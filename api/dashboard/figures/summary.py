@@ -51,7 +51,7 @@ def tiles(line: Line, dataset: Dataset, service: Service, span: str) -> list[Til
 
 def _held(dataset: Dataset, service: Service, channel: str) -> str:
     since = service.latest.now(dataset.name) - _LATELY
-    found = service.installation.ledger.accuracy(dataset.name, "all", since, channel=channel)
+    found = service.installation.ledger.scores.accuracy(dataset.name, "all", since, channel=channel)
     if not found:
         return ""
     one = found[0]
@@ -70,4 +70,4 @@ def _changed(line: Line, dataset: Dataset, service: Service, unit: str) -> Tile:
 
 
 def _revision(line: Line, dataset: Dataset, service: Service) -> Revision | None:
-    return service.installation.ledger.revisions(dataset.name, 60).get(line.forecast.issuance.forecast_id)
+    return service.installation.ledger.revisions.latest(dataset.name, 60).get(line.forecast.issuance.forecast_id)

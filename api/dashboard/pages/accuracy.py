@@ -65,10 +65,10 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
         "detail": "/accuracy/detail?" + urlencode({"dataset": name, "channel": channel, "window": query.window}),
     }
     ledger, unit = service.installation.ledger, config.channels[channel].unit
-    whole = ledger.accuracy(name, "all", since, channel=channel)
+    whole = ledger.scores.accuracy(name, "all", since, channel=channel)
     if not whole:
         return rendered("accuracy_empty.html", **shared)
-    by_lead = ledger.accuracy(name, "lead_time", since, channel=channel)
+    by_lead = ledger.scores.accuracy(name, "lead_time", since, channel=channel)
     return rendered(
         "accuracy.html",
         **shared,
@@ -80,12 +80,12 @@ def _page(query: AccuracyPageQuery, dataset: Dataset, service: Service) -> Respo
             (
                 "By lead time",
                 "Steps ahead",
-                _groups(ledger.accuracy(name, "lead_group", since, channel=channel), config.step),
+                _groups(ledger.scores.accuracy(name, "lead_group", since, channel=channel), config.step),
             ),
-            ("By series", "Series", _named(ledger.accuracy(name, "series", since, channel=channel))),
-            ("By model", "Model", _named(ledger.accuracy(name, "model", since, channel=channel))),
+            ("By series", "Series", _named(ledger.scores.accuracy(name, "series", since, channel=channel))),
+            ("By model", "Model", _named(ledger.scores.accuracy(name, "model", since, channel=channel))),
         ],
-        by_channel=_named(ledger.accuracy(name, "channel", since)),
+        by_channel=_named(ledger.scores.accuracy(name, "channel", since)),
         errors=embedded(figures.errors(by_lead, unit)),
         coverage=embedded(figures.coverage(by_lead)),
     )

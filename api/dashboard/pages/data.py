@@ -104,7 +104,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         fresh=sorted(fresh, key=lambda item: not item.is_late)[:200],
         days=days,
         gaps=gaps,
-        receipts=[(short(item.recorded_at, config.tz), item) for item in ledger.receipts(name, _RECEIPTS)],
+        receipts=[(short(item.recorded_at, config.tz), item) for item in ledger.receipts.latest(name, _RECEIPTS)],
         reasons=reasons,
         aside=[
             row | {"at": short(row["recorded_at"], config.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)

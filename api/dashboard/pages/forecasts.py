@@ -51,7 +51,7 @@ async def page(request: Request, query: Annotated[ForecastsQuery, Query()], serv
     dataset = chosen(query.dataset, service)
     if service.latest.find(dataset.name) is None:
         return await run_sync(_empty, dataset, service)
-    issuances = await run_sync(service.installation.ledger.issuances, dataset.name, _REPLAYED)
+    issuances = await run_sync(service.installation.ledger.issuances.newest, dataset.name, _REPLAYED)
     issued = await service.known_at(dataset.name, _as_of(query, issuances))
     series = places([query.series] if query.series else [], issued.series, "series")[0]
     channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
@@ -153,7 +153,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
 
 def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, service: Service) -> dict[str, Any]:
     config, channel = dataset.config, line.forecast.channels[line.channel]
-    revisions = service.installation.ledger.revisions(dataset.name, _REPLAYED)
+    revisions = service.installation.ledger.revisions.latest(dataset.name, _REPLAYED)
     moved = {key: value.by_channel[channel].mean for key, value in revisions.items() if channel in value.by_channel}
     return {
         "dataset": dataset.name,
@@ -187,7 +187,7 @@ def _panel(dataset: Dataset, service: Service) -> Panel:
 def _empty(dataset: Dataset, service: Service) -> Response:
     name = dataset.name
     has_rows = service.histories.has_rows(name)
-    has_champion = service.installation.ledger.champion(name) is not None
+    has_champion = service.installation.ledger.champions.current(name) is not None
     return rendered(
         "empty.html",
         **frame("Forecasts", dataset, service),

@@ -57,8 +57,8 @@ async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> 
 
 def _page(dataset: Dataset, service: Service) -> Response:
     name, config, ledger = dataset.name, dataset.config, service.installation.ledger
-    champions = ledger.champions(name, 20)
-    nights = ledger.nights(name, 7)
+    champions = ledger.champions.history(name, 20)
+    nights = ledger.nights.latest(name, 7)
     shared: dict[str, Any] = frame("Models", dataset, service) | {
         "title": f"Models of {config.title or name}",
         "champions": [(local_time(one.promoted_at, config.tz), one) for one in champions],

@@ -53,11 +53,11 @@ def _page(dataset: Dataset, service: Service) -> Response:
     jobs = [known for known in book.jobs().values() if known.definition.dataset == name]
     since = now - timedelta(days=BEHIND + 1)
     runs = [
-        run for run in ledger.runs(dataset=name, limit=_CALENDAR_RUNS)
+        run for run in ledger.runs.find(dataset=name, limit=_CALENDAR_RUNS)
         if run.state == "queued" or (run.due_at or run.claimed_at) >= since or machine - run.claimed_at < _DAY
     ]  # fmt: skip
     days, rows = calendar(jobs, runs, now, config.tz, config.zone)
-    lease = ledger.lease(SCHEDULER)
+    lease = ledger.leases.get(SCHEDULER)
     return rendered(
         "runs.html",
         **frame("Runs", dataset, service),
@@ -70,12 +70,12 @@ def _page(dataset: Dataset, service: Service) -> Response:
         running=[_listed(run, config.tz, machine) for run in runs if run.state == "running"],
         queue=[
             (place, _listed(run, config.tz, machine))
-            for place, run in enumerate(ledger.queue(), 1)
+            for place, run in enumerate(ledger.runs.queue(), 1)
             if run.dataset == name
         ],
         hosts=[
             (host, age(machine - host.heartbeat_at), machine - host.heartbeat_at > _HOST_SILENT)
-            for host in ledger.hosts()
+            for host in ledger.hosts.known()
         ],
         scheduler=None if lease is None else lease[0],
         listed=[_listed(run, config.tz, machine) for run in runs if run.state not in {"running", "queued"}][:_LISTED],
@@ -85,14 +85,14 @@ def _page(dataset: Dataset, service: Service) -> Response:
 
 
 def _run_page(number: int, service: Service) -> Response:
-    run = service.installation.ledger.run(number)
+    run = service.installation.ledger.runs.get(number)
     access().require(run.dataset)
     jobs = service.installation.config.datasets
     if run.dataset not in jobs:
         raise NotFoundError("run.unknown", f"run {number} is of a data set that is not there any more", "")
     dataset = chosen(run.dataset, service)
     ledger, zone = service.installation.ledger, dataset.config.tz
-    issuance = None if run.forecast_id is None else ledger.forecast(run.forecast_id)
+    issuance = None if run.forecast_id is None else ledger.issuances.get(run.forecast_id)
     return rendered(
         "run.html",
         **frame("Runs", dataset, service),
@@ -101,7 +101,7 @@ def _run_page(number: int, service: Service) -> Response:
         item=_listed(run, zone, SystemClock().now()),
         attempts=[
             (one, short(one.started_at, zone), "" if one.ended_at is None else age(one.ended_at - one.started_at))
-            for one in ledger.attempts(number)
+            for one in ledger.runs.attempts(number)
         ],
         issued=None if issuance is None else issuance.issued_at.isoformat(),
         tracking=f"{tracking_ui(service.installation.home)}/#/runs/{run.tracking_run}" if run.tracking_run else "",

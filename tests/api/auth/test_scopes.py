@@ -63,7 +63,7 @@ def locked(two_sets: Installation, serve: Callable[..., httpx.Client], make_key:
     keys["other only"] = make_key(two_sets, Scope.ADMIN, "other")
     keys["expired"] = make_key(two_sets, Scope.ADMIN, expires=timedelta(seconds=-1))
     keys["revoked"] = make_key(two_sets, Scope.ADMIN)
-    two_sets.ledger.revoke_key(id_in(keys["revoked"]) or "", SystemClock().now())
+    two_sets.ledger.keys.revoke(id_in(keys["revoked"]) or "", SystemClock().now())
     keys["forged"] = keys["admin"][:-4] + ("AAAA" if keys["admin"][-4:] != "AAAA" else "BBBB")
     keys["unknown"] = "fck_000000000000_" + "x" * 43
     rules: RouteScopes = create_app(two_sets).state.rules
@@ -144,7 +144,7 @@ def test_readiness_tells_strangers_no_reasons(locked: Locked) -> None:
 
 def test_a_key_opens_nothing_seconds_after_it_is_revoked(locked: Locked, wait_until: Callable[..., None]) -> None:
     assert locked.ask("GET", FORECAST, "read").status_code == 200
-    locked.home.ledger.revoke_key(id_in(locked.keys["read"]) or "", SystemClock().now())
+    locked.home.ledger.keys.revoke(id_in(locked.keys["read"]) or "", SystemClock().now())
     wait_until(lambda: locked.ask("GET", FORECAST, "read").status_code == 401, 5)
 
 
@@ -157,7 +157,7 @@ def test_the_first_key_closes_a_service_that_runs(
     key = make_key(home, Scope.READ)
     wait_until(lambda: client.get("/v1/datasets").status_code == 401, 5)
     # And it stays closed: the last key that goes must not open it to everybody.
-    home.ledger.revoke_key(id_in(key) or "", SystemClock().now())
+    home.ledger.keys.revoke(id_in(key) or "", SystemClock().now())
     wait_until(lambda: client.get("/v1/datasets", headers={"X-API-Key": key}).status_code == 401, 5)
     assert client.get("/v1/datasets").status_code == 401
 

@@ -88,7 +88,7 @@ def test_a_session_ends_with_its_key(
     wait_until_locked(client, wait_until)
     log_in(client, key)
     assert client.get("/v1/datasets").status_code == 200
-    home.ledger.revoke_key(id_in(key) or "", SystemClock().now())
+    home.ledger.keys.revoke(id_in(key) or "", SystemClock().now())
     wait_until(lambda: client.get("/v1/datasets").status_code == 401, 5)
 
 

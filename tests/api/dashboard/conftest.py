@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from forecast.evaluation.scores import Evidence
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 JOB = {"dataset": "tiny", "steps": ["ingest", "score", "forecast"], "cron": "0 */6 * * *"}
@@ -120,7 +120,7 @@ def _keep_night(home: Installation, make_evidence: Callable[..., Evidence]) -> N
     )
     policy, now = PromotionPolicy(max_coverage_error=1.0), datetime.now(UTC)
     verdict = judged(scored, make_evidence("repeat_last-2", 1.1), policy, "")
-    home.ledger.keep_night(
+    home.ledger.nights.add(
         NightRecord(
             dataset="tiny", recorded_at=now, data_version=1, data_digest="d", holdout_from=now, holdout_until=now,
             origins=200, candidates=scored, incumbent=make_evidence("repeat_last-2", 1.1),
@@ -136,11 +136,11 @@ def _keep_runs(home: Installation) -> None:
     ends = [("refresh", "succeeded"), ("refresh", "failed"), ("nightly", "succeeded")]
     for number, (name, outcome) in enumerate(ends):
         job, at = home.config.jobs[name], now - timedelta(days=3 - number)
-        home.ledger.claim(name, job, [Due(logical_date=f"{number}", at=at, cause=Cause.CRON)], now)
-        run = home.ledger.take("a-host", now, trainings=1, others=1)
+        home.ledger.runs.claim(name, job, [Due(logical_date=f"{number}", at=at, cause=Cause.CRON)], now)
+        run = home.ledger.runs.take("a-host", now, trainings=1, others=1)
         assert run is not None
         (home.home.logs / f"run-{run.run_id}.log").write_text(f"<b>{outcome}</b>\n", encoding="utf-8")
-        home.ledger.finish(run, outcome, now, f"it {outcome}")  # type: ignore[arg-type]
+        home.ledger.runs.finish(run, outcome, now, f"it {outcome}")  # type: ignore[arg-type]
 
 
 @pytest.fixture

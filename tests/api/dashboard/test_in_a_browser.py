@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 pytestmark = pytest.mark.timeout(120)
 PAGES = ("/", "/accuracy?window=all", "/models", "/runs", "/runs/2", "/data")

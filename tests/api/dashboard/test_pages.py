@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from tests.api.conftest import Served
 
 
@@ -182,8 +182,8 @@ def test_what_is_wrong_is_told_on_every_page_as_long_as_it_is_so(
     busy: Installation, client: httpx.Client, page: str
 ) -> None:
     drifted = AlertFinding(AlertKind.DRIFT, "load", "load <b>drifted</b> away")
-    busy.ledger.settle_alerts("tiny", [drifted], SystemClock().now())
+    busy.ledger.alerts.update("tiny", [drifted], SystemClock().now())
     message = client.get(page)
     assert "load &lt;b&gt;drifted&lt;/b&gt; away" in message.text
-    busy.ledger.settle_alerts("tiny", [], SystemClock().now())
+    busy.ledger.alerts.update("tiny", [], SystemClock().now())
     assert "drifted" not in client.get(page).text

@@ -38,12 +38,12 @@ def test_jobs_are_run_paused_and_cancelled_and_the_page_follows(
         page.locator("#run-refresh").click()
         page.get_by_text("number 1 in the queue").wait_for()
         now = SystemClock().now()
-        run = busy.ledger.take("a-host", now, trainings=1, others=1)
+        run = busy.ledger.runs.take("a-host", now, trainings=1, others=1)
         assert run is not None
         page.locator("#now").get_by_text("a-host").wait_for()
-        busy.ledger.beat(run, now, 0.4, "<i>epoch</i> 3")
+        busy.ledger.runs.beat(run, now, 0.4, "<i>epoch</i> 3")
         page.get_by_text("<i>epoch</i> 3").wait_for()
-        busy.ledger.finish(run, "succeeded", now, "it is done")
+        busy.ledger.runs.finish(run, "succeeded", now, "it is done")
         page.locator("#latest").get_by_text("it is done").wait_for()
         page.locator("#pause-refresh").click()
         page.locator("#jobs .paused").wait_for()
@@ -76,7 +76,7 @@ def test_past_dates_are_filled_in_once_up_to_now(
         fill_in(page, first, last)
         page.get_by_text("3 runs are in the queue.").wait_for()
         page.locator("#now").get_by_text("number 3 in the queue").wait_for()
-        waiting = [run.logical_date for run in busy.ledger.runs(job="nightly", states=["queued"])]
+        waiting = [run.logical_date for run in busy.ledger.runs.find(job="nightly", states=["queued"])]
         assert sorted(waiting) == [f"{first + timedelta(days=day)}T02:30" for day in range(3)]
         fill_in(page, first, last)
         page.get_by_text("Every date of that range had its run already.").wait_for()
@@ -93,13 +93,13 @@ def test_a_running_run_is_asked_to_stop_from_its_page(
         page.get_by_text("refresh goes on.").wait_for()
         page.locator("#run-refresh").click()
         page.get_by_text("number 1 in the queue").wait_for()
-        run = busy.ledger.take("a-host", SystemClock().now(), trainings=1, others=1)
+        run = busy.ledger.runs.take("a-host", SystemClock().now(), trainings=1, others=1)
         assert run is not None
         page.goto(f"/runs/{run.run_id}")
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text(f"Run {run.run_id} was asked to stop.").wait_for()
-        assert busy.ledger.run(run.run_id).cancel_asked_at is not None
-        busy.ledger.finish(run, "cancelled", SystemClock().now(), "it was asked to stop")
+        assert busy.ledger.runs.get(run.run_id).cancel_asked_at is not None
+        busy.ledger.runs.finish(run, "cancelled", SystemClock().now(), "it was asked to stop")
         page.locator("#run-heading .cancelled").wait_for()
         assert page.get_by_role("button", name="Cancel").count() == 0
 
@@ -123,6 +123,6 @@ def test_a_former_champion_is_asked_back_by_whoever_may(
                 page.get_by_role("button", name="Log out").click()
         row.get_by_role("button", name="Bring back").click()
         page.get_by_text("repeat_last-1 will be champion as soon as a worker has done it.").wait_for()
-        run = busy.ledger.take("a-host", SystemClock().now(), trainings=1, others=1)
+        run = busy.ledger.runs.take("a-host", SystemClock().now(), trainings=1, others=1)
         assert run is not None
         assert (run.definition.steps, run.definition.version) == ((JobStep.ROLLBACK, JobStep.FORECAST), "repeat_last-1")

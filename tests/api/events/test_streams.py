@@ -27,7 +27,7 @@ from pipelines.forecasting.issue import issue
 
 if TYPE_CHECKING:
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 REFRESH = Job.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]})
@@ -124,12 +124,12 @@ def follow(client: httpx.Client, wait_until: Callable[..., None]) -> Callable[..
 
 
 def queued(home: Installation, definition: Job = REFRESH, name: str = "asked") -> int:
-    date = Due(logical_date=f"{name}-{home.ledger.last_event()}", at=NOW, cause=Cause.HAND)
-    return home.ledger.claim(name, definition, [date], NOW)[0]
+    date = Due(logical_date=f"{name}-{home.ledger.events.last()}", at=NOW, cause=Cause.HAND)
+    return home.ledger.runs.claim(name, definition, [date], NOW)[0]
 
 
 def taken(home: Installation) -> Run:
-    run = home.ledger.take("elsewhere", NOW, trainings=1, others=9)
+    run = home.ledger.runs.take("elsewhere", NOW, trainings=1, others=9)
     assert run is not None
     return run
 
@@ -148,8 +148,8 @@ def test_what_happens_is_told_as_it_happens(
     crowned(home, "repeat_last-2")
     queued(home)
     run = taken(home)
-    home.ledger.beat(run, NOW, 0.5, "half way")
-    home.ledger.finish(run, "succeeded", NOW, "done")
+    home.ledger.runs.beat(run, NOW, 0.5, "half way")
+    home.ledger.runs.finish(run, "succeeded", NOW, "done")
     wait_until(lambda: len(follower.seen) == 5)
     assert [message.kind for message in follower.seen] == ["forecast", "promotion", "run", "run", "run"]
     assert [message for _, message in follower.kinds[2:]] == ["queued", "running", "succeeded"]
@@ -164,7 +164,7 @@ def test_events_are_filtered_by_kind_and_data_set(
 ) -> None:
     progress, forecasts = follow("/v1/events?kinds=progress,run"), follow("/v1/events?kinds=forecast&dataset=tiny")
     queued(home)
-    home.ledger.beat(taken(home), NOW, 0.5, "half way")
+    home.ledger.runs.beat(taken(home), NOW, 0.5, "half way")
     issue("tiny", home)
     wait_until(lambda: len(progress.seen) == 3 and forecasts.seen)
     assert [message.kind for message in progress.seen] == ["run", "run", "progress"]
@@ -176,8 +176,8 @@ def test_a_client_that_comes_back_is_told_what_it_missed(
 ) -> None:
     for _ in range(4):
         queued(home)
-    behind = follow("/v1/events", **{"Last-Event-ID": str(home.ledger.last_event() - 3)})
-    also = follow(f"/v1/events?after={home.ledger.last_event() - 2}")
+    behind = follow("/v1/events", **{"Last-Event-ID": str(home.ledger.events.last() - 3)})
+    also = follow(f"/v1/events?after={home.ledger.events.last() - 2}")
     queued(home)
     wait_until(lambda: len(behind.seen) == 4 and len(also.seen) == 3)
     numbers = [int(message.number) for message in behind.seen]
@@ -201,12 +201,12 @@ def test_nothing_is_lost_or_told_twice_however_fast_it_happens(
 ) -> None:
     monkeypatch.setattr(Feed, "KEPT", 20)  # so that followers fall back to the ledger
     followers = [follow("/v1/events", **{"Last-Event-ID": "0"}) for _ in range(5)]
-    first = home.ledger.last_event()
+    first = home.ledger.events.last()
     for number in range(600):
         queued(home, name=f"job-{number}")
         if number % 200 == 0:
             followers.append(follow("/v1/events", **{"Last-Event-ID": "0"}))
-    every = [str(event.sequence) for event in home.ledger.events(kinds=["run", "promotion"], limit=10_000)]
+    every = [str(event.sequence) for event in home.ledger.events.after(kinds=["run", "promotion"], limit=10_000)]
     assert len(every) >= 600
     wait_until(lambda: all(follower.seen and follower.seen[-1].number == every[-1] for follower in followers))
     assert all([message.number for message in follower.seen] == every for follower in followers)
@@ -358,7 +358,7 @@ def test_a_running_run_is_cancelled_over_rest(
 
 def test_a_run_that_is_coalesced_ends_its_stream(home: Installation, follow: Callable[..., Follower]) -> None:
     for date in ("a", "b"):
-        home.ledger.claim("hourly", REFRESH, [Due(logical_date=date, at=NOW, cause=Cause.CRON)], NOW)
+        home.ledger.runs.claim("hourly", REFRESH, [Due(logical_date=date, at=NOW, cause=Cause.CRON)], NOW)
     follower = follow("/v1/runs/1/events")
     follower.thread.join(timeout=30)
     assert follower.kinds == [("run", "queued"), ("run", "coalesced")]
@@ -376,7 +376,7 @@ def test_lines_of_a_log_are_told_whole_and_once(
         log.write("a first line\nhalf a line, 5 µ".encode()[:-1])
         wait_until(lambda: ("log", ["a first line"]) in follower.kinds)
         log.write("µ".encode()[1:] + b"m\n" + b"long " * 30_000 + b"\nand one that does not end")
-        home.ledger.finish(run, "succeeded", NOW, "done")
+        home.ledger.runs.finish(run, "succeeded", NOW, "done")
     follower.thread.join(timeout=30)
     text = "\n".join(lines_of(follower.seen))
     assert text.startswith("a first line\nhalf a line, 5 µm\nlong long")
@@ -437,9 +437,9 @@ def test_a_run_outlives_the_service_and_a_client_that_comes_back_misses_nothing(
     assert [message for kind, message in (one.message for one in seen) if kind == "run"][:2] == ["queued", "running"]
     assert seen[-1].message[0] == "run"
     assert seen[-1].number.endswith("-end")
-    assert (home.ledger.run(1).state, home.ledger.run(1).attempt) == ("succeeded", 1)  # nobody disturbed it
+    assert (home.ledger.runs.get(1).state, home.ledger.runs.get(1).attempt) == ("succeeded", 1)  # nobody disturbed it
     assert lines_of(seen) == home.home.run_log(1).read_text(encoding="utf-8").splitlines()
-    message = [event.document for event in home.ledger.events(run_id=1)]
+    message = [event.document for event in home.ledger.events.after(run_id=1)]
     assert [one.data["details"] for one in seen if one.kind != "log"] == message
 
 
@@ -451,12 +451,12 @@ def test_nobody_looks_into_the_ledger_for_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     looks = []
-    events = type(home.ledger).events
-    monkeypatch.setattr(type(home.ledger), "events", lambda *a, **k: (looks.append(a), events(*a, **k))[1])
+    events = type(home.ledger.events).after
+    monkeypatch.setattr(type(home.ledger.events), "after", lambda *a, **k: (looks.append(a), events(*a, **k))[1])
     followers = [follow("/v1/events") for _ in range(10)]
     before = len(looks)
     queued(home)
     wait_until(lambda: all(follower.seen for follower in followers))
     assert len(looks) - before <= 4  # one look for all ten
-    assert Wanted(kinds=frozenset({"run"})).takes(home.ledger.events()[-1])
+    assert Wanted(kinds=frozenset({"run"})).takes(home.ledger.events.after()[-1])
     del client

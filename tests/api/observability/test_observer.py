@@ -132,13 +132,13 @@ def test_readiness_says_that_nobody_schedules_or_works(
     operations = Operations(home, lambda: now[0])
     operations.refresh()
     assert operations.reasons() == ["scheduler.absent", "worker.absent"]
-    home.ledger.take_lease("scheduler", "somebody", None)
+    home.ledger.leases.take("scheduler", "somebody", None)
     operations.refresh()
     assert operations.reasons() == ["worker.absent"]
     now[0] = 20.0
     operations.refresh()
     assert operations.reasons() == ["scheduler.stalled", "worker.absent"]
-    home.ledger.keep_lease("scheduler", "somebody")
+    home.ledger.leases.renew("scheduler", "somebody")
     operations.refresh()
     assert operations.reasons() == ["worker.absent"]
 

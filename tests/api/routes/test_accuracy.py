@@ -73,7 +73,7 @@ def test_one_channel_is_also_told_in_its_unit(scored: Served) -> None:
 
 def test_numbers_are_those_of_the_ledger(scored: Served) -> None:
     (row,) = rows(scored, by="all")
-    (message,) = scored.home.ledger.accuracy("tiny")
+    (message,) = scored.home.ledger.scores.accuracy("tiny")
     assert row == {name: getattr(message, name) for name in message.__slots__}
 
 

@@ -16,7 +16,7 @@ def test_alerts_are_told_as_long_as_they_are_open_and_afterwards(served: Served)
     ledger, now = served.home.ledger, SystemClock().now()
     assert served.client.get(ALERTS).json() == {"alerts": []}
     drifted = AlertFinding(AlertKind.DRIFT, "load", "load drifted away", 0.4, 0.2)
-    ledger.settle_alerts("tiny", [drifted], now)
+    ledger.alerts.update("tiny", [drifted], now)
     (message,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
     assert (message["kind"], message["subject"], message["message"], message["resolved_at"]) == (
         "drift",
@@ -24,7 +24,7 @@ def test_alerts_are_told_as_long_as_they_are_open_and_afterwards(served: Served)
         drifted.message,
         None,
     )
-    ledger.settle_alerts("tiny", [], now)
+    ledger.alerts.update("tiny", [], now)
     assert served.client.get(ALERTS, params={"open": True}).json() == {"alerts": []}
     (over,) = served.client.get(ALERTS).json()["alerts"]
     assert over["resolved_at"] is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from tests.api.conftest import Served
 
 
@@ -73,7 +73,7 @@ def test_a_forecast_of_an_earlier_release_has_no_provenance(
     home: Installation, serve: Callable[[Installation], httpx.Client]
 ) -> None:
     issue("tiny", home)
-    with home.ledger._engine.begin() as connection:
+    with home.ledger._database._engine.begin() as connection:
         connection.execute(sa.update(ISSUANCES).values(provenance=None))
     answer = serve(home).get("/v1/datasets/tiny/forecast").json()
     assert answer["provenance"] is None
@@ -268,7 +268,7 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(
     assert message() == (0, False)
     fresh = client.get("/v1/datasets/tiny/forecast").headers["etag"]
     for hours, stale in ((5, False), (6, True)):
-        installation.ledger.move_clock("tiny", start + timedelta(hours=hours))
+        installation.ledger.clocks.move("tiny", start + timedelta(hours=hours))
         wait_until(lambda: message()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
         assert message()[1] is stale
     assert client.get("/v1/datasets/tiny/forecast").headers["etag"] != fresh
@@ -304,7 +304,7 @@ def test_a_damaged_forecast_is_not_served_and_the_one_before_is(
     )
     table.append(spoilt)
     values = {name: getattr(served.issuance, name) for name in served.issuance.__slots__} | {"forecast_id": "spoilt"}
-    served.home.ledger.issue(type(served.issuance)(**values))
+    served.home.ledger.issuances.add(type(served.issuance)(**values))
     wait_until(lambda: served.client.get("/readyz").json()["status"] == "degraded")
     assert served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["forecast.damaged"]
     assert served.get().json()["forecast_id"] == served.issuance.forecast_id

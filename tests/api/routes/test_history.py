@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from forecast.evaluation.scores import Evidence
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from tests.api.conftest import Served
 
 OBSERVATIONS, NEEDS, FORECAST = (f"/v1/datasets/tiny/{noun}" for noun in ("observations", "requirements", "forecast"))
@@ -148,7 +148,7 @@ def test_models_are_told_with_what_was_decided_on(
         candidates=(challenger,), incumbent=champion, baselines=(), policy=policy, unfit="", verdict=verdict,
         champion="repeat_last-2", tracking_run="", failures={"informer": "in /a/folder"},
     )  # fmt: skip
-    served.home.ledger.keep_night(night)
+    served.home.ledger.nights.add(night)
     message = served.client.get("/v1/models/tiny", params={"nights": 3}).json()
     assert [one["model_version"] for one in message["versions"]] == ["repeat_last-2", "repeat_last-1"]
     assert (message["previous"]["model_version"], message["challenger"]) == ("repeat_last-1", "worse-1")

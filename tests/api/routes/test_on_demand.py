@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from tests.api.conftest import Served
 
 PATH = "/v1/forecasts"

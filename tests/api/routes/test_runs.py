@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from forecast.config.jobs import Cause, Due, Job
-from forecast.ledger.runs import RunLedger
+from forecast.ledger import Ledger
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.lease import SCHEDULER, Lease
 
@@ -46,9 +46,9 @@ def due(name: str, cause: Cause = Cause.CRON) -> Due:
     return Due(logical_date=name, at=NOW, cause=cause)
 
 
-def claimed(ledger: RunLedger, job: str = "hourly", count: int = 1, dataset: str = "tiny") -> list[int]:
+def claimed(ledger: Ledger, job: str = "hourly", count: int = 1, dataset: str = "tiny") -> list[int]:
     definition = FORECAST.model_copy(update={"dataset": dataset})
-    return [ledger.claim(job, definition, [due(f"{job}-{n}", Cause.HAND)], NOW)[0] for n in range(count)]
+    return [ledger.runs.claim(job, definition, [due(f"{job}-{n}", Cause.HAND)], NOW)[0] for n in range(count)]
 
 
 def test_runs_are_listed_newest_first_page_by_page(
@@ -72,8 +72,8 @@ def test_runs_are_filtered_and_coalesced_ones_are_shown_only_when_asked_for(
 ) -> None:
     client = serve(home)
     claimed(home.ledger, "other")
-    home.ledger.claim("hourly", FORECAST, [due("a"), due("b"), due("c")], NOW)
-    home.ledger.cancel(1, NOW)
+    home.ledger.runs.claim("hourly", FORECAST, [due("a"), due("b"), due("c")], NOW)
+    home.ledger.runs.cancel(1, NOW)
 
     def numbers(query: str) -> list[int]:
         return [run["run_id"] for run in client.get(f"/v1/runs?{query}").json()["runs"]]
@@ -110,7 +110,7 @@ def test_the_queue_tells_positions_and_who_is_at_work(
     empty = {"waiting": 0, "queue": [], "hosts": [], "scheduler": None}
     assert client.get("/v1/queue").json() == empty
     claimed(home.ledger, count=3)
-    taken = home.ledger.take("elsewhere", NOW, trainings=1, others=1)
+    taken = home.ledger.runs.take("elsewhere", NOW, trainings=1, others=1)
     assert taken is not None
     lease = Lease(home.ledger, SCHEDULER, "the one")
     assert lease.hold()
@@ -175,6 +175,6 @@ def test_links_lead_to_what_belongs_to_a_run(
     wait_until(lambda: client.get(links["forecast"]).status_code == 200)
     assert client.get(links["forecast"]).json()["forecast_id"] == run["forecast_id"]
     assert "tracking" not in links
-    with home.ledger._transaction() as connection:
+    with home.ledger._database.transaction() as connection:
         connection.exec_driver_sql("UPDATE runs SET tracking_run = 'abc123'")
     assert client.get(path).json()["links"]["tracking"] == "http://tracking.example:5000/#/runs/abc123"

@@ -20,7 +20,8 @@ from pipelines.preparation.features import FUTURE_FEATURES
 
 if TYPE_CHECKING:
     from forecast.config.dataset import DatasetConfig
-    from forecast.runtime.model import Manifest, ServedModel
+    from forecast.runtime.manifest import Manifest
+    from forecast.runtime.model import ServedModel
 
 
 @pytest.fixture

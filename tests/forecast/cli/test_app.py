@@ -89,7 +89,7 @@ def test_bad_input_ends_with_one_clear_line_and_its_own_exit_code(
             assert [part for part in message if part not in line] == []
             assert result.stdout == ""
     assert not (wrong_column / "lake" / "tiny").exists()
-    assert tiny_home.ledger.issuance("tiny") is None
+    assert tiny_home.ledger.issuances.latest("tiny") is None
 
 
 def test_from_an_empty_folder_to_an_issued_forecast(
@@ -177,7 +177,7 @@ def test_damage_is_told_in_one_line(
     elif damage == "manifest":
         (home.models / "repeat_last-1" / "manifest.json").write_text("{", encoding="utf-8")
     elif damage == "ledger":
-        tiny_home.ledger._engine.dispose()
+        tiny_home.ledger._database._engine.dispose()
         for file in home.path.glob("ledger.db*"):
             file.unlink()
         (home.path / "ledger.db").write_bytes(b"no database" * 1000)

@@ -69,7 +69,7 @@ def test_a_forecast_is_made_for_a_past_instant(run: Run, tiny_home: Installation
     document = json.loads(out)
     assert (document["is_new"], document["issuance"]["backfilled"]) == (False, True)
     assert document["issuance"]["data_version"] == 0
-    assert tiny_home.ledger.issuance("tiny") is None
+    assert tiny_home.ledger.issuances.latest("tiny") is None
     code, _, err = run("backfill", "--as-of", "1999-01-01", *home)
     assert (code, "(lake.before_first)" in err) == (3, True)
 

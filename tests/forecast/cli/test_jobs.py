@@ -150,7 +150,7 @@ def test_a_run_is_queued_listed_shown_and_cancelled(ask: Callable[..., Any], say
 
 def test_coalesced_runs_are_listed_only_when_asked_for(ask: Callable[..., Any], tiny_home: Installation) -> None:
     dates = [Due(logical_date=name, at=NOW, cause=Cause.CRON) for name in ("a", "b")]
-    tiny_home.ledger.claim("nightly", REFRESH, dates, NOW)
+    tiny_home.ledger.runs.claim("nightly", REFRESH, dates, NOW)
     assert [run["logical_date"] for run in ask("runs", "list")] == ["b"]
     assert [run["logical_date"] for run in ask("runs", "list", "--all", "--job", "nightly")] == ["b", "a"]
 
@@ -189,7 +189,7 @@ def test_mistakes_end_with_one_clear_line_and_their_own_exit_code(
     book = JobBook(tiny_home)
     book.add("refresh", REFRESH)
     book.add("asked", Job.model_validate({"dataset": "tiny", "steps": ["forecast"]}))
-    tiny_home.ledger.cancel(book.run_now("refresh"), NOW)
+    tiny_home.ledger.runs.cancel(book.run_now("refresh"), NOW)
     for arguments, code, message in MISTAKES:
         with subtests.test(arguments=arguments):
             status, out, err = run(*arguments, "--home", tiny_home.home.path)
@@ -199,7 +199,7 @@ def test_mistakes_end_with_one_clear_line_and_their_own_exit_code(
     done = command_line("jobs", "show", "nigthly", "--home", tiny_home.home.path, "--json")
     assert (done.returncode, json.loads(done.stderr)["code"]) == (3, "job.unknown")
     assert set(book.jobs()) == {"nightly", "refresh", "asked"}
-    assert len(tiny_home.ledger.runs()) == 1
+    assert len(tiny_home.ledger.runs.find()) == 1
 
 
 @pytest.mark.parametrize("arguments", USAGE)
@@ -227,8 +227,8 @@ def test_a_log_of_another_home_is_not_shown(say: Callable[..., str], tiny_home: 
     elsewhere = tmp_path / "elsewhere.log"
     elsewhere.write_text("not ours\n", encoding="utf-8")
     run_id = JobBook(tiny_home).run_now("nightly")
-    taken = tiny_home.ledger.take("elsewhere", NOW, trainings=1, others=1)
+    taken = tiny_home.ledger.runs.take("elsewhere", NOW, trainings=1, others=1)
     assert taken is not None
-    tiny_home.ledger.started(taken, 1, str(elsewhere))
+    tiny_home.ledger.runs.started(taken, 1, str(elsewhere))
     tiny_home.home.run_log(run_id).write_text("ours: [bold] as it is\n", encoding="utf-8")
     assert say("runs", "log", str(run_id)) == "ours: [bold] as it is\n"

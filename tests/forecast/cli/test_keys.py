@@ -23,7 +23,7 @@ def test_a_key_is_made_shown_once_listed_and_revoked(
     )
     assert made.returncode == 0, made.stderr
     text = made.stdout.strip()
-    key = tiny_home.ledger.api_keys()[0]
+    key = tiny_home.ledger.keys.all()[0]
     assert (key.key_id, key.digest, key.scope, key.datasets) == (id_in(text), digest_of(text), Scope.WRITE, ("tiny",))
     assert key.expires_at is not None
     listed = command_line("keys", "list", "--json", *home)
@@ -48,4 +48,4 @@ def test_a_key_that_cannot_be_meant_is_refused(
         refused = command_line("keys", *arguments, *home)
         assert refused.returncode in {2, 3}
         assert code in refused.stderr
-    assert tiny_home.ledger.api_keys() == []
+    assert tiny_home.ledger.keys.all() == []

@@ -72,7 +72,7 @@ def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
     assert "<script src=" not in page
     assert run("plot", "tiny", "--open", "--home", home)[0] == 0
     assert opened == [Path(message["report"]).as_uri()]
-    assert len(tiny_home.ledger.issuances("tiny")) == 1
+    assert len(tiny_home.ledger.issuances.newest("tiny")) == 1
 
 
 def test_shells_complete_commands_and_data_sets(tiny_home: Installation) -> None:

@@ -8,7 +8,7 @@ from forecast.config.training import PromotionPolicy
 from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from forecast.runtime.precision import Variant, Variants
 
 Run = Callable[..., tuple[int, str, str]]
@@ -31,7 +31,7 @@ def night(make_evidence: Callable[..., Evidence]) -> NightRecord:
 def test_a_comparison_shows_scores_tests_failures_and_the_verdict(
     run: Run, tiny_home: Installation, night: NightRecord
 ) -> None:
-    tiny_home.ledger.keep_night(night)
+    tiny_home.ledger.nights.add(night)
     code, out, _ = run("compare", "--home", tiny_home.home.path)
     assert code == 0
     for message in (
@@ -47,7 +47,7 @@ def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
     sides = [Variant(size_mb=size, latency_ms=size, loss=0.5) for size in (4.0, 1.0)]
     both = Variants(float32=sides[0], int8=sides[1])
     tried = make_evidence("nlinear-1", 2.0, horizons=(6, 24), variants=both, precision=both.serves)
-    tiny_home.ledger.keep_night(night.model_copy(update={"candidates": (*night.candidates, tried)}))
+    tiny_home.ledger.nights.add(night.model_copy(update={"candidates": (*night.candidates, tried)}))
     _, out, _ = run("compare", "--home", tiny_home.home.path)
     assert f"nlinear-1 {both.summary}" in " ".join(out.split())
     document = json.loads(run("compare", "--json", "--home", tiny_home.home.path)[1])
@@ -58,7 +58,7 @@ def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
 
 def test_an_earlier_night_is_asked_for_by_its_number(run: Run, tiny_home: Installation, night: NightRecord) -> None:
     for name in ("older", "newer"):
-        tiny_home.ledger.keep_night(night.model_copy(update={"tracking_run": name}))
+        tiny_home.ledger.nights.add(night.model_copy(update={"tracking_run": name}))
     for back, name in (("0", "newer"), ("1", "older")):
         document = json.loads(run("compare", "--back", back, "--json", "--home", tiny_home.home.path)[1])
         assert document["tracking_run"] == name
@@ -71,7 +71,7 @@ def test_a_verdict_that_does_not_follow_from_its_numbers_is_told(
     run: Run, tiny_home: Installation, night: NightRecord
 ) -> None:
     forged = night.verdict.model_copy(update={"promote": not night.verdict.promote})
-    tiny_home.ledger.keep_night(night.model_copy(update={"verdict": forged}))
+    tiny_home.ledger.nights.add(night.model_copy(update={"verdict": forged}))
     code, _, err = run("compare", "--home", tiny_home.home.path)
     assert code == 6
     assert "would be decided otherwise" in err

@@ -11,7 +11,8 @@ from forecast.config.training import PromotionPolicy
 from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion, Ledger
+from forecast.ledger import Ledger
+from forecast.ledger.champions import Champion
 
 Make = Callable[..., Evidence]
 POLICY = PromotionPolicy(max_coverage_error=1.0)
@@ -118,17 +119,17 @@ def test_a_night_and_its_champion_are_kept_together(
     make_home: Callable[..., Installation], make_night: Callable[..., NightRecord]
 ) -> None:
     ledger: Ledger = make_home().ledger
-    ledger.keep_night(make_night(tracking_run="first"))
-    assert ledger.champion("tiny") is None
-    ledger.keep_night(make_night(tracking_run="second"), champion("itransformer-1"))
-    assert [night.tracking_run for night in ledger.nights("tiny", 5)] == ["second", "first"]
-    assert ledger.champion("tiny") == champion("itransformer-1")
-    assert ledger.nights("other") == []
+    ledger.nights.add(make_night(tracking_run="first"))
+    assert ledger.champions.current("tiny") is None
+    ledger.nights.add(make_night(tracking_run="second"), champion("itransformer-1"))
+    assert [night.tracking_run for night in ledger.nights.latest("tiny", 5)] == ["second", "first"]
+    assert ledger.champions.current("tiny") == champion("itransformer-1")
+    assert ledger.nights.latest("other") == []
 
 
 def test_all_champions_are_told_newest_first(make_home: Callable[..., Installation]) -> None:
     ledger = make_home().ledger
     for version in ("a", "b", "a"):
-        ledger.promote(champion(version))
-    assert [one.model_version for one in ledger.champions("tiny")] == ["a", "b", "a"]
-    assert [one.model_version for one in ledger.champions("tiny", limit=1)] == ["a"]
+        ledger.champions.promote(champion(version))
+    assert [one.model_version for one in ledger.champions.history("tiny")] == ["a", "b", "a"]
+    assert [one.model_version for one in ledger.champions.history("tiny", limit=1)] == ["a"]

@@ -23,7 +23,8 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 import polars as pl
-from forecast.lake.observations import TIME, Observations
+from forecast.lake.observations import Observations
+from forecast.lake.schemas import TIME
 folder, series, first, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 table = Observations(folder / "lake", folder / "locks", "tiny", ("load",))
 start = pl.datetime(2024, 1, 1, time_zone="UTC")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from forecast.errors import NotFoundError
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.ledger.keys import LONGEST, Key, Scope, digest_of, id_in, mint
 
 if TYPE_CHECKING:
@@ -31,19 +31,19 @@ def a_key(**fields: object) -> Key:
 def test_a_key_is_kept_as_it_was_made(ledger: Ledger) -> None:
     keys = [a_key(), a_key(scope=Scope.ADMIN, datasets=(), expires_at=NOW + timedelta(days=1))]
     for key in keys:
-        ledger.keep_key(key)
-    assert sorted(ledger.api_keys(), key=lambda key: key.scope.rank) == keys
+        ledger.keys.add(key)
+    assert sorted(ledger.keys.all(), key=lambda key: key.scope.rank) == keys
 
 
 def test_a_revoked_key_stays_known_and_is_revoked_once(ledger: Ledger) -> None:
     key = a_key()
-    ledger.keep_key(key)
-    first = ledger.revoke_key(key.key_id, NOW)
-    again = ledger.revoke_key(key.key_id, NOW + timedelta(days=1))
-    assert first == again == ledger.api_keys()[0]
+    ledger.keys.add(key)
+    first = ledger.keys.revoke(key.key_id, NOW)
+    again = ledger.keys.revoke(key.key_id, NOW + timedelta(days=1))
+    assert first == again == ledger.keys.all()[0]
     assert (first.revoked_at, first.is_valid(NOW), first.state(NOW)) == (NOW, False, "revoked")
     with pytest.raises(NotFoundError) as refused:
-        ledger.revoke_key("nothing", NOW)
+        ledger.keys.revoke("nothing", NOW)
     assert refused.value.code == "key.not_found"
 
 

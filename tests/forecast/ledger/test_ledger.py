@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from forecast.errors import StorageError
-from forecast.ledger.issuances import Champion, Issuance, Ledger
+from forecast.ledger import Ledger
+from forecast.ledger.champions import Champion
+from forecast.ledger.issuances import Issuance
 from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
 
@@ -77,28 +79,28 @@ def test_eight_threads_may_open_a_new_ledger_at_once(url: str) -> None:
 
 
 def test_a_data_set_has_no_champion_at_first(ledger: Ledger) -> None:
-    assert ledger.champion("tiny") is None
+    assert ledger.champions.current("tiny") is None
 
 
 def test_the_newest_champion_reigns_over_its_own_data_set_only(ledger: Ledger) -> None:
     for each in (champion("v1"), champion("w1", "other"), champion("v2")):
-        ledger.promote(each)
-    assert ledger.champion("tiny") == champion("v2")
-    assert ledger.champion("other") == champion("w1", "other")
+        ledger.champions.promote(each)
+    assert ledger.champions.current("tiny") == champion("v2")
+    assert ledger.champions.current("other") == champion("w1", "other")
 
 
 def test_a_former_champion_can_come_back(ledger: Ledger) -> None:
     for version in ("v1", "v2", "v1"):
-        ledger.promote(champion(version))
-    assert ledger.champion("tiny") == champion("v1")
+        ledger.champions.promote(champion(version))
+    assert ledger.champions.current("tiny") == champion("v1")
 
 
 # --- issuances --------------------------------------------------------------------------------------------------------
 
 
 def test_an_issuance_is_read_as_it_was_written(ledger: Ledger) -> None:
-    ledger.issue(issuance(1))
-    read = ledger.issuance("tiny")
+    ledger.issuances.add(issuance(1))
+    read = ledger.issuances.latest("tiny")
     assert read is not None
     assert read.sequence == 1
     assert {name: getattr(read, name) for name in Issuance.__slots__ if name != "sequence"} == {
@@ -109,48 +111,48 @@ def test_an_issuance_is_read_as_it_was_written(ledger: Ledger) -> None:
 @pytest.mark.parametrize(("hours", "expected"), [(-1, None), (0, 0), (0.5, 0), (1, 1), (99, 2)])
 def test_as_of_a_time_the_forecast_that_stood_then_is_found(ledger: Ledger, hours: float, expected: int | None) -> None:
     for number in range(3):
-        ledger.issue(issuance(number))
-    found = ledger.issuance("tiny", as_of=NOW + hours * HOUR)
+        ledger.issuances.add(issuance(number))
+    found = ledger.issuances.latest("tiny", as_of=NOW + hours * HOUR)
     assert (found and found.data_version) == expected
 
 
 def test_issuances_come_newest_first(ledger: Ledger) -> None:
     for number in range(3):
-        ledger.issue(issuance(number))
-    ledger.issue(issuance(9, "other"))
-    assert [each.data_version for each in ledger.issuances("tiny")] == [2, 1, 0]
-    assert len(ledger.issuances("tiny", limit=1)) == 1
+        ledger.issuances.add(issuance(number))
+    ledger.issuances.add(issuance(9, "other"))
+    assert [each.data_version for each in ledger.issuances.newest("tiny")] == [2, 1, 0]
+    assert len(ledger.issuances.newest("tiny", limit=1)) == 1
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_replay_begins_at_its_start_and_moves(ledger: Ledger) -> None:
-    assert ledger.clock("tiny", NOW) == NOW
-    ledger.move_clock("tiny", NOW + HOUR)
-    assert ledger.clock("tiny", NOW) == NOW + HOUR
-    assert ledger.clock("other", NOW) == NOW
+    assert ledger.clocks.position("tiny", NOW) == NOW
+    ledger.clocks.move("tiny", NOW + HOUR)
+    assert ledger.clocks.position("tiny", NOW) == NOW + HOUR
+    assert ledger.clocks.position("other", NOW) == NOW
 
 
 def test_a_stopped_replay_lets_the_last_late_rows_come_and_never_moves_again(ledger: Ledger) -> None:
-    ledger.clock("tiny", NOW)
-    ledger.stop_clock("tiny", NOW)
-    stopped = ledger.clock("tiny", NOW)
+    ledger.clocks.position("tiny", NOW)
+    ledger.clocks.stop("tiny", NOW)
+    stopped = ledger.clocks.position("tiny", NOW)
     assert stopped >= NOW + 3 * HOUR
-    ledger.move_clock("tiny", NOW + 1000 * HOUR)
-    ledger.stop_clock("tiny", NOW + 1000 * HOUR)
-    assert ledger.clock("tiny", NOW) == stopped
+    ledger.clocks.move("tiny", NOW + 1000 * HOUR)
+    ledger.clocks.stop("tiny", NOW + 1000 * HOUR)
+    assert ledger.clocks.position("tiny", NOW) == stopped
 
 
 def test_a_replay_that_ran_on_while_it_was_being_stopped_does_not_go_back(ledger: Ledger) -> None:
-    ledger.clock("tiny", NOW)
-    ledger.move_clock("tiny", NOW + 100 * HOUR)
-    ledger.stop_clock("tiny", NOW)
-    assert ledger.clock("tiny", NOW) >= NOW + 100 * HOUR
+    ledger.clocks.position("tiny", NOW)
+    ledger.clocks.move("tiny", NOW + 100 * HOUR)
+    ledger.clocks.stop("tiny", NOW)
+    assert ledger.clocks.position("tiny", NOW) >= NOW + 100 * HOUR
 
 
 def test_eight_threads_may_ask_for_a_new_replays_time_at_once(ledger: Ledger) -> None:
-    assert at_once(lambda: ledger.clock("tiny", NOW)) == [NOW] * 8
+    assert at_once(lambda: ledger.clocks.position("tiny", NOW)) == [NOW] * 8
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -160,16 +162,16 @@ def test_times_come_back_aware_whatever_zone_they_were_given_in(ledger: Ledger) 
     from zoneinfo import ZoneInfo
 
     given = datetime(2024, 5, 1, 14, tzinfo=ZoneInfo("Europe/Berlin"))
-    ledger.promote(replace(champion("v1"), promoted_at=given))
-    (found,) = ledger.champions("tiny")
+    ledger.champions.promote(replace(champion("v1"), promoted_at=given))
+    (found,) = ledger.champions.history("tiny")
     assert found.promoted_at == given
     assert found.promoted_at.tzinfo is UTC
 
 
 def test_a_ledger_keeps_what_it_was_told_when_it_is_opened_again(ledger: Ledger, url: str) -> None:
-    ledger.promote(champion("v1"))
+    ledger.champions.promote(champion("v1"))
     again = Ledger.open(url)
-    assert again.champion("tiny") == champion("v1")
+    assert again.champions.current("tiny") == champion("v1")
     again._engine.dispose()
 
 
@@ -216,11 +218,11 @@ def receipt(number: int, dataset: str = "tiny") -> Receipt:
 
 def test_receipts_come_newest_first_as_they_were_kept(ledger: Ledger) -> None:
     for number in range(3):
-        ledger.keep(receipt(number))
-    ledger.keep(receipt(9, "other"))
-    assert ledger.receipts("tiny") == [receipt(2), receipt(1), receipt(0)]
-    assert ledger.receipts("tiny", 1) == [receipt(2)]
-    assert ledger.receipts("unknown") == []
+        ledger.receipts.add(receipt(number))
+    ledger.receipts.add(receipt(9, "other"))
+    assert ledger.receipts.latest("tiny") == [receipt(2), receipt(1), receipt(0)]
+    assert ledger.receipts.latest("tiny", 1) == [receipt(2)]
+    assert ledger.receipts.latest("unknown") == []
 
 
 LATER_INDEXES = ("runs_one_running", "runs_state", "runs_due")
@@ -249,14 +251,14 @@ def test_a_ledger_of_the_first_release_goes_on_with_what_it_holds(url: str) -> N
             "UPDATE ledger_schema SET version = 1"
         )
     with Ledger.open(url) as opened:
-        assert opened.issuances("tiny")[0].forecast_id == "id-tiny-1"
-        opened.keep(receipt(1))
-        opened.issue(replace(issuance(2), newest_observed=NOW))
-        assert opened.issuances("tiny")[0].newest_observed == NOW
-        (old,) = opened.runs()
+        assert opened.issuances.newest("tiny")[0].forecast_id == "id-tiny-1"
+        opened.receipts.add(receipt(1))
+        opened.issuances.add(replace(issuance(2), newest_observed=NOW))
+        assert opened.issuances.newest("tiny")[0].newest_observed == NOW
+        (old,) = opened.runs.find()
         assert (old.job, old.state, old.attempt) == ("tiny/refresh", "failed", 0)
     with Ledger.open(url) as again:
-        assert len(again.issuances("tiny")) == 2
+        assert len(again.issuances.newest("tiny")) == 2
 
 
 def test_a_ledger_of_a_later_release_is_refused(url: str) -> None:

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forecast.ledger.issuances import Ledger
-from forecast.ledger.scores import DayScores, day_of
+from forecast.ledger import Ledger
+from forecast.ledger.issuances import day_of
+from forecast.ledger.scores import DayScores
 from forecast.ledger.tables import LEAD_SCORES
 from forecast.monitoring.correction import Correction
 from forecast.monitoring.live_scores import MEASURES, Points, Tally
@@ -85,25 +86,25 @@ def test_days_may_be_kept_in_any_order_and_again(
     for numbers in ([*order, *repeats], range(5)):
         with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}") as ledger:
             for number in numbers:
-                ledger.keep_scores([day(number, number)])
+                ledger.scores.replace([day(number, number)])
             parts = ("all", "lead_time", "lead_group", "channel", "model", "series")
-            found.append([ledger.accuracy("tiny", by) for by in parts])  # type: ignore[arg-type]
+            found.append([ledger.scores.accuracy("tiny", by) for by in parts])  # type: ignore[arg-type]
     assert found[0] == found[1]
 
 
 def test_windows_add_up(ledger: Ledger) -> None:
-    ledger.keep_scores(day(number, number) for number in range(6))
-    (whole,) = ledger.accuracy("tiny")
-    (first,) = ledger.accuracy("tiny", until=NOW.replace(hour=0) + timedelta(days=2))
-    (rest,) = ledger.accuracy("tiny", since=NOW + timedelta(days=2))
+    ledger.scores.replace(day(number, number) for number in range(6))
+    (whole,) = ledger.scores.accuracy("tiny")
+    (first,) = ledger.scores.accuracy("tiny", until=NOW.replace(hour=0) + timedelta(days=2))
+    (rest,) = ledger.scores.accuracy("tiny", since=NOW + timedelta(days=2))
     assert first.count + rest.count == whole.count
     assert first.mae * first.count + rest.mae * rest.count == pytest.approx(whole.mae * whole.count)
 
 
 def test_models_with_other_levels_are_added_up_level_by_level(ledger: Ledger) -> None:
-    ledger.keep_scores([day(0, 0), day(0, 1, model="m-2", levels=(0.05, 0.5, 0.95))])
-    (whole,) = ledger.accuracy("tiny")
-    first, second = ledger.accuracy("tiny", "model")
+    ledger.scores.replace([day(0, 0), day(0, 1, model="m-2", levels=(0.05, 0.5, 0.95))])
+    (whole,) = ledger.scores.accuracy("tiny")
+    first, second = ledger.scores.accuracy("tiny", "model")
     assert list(whole.pinball_by_level) == ["0.05", "0.1", "0.5", "0.9", "0.95"]
     assert whole.pinball_by_level["0.1"] == first.pinball_by_level["0.1"]
     assert 0.8 < whole.promised_coverage < 0.9
@@ -112,22 +113,22 @@ def test_models_with_other_levels_are_added_up_level_by_level(ledger: Ledger) ->
 
 
 def test_one_model_or_channel_can_be_asked_for(ledger: Ledger) -> None:
-    ledger.keep_scores([day(0, 0), day(0, 1, model="m-2")])
-    by_model = {row.part: row.count for row in ledger.accuracy("tiny", "model")}
-    (second,) = ledger.accuracy("tiny", model="m-2")
+    ledger.scores.replace([day(0, 0), day(0, 1, model="m-2")])
+    by_model = {row.part: row.count for row in ledger.scores.accuracy("tiny", "model")}
+    (second,) = ledger.scores.accuracy("tiny", model="m-2")
     assert second.count == by_model["m-2"]
-    (load,) = ledger.accuracy("tiny", channel="load")
+    (load,) = ledger.scores.accuracy("tiny", channel="load")
     assert load.mae_in_units is not None
     assert load.count < sum(by_model.values())
-    assert [row.part for row in ledger.accuracy("tiny", "series", channel="load")] == ["east", "west"]
+    assert [row.part for row in ledger.scores.accuracy("tiny", "series", channel="load")] == ["east", "west"]
 
 
 def test_a_day_that_is_scored_again_replaces_what_was_there(ledger: Ledger) -> None:
-    ledger.keep_scores([day(0, 0)])
-    ledger.keep_scores([day(0, 1)])
-    fresh = ledger.accuracy("tiny")
-    assert ledger.scored_days("tiny") == {(day_of(NOW), "m-1"): "d"}
-    with ledger._transaction() as connection:
+    ledger.scores.replace([day(0, 0)])
+    ledger.scores.replace([day(0, 1)])
+    fresh = ledger.scores.accuracy("tiny")
+    assert ledger.scores.scored_days("tiny") == {(day_of(NOW), "m-1"): "d"}
+    with ledger._database.transaction() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(LEAD_SCORES)).scalar() == 2
     assert fresh[0].count == int(points(1).sums()[0].sum())
 
@@ -140,25 +141,25 @@ def correction(version: str = "m-1", offset: float = 0.5) -> Correction:
 
 
 def test_the_same_correction_is_kept_once_and_found_by_its_number(ledger: Ledger) -> None:
-    first = ledger.keep_correction("tiny", correction(), NOW)
-    assert ledger.keep_correction("tiny", correction(), NOW) == first
-    second = ledger.keep_correction("tiny", correction(offset=0.7), NOW)
+    first = ledger.corrections.add("tiny", correction(), NOW)
+    assert ledger.corrections.add("tiny", correction(), NOW) == first
+    second = ledger.corrections.add("tiny", correction(offset=0.7), NOW)
     assert second > first
-    assert ledger.latest_correction("tiny", "m-1") == (second, correction(offset=0.7))
-    assert ledger.latest_correction("tiny", "m-2") is None
-    assert ledger.correction(first) == correction()
-    assert ledger.correction(None) is None
+    assert ledger.corrections.latest("tiny", "m-1") == (second, correction(offset=0.7))
+    assert ledger.corrections.latest("tiny", "m-2") is None
+    assert ledger.corrections.get(first) == correction()
+    assert ledger.corrections.get(None) is None
 
 
 def test_what_a_model_was_fitted_on_is_kept_as_it_was_first_told(ledger: Ledger) -> None:
     message = Reference(
         moments={"load": {"east": (1.0, 2.0)}}, naive_errors={"load": {"east": float("nan")}}, spreads={}
     )
-    ledger.keep_fitted_on("tiny", "m-1", message)
-    ledger.keep_fitted_on("tiny", "m-1", message.model_copy(update={"moments": {}}))
-    kept = ledger.fitted_on("tiny", "m-1")
+    ledger.references.add("tiny", "m-1", message)
+    ledger.references.add("tiny", "m-1", message.model_copy(update={"moments": {}}))
+    kept = ledger.references.get("tiny", "m-1")
     assert kept is not None
     assert kept.deviations_of(("east", "west"), ("load", "price")).tolist()[0][0] == 2.0
     assert np.isnan(kept.deviations_of(("east", "west"), ("load", "price"))).sum() == 3
     assert np.isnan(kept.naive_errors_of(("east",), ("load",))).all()
-    assert ledger.fitted_on("tiny", "m-2") is None
+    assert ledger.references.get("tiny", "m-2") is None

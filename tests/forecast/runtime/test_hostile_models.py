@@ -14,7 +14,7 @@ from benchmarks.hostile.sound import store_sound
 from benchmarks.hostile.trials import Outcome, tried
 from forecast.errors import ForecastError
 from forecast.runtime import sandbox
-from forecast.runtime.model import manifest_digest
+from forecast.runtime.manifest import manifest_digest
 from forecast.runtime.sandbox import load_guarded
 
 _ATTACKS = {**KINDS, **SLEEPERS}

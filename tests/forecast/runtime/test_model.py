@@ -11,7 +11,8 @@ import pytest
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, NotFoundError, StorageError
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, Manifest, load, sha256
+from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK, Manifest, sha256
+from forecast.runtime.model import load
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAN = float("nan")

@@ -15,14 +15,14 @@ from onnx import TensorProto, helper
 
 from forecast.errors import NotFoundError, StorageError
 from forecast.runtime import sandbox
-from forecast.runtime.model import GOLDEN, MANIFEST, NETWORK, manifest_digest
+from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK, manifest_digest
 from forecast.runtime.sandbox import load_guarded, try_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forecast.config.dataset import DatasetConfig
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
 
 
 def endless_loop(shapes: dict[str, tuple[object, ...]], horizon: int, targets: int) -> onnx.ModelProto:

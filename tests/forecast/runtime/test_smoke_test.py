@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from forecast.config.dataset import DatasetConfig
-from forecast.runtime.model import NETWORK, load
+from forecast.runtime.manifest import NETWORK
+from forecast.runtime.model import load
 from forecast.runtime.smoke_test import SmokeTest, smoke_test
 
 

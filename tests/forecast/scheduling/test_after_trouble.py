@@ -12,7 +12,7 @@ import pytest
 from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.ledger.receipts import Receipt
 from forecast.scheduling.scheduler import Scheduler
 from forecast.scheduling.watchdog import Watchdog
@@ -54,7 +54,7 @@ def test_what_could_not_be_claimed_is_claimed_at_the_next_beat(faulty: Installat
     clock = HandClock(NOW)
     scheduler = Scheduler(faulty, clock)
     scheduler.tick()
-    faulty.ledger.keep(
+    faulty.ledger.receipts.add(
         Receipt(dataset="tiny", sources=(), digest="", rows=1, new=1, data_version=7, recorded_at=clock.time)
     )
     clock.time += timedelta(days=1)
@@ -62,20 +62,20 @@ def test_what_could_not_be_claimed_is_claimed_at_the_next_beat(faulty: Installat
     faulty.ledger.is_full = True  # type: ignore[attr-defined]
     for _ in range(3):
         scheduler.tick()
-    assert faulty.ledger.runs() == []
+    assert faulty.ledger.runs.find() == []
 
     faulty.ledger.is_full = False  # type: ignore[attr-defined]
     scheduler.tick()
-    assert {run.logical_date for run in faulty.ledger.runs()} == {"2027-05-02T02:30", "data-7"}
+    assert {run.logical_date for run in faulty.ledger.runs.find()} == {"2027-05-02T02:30", "data-7"}
     scheduler.tick()
-    assert len(faulty.ledger.runs()) == 2
+    assert len(faulty.ledger.runs.find()) == 2
 
 
 def test_a_vigil_that_slept_itself_waits_anew_before_it_gives_a_run_up(faulty: Installation) -> None:
     ledger, seconds = faulty.ledger, [0.0]
     job = Job.model_validate(ON_DATA)
-    ledger.claim("on-data", job, [Due(logical_date="one", at=NOW, cause=Cause.HAND)], NOW)
-    assert ledger.take("far away", NOW, trainings=1, others=1) is not None
+    ledger.runs.claim("on-data", job, [Due(logical_date="one", at=NOW, cause=Cause.HAND)], NOW)
+    assert ledger.runs.take("far away", NOW, trainings=1, others=1) is not None
     vigil = Watchdog(ledger, lambda: seconds[0])
     assert vigil.keep(NOW) == []
     seconds[0] += 3_600  # all of them were suspended together

@@ -66,7 +66,7 @@ def test_a_job_can_be_changed_and_removed_and_what_waits_of_it_is_cancelled(
     run_id = book.run_now("hourly")
     book.remove("hourly")
     assert "hourly" not in book.jobs()
-    assert installation.ledger.run(run_id).state == "cancelled"
+    assert installation.ledger.runs.get(run_id).state == "cancelled"
 
 
 def test_an_unknown_job_is_told_with_the_nearest(book: JobBook) -> None:
@@ -90,7 +90,7 @@ def test_a_job_of_the_file_can_be_paused_too(book: JobBook) -> None:
 
 def test_each_call_for_a_run_gets_one(book: JobBook, installation: Installation) -> None:
     assert len({book.run_now("nightly") for _ in range(3)}) == 3
-    assert [run.cause for run in installation.ledger.queue()] == ["hand"] * 3
+    assert [run.cause for run in installation.ledger.runs.queue()] == ["hand"] * 3
 
 
 def test_a_back_fill_runs_the_dates_that_never_ran_each_once_in_order(
@@ -100,7 +100,7 @@ def test_a_back_fill_runs_the_dates_that_never_ran_each_once_in_order(
     last -= timedelta(days=1)
     assert len(book.backfill("nightly", last - timedelta(days=1), last)) == 2
     assert len(book.backfill("nightly", last - timedelta(days=3), last)) == 2
-    dates = [run.logical_date for run in installation.ledger.queue()]
+    dates = [run.logical_date for run in installation.ledger.runs.queue()]
     assert dates == [f"{last - timedelta(days=n):%Y-%m-%dT02:30}" for n in (1, 0, 3, 2)]
     assert book.backfill("nightly", last - timedelta(days=3), last) == []
 
@@ -152,6 +152,6 @@ def test_a_way_back_is_queued_for_a_worker(tiny_home: Installation, crown: Calla
         with pytest.raises(ForecastError) as refused:
             book.roll_back("tiny", version)
         assert refused.value.code == code
-    run = tiny_home.ledger.run(book.roll_back("tiny"))
+    run = tiny_home.ledger.runs.get(book.roll_back("tiny"))
     assert (run.job, run.definition.steps) == ("tiny.rollback", (JobStep.ROLLBACK, JobStep.FORECAST))
-    assert tiny_home.ledger.run(book.roll_back("tiny", "repeat_last-1")).definition.version == "repeat_last-1"
+    assert tiny_home.ledger.runs.get(book.roll_back("tiny", "repeat_last-1")).definition.version == "repeat_last-1"

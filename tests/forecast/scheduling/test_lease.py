@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from forecast.ledger.issuances import Ledger
+from forecast.ledger import Ledger
 from forecast.scheduling.lease import Lease
 
 

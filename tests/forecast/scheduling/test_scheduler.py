@@ -67,14 +67,14 @@ def scheduler_of(clock: HandClock) -> Callable[..., Scheduler]:
         # A job's clock is the machine's; only a replay has its own. The first sight dates from the hand's time too.
         for known in JobBook(installation).jobs().values():
             timing = f"{known.definition.cron} {known.definition.zone}".strip()
-            installation.ledger.see_job(known.name, timing, clock.now())
+            installation.ledger.jobs.see(known.name, timing, clock.now())
         return Scheduler(installation, clock, name=name, monotonic=clock.monotonic)
 
     return make
 
 
 def queued(installation: Installation, **which: Any) -> list[str]:
-    return sorted(run.logical_date for run in installation.ledger.runs(states=("queued",), limit=1000, **which))
+    return sorted(run.logical_date for run in installation.ledger.runs.find(states=("queued",), limit=1000, **which))
 
 
 # --- dates ------------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_nothing_is_due_before_its_time(
     scheduler.tick()
     clock.go_on(14 * HOUR)
     scheduler.tick()
-    assert installation.ledger.runs() == []
+    assert installation.ledger.runs.find() == []
     clock.go_on(HOUR / 2)
     scheduler.tick()
     scheduler.tick()
@@ -118,9 +118,9 @@ def test_a_day_of_downtime_is_caught_up_by_one_run_and_every_date_has_ended(
     for _ in range(6):
         scheduler.tick()
         clock.go_on(timedelta(seconds=1))
-    (latest,) = installation.ledger.runs(states=("queued",))
+    (latest,) = installation.ledger.runs.find(states=("queued",))
     assert latest.logical_date == "2024-05-02T12:00+00:00"
-    others = installation.ledger.runs(states=("coalesced",), limit=100)
+    others = installation.ledger.runs.find(states=("coalesced",), limit=100)
     assert len(others) == 23
     assert {run.coalesced_into for run in others} == {latest.run_id}
 
@@ -147,7 +147,7 @@ def test_a_job_that_is_new_or_whose_schedule_has_changed_catches_up_nothing(
     for _ in range(6):
         scheduler.tick()
         clock.go_on(timedelta(seconds=1))
-    assert changed.ledger.runs() == []
+    assert changed.ledger.runs.find() == []
 
 
 def test_a_clock_that_was_set_back_runs_no_date_again(
@@ -166,13 +166,13 @@ def test_a_paused_job_rests_and_catches_up_nothing_when_it_goes_on(
 ) -> None:
     installation = home_with(hourly={"cron": "0 * * * *"})
     scheduler = scheduler_of(installation)
-    installation.ledger.pause_job("hourly", clock.now(), paused=True)
+    installation.ledger.jobs.pause("hourly", clock.now(), paused=True)
     scheduler.tick()
     clock.go_on(5 * HOUR)
     scheduler.tick()
-    installation.ledger.pause_job("hourly", clock.now(), paused=False)
+    installation.ledger.jobs.pause("hourly", clock.now(), paused=False)
     scheduler.tick()
-    assert installation.ledger.runs() == []
+    assert installation.ledger.runs.find() == []
     clock.go_on(HOUR)
     scheduler.tick()
     assert len(queued(installation)) == 1
@@ -185,10 +185,10 @@ def test_a_job_of_the_ledger_is_run_like_one_of_the_job_file(
     scheduler = scheduler_of(installation)
     scheduler.tick()
     job = Job.model_validate({"dataset": "tiny", "steps": ["ingest"], "cron": "0 * * * *"})
-    installation.ledger.define_job("hourly", job, clock.now())
+    installation.ledger.jobs.define("hourly", job, clock.now())
     clock.go_on(HOUR)
     scheduler.tick()
-    assert [run.job for run in installation.ledger.runs()] == ["hourly"]
+    assert [run.job for run in installation.ledger.runs.find()] == ["hourly"]
 
 
 def test_trouble_with_one_job_stays_with_it(
@@ -207,7 +207,7 @@ def test_trouble_with_one_job_stays_with_it(
     scheduler = scheduler_of(installation)
     clock.go_on(HOUR)
     scheduler.tick()
-    assert [run.job for run in installation.ledger.runs()] == ["fine"]
+    assert [run.job for run in installation.ledger.runs.find()] == ["fine"]
     assert "job broken: " in caplog.text
 
 
@@ -229,7 +229,7 @@ def test_rows_that_come_in_make_a_job_due_once(
     installation = home_with(follow={"steps": ["forecast"], "on": ["data"]})
     scheduler = scheduler_of(installation)
     scheduler.tick()
-    assert installation.ledger.runs() == []
+    assert installation.ledger.runs.find() == []
     push(installation, 100)
     scheduler.tick()
     scheduler.tick()
@@ -240,7 +240,7 @@ def test_rows_that_come_in_make_a_job_due_once(
     push(installation, 101)
     scheduler.tick()
     assert queued(installation) == ["data-1"]  # what still waited ends in it
-    assert installation.ledger.runs()[0].cause == Cause.DATA
+    assert installation.ledger.runs.find()[0].cause == Cause.DATA
 
 
 def test_only_a_step_that_every_series_has_moves_the_watermark(
@@ -260,7 +260,7 @@ def test_only_a_step_that_every_series_has_moves_the_watermark(
     )
     ingest("tiny", installation)
     scheduler.tick()
-    assert len(installation.ledger.runs()) == 1
+    assert len(installation.ledger.runs.find()) == 1
     push(installation, 102)
     scheduler.tick()
     assert queued(installation) == ["watermark-2024-01-05T05:00Z"]
@@ -295,17 +295,17 @@ def test_an_alert_asks_for_a_retrain_once_and_again_when_it_comes_back(
     installation = home_with(renew={"steps": ["retrain"], "on": ["drift", "regression"]})
     scheduler, ledger = scheduler_of(installation), installation.ledger
     scheduler.tick()
-    assert ledger.runs() == []
+    assert ledger.runs.find() == []
     for count in (1, 2):
-        ledger.settle_alerts("tiny", [AlertFinding(AlertKind.DRIFT, "load", "load drifted away")], clock.now())
+        ledger.alerts.update("tiny", [AlertFinding(AlertKind.DRIFT, "load", "load drifted away")], clock.now())
         for _ in range(2):
             scheduler.tick()
-        assert [run.cause for run in ledger.runs()] == [Cause.DRIFT] * count
-        ledger.settle_alerts("tiny", [], clock.now())
+        assert [run.cause for run in ledger.runs.find()] == [Cause.DRIFT] * count
+        ledger.alerts.update("tiny", [], clock.now())
         scheduler.tick()
-    ledger.settle_alerts("tiny", [AlertFinding(AlertKind.STALE, "data", "nothing came")], clock.now())
+    ledger.alerts.update("tiny", [AlertFinding(AlertKind.STALE, "data", "nothing came")], clock.now())
     scheduler.tick()
-    assert len(ledger.runs()) == 2
+    assert len(ledger.runs.find()) == 2
 
 
 # --- several schedulers -----------------------------------------------------------------------------------------------
@@ -321,13 +321,13 @@ def test_of_two_schedulers_one_works_and_the_other_takes_over(
         clock.go_on(timedelta(seconds=1))
         first.tick()
         second.tick()
-    held = installation.ledger.lease(SCHEDULER)
+    held = installation.ledger.leases.get(SCHEDULER)
     assert held is not None
     assert held[0] == "first"
     for _ in range(90):
         clock.go_on(timedelta(seconds=1))
         second.tick()
-    held = installation.ledger.lease(SCHEDULER)
+    held = installation.ledger.leases.get(SCHEDULER)
     assert held is not None
     assert held[0] == "second"
     assert len(queued(installation)) == 3
@@ -381,11 +381,13 @@ def test_a_scheduler_that_is_stopped_lets_its_lease_go(
     with log.open("wb") as stream:
         scheduler = subprocess.Popen(command, stderr=stream)
     try:
-        wait_until(lambda: installation.ledger.lease(SCHEDULER) and "often" in installation.ledger.job_states(), 60)
+        wait_until(
+            lambda: installation.ledger.leases.get(SCHEDULER) and "often" in installation.ledger.jobs.states(), 60
+        )
         scheduler.send_signal(signum)
         assert scheduler.wait(30) == 0
     finally:
         scheduler.kill()
         scheduler.wait()
     assert "Traceback" not in log.read_text(encoding="utf-8")
-    assert installation.ledger.lease(SCHEDULER) is None
+    assert installation.ledger.leases.get(SCHEDULER) is None

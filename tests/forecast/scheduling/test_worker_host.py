@@ -23,7 +23,7 @@ NOW = datetime(2024, 5, 1, tzinfo=UTC)
 def enqueue(installation: Installation, name: str = "refresh", **fields: Any) -> int:
     job = Job.model_validate({"dataset": "tiny", "steps": ["ingest", "forecast"]} | fields)
     now = datetime.now(UTC)
-    (run_id,) = installation.ledger.claim(name, job, [Due(logical_date="d", at=NOW, cause=Cause.HAND)], now)
+    (run_id,) = installation.ledger.runs.claim(name, job, [Due(logical_date="d", at=NOW, cause=Cause.HAND)], now)
     return run_id
 
 
@@ -50,11 +50,11 @@ def until(host: WorkerHost, tiny_home: Installation, wait_until: WaitUntil) -> C
     def wait(run_id: int, *states: str, seconds: float = 60) -> Run:
         def is_so() -> bool:
             host.beat()
-            run = tiny_home.ledger.run(run_id)
+            run = tiny_home.ledger.runs.get(run_id)
             return run.state in states and (run.state != "running" or reads_or_waits(run))
 
         wait_until(is_so, seconds)
-        return tiny_home.ledger.run(run_id)
+        return tiny_home.ledger.runs.get(run_id)
 
     return wait
 
@@ -70,13 +70,13 @@ def test_a_run_is_executed_in_a_process_of_its_own_with_a_log_and_links(
     tiny_rows(401).write_csv(tiny_home.home.path / "rows.csv")
     run = until(enqueue(tiny_home), "succeeded", "failed", "queued")
     assert run.state == "succeeded", run.reason
-    issuance = tiny_home.ledger.issuance("tiny")
+    issuance = tiny_home.ledger.issuances.latest("tiny")
     assert issuance is not None
     assert run.reason == f"2 new and 800 changed rows; forecast {issuance.forecast_id} issued"
     assert run.forecast_id == issuance.forecast_id
     assert run.log is not None
     assert str(run.reason) in Path(run.log).read_text(encoding="utf-8")
-    (attempt,) = tiny_home.ledger.attempts(run.run_id)
+    (attempt,) = tiny_home.ledger.runs.attempts(run.run_id)
     assert (attempt.outcome, attempt.pid != os.getpid()) == ("succeeded", True)
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_takes_too_much_memory_is_ended(stuck: Installation, until: C
 def test_a_running_run_is_cancelled(stuck: Installation, until: Callable[..., Run]) -> None:
     run_id = enqueue(stuck)
     pid = until(run_id, "running").pid
-    stuck.ledger.cancel(run_id, datetime.now(UTC))
+    stuck.ledger.runs.cancel(run_id, datetime.now(UTC))
     run = until(run_id, "cancelled")
     assert run.reason == "it was cancelled"
     assert not psutil.pid_exists(pid or 0)
@@ -120,10 +120,10 @@ def test_a_host_that_is_stopped_hands_its_runs_back(
     run_id = enqueue(stuck, retries=0)
     pid = until(run_id, "running").pid
     host.stop()
-    run = stuck.ledger.run(run_id)
+    run = stuck.ledger.runs.get(run_id)
     assert (run.state, run.failures) == ("queued", 0)
     assert not psutil.pid_exists(pid or 0)
-    assert stuck.ledger.hosts() == []
+    assert stuck.ledger.hosts.known() == []
 
 
 def test_a_worker_outlives_its_host_and_the_next_host_watches_over_it(
@@ -132,17 +132,19 @@ def test_a_worker_outlives_its_host_and_the_next_host_watches_over_it(
     run_id = enqueue(stuck)
     command = [sys.executable, "-m", "forecast", "work", "--home", str(stuck.home.path)]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    wait_until(lambda: stuck.ledger.run(run_id).state == "running" and reads_or_waits(stuck.ledger.run(run_id)), 60)
+    wait_until(
+        lambda: stuck.ledger.runs.get(run_id).state == "running" and reads_or_waits(stuck.ledger.runs.get(run_id)), 60
+    )
     first.kill()
     first.wait()
-    pid = stuck.ledger.run(run_id).pid
+    pid = stuck.ledger.runs.get(run_id).pid
     host.beat()
     assert psutil.pid_exists(pid or 0)
     assert [held.run.run_id for held in host._held.values()] == [run_id]
     os.kill(pid or 0, signal.SIGKILL)
     run = until(run_id, "queued")
     assert run.failures == 1
-    assert len(stuck.ledger.hosts()) == 1  # the dead one is struck off
+    assert len(stuck.ledger.hosts.known()) == 1  # the dead one is struck off
 
 
 def test_a_run_whose_host_and_worker_both_died_is_tried_again_at_once(
@@ -151,14 +153,14 @@ def test_a_run_whose_host_and_worker_both_died_is_tried_again_at_once(
     run_id = enqueue(stuck, backoff="60s")
     command = [sys.executable, "-m", "forecast", "work", "--home", str(stuck.home.path)]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    wait_until(lambda: stuck.ledger.run(run_id).pid is not None, 60)
-    pid = stuck.ledger.run(run_id).pid
+    wait_until(lambda: stuck.ledger.runs.get(run_id).pid is not None, 60)
+    pid = stuck.ledger.runs.get(run_id).pid
     first.kill()
     first.wait()
     os.kill(pid or 0, signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(pid or 0))
     host.beat()
-    run = stuck.ledger.run(run_id)
+    run = stuck.ledger.runs.get(run_id)
     assert run.state == "queued"
     assert str(run.reason).startswith("its worker died, and its worker host with it")
 
@@ -168,9 +170,9 @@ def test_a_worker_whose_run_was_given_up_elsewhere_is_ended(
 ) -> None:
     run_id = enqueue(stuck, backoff="1h")
     run = until(run_id, "running")
-    stuck.ledger.finish(run, "abandoned", datetime.now(UTC), "no sign of life", retry=True)
+    stuck.ledger.runs.finish(run, "abandoned", datetime.now(UTC), "no sign of life", retry=True)
     wait_until(lambda: host.beat() or not psutil.pid_exists(run.pid or 0))
-    assert stuck.ledger.run(run_id).reason == "no sign of life; it is tried again"
+    assert stuck.ledger.runs.get(run_id).reason == "no sign of life; it is tried again"
 
 
 def test_a_worker_that_cannot_be_started_leaves_no_run_running(
@@ -179,7 +181,7 @@ def test_a_worker_that_cannot_be_started_leaves_no_run_running(
     run_id = enqueue(tiny_home, retries=0)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     host.beat()
-    run = tiny_home.ledger.run(run_id)
+    run = tiny_home.ledger.runs.get(run_id)
     assert run.state == "failed"
     assert str(run.reason).startswith("its worker could not be started")
 

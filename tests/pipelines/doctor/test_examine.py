@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from forecast.config.jobs import Job
 from forecast.installation import Installation
 from forecast.lake.checksums import forget
-from forecast.ledger.jobs import Host
+from forecast.ledger.leases import Host
 from forecast.scheduling import processes
 from forecast.scheduling.job_book import JobBook
 from pipelines.doctor import data, machine, work
@@ -132,7 +132,7 @@ def test_a_broken_ledger_is_told(sick: Installation, found: Found) -> None:
 
 
 def test_a_ledger_of_a_later_release_is_told(sick: Installation, found: Found) -> None:
-    with sick.ledger._engine.begin() as connection:
+    with sick.ledger._database._engine.begin() as connection:
         connection.execute(sa.text("update ledger_schema set version = 99"))
     assert codes(found("ledger")) == ["ledger.other_version"]
 
@@ -140,7 +140,7 @@ def test_a_ledger_of_a_later_release_is_told(sick: Installation, found: Found) -
 def test_a_clock_behind_what_was_recorded_is_told(sick: Installation, found: Found) -> None:
     assert found("clock") == []
     later = NOW + timedelta(hours=3)
-    sick.ledger.host_beat(Host("other:1", "other", 1, NOW, later, 1, 1))
+    sick.ledger.hosts.beat(Host("other:1", "other", 1, NOW, later, 1, 1))
     assert codes(found("clock")) == ["clock.behind"]
 
 
@@ -179,7 +179,7 @@ def test_a_stale_forecast_and_one_without_its_rows_are_told(
     sick.home.job_file.write_text(job_file.replace('["datasets"."tiny"]', '[datasets.tiny]\nstale_after = "1s"'))
     wait_until(lambda: codes(found("forecasts")) == ["forecast.stale"])
     earlier = (NOW - timedelta(days=40)).replace(tzinfo=None)  # rows are kept under the month of their issue
-    with sick.ledger._engine.begin() as connection:
+    with sick.ledger._database._engine.begin() as connection:
         connection.execute(sa.text("update issuances set issued_at = :then"), {"then": earlier})
     assert codes(found("forecasts")) == ["forecast.incomplete"]
 
@@ -191,7 +191,7 @@ def test_a_schedule_that_nobody_keeps_is_told(sick: Installation, found: Found) 
     findings = found("scheduler")
     assert codes(findings) == ["scheduler.none"]
     assert "hourly" in findings[0].fact
-    sick.ledger.take_lease("scheduler", "dead:1", None)
+    sick.ledger.leases.take("scheduler", "dead:1", None)
     assert "silent" in found("scheduler")[0].fact
 
 
@@ -200,9 +200,9 @@ def test_a_queue_without_worker_hosts_and_runs_that_stand_still_are_told(sick: I
     book.add("often", Job.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
     book.run_now("often")
     assert codes(found("worker hosts", "runs")) == ["worker.none"]
-    sick.ledger.host_beat(Host("other:1", "other", 1, NOW, NOW - timedelta(minutes=5), 1, 1))
+    sick.ledger.hosts.beat(Host("other:1", "other", 1, NOW, NOW - timedelta(minutes=5), 1, 1))
     assert "worker.silent" in codes(found("worker hosts"))
-    sick.ledger.take(processes.machine(), NOW - timedelta(minutes=5), trainings=1, others=1)
+    sick.ledger.runs.take(processes.machine(), NOW - timedelta(minutes=5), trainings=1, others=1)
     assert codes(found("runs")) == ["run.stuck"]
 
 

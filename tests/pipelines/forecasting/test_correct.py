@@ -15,7 +15,8 @@ from api.state.issued import read_issued
 from api.state.long_horizon import LongHorizons
 from forecast.installation import Installation
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import Manifest, load
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import load
 from pipelines.forecasting.correct import moved
 from pipelines.forecasting.issue import extend, issue
 from pipelines.ingestion.ingest import ingest
@@ -66,14 +67,14 @@ def widths(home: Installation, forecast_id: str, issued_at: datetime) -> float:
 
 def test_a_forecast_is_moved_by_what_came_true_and_says_by_what(served: Callable[..., Installation]) -> None:
     home = served()
-    first = home.ledger.issuances("tiny")[-1]
+    first = home.ledger.issuances.newest("tiny")[-1]
     assert first.correction is None
     issuance, _ = issue("tiny", home)
     assert issuance.correction is not None
-    stored = home.ledger.issuance("tiny")
+    stored = home.ledger.issuances.latest("tiny")
     assert stored is not None
     assert replace(stored, sequence=0) == issuance
-    correction = home.ledger.correction(issuance.correction)
+    correction = home.ledger.corrections.get(issuance.correction)
     assert correction is not None
     assert correction.moves
     assert correction.until <= issuance.origin
@@ -87,7 +88,7 @@ def test_the_same_forecast_can_be_made_again_from_what_is_stored(served: Callabl
     panel = clean(home.observations("tiny").read(version=issuance.data_version), config)
     model = load(home.home.models / issuance.model_folder)
     base = extend(model, panel, config, issuance.horizon)
-    again = moved(base, home.ledger.correction(issuance.correction), model.manifest, panel.series)
+    again = moved(base, home.ledger.corrections.get(issuance.correction), model.manifest, panel.series)
     stored = read_issued(issuance, home)
     assert np.array_equal(again.quantiles.transpose(0, 2, 1, 3), stored.quantiles)
     assert np.array_equal(again.mean.transpose(0, 2, 1), stored.mean)
@@ -99,13 +100,13 @@ def test_the_same_forecast_can_be_made_again_from_what_is_stored(served: Callabl
 def test_a_correction_is_found_from_quantiles_as_they_were_before_one(served: Callable[..., Installation]) -> None:
     home = served()
     rows = pl.read_csv(home.home.path / "rows.csv", try_parse_dates=True)
-    before = home.ledger.latest_correction("tiny", "repeat_last-1")
+    before = home.ledger.corrections.latest("tiny", "repeat_last-1")
     issue("tiny", home)
     later = rows.with_columns(pl.col("time") + timedelta(hours=520))
     pl.concat([rows, later.filter(pl.col("time") < datetime(2024, 1, 23))]).write_csv(home.home.path / "rows.csv")  # noqa: DTZ001
     ingest("tiny", home)
     score("tiny", home)
-    after = home.ledger.latest_correction("tiny", "repeat_last-1")
+    after = home.ledger.corrections.latest("tiny", "repeat_last-1")
     assert before is not None
     assert after is not None
     # Had the moved band been scored against itself, the offsets would have fallen towards zero.
@@ -123,7 +124,7 @@ def test_it_can_be_switched_off(served: Callable[..., Installation]) -> None:
     home = served(live_correction=False)
     issuance, _ = issue("tiny", home)
     assert issuance.correction is None
-    assert home.ledger.latest_correction("tiny", "repeat_last-1") is not None  # found, and at hand
+    assert home.ledger.corrections.latest("tiny", "repeat_last-1") is not None  # found, and at hand
 
 
 def test_another_champion_is_not_moved_by_what_came_true_of_the_one_before(

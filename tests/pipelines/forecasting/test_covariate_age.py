@@ -7,7 +7,7 @@ import pytest
 
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from pipelines.forecasting.covariate_age import Vintage, vintage
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
@@ -73,7 +73,7 @@ def test_what_a_forecast_is_made_from_is_told(tiny_home: Installation, crown: Ca
     issuance, _ = issue("tiny", tiny_home)
     message, table = issuance.provenance, tiny_home.observations("tiny")
     assert message is not None
-    champion = tiny_home.ledger.champion("tiny")
+    champion = tiny_home.ledger.champions.current("tiny")
     assert champion is not None
     assert message.model_digest == champion.digest
     assert message.kernels == {"selective_scan": "reference: no GPU"}
@@ -81,7 +81,7 @@ def test_what_a_forecast_is_made_from_is_told(tiny_home: Installation, crown: Ca
     assert (message.provider, message.threads) == ("CPUExecutionProvider", 0)
     assert message.runtime.startswith("onnxruntime ")
     assert message.code_commit is None or len(message.code_commit) == 40
-    assert tiny_home.ledger.issuance("tiny").provenance == message  # type: ignore[union-attr]
+    assert tiny_home.ledger.issuances.latest("tiny").provenance == message  # type: ignore[union-attr]
 
 
 def test_the_digest_of_the_data_does_not_depend_on_the_order_in_which_they_came(

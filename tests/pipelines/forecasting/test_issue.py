@@ -14,7 +14,8 @@ from forecast.evaluation.scores import Yardstick
 from forecast.installation import Installation
 from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import Manifest, ServedModel, load
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import ServedModel, load
 from pipelines.forecasting.issue import extend, issue
 from pipelines.forecasting.report import write_report
 from pipelines.ingestion.ingest import ingest
@@ -187,7 +188,7 @@ def test_the_same_rows_and_the_same_model_are_not_forecast_again(tiny_home: Inst
     first, _ = issue("tiny", tiny_home)
     again, is_new = issue("tiny", tiny_home)
     assert not is_new
-    assert again == tiny_home.ledger.issuance("tiny")
+    assert again == tiny_home.ledger.issuances.latest("tiny")
     assert again.forecast_id == first.forecast_id
 
 
@@ -204,7 +205,7 @@ def test_new_rows_or_a_new_champion_are_forecast_anew(
     assert is_new
     assert (second.model_version, third.model_version) == ("repeat_last-1", "repeat_last-2")
     assert second.data_version == third.data_version == 1
-    assert len(tiny_home.ledger.issuances("tiny")) == 3
+    assert len(tiny_home.ledger.issuances.newest("tiny")) == 3
 
 
 def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(
@@ -254,7 +255,7 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
         raise KeyboardInterrupt
 
     for place in (
-        "forecast.ledger.issuances.Ledger.issue",
+        "forecast.ledger.issuances.Issuances.add",
         "forecast.lake.storage.Folder.flush",
         "forecast.lake.storage.Folder.write",
     ):
@@ -262,7 +263,7 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
             dying.setattr(place, die)
             with pytest.raises(KeyboardInterrupt):
                 issue("tiny", tiny_home)
-        assert tiny_home.ledger.issuance("tiny") is None
+        assert tiny_home.ledger.issuances.latest("tiny") is None
     issuance, is_new = issue("tiny", tiny_home)
     assert is_new
     assert len(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)) == 96
@@ -292,7 +293,7 @@ def test_a_gap_in_every_series_issues_nothing(
     crown(installation)
     with pytest.raises(DataError, match="east has"):
         issue("tiny", installation)
-    assert installation.ledger.issuance("tiny") is None
+    assert installation.ledger.issuances.latest("tiny") is None
 
 
 def test_a_series_that_is_new_to_the_champion_leaves_the_others_their_forecast(
@@ -314,7 +315,7 @@ def test_a_broken_champion_is_told_and_the_last_forecast_stays(tiny_home: Instal
     with pytest.raises(StorageError) as caught:
         issue("tiny", tiny_home)
     assert caught.value.code == "model.corrupt"
-    assert tiny_home.ledger.issuances("tiny")[0].forecast_id == before.forecast_id
+    assert tiny_home.ledger.issuances.newest("tiny")[0].forecast_id == before.forecast_id
 
 
 def test_a_champion_whose_manifest_was_changed_is_refused(tiny_home: Installation) -> None:
@@ -360,7 +361,7 @@ def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_th
         remedy = None
     if remedy is not None:
         assert "train" in remedy
-        assert changed.ledger.issuance("tiny") is None
+        assert changed.ledger.issuances.latest("tiny") is None
         return
     history = tiny_home.observations("tiny").read()
     rows = changed.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)

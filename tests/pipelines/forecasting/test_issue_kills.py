@@ -18,9 +18,11 @@ from api.state.latest import LatestForecasts
 from forecast.clock import SystemClock
 from forecast.errors import StorageError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion, Issuance, Ledger
+from forecast.ledger import Ledger
+from forecast.ledger.champions import Champion
+from forecast.ledger.issuances import Issuance
 from forecast.monitoring.revision import Revision
-from forecast.runtime.model import Manifest, manifest_digest
+from forecast.runtime.manifest import Manifest, manifest_digest
 from pipelines.forecasting.issue import issue
 from pipelines.maintenance.maintain import maintain, remove_unissued
 
@@ -35,18 +37,18 @@ import os, sys
 from pathlib import Path
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion
-from forecast.runtime.model import manifest_digest
+from forecast.ledger.champions import Champion
+from forecast.runtime.manifest import manifest_digest
 from pipelines.forecasting.issue import issue
 
 def issue_on(home):
     installation = Installation.open(Path(home))
     models = [(name, manifest_digest(installation.home.models / name)) for name in ("repeat_last-1", "repeat_last-2")]
-    first = installation.ledger.issuance("tiny").model_version == models[0][0]  # who died may have promoted before
+    first = installation.ledger.issuances.latest("tiny").model_version == models[0][0]  # who died may have promoted before
     while True:
         name, digest = models[first]
         now = SystemClock().now()
-        installation.ledger.promote(Champion("tiny", "repeat_last", name, name, digest, now, "its turn"))
+        installation.ledger.champions.promote(Champion("tiny", "repeat_last", name, name, digest, now, "its turn"))
         issuance, _ = issue("tiny", installation)
         print(issuance.forecast_id, flush=True)
         first = not first
@@ -87,7 +89,7 @@ def issuer(two_models: Installation) -> Iterator[subprocess.Popen[str]]:
 def promote(installation: Installation, version: str) -> None:
     digest = manifest_digest(installation.home.models / version)
     now = SystemClock().now()
-    installation.ledger.promote(Champion("tiny", "repeat_last", version, version, digest, now, "its turn"))
+    installation.ledger.champions.promote(Champion("tiny", "repeat_last", version, version, digest, now, "its turn"))
 
 
 def whole(issuance: Issuance, installation: Installation) -> bool:
@@ -100,7 +102,7 @@ def whole(issuance: Issuance, installation: Installation) -> bool:
 
 def unissued(installation: Installation) -> frozenset[str]:
     table = installation.forecasts("tiny")
-    return table.ids(table.version) - installation.ledger.forecast_ids("tiny")
+    return table.ids(table.version) - installation.ledger.issuances.ids("tiny")
 
 
 def killed(issuer: subprocess.Popen[str], seconds: float) -> set[str]:
@@ -125,7 +127,7 @@ def test_a_kill_at_a_random_moment_leaves_the_old_forecast_or_the_new_one(
     latest = LatestForecasts(two_models, lambda _: None, lambda: None)
     acknowledged: set[str] = set()
     for _ in range(KILLS):
-        before = two_models.ledger.issuance("tiny")
+        before = two_models.ledger.issuances.latest("tiny")
         assert before is not None
         acknowledged |= killed(issuer, moments.uniform(0, 0.2))
         latest.refresh()
@@ -133,7 +135,7 @@ def test_a_kill_at_a_random_moment_leaves_the_old_forecast_or_the_new_one(
         assert latest.fault("tiny") is None
         assert served.sequence > before.sequence
         assert whole(served, two_models)
-    issued = two_models.ledger.issuances("tiny", limit=10**6)
+    issued = two_models.ledger.issuances.newest("tiny", limit=10**6)
     assert acknowledged <= {each.forecast_id for each in issued}
     assert all(whole(each, two_models) for each in issued)
     # Without the dead ones everything goes on, and what they left is gone two days later.
@@ -157,7 +159,7 @@ def left(two_models: Installation, monkeypatch: pytest.MonkeyPatch) -> str:
 
     promote(two_models, "repeat_last-2")
     with monkeypatch.context() as dying:
-        dying.setattr("forecast.ledger.issuances.Ledger.issue", die)
+        dying.setattr("forecast.ledger.issuances.Issuances.add", die)
         with pytest.raises(KeyboardInterrupt):
             issue("tiny", two_models)
     (found,) = unissued(two_models)
@@ -166,7 +168,7 @@ def left(two_models: Installation, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_what_was_never_issued_is_removed_after_a_day_and_nothing_else(two_models: Installation, left: str) -> None:
     now = SystemClock().now()
-    issuance = two_models.ledger.issuance("tiny")
+    issuance = two_models.ledger.issuances.latest("tiny")
     assert issuance is not None
     assert whole(issuance, two_models)
     assert remove_unissued("tiny", two_models, now) == frozenset()
@@ -184,7 +186,7 @@ def test_rows_that_were_put_together_with_others_are_removed_too(two_models: Ins
     maintain("tiny", two_models)  # one file now
     assert unissued(two_models) == {left}
     assert remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY) == {left}
-    issuance = two_models.ledger.issuance("tiny")
+    issuance = two_models.ledger.issuances.latest("tiny")
     assert issuance is not None
     assert whole(issuance, two_models)
 
@@ -199,14 +201,14 @@ def test_while_a_forecast_is_issued_nothing_is_removed(
     two_models: Installation, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed = []
-    keep = type(two_models.ledger).issue
+    keep = type(two_models.ledger.issuances).add
 
     def frozen_for_two_days(ledger: Ledger, issuance: Issuance, revision: Revision | None = None) -> None:
         removed.append(remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY))
         keep(ledger, issuance, revision)
 
     with monkeypatch.context() as slow:
-        slow.setattr("forecast.ledger.issuances.Ledger.issue", frozen_for_two_days)
+        slow.setattr("forecast.ledger.issuances.Issuances.add", frozen_for_two_days)
         issuance, _ = issue("tiny", two_models)
     assert removed == [frozenset()]
     assert whole(issuance, two_models)
@@ -222,17 +224,17 @@ from pathlib import Path
 from forecast.clock import SystemClock
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion
-from forecast.runtime.model import manifest_digest
+from forecast.ledger.champions import Champion
+from forecast.runtime.manifest import manifest_digest
 from api.state.issued import read_issued
 from pipelines.forecasting.issue import issue
 
 home = Path(sys.argv[1])
 installation = Installation.open(home)
-before = installation.ledger.issuance("tiny")
+before = installation.ledger.issuances.latest("tiny")
 name = "repeat_last-2"
 digest = manifest_digest(installation.home.models / name)
-installation.ledger.promote(Champion("tiny", "repeat_last", name, name, digest, SystemClock().now(), "its turn"))
+installation.ledger.champions.promote(Champion("tiny", "repeat_last", name, name, digest, SystemClock().now(), "its turn"))
 filler = home / "filler"
 with filler.open("wb", buffering=0) as stream:
     try:
@@ -245,11 +247,11 @@ try:
     code = None
 except ForecastError as error:
     code = error.code
-after = installation.ledger.issuance("tiny")
+after = installation.ledger.issuances.latest("tiny")
 steps = read_issued(after, installation).horizon
 filler.unlink()
 issuance, is_new = issue("tiny", installation)
-read_issued(installation.ledger.issuance("tiny"), installation)
+read_issued(installation.ledger.issuances.latest("tiny"), installation)
 print(json.dumps([code, after.forecast_id == before.forecast_id, steps, is_new, issuance.model_version]))
 """
 
@@ -280,14 +282,14 @@ def test_without_mlflow_forecasts_are_issued_as_ever(two_models: Installation, m
 
 
 def test_while_the_ledger_cannot_be_written_the_old_forecast_stays(two_models: Installation) -> None:
-    before = two_models.ledger.issuance("tiny")
+    before = two_models.ledger.issuances.latest("tiny")
     promote(two_models, "repeat_last-2")
     with closing(sqlite3.connect(two_models.home.path / "ledger.db")) as other:
         other.execute("ALTER TABLE events RENAME TO gone")
         with pytest.raises(StorageError) as caught:
             issue("tiny", two_models)
         assert caught.value.code == "ledger.failed"
-        assert two_models.ledger.issuance("tiny") == before
+        assert two_models.ledger.issuances.latest("tiny") == before
         other.execute("ALTER TABLE gone RENAME TO events")
     assert issue("tiny", two_models)[1]
     assert len(unissued(two_models)) == 1

@@ -27,7 +27,8 @@ from pipelines.sources.request_body import from_json
 if TYPE_CHECKING:
     from forecast.config.dataset import DatasetConfig
     from forecast.panel import Panel
-    from forecast.runtime.model import Manifest, ServedModel
+    from forecast.runtime.manifest import Manifest
+    from forecast.runtime.model import ServedModel
 
 START = datetime(2024, 3, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from forecast.errors import ConflictError, ForecastError, NotFoundError, StorageError
 from forecast.installation import Installation
 from forecast.ledger.tables import ISSUANCES
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.forecasting.recompute import TOLERANCE, recompute
 from pipelines.ingestion.ingest import ingest
@@ -28,7 +28,7 @@ def bring_in(installation: Installation, rows: pl.DataFrame) -> None:
 
 def nudge(installation: Installation, forecast_id: str, factor: float) -> None:
     """Change one number of an issued forecast, as if another machine had made it."""
-    issued_at = installation.ledger.forecast(forecast_id).issued_at  # type: ignore[union-attr]
+    issued_at = installation.ledger.issuances.get(forecast_id).issued_at  # type: ignore[union-attr]
     table = installation.forecasts("tiny")
     rows = table.read(forecast_id, issued_at)
     table.remove({forecast_id})
@@ -132,7 +132,7 @@ def test_rows_that_are_cleaned_otherwise_now_are_told(
 
 def test_a_forecast_of_an_earlier_release_is_checked_by_the_champions_of_the_ledger(tiny_home: Installation) -> None:
     issuance, _ = issue("tiny", tiny_home)
-    with tiny_home.ledger._engine.begin() as connection:
+    with tiny_home.ledger._database._engine.begin() as connection:
         connection.execute(sa.update(ISSUANCES).values(provenance=None))
     assert recompute(issuance.forecast_id, tiny_home).exact
     manifest = tiny_home.home.models / issuance.model_folder / "manifest.json"

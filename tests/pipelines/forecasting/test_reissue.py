@@ -16,8 +16,9 @@ from api.state.latest import LatestForecasts
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError, NotFoundError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion, Issuance
-from forecast.runtime.model import Manifest, manifest_digest
+from forecast.ledger.champions import Champion
+from forecast.ledger.issuances import Issuance
+from forecast.runtime.manifest import Manifest, manifest_digest
 from pipelines.forecasting.issue import issue
 from pipelines.forecasting.recompute import recompute
 from pipelines.ingestion.ingest import ingest
@@ -38,7 +39,7 @@ def bring_in(installation: Installation, rows: pl.DataFrame) -> None:
 def promote(installation: Installation, version: str) -> None:
     """Make a stored model champion at this very moment."""
     digest = manifest_digest(installation.home.models / version)
-    installation.ledger.promote(Champion("tiny", "repeat_last", version, version, digest, now(), "better"))
+    installation.ledger.champions.promote(Champion("tiny", "repeat_last", version, version, digest, now(), "better"))
 
 
 def numbers(installation: Installation, issuance: Issuance) -> pl.DataFrame:
@@ -70,9 +71,11 @@ def test_nobody_is_served_it(tiny_home: Installation, tiny_rows: MakeRows) -> No
     latest = LatestForecasts(tiny_home, lambda _: None, lambda: None)
     latest.refresh()
     assert latest.of("tiny").issuance.forecast_id == issued.forecast_id
-    assert tiny_home.ledger.issuance("tiny", as_of=made.issued_at) is None
-    assert [each.forecast_id for each in tiny_home.ledger.issuances("tiny")] == [issued.forecast_id]
-    assert [each.forecast_id for each in tiny_home.ledger.issuances("tiny", backfilled=True)] == [made.forecast_id]
+    assert tiny_home.ledger.issuances.latest("tiny", as_of=made.issued_at) is None
+    assert [each.forecast_id for each in tiny_home.ledger.issuances.newest("tiny")] == [issued.forecast_id]
+    assert [each.forecast_id for each in tiny_home.ledger.issuances.newest("tiny", backfilled=True)] == [
+        made.forecast_id
+    ]
     again, is_new = issue("tiny", tiny_home)
     assert (again.forecast_id, is_new) == (issued.forecast_id, False)
 
@@ -101,7 +104,7 @@ def test_the_champion_of_that_time_makes_it_while_its_files_are_there(
     assert made.model_version == "repeat_last-2"
     assert made.provenance is not None
     assert made.provenance.hindsight
-    assert tiny_home.ledger.forecast(made.forecast_id) == replace(made, sequence=2)
+    assert tiny_home.ledger.issuances.get(made.forecast_id) == replace(made, sequence=2)
 
 
 def test_a_champion_that_came_later_than_the_instant_is_told_as_hindsight(
@@ -125,7 +128,7 @@ def test_an_instant_before_the_first_row_or_in_the_future_is_refused(tiny_home: 
         with pytest.raises(kind) as caught:
             issue("tiny", tiny_home, moment)
         assert getattr(caught.value, "code", None) == code
-    assert tiny_home.ledger.forecast_ids("tiny") == frozenset()
+    assert tiny_home.ledger.issuances.ids("tiny") == frozenset()
 
 
 def test_of_a_replay_it_is_issued_at_the_end_of_the_rows_that_were_out(

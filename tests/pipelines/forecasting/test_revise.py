@@ -13,7 +13,8 @@ import pytest
 
 from forecast.installation import Installation
 from forecast.monitoring.revision import Revision, revision
-from forecast.runtime.model import MANIFEST, Manifest, load
+from forecast.runtime.manifest import MANIFEST, Manifest
+from forecast.runtime.model import load
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.preparation.features import FUTURE_FEATURES
@@ -35,7 +36,7 @@ def until(rows: pl.DataFrame, hours: int) -> pl.DataFrame:
 def latest(home: Installation) -> Revision:
     issuance, is_new = issue("tiny", home)
     assert is_new
-    return home.ledger.revisions("tiny", 1)[issuance.forecast_id]
+    return home.ledger.revisions.latest("tiny", 1)[issuance.forecast_id]
 
 
 @pytest.fixture
@@ -54,11 +55,11 @@ def home(make_home: Callable[..., Installation], rows: pl.DataFrame, crown: Crow
 
 
 def test_the_first_forecast_moved_from_nothing(home: Installation) -> None:
-    assert home.ledger.revisions("tiny") == {}
+    assert home.ledger.revisions.latest("tiny") == {}
 
 
 def test_with_the_same_model_new_rows_explain_all_of_it(home: Installation, rows: pl.DataFrame) -> None:
-    first = home.ledger.issuance("tiny")
+    first = home.ledger.issuances.latest("tiny")
     bring(home, until(rows, 406))
     message = latest(home)
     assert first is not None
@@ -110,7 +111,7 @@ def test_where_the_earlier_model_is_gone_the_whole_is_told(
 def test_forecasts_without_a_step_in_common_are_not_compared(home: Installation, rows: pl.DataFrame) -> None:
     bring(home, until(rows, 424))
     issue("tiny", home)
-    assert home.ledger.revisions("tiny") == {}
+    assert home.ledger.revisions.latest("tiny") == {}
 
 
 def test_a_covariate_that_was_told_otherwise_before_is_a_cause_of_its_own(

@@ -157,7 +157,7 @@ def test_a_dry_run_writes_nothing_at_all(
     receipt = validate("tiny", installation)
     assert (receipt.rows, receipt.data_version) == (200, None)
     assert not installation.observations("tiny").exists
-    assert installation.ledger.receipts("tiny") == []
+    assert installation.ledger.receipts.latest("tiny") == []
 
 
 def test_the_ledger_keeps_every_receipt(
@@ -165,7 +165,7 @@ def test_the_ledger_keeps_every_receipt(
 ) -> None:
     installation = make_home(tiny_rows(100))
     receipts: list[Receipt] = [ingest("tiny", installation), ingest("tiny", installation)]
-    assert installation.ledger.receipts("tiny") == receipts[::-1]
+    assert installation.ledger.receipts.latest("tiny") == receipts[::-1]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def replay(make_home: MakeHome, tiny_document: dict[str, Any], tiny_rows: MakeRo
 
 def moved_to(installation: Installation, position: datetime) -> None:
     installation.clock("tiny").now()
-    installation.ledger.move_clock("tiny", position)
+    installation.ledger.clocks.move("tiny", position)
 
 
 def test_at_its_start_all_rows_that_are_over_are_history(replay: Callable[..., Installation]) -> None:
@@ -95,7 +95,7 @@ def test_at_the_end_of_its_file_a_replay_stops_and_every_row_has_come(replay: Ca
     moved_to(installation, START + 170 * HOUR)
     ingest("tiny", installation)
     stopped = installation.clock("tiny").now()
-    installation.ledger.move_clock("tiny", START + 10_000 * HOUR)
+    installation.ledger.clocks.move("tiny", START + 10_000 * HOUR)
     assert installation.clock("tiny").now() == stopped
     ingest("tiny", installation)
     assert len(installation.observations("tiny").read()) == 800
@@ -109,7 +109,7 @@ def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
     installation = replay(rows=rows)
     moved_to(installation, START + 170 * HOUR)
     ingest("tiny", installation)
-    installation.ledger.move_clock("tiny", START + 10_000 * HOUR)
+    installation.ledger.clocks.move("tiny", START + 10_000 * HOUR)
     assert installation.clock("tiny").now() < START + 1000 * HOUR
 
 

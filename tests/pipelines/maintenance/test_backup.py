@@ -112,9 +112,9 @@ def test_a_backup_made_while_others_write_is_restored_whole(
         made: list[tuple[Issuance | None, Backup]] = []
         overlapped = 0
         while overlapped < 3 and len(made) < 100:
-            before = tiny_home.ledger.issuance("tiny")
+            before = tiny_home.ledger.issuances.latest("tiny")
             made.append((before, back_up(tiny_home, tmp_path / f"{len(made)}.tar")))
-            overlapped += tiny_home.ledger.issuance("tiny") != before
+            overlapped += tiny_home.ledger.issuances.latest("tiny") != before
         process.stdin.close()
         process.stdout.read()
     assert process.returncode == 0
@@ -126,12 +126,14 @@ def test_a_backup_made_while_others_write_is_restored_whole(
         with reopened(folder).ledger as ledger:
             again = Installation(reopened(folder).home, tiny_home.config, ledger)
             assert check_tables("tiny", again) == ()
-            assert before in ledger.issuances("tiny", 1000), "a forecast that was issued before the backup is missing"
-            for issuance in ledger.issuances("tiny", 3):
+            assert before in ledger.issuances.newest("tiny", 1000), (
+                "a forecast that was issued before the backup is missing"
+            )
+            for issuance in ledger.issuances.newest("tiny", 3):
                 rows = again.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
                 assert len(rows) == 2 * 2 * 24
                 assert rows.equals(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at))
-            champion = ledger.champion("tiny")
+            champion = ledger.champions.current("tiny")
             assert champion is not None
             load(again.home.models / champion.folder, champion.digest)
 
@@ -199,13 +201,13 @@ def test_what_was_running_waits_in_the_queue_of_a_restored_home(
     JobBook(issued_home).add("often", Job.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
     JobBook(issued_home).run_now("often")
     ledger = issued_home.ledger
-    assert ledger.take(machine(), clock.now(), trainings=1, others=1)
-    ledger.take_lease("scheduler", "me", None)
+    assert ledger.runs.take(machine(), clock.now(), trainings=1, others=1)
+    ledger.leases.take("scheduler", "me", None)
     restore(back_up(issued_home, tmp_path / "one.tar").path, tmp_path / "again")
     with reopened(tmp_path / "again").ledger as restored:
         assert [run.state for run in restored.runs()] == ["queued"]
         assert restored.lease("scheduler") is None
-    assert [run.state for run in ledger.runs()] == ["running"]
+    assert [run.state for run in ledger.runs.find()] == ["running"]
 
 
 def test_mlflow_finds_its_artifacts_in_the_new_home(

@@ -12,7 +12,7 @@ from forecast.config.training import PromotionPolicy
 from forecast.evaluation.night import NightRecord, judged
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.monitoring.score import score
@@ -49,7 +49,7 @@ def served(
 
 
 def night(home: Installation, evidence: Evidence) -> None:
-    home.ledger.keep_night(
+    home.ledger.nights.add(
         NightRecord(
             dataset="tiny", recorded_at=EPOCH, data_version=0, data_digest="d", holdout_from=EPOCH, holdout_until=EPOCH,
             origins=200, candidates=(evidence,), incumbent=None, baselines=(), policy=POLICY, unfit="",
@@ -59,7 +59,7 @@ def night(home: Installation, evidence: Evidence) -> None:
 
 
 def open_alerts(home: Installation) -> list[tuple[str, str]]:
-    return [(alert.kind, alert.subject) for alert in reversed(home.ledger.alerts("tiny", open_only=True))]
+    return [(alert.kind, alert.subject) for alert in reversed(home.ledger.alerts.find("tiny", open_only=True))]
 
 
 def test_a_loss_far_above_the_holdout_is_raised_and_a_model_that_replaces_it_starts_afresh(
@@ -85,7 +85,7 @@ def test_a_regression_is_tested_on_forecasts_that_came_true_to_their_end(served:
     home = served(({"kind": "regression"},), error=0.05)
     score("tiny", home)
     assert open_alerts(home) == [("regression", "1-6")]  # of the whole day too few do not overlap
-    (alert,) = home.ledger.alerts("tiny")
+    (alert,) = home.ledger.alerts.find("tiny")
     assert "against the holdout" in alert.message
     assert alert.value is not None
     assert alert.limit == 0.2

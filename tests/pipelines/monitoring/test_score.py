@@ -19,7 +19,7 @@ from forecast.clock import SystemClock
 from forecast.installation import Installation
 from forecast.ledger.tables import FORECAST_SCORES, LEAD_SCORES, SCORED_DAYS, SERIES_SCORES
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import MANIFEST, Manifest
+from forecast.runtime.manifest import MANIFEST, Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.monitoring.score import score
@@ -71,7 +71,7 @@ def served(serve: Callable[[pl.DataFrame], Installation], rows: pl.DataFrame) ->
 
 
 def dump(home: Installation) -> list[list[tuple[Any, ...]]]:
-    with home.ledger._transaction() as connection:
+    with home.ledger._database.transaction() as connection:
         return [
             [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
             for table in (SCORED_DAYS, LEAD_SCORES, SERIES_SCORES, FORECAST_SCORES)
@@ -81,7 +81,7 @@ def dump(home: Installation) -> list[list[tuple[Any, ...]]]:
 def pairs(home: Installation, rows: pl.DataFrame, channel: str) -> Iterator[tuple[int, float, list[float], float]]:
     """Yield lead, what happened, quantiles and mean of everything that has come true, one by one."""
     known = {(row["site"], row["time"]): row[channel] for row in rows.iter_rows(named=True)}
-    for one in home.ledger.issued("tiny"):
+    for one in home.ledger.issuances.served("tiny"):
         for row in home.forecasts("tiny").read(one.forecast_id, one.issued_at).iter_rows(named=True):
             actual = known.get((row["series"], row["time"].replace(tzinfo=None)))
             if row["channel"] == channel and actual is not None:
@@ -100,7 +100,7 @@ def test_a_forecast_that_was_made_afterwards_is_not_scored(served: Installation)
 
 def test_scores_are_those_of_each_value_that_came_true(served: Installation, rows: pl.DataFrame) -> None:
     message = score("tiny", served)
-    (load,) = [row for row in served.ledger.accuracy("tiny", "channel") if row.part == "load"]
+    (load,) = [row for row in served.ledger.scores.accuracy("tiny", "channel") if row.part == "load"]
     expected = list(pairs(served, until(rows, 430), "load"))
     assert load.count == len(expected)
     assert message.values == 2 * load.count
@@ -115,7 +115,7 @@ def test_scores_are_those_of_each_value_that_came_true(served: Installation, row
     lowest = [max(0.1 * (actual - q[0]), -0.9 * (actual - q[0])) * 2 / 10 for _, actual, q, _ in expected]
     assert load.pinball_by_level["0.1"] == pytest.approx(np.mean(lowest))
     assert load.pinball == pytest.approx(np.mean(list(load.pinball_by_level.values())))
-    for row in served.ledger.accuracy("tiny", "lead_time", channel="load"):
+    for row in served.ledger.scores.accuracy("tiny", "lead_time", channel="load"):
         here = [abs(actual - quantiles[1]) for lead, actual, quantiles, _ in expected if str(lead) == row.part]
         assert (row.count, row.mae_in_units) == (len(here), pytest.approx(np.mean(here)))
 
@@ -136,7 +136,7 @@ def test_the_seasonal_naive_forecast_is_made_from_what_was_known_at_the_origin(
                 time = EPOCH + (hours + lead) * HOUR
                 errors.append(abs(known[site, time] - known[site, time - 24 * HOUR]))
                 own.append(abs(known[site, time] - known[site, EPOCH + (hours - 1) * HOUR]))
-    (load,) = [row for row in served.ledger.accuracy("tiny", "channel") if row.part == "load"]
+    (load,) = [row for row in served.ledger.scores.accuracy("tiny", "channel") if row.part == "load"]
     assert load.skill == pytest.approx(1 - sum(own) / sum(errors), abs=1e-3)
 
 
@@ -144,7 +144,7 @@ def test_mase_is_told_in_the_seasonal_naive_error_of_the_rows_that_were_fitted_o
     served: Installation, rows: pl.DataFrame
 ) -> None:
     score("tiny", served)
-    (east,) = [row for row in served.ledger.accuracy("tiny", "series", channel="load") if row.part == "east"]
+    (east,) = [row for row in served.ledger.scores.accuracy("tiny", "series", channel="load") if row.part == "east"]
     fitted = rows.filter(site="east").filter(pl.col("time") < EPOCH + 240 * HOUR)["load"].to_numpy()
     assert east.mae_in_units is not None
     assert east.mase == pytest.approx(east.mae_in_units / np.abs(fitted[24:] - fitted[:-24]).mean(), rel=0.01)
@@ -156,7 +156,7 @@ def test_what_was_filled_and_not_observed_counts_nowhere(
     at = pl.col("time") == EPOCH + 403 * HOUR
     served = serve(rows.with_columns(load=pl.when(~at).then("load")))
     score("tiny", served)
-    counts = {row.part: row.count for row in served.ledger.accuracy("tiny", "lead_time", channel="load")}
+    counts = {row.part: row.count for row in served.ledger.scores.accuracy("tiny", "lead_time", channel="load")}
     assert counts["4"] == 2  # of the forecast at hour 406 alone
     assert counts["3"] == 4
 
@@ -179,11 +179,11 @@ def test_only_what_is_new_is_scored(served: Installation, rows: pl.DataFrame) ->
 
 def test_a_corrected_value_is_scored_again(served: Installation, rows: pl.DataFrame) -> None:
     score("tiny", served)
-    before = served.ledger.accuracy("tiny", "channel")
+    before = served.ledger.scores.accuracy("tiny", "channel")
     at = (pl.col("time") == EPOCH + 401 * HOUR) & (pl.col("site") == "east")
     bring(served, until(rows, 430).with_columns(load=pl.when(at).then(pl.col("load") + 1000).otherwise("load")))
     score("tiny", served)
-    after = served.ledger.accuracy("tiny", "channel")
+    after = served.ledger.scores.accuracy("tiny", "channel")
     assert after[0].mae_in_units > before[0].mae_in_units + 1000 / before[0].count * 0.9  # type: ignore[operator]
     assert after[1] == before[1]
 
@@ -211,16 +211,16 @@ def test_the_order_in_which_values_come_and_are_scored_does_not_matter(
                 if is_scored:
                     score("tiny", home)
             score("tiny", home)
-            return dump(home), [home.ledger.accuracy("tiny", by) for by in PARTS]
+            return dump(home), [home.ledger.scores.accuracy("tiny", by) for by in PARTS]
 
     assert scored(order, scorings) == scored([0, 1, 2, 3], [False] * 4)
 
 
 def test_sums_add_up_and_nothing_is_nan(served: Installation) -> None:
     score("tiny", served)
-    (whole,) = served.ledger.accuracy("tiny")
+    (whole,) = served.ledger.scores.accuracy("tiny")
     for by in PARTS:
-        found = served.ledger.accuracy("tiny", by)  # type: ignore[arg-type]
+        found = served.ledger.scores.accuracy("tiny", by)  # type: ignore[arg-type]
         assert sum(row.count for row in found) == whole.count
         for measure in ("mae", "pinball", "coverage", "width", "mase"):
             total = sum(getattr(row, measure) * row.count for row in found)
@@ -228,20 +228,22 @@ def test_sums_add_up_and_nothing_is_nan(served: Installation) -> None:
         for row in found:
             numbers = [value for name in row.__slots__ if isinstance(value := getattr(row, name), float)]
             assert all(math.isfinite(value) for value in (*numbers, *row.pinball_by_level.values()))
-    groups = served.ledger.accuracy("tiny", "lead_group")
+    groups = served.ledger.scores.accuracy("tiny", "lead_group")
     assert [row.part for row in groups] == ["1-6", "7-24"]
-    origins = served.ledger.origin_scores("tiny", "repeat_last-1", datetime(2024, 1, 1, tzinfo=UTC))
+    origins = served.ledger.scores.by_origin("tiny", "repeat_last-1", datetime(2024, 1, 1, tzinfo=UTC))
     assert sum(one.count for one in origins) == whole.count
     assert sum(one.pinball for one in origins) == pytest.approx(whole.pinball * whole.count)
 
 
 def test_a_window_of_origins_is_whole_days(served: Installation) -> None:
     score("tiny", served)
-    origins = [one.origin for one in served.ledger.issued("tiny")]
-    since = served.ledger.accuracy("tiny", since=origins[1])
-    assert since == served.ledger.accuracy("tiny")  # 16 and 22 o'clock of one day; nothing of the third came true
-    assert served.ledger.accuracy("tiny", since=origins[2]) == []
-    assert served.ledger.accuracy("tiny", until=origins[0].replace(hour=0)) == []
+    origins = [one.origin for one in served.ledger.issuances.served("tiny")]
+    since = served.ledger.scores.accuracy("tiny", since=origins[1])
+    assert since == served.ledger.scores.accuracy(
+        "tiny"
+    )  # 16 and 22 o'clock of one day; nothing of the third came true
+    assert served.ledger.scores.accuracy("tiny", since=origins[2]) == []
+    assert served.ledger.scores.accuracy("tiny", until=origins[0].replace(hour=0)) == []
 
 
 def test_before_anything_was_issued_there_is_nothing_to_score(make_home: MakeHome, rows: pl.DataFrame) -> None:
@@ -249,7 +251,7 @@ def test_before_anything_was_issued_there_is_nothing_to_score(make_home: MakeHom
     assert score("tiny", home).message == "nothing new came true"
     ingest("tiny", home)
     assert score("tiny", home).forecasts == 0
-    assert home.ledger.accuracy("tiny") == []
+    assert home.ledger.scores.accuracy("tiny") == []
 
 
 def change_the_manifest(folder: Path) -> None:
@@ -270,7 +272,7 @@ def test_forecasts_of_a_model_whose_files_are_gone_leave_the_others_their_scores
     bring(served, until(rows, 440))
     lose(served.home.models / "repeat_last-1")
     score("tiny", served)
-    assert {row.part for row in served.ledger.accuracy("tiny", "model")} == {"repeat_last-2"}
+    assert {row.part for row in served.ledger.scores.accuracy("tiny", "model")} == {"repeat_last-2"}
     assert "repeat_last-1 cannot be scored" in caplog.text
 
 
@@ -282,7 +284,7 @@ def test_a_channel_that_was_retired_since_is_not_scored(
         served.observations("tiny").retire_channel("price")
     home = make_home(None, tiny_document, served.home.path)
     score("tiny", home)
-    assert [row.part for row in home.ledger.accuracy("tiny", "channel")] == ["load"]
+    assert [row.part for row in home.ledger.scores.accuracy("tiny", "channel")] == ["load"]
 
 
 # --- MLflow -----------------------------------------------------------------------------------------------------------
@@ -301,7 +303,7 @@ def test_mlflow_shows_how_good_the_champion_was_once_per_scoring_that_found_some
     for _ in range(2):  # the second time nothing is new
         score("tiny", served)
     (version,) = client.search_model_versions("name = 'tiny'")
-    (group, _) = served.ledger.accuracy("tiny", "lead_group")
+    (group, _) = served.ledger.scores.accuracy("tiny", "lead_group")
     assert float(version.tags["live/pinball/1-6"]) == pytest.approx(group.pinball, rel=1e-3)
     message = client.get_metric_history(run.info.run_id, "live/coverage/1-6")
     assert [metric.value for metric in message] == [group.coverage]
@@ -333,6 +335,6 @@ def test_a_ledger_in_postgresql_says_the_same(
     here = serve(rows)
     score("tiny", here)
     for by in PARTS:
-        assert there.ledger.accuracy("tiny", by) == here.ledger.accuracy("tiny", by)  # type: ignore[arg-type]
-    assert [alert.subject for alert in there.ledger.alerts("tiny", open_only=True)] == ["data"]
-    assert next(iter(there.ledger.revisions("tiny").values())).steps == 18
+        assert there.ledger.scores.accuracy("tiny", by) == here.ledger.scores.accuracy("tiny", by)  # type: ignore[arg-type]
+    assert [alert.subject for alert in there.ledger.alerts.find("tiny", open_only=True)] == ["data"]
+    assert next(iter(there.ledger.revisions.latest("tiny").values())).steps == 18

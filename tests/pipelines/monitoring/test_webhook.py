@@ -87,10 +87,10 @@ def now() -> datetime:
 def test_each_alert_is_posted_once_when_it_is_raised_and_once_when_it_is_over(
     home: Installation, receiver: Receiver
 ) -> None:
-    (alert,), _ = home.ledger.settle_alerts("tiny", [OLD], now())
+    (alert,), _ = home.ledger.alerts.update("tiny", [OLD], now())
     assert deliver("tiny", home) == (1, "")
     assert deliver("tiny", home) == (0, "")
-    home.ledger.settle_alerts("tiny", [], now())
+    home.ledger.alerts.update("tiny", [], now())
     assert deliver("tiny", home) == (1, "")
     raised, resolved = receiver.documents
     assert [path for path, _, _ in receiver.taken] == ["/hook", "/hook"]
@@ -107,14 +107,14 @@ def test_with_a_secret_the_body_is_signed(
     home: Installation, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORECAST_WEBHOOK_SECRET", "swordfish")
-    home.ledger.settle_alerts("tiny", [OLD], now())
+    home.ledger.alerts.update("tiny", [OLD], now())
     deliver("tiny", home)
     ((_, headers, body),) = receiver.taken
     assert headers[SIGNATURE] == "sha256=" + hmac.new(b"swordfish", body, hashlib.sha256).hexdigest()
 
 
 def test_without_a_secret_nothing_is_signed(home: Installation, receiver: Receiver) -> None:
-    home.ledger.settle_alerts("tiny", [OLD], now())
+    home.ledger.alerts.update("tiny", [OLD], now())
     deliver("tiny", home)
     assert SIGNATURE not in receiver.taken[0][1]
 
@@ -127,7 +127,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_at_once")
 def test_a_server_that_fails_for_a_moment_is_asked_again(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [503, 500]
-    home.ledger.settle_alerts("tiny", [OLD], now())
+    home.ledger.alerts.update("tiny", [OLD], now())
     assert deliver("tiny", home) == (1, "")
     assert len(receiver.taken) == 3
     assert len({body for _, _, body in receiver.taken}) == 1
@@ -136,7 +136,7 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(home: Installation, rec
 @pytest.mark.usefixtures("_at_once")
 def test_what_was_not_taken_is_posted_with_the_next_score(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [500] * 3
-    home.ledger.settle_alerts("tiny", [OLD, DRIFT], now())
+    home.ledger.alerts.update("tiny", [OLD, DRIFT], now())
     assert deliver("tiny", home) == (0, "it answered 500")
     assert len(receiver.taken) == 3, "the second alert waits: whoever does not take one takes no other"
     assert deliver("tiny", home) == (2, "")
@@ -145,7 +145,7 @@ def test_what_was_not_taken_is_posted_with_the_next_score(home: Installation, re
 
 def test_a_redirect_is_not_followed(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [307, 302, 301]
-    home.ledger.settle_alerts("tiny", [OLD], now())
+    home.ledger.alerts.update("tiny", [OLD], now())
     for status in (307, 302, 301):
         assert deliver("tiny", home) == (0, f"it answered {status}")
     assert [path for path, _, _ in receiver.taken] == ["/hook"] * 3
@@ -153,7 +153,7 @@ def test_a_redirect_is_not_followed(home: Installation, receiver: Receiver) -> N
 
 def test_what_is_refused_is_not_asked_again_at_once(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [404]
-    home.ledger.settle_alerts("tiny", [OLD], now())
+    home.ledger.alerts.update("tiny", [OLD], now())
     assert deliver("tiny", home) == (0, "it answered 404")
     assert len(receiver.taken) == 1
 
@@ -166,15 +166,15 @@ def test_a_webhook_that_is_down_fails_no_scoring(
     receiver.server_close()
     tiny_document["datasets"]["tiny"]["webhook"] = receiver.url
     home = make_home(None, tiny_document)
-    home.ledger.settle_alerts("tiny", [DRIFT], now())
+    home.ledger.alerts.update("tiny", [DRIFT], now())
     assert "the webhook failed" in score("tiny", home).message
     assert "was not told" in caplog.text
-    assert home.ledger.alerts("tiny")[0].resolved_at is not None, "no rule finds it any more"
+    assert home.ledger.alerts.find("tiny")[0].resolved_at is not None, "no rule finds it any more"
 
 
 def test_without_a_webhook_nobody_is_told(make_home: Callable[..., Installation]) -> None:
     home = make_home()
-    home.ledger.settle_alerts("tiny", [OLD], datetime(2024, 1, 1, tzinfo=UTC))
+    home.ledger.alerts.update("tiny", [OLD], datetime(2024, 1, 1, tzinfo=UTC))
     assert deliver("tiny", home) == (0, "")
 
 

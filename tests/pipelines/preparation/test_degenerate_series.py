@@ -13,7 +13,8 @@ from forecast.errors import DataError, TrainingError
 from forecast.evaluation.scores import Yardstick
 from forecast.lake.schemas import TIME
 from forecast.panel import Panel
-from forecast.runtime.model import Manifest, ServedModel, load
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import ServedModel, load
 from pipelines.forecasting.issue import extend, forecastable
 from pipelines.preparation.clean import clean
 from pipelines.preparation.darts_series import fit_scaler

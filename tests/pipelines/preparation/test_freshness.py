@@ -7,7 +7,7 @@ import pytest
 from forecast.config.dataset import DatasetConfig
 from forecast.installation import Installation
 from forecast.panel import Panel
-from forecast.runtime.model import Manifest
+from forecast.runtime.manifest import Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.preparation.clean import clean

@@ -17,7 +17,8 @@ from forecast.installation import Installation
 from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
-from forecast.runtime.model import MANIFEST, Manifest, ServedModel, load, session
+from forecast.runtime.manifest import MANIFEST, Manifest
+from forecast.runtime.model import ServedModel, load, session
 from forecast.runtime.scaler import Scaler
 from pipelines.forecasting.issue import extend, fits, forecastable
 from pipelines.preparation.clean import clean, missing_counts

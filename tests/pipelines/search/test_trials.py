@@ -83,7 +83,7 @@ def test_trials_outlive_the_process_wherever_the_ledger_lies(anywhere: Installat
         ("complete", 2.0, (3.0, 2.0)),
         ("complete", 1.0, (2.0, 1.0)),
     ]
-    assert anywhere.ledger.runs() == []
+    assert anywhere.ledger.runs.find() == []
     third = again.next()
     assert third.options not in (first.options, second.options)
 

@@ -14,7 +14,8 @@ import pytest
 from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import Yardstick
 from forecast.panel import Panel
-from forecast.runtime.model import NETWORK, Manifest, ServedModel, load
+from forecast.runtime.manifest import NETWORK, Manifest
+from forecast.runtime.model import ServedModel, load
 from forecast.runtime.smoke_test import smoke_test
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.windows import Windows, cut

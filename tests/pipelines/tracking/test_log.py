@@ -18,7 +18,8 @@ from forecast.evaluation.scores import Evidence, Yardstick
 from forecast.home import Home
 from forecast.panel import Panel
 from forecast.progress import Step
-from forecast.runtime.model import NETWORK, Manifest, load
+from forecast.runtime.manifest import NETWORK, Manifest
+from forecast.runtime.model import load
 from forecast.runtime.precision import Variant, Variants
 from forecast.runtime.smoke_test import smoke_test
 from forecast.tracking.entities import DARTS

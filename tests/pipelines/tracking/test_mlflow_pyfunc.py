@@ -20,7 +20,8 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from forecast.home import Home
 from forecast.panel import Panel
-from forecast.runtime.model import Manifest, ServedModel, load
+from forecast.runtime.manifest import Manifest
+from forecast.runtime.model import ServedModel, load
 from forecast.scheduling.supervisor import Member, Supervisor
 from forecast.tracking.registry import Registry
 from pipelines.preparation.windows import cut

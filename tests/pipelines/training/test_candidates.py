@@ -11,8 +11,9 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError, TrainingError
 from forecast.panel import Panel
 from forecast.progress import Step
-from forecast.runtime.model import EVALUATED, MANIFEST, WEIGHTS, load_evaluated
+from forecast.runtime.manifest import EVALUATED, MANIFEST, WEIGHTS
 from forecast.runtime.model import load as load_model
+from forecast.runtime.model import load_evaluated
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.training.candidates import Start, Task, _race, examine, refit, start_from
 from pipelines.training.checkpoints import save_weights

@@ -27,7 +27,7 @@ from forecast.errors import (
 )
 from forecast.panel import Panel
 from forecast.progress import Reporter, Step
-from forecast.runtime.model import WEIGHTS
+from forecast.runtime.manifest import WEIGHTS
 from pipelines.training.candidates import Candidate, Task, examine
 from pipelines.training.engines import Engine, LocalEngine, RayEngine
 

@@ -10,7 +10,8 @@ from forecast.config.dataset import DatasetConfig
 from forecast.config.training import Quantize
 from forecast.errors import StorageError
 from forecast.panel import Panel
-from forecast.runtime.model import NETWORK, Manifest, load
+from forecast.runtime.manifest import NETWORK, Manifest
+from forecast.runtime.model import load
 from forecast.runtime.precision import ServedIn, Variant, Variants
 from forecast.runtime.smoke_test import smoke_test
 from pipelines.preparation.darts_series import fit_scaler

@@ -5,8 +5,8 @@ import pytest
 
 from forecast.errors import NotFoundError, StorageError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Champion
-from forecast.runtime.model import NETWORK, Manifest
+from forecast.ledger.champions import Champion
+from forecast.runtime.manifest import NETWORK, Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.training.rollback import rollback, watch
@@ -22,7 +22,7 @@ def _no_tracking_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reigning(installation: Installation) -> str:
-    champion = installation.ledger.champion("tiny")
+    champion = installation.ledger.champions.current("tiny")
     assert champion is not None
     return champion.model_version
 
@@ -97,7 +97,7 @@ def test_a_champion_that_does_worse_on_what_came_since_is_replaced_by_the_one_be
     assert verdict is not None
     assert verdict.promote
     assert reigning(home) == "repeat_last-1"
-    champion = home.ledger.champion("tiny")
+    champion = home.ledger.champions.current("tiny")
     assert isinstance(champion, Champion)
     assert "on what came since" in champion.verdict
     assert watch("tiny", home) is None  # the one that came back has issued nothing yet that it could be judged by

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from forecast.installation import Installation
-    from forecast.runtime.model import Manifest
+    from forecast.runtime.manifest import Manifest
     from tests.api.conftest import Served
 
 SCRIPT = "</script><script>alert(1)</script>"

@@ -1,0 +1,258 @@
+"""A model folder: the manifest with everything that belongs to a network's numbers, and its files with their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from forecast.durability import flush
+from forecast.errors import NotFoundError, StorageError
+from forecast.runtime.calibration import Calibration
+from forecast.runtime.files import content
+from forecast.runtime.precision import ServedIn, Variants
+from forecast.runtime.scaler import Moments, Scaler
+from forecast.strict import StrictModel
+
+MANIFEST = "manifest.json"
+NETWORK = "model.onnx"
+GOLDEN = "golden.npz"
+WEIGHTS = "weights.safetensors"
+EVALUATED = "evaluated"
+_MOST_OF_A_MANIFEST = 2**26
+_MOST_STEPS = 1_000_000
+
+
+class Manifest(StrictModel):
+    """Everything that belongs to a network's numbers, stored beside it; the service reads only this."""
+
+    format: Literal[1] = 1
+    dataset: str
+    model_name: str
+    model_version: str
+    trained_at: datetime
+    lookback: int
+    horizon: int
+    step_seconds: float
+    targets: tuple[str, ...]
+    past: tuple[str, ...]
+    future: tuple[str, ...]
+    """The calendar's covariates, then those given by the user."""
+    statics: tuple[str, ...] = ()
+    """Names of the static covariates; their values are the scaler's."""
+    quantiles: tuple[float, ...]
+    lower: tuple[float | None, ...]
+    upper: tuple[float | None, ...]
+    scaler: Scaler
+    calibration: Calibration
+    data_version: int
+    data_digest: str
+    """SHA-256 of the cleaned values the model was trained from."""
+    fitted_until: datetime
+    """No row from this time on was fitted on."""
+    onnx_difference: float = 0.0
+    """Largest difference between ONNX Runtime and torch that was seen at the export in float32, in deviations."""
+    precision: ServedIn = ServedIn.FLOAT32
+    """Of the network in this folder: what serves, and what the golden example is of."""
+    variants: Variants | None = None
+    """Both precisions beside each other, if int8 was tried; of a refitted network, what was seen of the scored one."""
+    refitted: bool = False
+    """Whether the network was fitted again on all rows, up to ``fitted_until``, after another one was scored."""
+    network_digest: str
+    kernels: Mapping[str, str] = {}
+    """By op of ``kernels``: the implementation that the training ran, and why that one."""
+    golden_digest: str
+    weights_digest: str = ""
+    """Of the weights that a later training may start from; empty if there are none."""
+    evaluated_digest: str = ""
+    """Of the manifest of the network that was scored, if this one was fitted again on all rows."""
+
+
+def store(
+    folder: Path,
+    network: Path,
+    golden: Mapping[str, NDArray[Any]],
+    manifest: Mapping[str, Any],
+    *,
+    weights: Path | None = None,
+    evaluated: Path | None = None,
+) -> Manifest:
+    """Write a model folder completely or not at all; ``manifest`` lacks only the digests, which are computed here.
+
+    ``weights`` is what later trainings may start from, ``evaluated`` the folder of the model that was scored.
+    """
+    half_made = folder.parent / f".half-made-{uuid.uuid4().hex}"
+    try:
+        half_made.mkdir(parents=True)
+        shutil.copyfile(network, half_made / NETWORK)
+        np.savez(half_made / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types its keywords as a flag
+        digests = {"network_digest": sha256(half_made / NETWORK), "golden_digest": sha256(half_made / GOLDEN)}
+        if weights is not None:
+            shutil.copyfile(weights, half_made / WEIGHTS)
+            digests["weights_digest"] = sha256(half_made / WEIGHTS)
+        if evaluated is not None:
+            shutil.copytree(evaluated, half_made / EVALUATED)
+            digests["evaluated_digest"] = manifest_digest(half_made / EVALUATED)
+        made = Manifest.model_validate({**manifest, **digests})
+        (half_made / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
+        for target in (*half_made.rglob("*"), half_made):
+            flush(target)
+        if folder.exists():  # never in the way of a model that is there: it may be the champion
+            raise StorageError(
+                "model.exists", f'there is a model in "{folder}" already', "give the new one another version"
+            )
+        half_made.rename(folder)
+        flush(folder.parent)
+    except OSError as error:
+        raise StorageError(
+            "model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk"
+        ) from error
+    finally:
+        shutil.rmtree(half_made, ignore_errors=True)
+    return made
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(
+            "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
+        ) from error
+
+
+def manifest_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's manifest, which holds the digests of its other files: it stands for the whole."""
+    return hashlib.sha256(_content(folder / MANIFEST, _MOST_OF_A_MANIFEST)).hexdigest()
+
+
+def read_verified(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
+    """Return manifest, network and golden example: the very bytes that were checked, as a file may change later."""
+    try:
+        message = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
+        manifest = Manifest.model_validate_json(message)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
+    except (OSError, ValidationError) as error:
+        raise StorageError(
+            "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
+        ) from error
+    known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
+    files = {MANIFEST: message, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
+    for name, expected in known:
+        if expected is not None and hashlib.sha256(files[name]).hexdigest() != expected:
+            raise StorageError(
+                "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
+            )
+    for fault in faults(manifest):
+        raise StorageError("model.corrupt", f'the manifest in "{folder}" has {fault}', "roll back or retrain")
+    return manifest, files[NETWORK], files[GOLDEN]
+
+
+def evaluated_in(folder: Path) -> Path:
+    """Return where the network lies that a model was promoted for: inside the folder of one that was refitted."""
+    inside = folder / EVALUATED
+    return inside if inside.is_dir() else folder
+
+
+def _content(path: Path, *most: int) -> bytes:
+    try:
+        return content(path, *most)
+    except OSError as error:
+        raise StorageError(
+            "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
+        ) from error
+
+
+def faults(manifest: Manifest) -> Iterator[str]:
+    """Tell what makes a manifest unusable; nothing if it is sound."""
+    for message, is_so in (
+        ("a name that is none", not all(map(_is_name, (manifest.model_name, manifest.model_version)))),
+        ("a lookback or horizon that is none", not all(map(_is_length, (manifest.lookback, manifest.horizon)))),
+        ("a step that is none", not (math.isfinite(manifest.step_seconds) and manifest.step_seconds > 0)),
+        ("targets that are missing or twice there", not manifest.targets or _repeats(manifest.targets)),
+        ("covariates that are twice there", _repeats(manifest.past) or _repeats(manifest.future)),
+        ("quantiles that are not ascending around 0.5", not _are_levels(manifest.quantiles)),
+        ("bounds that are none", not _are_bounds(manifest)),
+        ("a scaler of other channels, or that divides by nothing", not _scales(manifest)),
+        ("a calibration of other channels", not _calibrates(manifest)),
+    ):
+        if is_so:
+            yield message
+
+
+def _is_name(text: str) -> bool:
+    return text not in {"", ".", ".."} and text.isprintable() and not set(text) & set("/\\")
+
+
+def _is_length(steps: int) -> bool:
+    return 1 <= steps <= _MOST_STEPS
+
+
+def _repeats(names: tuple[str, ...]) -> bool:
+    return len(set(names)) < len(names)
+
+
+def _are_levels(levels: tuple[float, ...]) -> bool:
+    return 0.5 in levels and all(0 < one < 1 for one in levels) and all(one < other for one, other in pairwise(levels))
+
+
+def _are_bounds(manifest: Manifest) -> bool:
+    if not len(manifest.lower) == len(manifest.upper) == len(manifest.targets):
+        return False
+    return all(
+        (-math.inf if lower is None else lower) <= (math.inf if upper is None else upper)  # false for NaN
+        for lower, upper in zip(manifest.lower, manifest.upper, strict=True)
+    )
+
+
+def _scales(manifest: Manifest) -> bool:
+    scaler = manifest.scaler
+    known = len(next(iter(scaler.future.values()))[0]) if scaler.future else 0
+    return (
+        bool(scaler.targets)
+        and set(scaler.past) == set(scaler.targets)
+        and set(scaler.future) in (set(), set(scaler.targets))
+        and known <= len(manifest.future)
+        and _are_moments(scaler.targets.values(), len(manifest.targets))
+        and _are_moments(scaler.past.values(), len(manifest.past))
+        and _are_moments(scaler.future.values(), known)
+        and all(len(row) == len(manifest.statics) and _are_finite(row) for row in scaler.statics.values())
+    )
+
+
+def _are_moments(every: Iterable[Moments], channels: int) -> bool:
+    return all(
+        len(means) == len(deviations) == channels and _are_finite(means) and _are_finite(deviations)
+        and all(deviation > 0 for deviation in deviations)
+        for means, deviations in every
+    )  # fmt: skip
+
+
+def _calibrates(manifest: Manifest) -> bool:
+    calibration, channels, levels = manifest.calibration, len(manifest.targets), len(manifest.quantiles)
+    by_level, by_channel = calibration.quantile_offsets, calibration.mean_offsets
+    return (
+        calibration.group >= 1
+        and calibration.period <= _MOST_STEPS
+        and len(by_level) == len(by_channel) >= 1
+        and all(len(group) == channels and _are_finite(group) for group in by_channel)
+        and all(len(group) == channels for group in by_level)
+        and all(len(row) == levels and _are_finite(row) for group in by_level for row in group)
+    )
+
+
+def _are_finite(numbers: Iterable[float]) -> bool:
+    return all(map(math.isfinite, numbers))
