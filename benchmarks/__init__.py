@@ -1,1 +1,1 @@
-"""Measurements beside the product: accuracy, models and kernels. They run from a checkout and are not installed."""
+"""Benchmarks: the measurements behind the documentation's figures. They run from a checkout and are not installed."""

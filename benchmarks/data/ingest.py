@@ -66,7 +66,7 @@ def ours(home: Path) -> None:
 
     installation = Installation.open(home)
     with installation.ledger:
-        receipt = ingest("bench", installation)
+        receipt = ingest(installation.dataset("bench"))
     if receipt.new != SERIES * STEPS:
         raise SystemExit(f"only {receipt.new} rows came in")
 

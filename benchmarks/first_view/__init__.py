@@ -1,1 +1,1 @@
-"""How soon a page can be read, and how soon its figure can be zoomed, in a browser that has seen nothing of it."""
+"""Load time of a page and of its interactive figure, in a browser with an empty cache."""

@@ -1,10 +1,9 @@
-"""Measure how soon the forecast page shows its picture, and how soon its figure is drawn.
+"""Measure the load time of the forecast page: of its preview and of its interactive figure.
 
-``python -m benchmarks.first_view [HOME] [--rounds 5]``. Needs Chromium; HOME is made if it is not there.
+``python -m benchmarks.first_view [HOME] [--rounds 5]``. Needs Chromium; HOME is created if it does not exist.
 
-Each round starts a browser anew, so that nothing is cached, opens the page twice, and closes it: the first view is
-cold, the second finds what the browser kept. Times are the browser's own, from the start of the navigation;
-they are told as medians.
+Each round starts a new browser without a cache, opens the page twice, and closes it: the first view is cold, the second
+one uses the cache. Times are the browser's own, from the start of the navigation; the table shows medians.
 """
 
 from __future__ import annotations
@@ -42,28 +41,28 @@ _TOLD = """() => ({
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One opening of the page: milliseconds after it was asked for, and bytes that came over the network."""
+    """One view of the page: milliseconds after the request, and bytes over the network."""
 
     page: float
-    """The page is there."""
+    """The page has arrived."""
     picture: float
-    """Something of it is on the screen: texts, and the picture that the service draws."""
+    """The browser shows the text and the preview that the service draws."""
     script: float
-    """plotly's script is there."""
+    """plotly's script has arrived."""
     drawn: float
-    """The figure that can be zoomed is on the screen."""
+    """The browser shows the interactive figure."""
     bytes: int
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("home", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        raise NotFoundError("chromium.not_found", "there is no Chromium here", "apt-get install chromium")
+        raise NotFoundError("chromium.not_found", "Chromium is not installed", "apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +75,9 @@ def main() -> None:
                 browser = playwright.chromium.launch(executable_path=program, args=arguments)
                 views.append(_opened_twice(browser, f"http://127.0.0.1:{running.port}/?channel={CHANNELS[place]}"))
                 browser.close()
-    for name, seen in zip(("cold", "again"), zip(*views[1:], strict=True), strict=True):  # the first warms the service
+    for name, seen in zip(
+        ("cold", "again"), zip(*views[1:], strict=True), strict=True
+    ):  # the first view warms up
         message = {field: statistics.median(getattr(view, field) for view in seen) for field in View.__slots__}
         slowest = max(view.drawn for view in seen)
         print(name, {field: round(value) for field, value in message.items()}, f"slowest drawn {slowest:.0f}")  # noqa: T201

@@ -27,7 +27,7 @@ training = { baselines = [] }
 
 
 def make_home(folder: Path) -> None:
-    """Write the rows, train, and issue a forecast; a home that is there already is left as it is."""
+    """Write the rows, train, and issue a forecast; an existing home is left unchanged."""
     import polars as pl
 
     from forecast.installation import Installation
@@ -50,6 +50,6 @@ def make_home(folder: Path) -> None:
     lines = "".join(f'{name} = {{ role = "target", unit = "MW" }}\n' for name in CHANNELS)
     (folder / "forecast.toml").write_text(_JOB + lines, "utf-8")
     installation = Installation.open(folder)
-    ingest("year", installation)
-    retrain("year", installation, Reporter(Console(quiet=True)))
-    issue("year", installation)
+    ingest(installation.dataset("year"))
+    retrain(installation.dataset("year"), Reporter(Console(quiet=True)))
+    issue(installation.dataset("year"))

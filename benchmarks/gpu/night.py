@@ -117,8 +117,8 @@ def night(options: argparse.Namespace) -> dict[str, dict[str, object]]:
         (Path(folder) / "forecast.toml").write_text(JOB.format(**settings), encoding="utf-8")
         installation = Installation.open(Path(folder))
         with installation.ledger:
-            ingest("gpu", installation)
-            done = retrain("gpu", installation, Reporter(Console(stderr=True)))
+            ingest(installation.dataset("gpu"))
+            done = retrain(installation.dataset("gpu"), Reporter(Console(stderr=True)))
         client = mlflow.MlflowClient(installation.home.tracking_uri)
         parent = client.get_run(done.tracking_run)
         children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{done.tracking_run}'")

@@ -47,10 +47,10 @@ def read(dataset: str) -> History:
         shutil.copyfile(JOBS, Path(home) / "forecast.toml")
         installation = Installation.open(Path(home))
         try:
-            ingest(dataset, installation)
+            ingest(installation.dataset(dataset))
         except ForecastError as error:
             raise NotHereError(str(error)) from error
-        return History(config, clean(installation.observations(dataset).read(), config))
+        return History(config, clean(installation.dataset(dataset).observations.read(), config))
 
 
 def _made() -> Panel:

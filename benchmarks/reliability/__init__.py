@@ -1,1 +1,1 @@
-"""What must survive: dates of jobs, runs, champions and rows, while processes are killed and clocks jump."""
+"""Reliability: dates of jobs, runs, champions and rows survive while processes are killed and clocks jump."""

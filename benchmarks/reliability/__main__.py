@@ -1,4 +1,4 @@
-"""Kill, freeze, jump: what must survive does, and how long it takes. Writes CSV files and a summary into results/.
+"""Kill processes, freeze them, make clocks jump: check the invariants and measure the recovery. Writes into results/.
 
 python -m benchmarks.reliability workers --kills 100
 python -m benchmarks.reliability everything --kills 500
@@ -7,7 +7,7 @@ python -m benchmarks.reliability takeovers --times 10
 python -m benchmarks.reliability silences --times 10
 python -m benchmarks.reliability year --seeds 5
 
-Each fails if anything was lost, run twice or too late. ``--home`` uses a folder again, with the champion in it.
+Each proof fails if anything was lost, run twice or run too late. ``--home`` reuses a folder with its champion.
 """
 
 import argparse
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1, help="of the first year, or of the kills")
-    parser.add_argument("--hours", type=float, default=3.0, help="between two looks at the year, on average")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first year, or of the kills")
+    parser.add_argument("--hours", type=float, default=3.0, help="mean hours between two steps of the year")
     parser.add_argument("--home", type=Path)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
-    logging.getLogger("forecast").setLevel(logging.ERROR)  # that workers die is what this is about
+    logging.getLogger("forecast").setLevel(logging.ERROR)  # workers die here on purpose
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         match options.proof:
             case "year":
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(proof: str, rows: Sequence[Mapping[str, Any]], failed: int) -> str:
-    """Return what came out in one line."""
+    """Return the outcome in one line."""
     message = f"{proof}: {len(rows)} rows, {failed} wrong"
     if rows and "number" in rows[0] and set(rows[0]) == {"number", "seconds"}:
         seconds = [row["seconds"] for row in rows]
@@ -111,7 +111,7 @@ def _siege(home: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]
 
 
 def _with_champion(home: Path) -> Path:
-    """Return a home whose replay has a champion, trained for real."""
+    """Return a home in which a real training has made a champion of the replay."""
     if not (home / "models").is_dir():
         make_home(home)
         for command in ("ingest", "train"):

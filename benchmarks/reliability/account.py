@@ -1,4 +1,4 @@
-"""The account of runs: what the ledger says happened to each date, held against what should have."""
+"""Accounting of runs: the ledger's record of each date, compared with the expected dates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENDED = frozenset(ENDED) - {"coalesced"}
 
 
 def wrong_dates(runs: list[Run], expected: Mapping[str, datetime]) -> Iterator[str]:
-    """Tell which dates of a job are there twice, missing, or none of its own."""
+    """Report the dates of a job that are duplicate, missing or unexpected."""
     counted = Counter(run.logical_date for run in runs)
     for date, count in counted.items():
         if count > 1:
@@ -28,7 +28,7 @@ def wrong_dates(runs: list[Run], expected: Mapping[str, datetime]) -> Iterator[s
 
 
 def wrong_ends(ledger: Ledger, *, is_over: bool = True) -> Iterator[str]:
-    """Tell which runs ended more than once, ran beside one of their job or, when all is over, have not ended."""
+    """Report runs that ended more than once, overlapped with a run of their job, or at the end have not ended."""
     # Runs go on while they are read: one that is not ended had no end before, one that is has its end by afterwards.
     before = _ends(_states(ledger))
     by_id = {run.run_id: run for run in all_runs(ledger)}
@@ -65,7 +65,7 @@ def _side_by_side(states: Iterable[tuple[int, str]], runs: Mapping[int, Run]) ->
 
 
 def _states(ledger: Ledger) -> Iterator[tuple[int, str]]:
-    """Yield the states that runs came into, in order."""
+    """Yield the states that runs entered, in order."""
     last = 0
     while events := ledger.events.after(last, kinds=("run",), limit=5_000):
         last = events[-1].sequence

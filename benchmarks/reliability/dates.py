@@ -1,4 +1,4 @@
-"""The dates that a schedule should have, worked out the plain way: by looking at every wall time of every day.
+"""The expected dates of a schedule, by brute force over every wall time of every day.
 
 It shares nothing with :mod:`forecast.config.cron` but the time zone database.
 """
@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo
 
 _MINUTE = timedelta(minutes=1)
 _QUARTER = timedelta(minutes=15)
-"""Every zone of today is off UTC by a whole number of these."""
+"""The offset of every current time zone is a multiple of this."""
 
 
 def at_wall_times(hours: range, minute: int, zone: str, after: datetime, until: datetime) -> Mapping[str, datetime]:
-    """Return the times in (after, until] of a schedule that names hours, by the wall time that each stands for.
+    """Return the times in (after, until] of a schedule that names hours, by their wall times.
 
-    A wall time that comes twice counts the first time, one that is skipped is due as soon as there is a time again.
+    A wall time that occurs twice counts once, at its first occurrence. A skipped one is due at the next valid time.
     """
     local = ZoneInfo(zone)
     found: dict[datetime, str] = {}

@@ -1,4 +1,4 @@
-"""The service's processes, started for real, killed with SIGKILL and started again."""
+"""The real processes of the service, which tests start, kill with SIGKILL and restart."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ import psutil
 
 
 class Fleet:
-    """Scheduler, worker host and service over one home, by name. A context manager: leaving it ends all of them."""
+    """Scheduler, worker host and service of one home, by name. A context manager, which ends all of them on exit."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self._home = home
@@ -46,7 +46,7 @@ class Fleet:
             )
 
     def pid(self, name: str) -> int:
-        """Return the number of the process of a name, which may have ended."""
+        """Return the process id of a name; the process may have ended."""
         return self._processes[name].pid
 
     def is_running(self, name: str) -> bool:
@@ -54,7 +54,7 @@ class Fleet:
         return name in self._processes and self._processes[name].poll() is None
 
     def kill(self, *names: str) -> None:
-        """Kill processes at once, as a power cut does: none of them can do anything about it."""
+        """Kill processes with SIGKILL at the same moment, like a power cut."""
         for name in names:
             self._processes[name].send_signal(signal.SIGKILL)
         for name in names:
@@ -68,7 +68,7 @@ class Fleet:
             self._processes[name].wait(seconds)
 
     def workers(self) -> list[psutil.Process]:
-        """Return the workers of this home that run, whoever started them."""
+        """Return the running workers of this home, whichever process started them."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -79,7 +79,7 @@ class Fleet:
 
 
 def kill(process: psutil.Process) -> bool:
-    """Kill a process that may have ended; returns whether it had not."""
+    """Kill a process; returns whether it was still running."""
     try:
         process.send_signal(signal.SIGKILL)
     except psutil.Error:
@@ -88,7 +88,7 @@ def kill(process: psutil.Process) -> bool:
 
 
 def wait_for(condition: Callable[[], object], message: str, seconds: float = 120.0) -> float:
-    """Wait until a condition holds; returns after how many seconds. Raises TimeoutError."""
+    """Wait until a condition holds; returns the seconds that took. Raises TimeoutError."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > seconds:
@@ -99,7 +99,7 @@ def wait_for(condition: Callable[[], object], message: str, seconds: float = 120
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nobody listens at, each another one."""
+    """Return distinct free ports of this machine."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:

@@ -1,4 +1,4 @@
-"""A tiny home in which much happens: a replay with jobs by its fast clock, and a data set that rows are pushed to."""
+"""A small home with many events: a replay whose fast clock starts jobs, and a data set that clients push rows to."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ SERIES = ("east", "west")
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 REPLAYED, PUSHED = "tiny", "pushed"
 BEGINS = 400
-"""Hours of rows that are history when the replay begins."""
+"""Hours of rows before the start of the replay."""
 ROLLING, ROUNDS, BY_HAND, NIGHTLY = "rolling", "rounds", "by-hand", "nightly"
 _JOBS = """
 [datasets.tiny]
@@ -62,7 +62,7 @@ channels.wind = { role = "past", unit = "m/s" }
 def make_home(
     folder: Path, hours: int = 4_000, speed: float = 1_800.0, models: tuple[str, ...] = ("seasonal_naive",)
 ) -> Path:
-    """Write the job file and the rows of the replay; returns the folder."""
+    """Write the config file and the rows of the replay; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     start = (EPOCH + timedelta(hours=BEGINS)).replace(tzinfo=None)
     columns = _COLUMNS.replace("{models}", str(list(models)))
@@ -73,7 +73,7 @@ def make_home(
 
 
 def rows(hours: int, first: int = 0) -> pl.DataFrame:
-    """Return rows of all series from an hour on, with daily seasons; the same hours are always the same."""
+    """Return rows of all series from an hour on, with daily seasons; the same hours always give the same rows."""
     hour = np.arange(first, first + hours)
     times = [EPOCH.replace(tzinfo=None) + timedelta(hours=int(number)) for number in hour]
     noise = np.random.default_rng(first).normal(size=(len(SERIES), 3, hours))

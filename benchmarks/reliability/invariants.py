@@ -1,4 +1,4 @@
-"""What must hold at any moment, seen in ledger and lake from a process that was not killed."""
+"""Invariants that hold at any moment, checked in ledger and lake by a process that is never killed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from forecast.ledger.receipts import Receipt
 from forecast.runtime.model import load
 
 Pushed = Mapping[tuple[str, datetime], float]
-"""By series and time: the load of every row that was pushed and acknowledged."""
+"""The load of every pushed and acknowledged row, by series and time."""
 
 
 def wrong(installation: Installation, pushed: Pushed, *, is_over: bool = False) -> list[str]:
-    """Tell what does not hold; when all is over, that a date is not there yet or a run has not ended is wrong too."""
+    """Report violated invariants; at the end, missing dates and unfinished runs are violations too."""
     return [
         *_jobs(installation, is_over=is_over),
         *_champion(installation),
@@ -39,7 +39,7 @@ def _jobs(installation: Installation, *, is_over: bool) -> Iterator[str]:
         since = states[job].since
         until = max((run.due_at for run in ours if run.due_at is not None), default=since)
         if is_over:
-            until = installation.clock(REPLAYED).now()
+            until = installation.dataset(REPLAYED).clock.now()
         hours = range(0, 24, 6)
         expected = (
             every_hour(0, "UTC", since, until) if job == ROLLING else at_wall_times(hours, 0, "UTC", since, until)
@@ -64,7 +64,7 @@ def _issuance(installation: Installation) -> Iterator[str]:
     if issuance is None:
         return
     try:
-        rows = installation.forecasts(REPLAYED).read(issuance.forecast_id, issuance.issued_at)
+        rows = installation.dataset(REPLAYED).forecasts.read(issuance.forecast_id, issuance.issued_at)
     except ForecastError as error:
         yield f"the latest forecast cannot be read: {error}"
         return
@@ -74,10 +74,10 @@ def _issuance(installation: Installation) -> Iterator[str]:
 
 
 def _observations(installation: Installation, pushed: Pushed) -> Iterator[str]:
-    # Before the rows: an ingestion may end between the two, and more rows than were acknowledged are no loss.
+    # Read before the rows: an ingestion may end in between, and rows beyond the acknowledged ones are no loss.
     receipts = installation.ledger.receipts.latest(REPLAYED, limit=100_000)
     for dataset in (REPLAYED, PUSHED):
-        table = installation.observations(dataset)
+        table = installation.dataset(dataset).observations
         try:
             rows = table.read() if table.exists else None
         except ForecastError as error:
@@ -99,9 +99,9 @@ def _lost(rows: pl.DataFrame | None, pushed: Pushed) -> Iterator[str]:
 
 
 def _gaps(receipts: Iterable[Receipt], rows: pl.DataFrame) -> Iterator[str]:
-    """Tell whether rows that an ingestion acknowledged are not there: as many as all receipts count as new."""
-    # A merge that was killed before its receipt is found by the next one, whose rows are then unchanged: more may be
-    # there than receipts tell, never fewer.
+    """Report lost rows: the table must hold at least as many rows as all receipts count as new."""
+    # After a merge that was killed before its receipt, the next ingestion counts the rows as unchanged. So the table
+    # may hold more rows than the receipts count, never fewer.
     message = sum(receipt.new for receipt in receipts)
     if len(rows) < message:
         yield f"{len(rows)} rows are left of {message} acknowledged ones"

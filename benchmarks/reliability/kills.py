@@ -1,4 +1,4 @@
-"""Kill the service's processes at random moments, again and again, and look whether all that must hold does."""
+"""Kill the service's processes at random moments, and check the invariants after each kill."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One cycle: who was killed, and what was wrong afterwards."""
+    """One cycle: the killed processes and the violations found afterwards."""
 
     number: int
     seconds: float
-    """Since the first cycle began."""
+    """Seconds since the first cycle began."""
     killed: str
     runs: int
     ended: int
@@ -44,10 +44,10 @@ class Kill:
 
 
 class Siege:
-    """Kills over one home. Everything is random but repeatable, except when what happens."""
+    """A series of kills in one home. Random numbers are seeded; only the timing differs between runs."""
 
     def __init__(self, home: Path, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # to be repeatable
+        self._random = random.Random(seed)  # noqa: S311  # seeded on purpose
         self._installation = Installation.open(home)
         self._book = JobBook(self._installation)
         self._fleet = Fleet(home)
@@ -61,7 +61,7 @@ class Siege:
         self._installation.ledger.close()
 
     def workers(self, count: int) -> Iterator[Kill]:
-        """Kill single workers, so many times, wherever they are; scheduler and worker host go on."""
+        """Kill single workers at any point of their work; scheduler and worker host continue."""
         for name in ("schedule", "work"):
             self._fleet.start(name)
         number = 0
@@ -72,13 +72,13 @@ class Siege:
                 worker, self._random.choice((0.6, 1.6, 1.6)) * self._random.uniform(0.5, 1.3)
             ):
                 number += 1
-                # The ledger of thousands of runs is not read anew after each of hundreds of kills.
+                # Reading a ledger of thousands of runs after each of hundreds of kills would take too long.
                 if number % 10 == 0 or number == count:
                     yield self._look(number, "worker")
         self._fleet.kill("schedule", "work")
 
     def everything(self, count: int) -> Iterator[Kill]:
-        """Kill one, some or all processes at once, so many times, and start again those that were killed."""
+        """Kill one, some or all processes at once, and restart the killed ones."""
         for name in MEMBERS:
             self._fleet.start(name)
         for number in range(1, count + 1):
@@ -93,13 +93,13 @@ class Siege:
             yield found
 
     def settle(self, seconds: float = 300.0) -> list[str]:
-        """Let everything come to rest, and tell what does not hold then."""
+        """Wait until all runs have ended, and report the violations."""
         for name in MEMBERS:
             if not self._fleet.is_running(name):
                 self._fleet.start(name)
         ledger = self._installation.ledger
-        position = self._installation.clock(REPLAYED).now()
-        wait_for(lambda: self._installation.clock(REPLAYED).now() > position, "the scheduler", seconds)
+        position = self._installation.dataset(REPLAYED).clock.now()
+        wait_for(lambda: self._installation.dataset(REPLAYED).clock.now() > position, "the scheduler", seconds)
         self._fleet.end("schedule")
         wait_for(
             lambda: not ledger.runs.queue() and not ledger.runs.find(states=("running",)), "all runs to end", seconds
@@ -110,10 +110,10 @@ class Siege:
     # --- one cycle --------------------------------------------------------------------------------------------------
 
     def _pass_time(self) -> None:
-        """Let something happen, then some time go by, while rows are pushed and runs asked for by hand."""
+        """Push rows or request runs by hand, then wait for a random time."""
         if self._random.random() < 0.3:
             self._book.run_now(BY_HAND)
-        # However slow the machine is: mostly they are killed at work, sometimes while they start.
+        # On a machine of any speed, most workers are killed at work and some while they start.
         match self._random.choice(("push", "worker", "end", "nothing")):
             case "push":
                 wait_for(self._push, "the service")
@@ -131,7 +131,7 @@ class Siege:
         return sum(run.has_ended for run in self._installation.ledger.runs.find(states=ENDED, limit=1_000_000))
 
     def _push(self) -> bool:
-        """Push the rows of the next hour, the same ones until they are acknowledged: only then they count."""
+        """Push the rows of the next hour, repeatedly until they are acknowledged; only then they count."""
         batch = rows(1, self._hour)
         records = [{**row, "time": row["time"].isoformat() + "Z"} for row in batch.iter_rows(named=True)]
         request = urllib.request.Request(
@@ -150,7 +150,7 @@ class Siege:
         return True
 
     def _killed_after(self, worker: psutil.Process, seconds: float) -> bool:
-        """Kill a worker once it has computed so long; returns whether it was still there."""
+        """Kill a worker after some seconds of processor time; returns whether it was still running."""
         try:
             while sum(worker.cpu_times()[:2]) < seconds:
                 time.sleep(0.01)

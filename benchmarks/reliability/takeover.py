@@ -1,4 +1,4 @@
-"""How long it takes until another scheduler takes over, and until a worker that died with its machine is given up."""
+"""Seconds until another scheduler takes over, and until the run of a worker that died with its machine is closed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,13 @@ from forecast.scheduling.lease import SCHEDULER
 
 
 def takeovers(home: Path, count: int) -> Iterator[float]:
-    """Kill the scheduler that holds the lease, so many times: seconds until another one has it."""
+    """Kill the scheduler that holds the lease; returns the seconds until another one holds it, once per kill."""
     installation = Installation.open(home)
     ledger = installation.ledger
     with ledger, Fleet(home) as fleet:
 
         def holder() -> str | None:
-            """Return which of ours has the lease."""
+            """Return the name of the scheduler that holds the lease."""
             lease = ledger.leases.get(SCHEDULER)
             number = lease[0].split(":")[1] if lease else ""
             return next((one for one in names if str(fleet.pid(one)) == number), None)
@@ -28,7 +28,7 @@ def takeovers(home: Path, count: int) -> Iterator[float]:
         for _ in range(count):
             wait_for(holder, "a scheduler to lead")
             leader = holder() or names[0]
-            # The other one must be there already: a scheduler that is only starting is no second one.
+            # The other scheduler must already run; one that is still starting cannot take over.
             _wait_until_ready(home, names[leader == names[0]])
             fleet.kill(leader)
             other = names[leader == names[0]]
@@ -38,7 +38,7 @@ def takeovers(home: Path, count: int) -> Iterator[float]:
 
 
 def silences(home: Path, count: int) -> Iterator[float]:
-    """Kill a worker and its host on another machine at once, so many times: seconds until its run is given up."""
+    """Kill a worker with its host on another machine; returns the seconds until its run is closed, once per kill."""
     installation = Installation.open(home)
     ledger, book = installation.ledger, JobBook(installation)
     with ledger, Fleet(home) as fleet:
@@ -52,7 +52,7 @@ def silences(home: Path, count: int) -> Iterator[float]:
             for worker in fleet.workers():
                 kill(worker)
             state = ledger.runs.get(run_id).state
-            if state == "running":  # or it ended in the last moment
+            if state == "running":  # otherwise it ended just before
                 yield wait_for(lambda run_id=run_id: ledger.runs.get(run_id).state != "running", "a silence")  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""Kill trainings, once in each phase that they tell of: the run goes on, and a champion comes of it in the end."""
+"""Kill trainings once in each reported phase: the run continues and in the end yields a champion."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +11,9 @@ from forecast.scheduling.job_book import JobBook
 
 
 def kill_in_each_phase(home: Path, most: int, seconds: float = 900.0) -> Iterator[tuple[str, int]]:
-    """Kill the worker of one training when it comes into a phase it never was killed in; phase and number of wrongs.
+    """Kill the worker of a training in each phase that it enters; returns the phases with their number of violations.
 
-    The last phase is ``done``: nobody was killed any more.
+    The last phase is ``done``, in which no worker is killed.
     """
     installation = Installation.open(home)
     ledger = installation.ledger
@@ -46,5 +46,5 @@ def kill_in_each_phase(home: Path, most: int, seconds: float = 900.0) -> Iterato
 
 
 def _phase(doing: str) -> str:
-    """Return the step without what it says of how far it is."""
+    """Return the step without its progress."""
     return doing.partition(":")[0]

@@ -1,8 +1,8 @@
-"""A year in the life of two schedulers and two machines, simulated: nothing is lost, nothing is run twice.
+"""Simulation of a year with two schedulers on two machines: no date is lost and none runs twice.
 
-Everything but time and workers is real: two schedulers with connections of their own on one ledger. They are stopped
-for hours or days, their clocks jump, and they freeze between deciding what is due and claiming it, while the world goes
-on. Workers succeed, fail, die, or fall silent and wake up when their run is another's.
+Only time and workers are simulated: two real schedulers with separate connections share one ledger. They stop for hours
+or days, their clocks jump, and they freeze between the decision and the claim of a date, while the other one continues.
+Workers succeed, fail, die, or lose their heartbeat and resume after another worker has taken over their run.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ on = ["data"]
 
 
 def name_of(zone: str) -> str:
-    """Return the name of the data set that lies in a zone."""
+    """Return the name of the data set of a time zone."""
     return zone.partition("/")[2].lower().replace("_", "-")
 
 
 class _Ledger(Ledger):
-    """A ledger whose user may freeze before what it writes."""
+    """A ledger that can freeze its caller before a write."""
 
     freeze: Callable[[], None] | None = None
 
@@ -89,7 +89,7 @@ class _Ledger(Ledger):
 
 @dataclass(eq=False)
 class _Machine:
-    """A computer with a scheduler that comes and goes, and with a clock that jumps."""
+    """A machine with a scheduler that stops and restarts, and with a clock that jumps."""
 
     name: str
     installation: Installation
@@ -111,7 +111,7 @@ class _Machine:
 
 @dataclass
 class Counts:
-    """What befell them."""
+    """Counts of the simulated events."""
 
     steps: int = 0
     outages: int = 0
@@ -124,10 +124,10 @@ class Counts:
 
 
 class Year:
-    """The world, seen every few ``hours`` on average; :meth:`run` lets it go by."""
+    """The simulated year, with a step every few ``hours`` on average; :meth:`run` simulates it."""
 
     def __init__(self, folder: Path, seed: int, zones: Sequence[str] = ZONES, hours: float = 6.0) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # a simulation wants to be repeatable
+        self._random = random.Random(seed)  # noqa: S311  # seeded, so that a simulation can be repeated
         self.zones = tuple(zones)
         self.now, self.end = START, START + timedelta(days=365)
         self._pace = hours
@@ -151,7 +151,7 @@ class Year:
         self.ledger.close()
 
     def wrong(self) -> Iterator[str]:
-        """Tell what is not as it should be once the year is over."""
+        """Report the violations after the end of the year."""
         runs, states = all_runs(self.ledger), self.ledger.jobs.states()
         for zone in self.zones:
             dataset = name_of(zone)
@@ -177,7 +177,7 @@ class Year:
         yield from wrong_ends(self.ledger)
 
     def run(self) -> None:
-        """Let the year go by, then what still waits be done."""
+        """Simulate the year, then finish the queued runs."""
         self._step(sudden=False)  # every job is met at a time that is right
         while self.now < self.end - timedelta(days=1):
             self._step()
@@ -194,7 +194,7 @@ class Year:
         self.now += timedelta(
             hours=self._random.choice((0.04, 0.16, 0.5, 3.3)) * self._random.uniform(0, 2 * self._pace)
         )
-        # Heartbeats and leases are watched by seconds, dates by the wall clock: the year is short in the former.
+        # Heartbeats and leases run on a clock of seconds, dates on the wall clock; the first clock runs slower here.
         self._seconds += self._random.uniform(1.0, 4.0)
         if sudden and not self._is_quiet:
             self._befall()
@@ -290,7 +290,7 @@ class Year:
             if self._is_quiet:
                 fate, steps = "succeeded", -1
             machine.held[run.run_id] = (run, fate, steps)
-            if steps < 0:  # it is over before anybody looks again
+            if steps < 0:  # it ends before the next check
                 self._end(machine, run, fate)
 
     def _end(self, machine: _Machine, run: Run, fate: str) -> None:

@@ -43,7 +43,7 @@ def prepare(folder: Path) -> Installation:
     (folder / "forecast.toml").write_text(text, encoding="utf-8")
     installation = Installation.open(folder)
     name = next(iter(installation.config.datasets))
-    installation.clock(name).now()  # sets the replay's clock to its start
+    installation.dataset(name).clock.now()  # sets the replay's clock to its start
     jobs = installation.config.jobs
     zone = installation.config.datasets[name].zone
     end = _START + timedelta(days=_DAYS)

@@ -45,7 +45,7 @@ def main(home: Path, images: Path) -> None:
     """Take all of them."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        raise NotFoundError("chromium.not_found", "there is no Chromium here", "apt-get install chromium")
+        raise NotFoundError("chromium.not_found", "Chromium is not installed", "apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     installation = prepare(home)

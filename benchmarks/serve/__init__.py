@@ -1,1 +1,1 @@
-"""What the service costs: requests per second, waiting times, start-up and memory, each beside a yardstick."""
+"""Costs of the service: requests per second, latency, start-up and memory, each beside a reference."""

@@ -1,8 +1,8 @@
-"""Measure the service beside its yardsticks, and write ``results/``.
+"""Measure the service beside its references, and write ``results/``.
 
 ``python -m benchmarks.serve [HOME] [--seconds 5] [--rounds 5] [--without mlflow darts]``. Needs ``wrk``.
 
-Servers and load share the cores of one machine and are loaded in turns; figures are medians over the turns.
+Servers and load generator share the cores of one machine. Servers are loaded in turns; figures are medians over turns.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def rows(case: str, clients: int, message: Mapping[str, Sequence[Answered]]) -> 
 
 
 def measure(home: Path, scratch: Path, options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
-    """Run everything on a home that was made."""
+    """Run all measurements on an existing home."""
     key, message, single = make_key(home), list[Row](), inside(home)
     with ExitStack() as stack:
         ours = stack.enter_context(servers.service(home, scratch / "service.log"))
@@ -111,26 +111,26 @@ def in_mlflow(network: Path, place: Path) -> Path:
 
 
 class training:  # noqa: N801 - it reads as what it is: ``with training(home)``
-    """A training beside, as a worker runs it."""
+    """A training in a process of its own, as a worker runs it."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
 
     def __enter__(self) -> None:
-        """Wait until it has begun."""
+        """Wait until the training has begun."""
         command = [sys.executable, "-m", "benchmarks.serve.training", str(self._home)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         if self._process.stdout is None or not self._process.stdout.readline():
             raise RuntimeError("the training did not begin")
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """End the training."""
         self._process.terminate()
         self._process.wait(30)
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, write, and tell which goals are met."""
+    """Measure, write, and print which goals are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("home", nargs="?", type=Path, help="made if it is not there")
     parser.add_argument("--seconds", type=int, default=5)

@@ -1,4 +1,4 @@
-"""What the service is to reach, computed from what was measured."""
+"""Goals of the service, and the measured values."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured."""
+    """All measured figures."""
 
     loads: Mapping[tuple[str, str], Mapping[str, Any]]
     """By case and side."""
     single: Mapping[str, float]
 
     def ratio(self, name: str, one: tuple[str, str], other: tuple[str, str]) -> float:
-        """Return how many times as much one load told of a figure as the other."""
+        """Return the ratio of a figure under two loads."""
         return float(self.loads[one][name]) / float(self.loads[other][name])
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound, and what was reached."""
+    """A bound and the measured value."""
 
     goal: str
     reached: float
@@ -31,7 +31,7 @@ class Goal:
 
 
 def goals(seen: Figures) -> list[Goal]:
-    """Return every goal whose sides were measured."""
+    """Return the goals whose figures were measured."""
     message = [
         _least("cached reads: requests/s, share of a bare route", _of(seen, "requests_per_second", "cached read"), 0.7),
         _most("cached reads: p99, times a bare route", _of(seen, "p99_ms", "cached read"), 2),

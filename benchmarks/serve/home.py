@@ -13,7 +13,7 @@ DATASETS = ("bench", "east", "west")
 ROWS, STEPS = 2_500, 96
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOURS = 8
-"""The histories of requests end in so many different hours."""
+"""Number of different hours in which the histories of requests end."""
 JOB = """
 [datasets.{dataset}]
 frequency = "1h"
@@ -30,7 +30,7 @@ training = {{ max_epochs = 1, stride = 7, baselines = [] }}
 
 
 def make_home(folder: Path) -> None:
-    """Write rows, train and export a network, make it champion everywhere, and issue its forecasts."""
+    """Write rows, train and export a network, make it champion of every data set, and issue its forecasts."""
     import polars as pl
 
     from forecast.installation import Installation
@@ -57,8 +57,8 @@ def make_home(folder: Path) -> None:
     fitted = None
     for dataset in DATASETS:
         config = installation.config.datasets[dataset]
-        ingest(dataset, installation)
-        panel = clean(installation.observations(dataset).read(), config)
+        ingest(installation.dataset(dataset))
+        panel = clean(installation.dataset(dataset).observations.read(), config)
         slices = Slices.of(panel, config)
         scaler = fit_scaler(panel, config, slices.fit)
         fitted = fitted or fit(config, panel, slices, scaler, "itransformer")  # their rows are the same
@@ -71,11 +71,11 @@ def make_home(folder: Path) -> None:
         export(fitted.model, place, message, cut(panel, config, slices.validation, slices.calibration))
         champion = Champion(dataset, "itransformer", version, version, manifest_digest(place), START, "made here")
         installation.ledger.champions.promote(champion)
-        issue(dataset, installation)
+        issue(installation.dataset(dataset))
 
 
 def make_key(folder: Path) -> str:
-    """Make a key that reads, and return its text."""
+    """Create a read key, and return its secret."""
     from forecast.installation import Installation
     from forecast.ledger.keys import Key, Scope, mint
 
@@ -86,12 +86,12 @@ def make_key(folder: Path) -> str:
 
 
 def network(folder: Path) -> Path:
-    """Return the ONNX file that is served."""
+    """Return the path of the served ONNX file."""
     return folder / "models" / f"{DATASETS[0]}-itransformer" / "model.onnx"
 
 
 def bodies(count: int = 64) -> list[bytes]:
-    """Return requests for forecasts; they differ in their values and end in one of a few hours."""
+    """Return bodies of forecast requests; they differ in their values and end in one of a few hours."""
     random = np.random.default_rng(1)
     made = []
     for number in range(count):
@@ -102,7 +102,7 @@ def bodies(count: int = 64) -> list[bytes]:
 
 
 def tensors(count: int = 64) -> list[bytes]:
-    """Return the same histories as the bare network takes them, for ``mlflow models serve``."""
+    """Return the same histories as inputs of the bare network, for ``mlflow models serve``."""
     random = np.random.default_rng(1)
     made = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""The parts of one forecast on demand inside the service, without HTTP, and the bare network."""
+"""Times of the parts of one forecast on demand inside the service, without HTTP, and of the bare network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.serve.home import DATASETS, START, STEPS, bodies, network
 
 
 def inside(home: Path, turns: int = 200) -> dict[str, float]:
-    """Return medians in milliseconds; ``whole`` is the sum of what one request waits for, one after the other."""
+    """Return medians in milliseconds; ``whole`` is the sum of the sequential parts of one request."""
     from api.answers.on_demand import OnDemandRequest
     from api.errors.placed import parse
     from api.forecasts.encoding import json_rest

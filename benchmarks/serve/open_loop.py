@@ -1,6 +1,6 @@
-"""Requests at a rate, whether or not answers come: ``python -m benchmarks.serve.open_loop PORT PATH RATE SECONDS KEY``.
+"""Requests at a rate, independent of responses: ``python -m benchmarks.serve.open_loop PORT PATH RATE SECONDS KEY``.
 
-A process of its own. Reads the bodies from standard input, one a line; tells each answer in a line of JSON.
+Runs in a process of its own. Reads bodies from standard input, one per line; prints each response as a line of JSON.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from dataclasses import dataclass
 import numpy as np
 
 _PATIENCE = 10.0
-"""Seconds after the last request; what has no answer by then hangs."""
+"""Seconds after the last request; a request without a response by then counts as hanging."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What one stretch at a rate saw."""
+    """Measurements of one interval at a fixed rate."""
 
     per_second: float
-    """Requests that were sent."""
+    """Requests sent."""
     statuses: dict[int, int]
     hanging: int
-    """Requests without a whole answer, 10 s after the last one was sent or because the connection was closed."""
+    """Requests without a complete response, 10 s after the last request or because the connection was closed."""
     without_retry_after: int
-    """Refusals that do not say when to come again."""
+    """Refusals without Retry-After."""
     admitted_p50_ms: float
     admitted_p99_ms: float
-    """From when a request was to be sent, so that a late generator counts against the server."""
+    """Latency from the scheduled time of a request, so that a late generator counts against the server."""
     refused_p99_ms: float
     late_p99_ms: float
-    """By how much the requests were sent later than they were to be: the generator's and the connections' own delay."""
+    """Delay of requests behind their schedule: the delay of the generator and its connections."""
 
     @property
     def admitted(self) -> float:
-        """Answers with 200 per second."""
+        """Responses with status 200 per second."""
         return self.per_second * self.statuses.get(200, 0) / max(1, sum(self.statuses.values()) + self.hanging)
 
 
 def offer(port: int, path: str, bodies: Sequence[bytes], key: str, rate: float, seconds: float) -> Offered:
-    """Send so many requests a second from a process of its own."""
+    """Send requests at a rate from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.serve.open_loop", str(port), path, str(rate), str(seconds), key]
     ran = subprocess.run(command, input=b"\n".join(bodies), stdout=subprocess.PIPE, check=True)
     message = json.loads(ran.stdout)
@@ -71,7 +71,7 @@ def _percentile(values: list[float], share: float) -> float:
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time, kept alive between them."""
+    """A persistent connection with one request at a time."""
 
     def __init__(self, load: _Load) -> None:
         self._load = load
@@ -85,7 +85,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def ask(self, request: bytes, due: float) -> None:
-        """Send a request that was to be sent at a time."""
+        """Send a request with its scheduled time."""
         self._due, self._read = due, b""
         self._load.late.append(round(1000 * (time.perf_counter() - due), 2))
         if self._transport is not None:
@@ -123,11 +123,11 @@ class _Load:
         self.news = asyncio.Event()
 
     async def run(self, rate: float, seconds: float) -> dict[str, object]:
-        """Send at even distances; what is late is sent at once."""
+        """Send requests at equal intervals; late ones are sent at once."""
         tasks, count, begin = set(), int(rate * seconds), time.perf_counter()
         for number in range(count):
             due = begin + number / rate
-            await asyncio.sleep(max(0, due - time.perf_counter()))  # answers are read also when the sending is late
+            await asyncio.sleep(max(0, due - time.perf_counter()))  # responses are read even if requests are late
             request = self._requests[number % len(self._requests)]
             if self.idle:
                 self.idle.pop().ask(request, due)
@@ -153,7 +153,7 @@ class _Load:
 
 
 def main() -> None:
-    """Send what is asked for."""
+    """Send the requests of the command line."""
     port, path, rate, seconds, key = sys.argv[1:]
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
     if key:

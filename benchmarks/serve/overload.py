@@ -1,9 +1,9 @@
-"""Twice the load that forecasts on demand can carry: only 200, 429 and 503, and what is admitted is answered in time.
+"""Twice the capacity of forecasts on demand: only status 200, 429 and 503, and admitted requests are answered in time.
 
 ``python -m benchmarks.serve.overload [HOME] [--seconds 10]``. Needs ``wrk``. Writes ``results/overload.csv``.
 
-What the service carries is found by clients that wait for their answers; then requests come at twice that rate,
-whether or not answers come, without and with the limit per key that is set by default. Fails if the promise is broken.
+Clients that wait for their responses find the capacity. Then requests arrive at twice that rate, independent of
+responses, without and with the default limit per key. Fails if the promise is broken.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _CLIENTS = 32
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure; returns 1 if anything else was answered, or too late."""
+    """Measure; returns 1 if a response had another status or was late."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("home", nargs="?", type=Path, help="made if it is not there")
+    parser.add_argument("home", nargs="?", type=Path, help="created if it does not exist")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--times", type=float, default=2.0, help="what it carries")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -47,7 +47,7 @@ def main(given: Sequence[str] | None = None) -> int:
             with servers.service(home, Path(scratch) / "service.log", FORECAST_RATE_PER_SECOND=limit) as ours:
                 if limit == "0":
                     asked = Asked(ours.port, _PATH, tuple(bodies()), key)
-                    stretch(asked, _CLIENTS, 2, ours.process, Path(scratch))  # warms it
+                    stretch(asked, _CLIENTS, 2, ours.process, Path(scratch))  # warms the service up
                     carried = stretch(asked, _CLIENTS, options.seconds, ours.process, Path(scratch)).per_second
                 seen = offer(ours.port, _PATH, bodies(), key, options.times * carried, options.seconds)
             rows.append({
@@ -66,7 +66,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def is_kept(seen: Offered) -> bool:
-    """Whether overload was answered as promised."""
+    """Whether the service kept its promise under overload."""
     is_answered = set(seen.statuses) <= {200, 429, 503} and not seen.hanging and not seen.without_retry_after
     return is_answered and seen.statuses.get(200, 0) > 0 and seen.admitted_p99_ms <= MOST_MS
 

@@ -1,6 +1,7 @@
-"""Yardsticks over HTTP: bare routes, and darts called once per request.
+"""Reference servers: bare routes, and darts called once per request.
 
-``python -m benchmarks.serve.rivals bare PORT ANSWER`` and ``... darts PORT``; ``ANSWER`` is a file that is told.
+``python -m benchmarks.serve.rivals bare PORT ANSWER`` and ``... darts PORT``; ``ANSWER`` is the file of the response
+body.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LEVELS = (0.1, 0.5, 0.9)
 
 
 def bare(answer: bytes) -> FastAPI:
-    """Return routes that do nothing: one tells the same bytes, one reads the same body."""
+    """Return routes without work: one sends the same bytes, one reads the same body."""
     app = FastAPI()
 
     @app.get("/answer")
@@ -36,7 +37,7 @@ def bare(answer: bytes) -> FastAPI:
 
 
 def darts() -> FastAPI:
-    """Return a route that calls ``predict`` of a darts model of the same network, trained for a moment."""
+    """Return a route that calls ``predict`` of a darts model with the same network, trained briefly."""
     model, past = trained()
     app = FastAPI()
 
@@ -49,7 +50,7 @@ def darts() -> FastAPI:
 
 
 def trained() -> tuple[Any, Callable[[Any], Any]]:
-    """Return an iTransformer as a darts model, and what makes a series of a look-back [L, C]."""
+    """Return an iTransformer as a darts model, and a function from a look-back [L, C] to a series."""
     import pandas as pd
     import torch
     from darts import TimeSeries
@@ -79,7 +80,7 @@ def forecast(model: Any, past: Any) -> Any:
 
 
 def main() -> None:
-    """Serve one of them as uvicorn does best, without a log."""
+    """Serve one of the references with uvicorn's fastest settings, without a log."""
     name, port = sys.argv[1], int(sys.argv[2])
     app = darts() if name == "darts" else bare(Path(sys.argv[3]).read_bytes())
 

@@ -1,4 +1,4 @@
-"""The servers that are measured, each a process of its own on a port of its own."""
+"""The measured servers, each in a process of its own on a port of its own."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers."""
+    """A running server."""
 
     port: int
     process: psutil.Process
     seconds: float
-    """From its start until it answered."""
+    """Seconds from its start until its first response."""
 
 
 @contextmanager
 def running(
     command: list[str], path: str, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
-    """Start a command, ``PORT`` in it replaced, wait until ``path`` answers 200, and stop it afterwards."""
+    """Start a command with its ``PORT`` replaced, wait until ``path`` returns 200, and stop it afterwards."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     begin = time.perf_counter()
@@ -56,7 +56,7 @@ def running(
 
 
 def get(port: int, path: str, key: str = "") -> bytes | None:
-    """Return the body of an answer with status 200, or ``None``."""
+    """Return the body of a response with status 200, or ``None``."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
@@ -70,7 +70,7 @@ def get(port: int, path: str, key: str = "") -> bytes | None:
 
 
 def service(home: Path, log: Path, **environment: str) -> AbstractContextManager[Running]:
-    """Run the service as users do, its log as JSON into a file, without a limit of requests per second if not given."""
+    """Run the service as users do, with its JSON log in a file, and by default without a rate limit."""
     command = [sys.executable, "-m", "forecast", "serve", "--home", str(home), "--port", "PORT"]
     usual = {"FORECAST_RATE_PER_SECOND": "0", "FORECAST_LOG_FORMAT": "json"}
     return running(command, "/readyz", log, usual | environment)
@@ -85,5 +85,5 @@ def rival(name: str, log: Path, *given: str) -> AbstractContextManager[Running]:
 def mlflow(model: Path, log: Path) -> AbstractContextManager[Running]:
     """Run ``mlflow models serve`` in this environment on a model in MLflow's format."""
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model), "--port", "PORT"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks for uvicorn there
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # mlflow looks for uvicorn there
     return running([*command, "--env-manager", "local"], "/ping", log, {"PATH": path})

@@ -1,4 +1,4 @@
-"""A training that goes on until it is ended, with the place among other processes that a worker has.
+"""An endless training with the process priority of a worker.
 
 ``python -m benchmarks.serve.training HOME``
 """
@@ -13,7 +13,7 @@ from benchmarks.serve.home import DATASETS
 
 
 def main() -> None:
-    """Train again and again; a line is told when it begins."""
+    """Train repeatedly; prints a line when the first training begins."""
     from forecast.installation import Installation
     from forecast.scheduling.worker_host import TRAINING_NICENESS
     from pipelines.preparation.clean import clean
@@ -24,7 +24,7 @@ def main() -> None:
     os.nice(TRAINING_NICENESS)
     installation = Installation.open(Path(sys.argv[1]))
     config = installation.config.datasets[DATASETS[0]]
-    panel = clean(installation.observations(DATASETS[0]).read(), config)
+    panel = clean(installation.dataset(DATASETS[0]).observations.read(), config)
     slices = Slices.of(panel, config)
     scaler = fit_scaler(panel, config, slices.fit)
     sys.stdout.write("training\n")
