@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -10,17 +9,9 @@ from fastapi import Depends, Path, Request
 from api.context import access
 from api.errors.problems import suggest
 from api.service import Service
-from forecast.config.dataset import DatasetConfig
 from forecast.errors import NotFoundError
 from forecast.home import default_dataset as configured_dataset
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """A data set that exists."""
-
-    name: str
-    config: DatasetConfig
+from forecast.installation import Dataset
 
 
 async def _service(request: Request) -> Service:
@@ -40,13 +31,13 @@ def find_dataset(name: str, service: Service) -> Dataset:
     datasets = service.installation.config.datasets
     if name not in datasets:
         raise NotFoundError("dataset.unknown", "there is no data set of that name", suggest(name, datasets))
-    return Dataset(name, datasets[name])
+    return service.installation.dataset(name)
 
 
 def seen_datasets(service: Service) -> list[Dataset]:
     """Return the data sets that the key of the request is for, in the order of the job file."""
     seen = access()
-    return [Dataset(name, config) for name, config in service.installation.config.datasets.items() if seen.sees(name)]
+    return [dataset for dataset in service.installation.datasets if seen.sees(dataset.name)]
 
 
 def default_dataset(service: Service) -> Dataset:

@@ -120,7 +120,7 @@ class Service:
     def _check_tables(self) -> None:
         for dataset in self.installation.config.datasets:
             try:
-                damages = check_tables(dataset, self.installation)
+                damages = check_tables(self.installation.dataset(dataset))
             except ForecastError as error:
                 _log.error("%s: %s [%s]", dataset, error, error.code)  # one line, not a traceback
                 self._damages[dataset] = (error.code,)

@@ -1,8 +1,8 @@
-"""One installation, opened: its home, its job file, its ledger, and the tables and clock of each data set."""
+"""One opened installation, and one data set of it: its config, its tables, its clock and the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +17,12 @@ from forecast.lake.forecasts import Forecasts
 from forecast.lake.observations import Observations
 from forecast.lake.quarantine import Quarantine
 from forecast.ledger import Ledger
+from forecast.ledger.champions import Champion
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What every command and the service start from."""
+    """What every command and the service start from: the home folder, the config file, the ledger."""
 
     home: Home
     config: ConfigFile
@@ -29,38 +30,76 @@ class Installation:
 
     @classmethod
     def open(cls, given: Path | None) -> Self:
-        """Open the home that is given, named by the environment, or the current folder."""
+        """Open the home at ``given``, the one named by the environment, or the current folder."""
         home = find_home(given)
         return cls(home, load_config_file(home.job_file), Ledger.open(home.ledger_url))
 
-    def observations(self, dataset: str) -> Observations:
-        """Return the table of a data set's observations."""
-        return Observations(self.home.tables, self.home.locks, dataset, tuple(self.config.datasets[dataset].channels))
+    def dataset(self, name: str | None = None) -> Dataset:
+        """Return a data set by name, or the only one; raises ``dataset.unknown`` and ``dataset.ambiguous``."""
+        name, config = self.config.dataset(name)
+        return Dataset(name, config, self)
 
-    def forecasts(self, dataset: str) -> Forecasts:
-        """Return the table of a data set's issued forecasts."""
-        return Forecasts(self.home.tables, self.home.locks, dataset)
+    @property
+    def datasets(self) -> Iterator[Dataset]:
+        """All data sets, in the order of the config file."""
+        return (Dataset(name, config, self) for name, config in self.config.datasets.items())
 
-    def quarantine(self, dataset: str) -> Quarantine:
-        """Return the table of a data set's rows that were put aside."""
-        return Quarantine(self.home.tables, self.home.locks, dataset)
 
-    def tables(self, dataset: str) -> Mapping[str, Observations | Forecasts | Quarantine]:
-        """Return all tables of a data set by what they hold."""
-        return {
-            "observations": self.observations(dataset),
-            "forecasts": self.forecasts(dataset),
-            "quarantine": self.quarantine(dataset),
-        }
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One data set of an installation; most functions of ``pipelines`` take one.
 
-    def clock(self, dataset: str) -> Clock:
-        """Return the clock of a data set: the machine's, or its replay's."""
-        start = replay_start(self.config.datasets[dataset])
-        return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clocks.position(dataset, start))
+    >>> Installation.open(home).dataset("etth1").observations.read()  # doctest: +SKIP
+    """
+
+    name: str
+    config: DatasetConfig
+    installation: Installation
+
+    @property
+    def home(self) -> Home:
+        """The installation's folders."""
+        return self.installation.home
+
+    @property
+    def ledger(self) -> Ledger:
+        """The installation's ledger."""
+        return self.installation.ledger
+
+    @property
+    def champion(self) -> Champion | None:
+        """The present champion."""
+        return self.ledger.champions.current(self.name)
+
+    @property
+    def observations(self) -> Observations:
+        """The table of observations."""
+        return Observations(self.home.tables, self.home.locks, self.name, tuple(self.config.channels))
+
+    @property
+    def forecasts(self) -> Forecasts:
+        """The table of issued forecasts."""
+        return Forecasts(self.home.tables, self.home.locks, self.name)
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """The table of quarantined rows."""
+        return Quarantine(self.home.tables, self.home.locks, self.name)
+
+    @property
+    def tables(self) -> Mapping[str, Observations | Forecasts | Quarantine]:
+        """All tables by name."""
+        return {"observations": self.observations, "forecasts": self.forecasts, "quarantine": self.quarantine}
+
+    @property
+    def clock(self) -> Clock:
+        """The machine's clock, or that of the data set's replay."""
+        start = replay_start(self.config)
+        return SystemClock() if start is None else ReplayClock(lambda: self.ledger.clocks.position(self.name, start))
 
 
 def replay_start(config: DatasetConfig) -> datetime | None:
-    """Return the UTC time at which a data set's replay begins; ``None`` if it is not a replay."""
+    """Return the UTC time at which a data set's replay begins; ``None`` if its source is not a replay."""
     if config.replay is None:
         return None
     return instant(config.replay.start, config.schedule_tz)

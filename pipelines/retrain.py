@@ -14,9 +14,9 @@ from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.config.training import EngineName
 from forecast.errors import ConflictError, ForecastError, TrainingError, UnavailableError
-from forecast.evaluation.night import NightRecord, judged
+from forecast.evaluation.night import NightRecord, judge
 from forecast.evaluation.scores import Evidence, Yardstick
-from forecast.installation import Installation
+from forecast.installation import Dataset, Installation
 from forecast.ledger.champions import Champion
 from forecast.panel import Panel
 from forecast.progress import Reporter
@@ -48,7 +48,7 @@ from pipelines.training.fit import check_models
 from pipelines.training.rollback import mirror
 
 
-def retrain(name: str, installation: Installation, reporter: Reporter, engine: EngineName | None = None) -> NightRecord:
+def retrain(dataset: Dataset, reporter: Reporter, engine: EngineName | None = None) -> NightRecord:
     """Train every model of the job file and the baselines, and promote the best one if it beats the champion.
 
     A model that fails leaves the others to the night; raises ``training.all_failed`` if none is left, and
@@ -56,15 +56,15 @@ def retrain(name: str, installation: Installation, reporter: Reporter, engine: E
     which the next one goes on if it is of the same data and settings.
     """
     try:
-        with FileLock(installation.home.locks / f"{name}.retrain.lock", timeout=0):
-            _sweep(name, installation)  # what an interrupted night left
+        with FileLock(dataset.home.locks / f"{dataset.name}.retrain.lock", timeout=0):
+            _sweep(dataset)  # what an interrupted night left
             try:
-                return _retrain(name, installation, reporter, engine)
+                return _retrain(dataset, reporter, engine)
             finally:
-                _sweep(name, installation)
+                _sweep(dataset)
     except Timeout as error:
         raise ConflictError(
-            "training.running", f"{name} is being trained already", "wait until that is done"
+            "training.running", f"{dataset.name} is being trained already", "wait until that is done"
         ) from error
 
 
@@ -80,8 +80,8 @@ class _Setting:
     yardstick: Yardstick
     now: datetime
     champion: Champion | None
-    incumbent: ServedModel | None
-    """The champion's network, if it can be scored beside challengers."""
+    champion_model: ServedModel | None
+    """The champion's network, if it can be scored on the same windows as the candidates."""
     unfit: str
     """Else why not."""
 
@@ -112,18 +112,18 @@ class _Setting:
 
     def _start(self, model_name: str) -> Start | None:
         """Return what the champion gives to start from, if it is of this kind."""
-        if self.champion is None or self.incumbent is None or self.champion.model_name != model_name:
+        if self.champion is None or self.champion_model is None or self.champion.model_name != model_name:
             return None
         return start_from(self.models / self.champion.folder)
 
 
-def _retrain(name: str, installation: Installation, reporter: Reporter, engine: EngineName | None) -> NightRecord:
-    setting = _setting(name, installation)
-    config, registry = setting.config, Registry(installation.home)
+def _retrain(dataset: Dataset, reporter: Reporter, engine: EngineName | None) -> NightRecord:
+    setting = _setting(dataset)
+    config, registry = setting.config, Registry(dataset.home)
     tags = night_tags(setting.history.version, setting.history.digest, setting.holdout)
-    tables = installation.home.tables
-    data = lineage(name, config, tables, setting.history.version, setting.history.digest, setting.holdout)
-    with registry.night(name, f"night {setting.now:%Y-%m-%d %H:%M}", tags) as tracked:
+    tables = dataset.home.tables
+    data = lineage(dataset.name, config, tables, setting.history.version, setting.history.digest, setting.holdout)
+    with registry.night(dataset.name, f"night {setting.now:%Y-%m-%d %H:%M}", tags) as tracked:
         candidates: dict[str, tuple[Candidate, TrackedRun, str]] = {}
         failures: dict[str, str] = {}
         for model_name, run, outcome in _examined(setting, tracked, data, reporter, engine or config.training.engine):
@@ -137,10 +137,10 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
         if not candidates:
             raise TrainingError("training.all_failed", f"no model could be trained: {'; '.join(failures.values())}")
         scored = [candidate.evidence for candidate, _, _ in candidates.values()]
-        incumbent = _scored(setting)
-        verdict = judged(scored, incumbent, config.promotion, setting.unfit)
+        champion_evidence = _scored(setting)
+        verdict = judge(scored, champion_evidence, config.promotion, setting.unfit)
         night = NightRecord(
-            dataset=name,
+            dataset=dataset.name,
             recorded_at=SystemClock().now(),
             data_version=setting.history.version,
             data_digest=setting.history.digest,
@@ -148,7 +148,7 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
             holdout_until=setting.panel.time(setting.history.slices.holdout),
             origins=len(set(setting.holdout.origins)),
             candidates=tuple(scored),
-            incumbent=incumbent,
+            champion_evidence=champion_evidence,
             baselines=config.training.baselines,
             policy=config.promotion,
             unfit=setting.unfit,
@@ -167,60 +167,60 @@ def _retrain(name: str, installation: Installation, reporter: Reporter, engine: 
                 folder = refit(candidate, setting.task(candidate.manifest.model_name), setting.models, step)
             model = log_refitted(run, setting.models / folder, setting.holdout, setting.panel, config)
         about = version_tags(config, candidate.evidence, verdict, setting.history.version, setting.history.digest)
-        registry.register(name, run, model, Path(folder).name, verdict.sentence, about)
+        registry.register(dataset.name, run, model, Path(folder).name, verdict.sentence, about)
         promoted = _champion(setting, candidate, folder, verdict.sentence) if verdict.promote else None
         if promoted is not None:
             night = night.model_copy(update={"champion": promoted.model_version})
-        installation.ledger.nights.add(night, promoted)
-        mirror(name, installation)
+        dataset.ledger.nights.add(night, promoted)
+        mirror(dataset)
     shutil.rmtree(setting.checkpoints, ignore_errors=True)
     if night.champion is None:
-        message = f"{name} has no champion: {verdict.sentence}"
-        raise UnavailableError("forecast.no_champion", message, f'run "forecast compare {name}" to see why')
+        message = f"{dataset.name} has no champion: {verdict.sentence}"
+        raise UnavailableError("forecast.no_champion", message, f'run "forecast compare {dataset.name}" to see why')
     return night
 
 
-def _setting(name: str, installation: Installation) -> _Setting:
-    check_models(installation.config.datasets[name])
-    history = TrainingData.read(name, installation)
+def _setting(dataset: Dataset) -> _Setting:
+    check_models(dataset.config)
+    history = TrainingData.read(dataset)
     config, panel, slices = history.config, history.panel, history.slices
-    incumbent, unfit = _incumbent(name, installation, config, panel, slices)
+    champion_model, unfit = _champion_model(dataset, config, panel, slices)
     first = slices.calibration
-    if incumbent is not None:
-        first = max(first, panel.index(incumbent.manifest.fitted_until))
+    if champion_model is not None:
+        first = max(first, panel.index(champion_model.manifest.fitted_until))
     return _Setting(
-        installation=installation,
+        installation=dataset.installation,
         history=history,
         first=first,
         holdout=cut(panel, config, first, slices.holdout),
         yardstick=Yardstick.fit(panel, history.scaler, config.season, slices.fit),
-        now=installation.clock(name).now(),
-        champion=installation.ledger.champions.current(name),
-        incumbent=incumbent,
+        now=dataset.clock.now(),
+        champion=dataset.ledger.champions.current(dataset.name),
+        champion_model=champion_model,
         unfit=unfit,
     )
 
 
-def _incumbent(
-    name: str, installation: Installation, config: DatasetConfig, panel: Panel, slices: Slices
+def _champion_model(
+    dataset: Dataset, config: DatasetConfig, panel: Panel, slices: Slices
 ) -> tuple[ServedModel | None, str]:
     """Return the champion if it can be scored beside challengers of this job file; else why it cannot.
 
     Of a champion that was fitted again on all rows it is the network before that.
     """
-    champion = installation.ledger.champions.current(name)
+    champion = dataset.ledger.champions.current(dataset.name)
     if champion is None:
         return None, ""
     try:
-        model = load_evaluated(installation.home.models / champion.folder, champion.digest)
+        model = load_evaluated(dataset.home.models / champion.folder, champion.digest)
     except ForecastError as error:
         return None, f"{champion.model_version} cannot be loaded ({error.fact})"
     manifest = model.manifest
-    theirs, ours = (
+    trained_for, wanted = (
         (manifest.lookback, manifest.horizon, manifest.quantiles),
         (config.lookback, config.horizon, config.quantiles),
     )
-    if theirs != ours or not fits(manifest, config):
+    if trained_for != wanted or not fits(manifest, config):
         return None, f"{champion.model_version} was trained for other channels, quantiles, look-back or horizon"
     unseen = sorted(set(panel.series) - set(manifest.scaler.targets))
     if unseen:
@@ -246,11 +246,11 @@ def _examined(
 
 def _scored(setting: _Setting) -> Evidence | None:
     """Score the champion on the windows that challengers are scored on, under the name that it serves under."""
-    if setting.champion is None or setting.incumbent is None:
+    if setting.champion is None or setting.champion_model is None:
         return None
     folder = setting.models / setting.champion.folder
-    seen = smoke_test(setting.incumbent, evaluated_in(folder) / NETWORK)
-    evidence = evidence_of(setting.incumbent, setting.holdout, setting.yardstick, setting.config, seen)
+    seen = smoke_test(setting.champion_model, evaluated_in(folder) / NETWORK)
+    evidence = evidence_of(setting.champion_model, setting.holdout, setting.yardstick, setting.config, seen)
     return evidence.model_copy(update={"model_version": setting.champion.model_version})
 
 
@@ -266,9 +266,9 @@ def _champion(setting: _Setting, candidate: Candidate, folder: str, sentence: st
     )
 
 
-def _sweep(name: str, installation: Installation) -> None:
+def _sweep(dataset: Dataset) -> None:
     """Remove models that never were champion; MLflow keeps every exported file."""
-    kept = installation.ledger.champions.folders(name)
-    for folder in (installation.home.models / name).glob("*"):
-        if f"{name}/{folder.name}" not in kept:
+    kept = dataset.ledger.champions.folders(dataset.name)
+    for folder in (dataset.home.models / dataset.name).glob("*"):
+        if f"{dataset.name}/{folder.name}" not in kept:
             shutil.rmtree(folder, ignore_errors=True)

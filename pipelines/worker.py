@@ -88,16 +88,16 @@ def work(installation: Installation, run_id: int, attempt: int, console: Console
 
 
 def _ingest(task: _Task) -> str:
-    receipt = ingest(task.dataset, task.installation)
+    receipt = ingest(task.installation.dataset(task.dataset))
     message = f"{receipt.new} new and {receipt.changed} changed rows"
-    judged = watch(task.dataset, task.installation)
+    judged = watch(task.installation.dataset(task.dataset))
     return f"{message}; rolled back: {judged.sentence}" if judged is not None and judged.promote else message
 
 
 def _retrain(task: _Task) -> str:
     from pipelines.retrain import retrain  # torch, darts and MLflow: only a training pays for them
 
-    night = retrain(task.dataset, task.installation, task.reporter)
+    night = retrain(task.installation.dataset(task.dataset), task.reporter)
     task.installation.ledger.runs.link(task.run, tracking_run=night.tracking_run)
     return night.verdict.sentence
 
@@ -106,7 +106,7 @@ def _forecast(task: _Task) -> str:
     config = task.installation.config.datasets[task.dataset]
     # When rows became known is told by the machine's clock, which says nothing of a replay's dates.
     as_of = task.run.due_at if task.run.cause == Cause.BACKFILL and config.replay is None else None
-    issuance, is_new = issue(task.dataset, task.installation, as_of)
+    issuance, is_new = issue(task.installation.dataset(task.dataset), as_of)
     task.installation.ledger.runs.link(task.run, forecast_id=issuance.forecast_id)
     return f"forecast {issuance.forecast_id} " + ("issued" if is_new else "still stands")
 
@@ -114,27 +114,27 @@ def _forecast(task: _Task) -> str:
 def _score(task: _Task) -> str:
     from pipelines.monitoring.score import score
 
-    return score(task.dataset, task.installation).message
+    return score(task.installation.dataset(task.dataset)).message
 
 
 def _tune(task: _Task) -> str:
     from pipelines.search.tune import tune
 
     model, minutes = task.definition.model, task.definition.minutes
-    found = tune(task.dataset, task.installation, model, task.reporter, minutes=minutes)
+    found = tune(task.installation.dataset(task.dataset), model, task.reporter, minutes=minutes)
     task.installation.ledger.runs.link(task.run, tracking_run=found.tracking_run)
     return found.summary
 
 
 def _maintain(task: _Task) -> str:
     task.installation.ledger.events.forget(SystemClock().now() - _EVENTS_KEPT)
-    done = maintain(task.dataset, task.installation).items()
+    done = maintain(task.installation.dataset(task.dataset)).items()
     return "; ".join(f"{what}: {count.files_before} -> {count.files_after} files" for what, count in done)
 
 
 def _rollback(task: _Task) -> str:
     why = f"asked for by run {task.run.run_id}"
-    return rollback(task.dataset, task.installation, task.definition.version or None, why).verdict
+    return rollback(task.installation.dataset(task.dataset), task.definition.version or None, why).verdict
 
 
 _STEPS: Mapping[JobStep, Callable[[_Task], str]] = MappingProxyType(

@@ -254,7 +254,7 @@ def tiny_home(
     from pipelines.ingestion.ingest import ingest
 
     installation = make_home(tiny_rows())
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
     return installation
 
@@ -482,7 +482,7 @@ def make_evidence() -> Callable[..., Evidence]:
         horizons: Sequence[int] = (2, 4),
         channels: Mapping[str, float] | None = None,
         digest: str = "same",
-        **rehearsal: Any,
+        **tested: Any,
     ) -> Evidence:
         random = np.random.default_rng(seed)
         factors = np.asarray(list((channels or {"load": 1.0, "price": 1.0}).values()))
@@ -503,7 +503,7 @@ def make_evidence() -> Callable[..., Evidence]:
         seen: dict[str, Any] = {"latency_ms": 1.0, "size_mb": 1.0, "not_finite_on": (), "onnx_difference": 1e-6}
         return score(
             version.partition("-")[0], version, digest, result, tuple(channels or ("load", "price")), tuple(horizons),
-            SmokeTest(**seen | rehearsal),
+            SmokeTest(**seen | tested),
         )  # fmt: skip
 
     return make

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.dependencies import Dataset, find_dataset
+from api.dependencies import find_dataset
 from api.errors.placed import parse
 from api.forecasts.selection import instant
 from api.service import Service
 from api.state.champions import CHAMPION, Loaded
 from api.state.issued import IssuedForecast
 from forecast.errors import DataError
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issuance
 from forecast.panel import Panel
 from forecast.vocabulary import MAX_HORIZON

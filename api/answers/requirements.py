@@ -7,10 +7,10 @@ from datetime import datetime
 import numpy as np
 from pydantic import BaseModel, Field
 
-from api.dependencies import Dataset
 from api.service import Service
 from api.state.champions import Loaded
 from forecast.config.dataset import DatasetConfig
+from forecast.installation import Dataset
 from forecast.panel import Mask, Panel
 from forecast.vocabulary import Role
 

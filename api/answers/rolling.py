@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import polars as pl
 from pydantic_core import to_json
 
-from api.dependencies import Dataset
 from api.forecasts.encoding import encoded, rfc3339
 from api.forecasts.selection import instant, levels, places, zone
 from api.requests.negotiation import JSON
@@ -17,6 +16,7 @@ from api.schemas.forecasts import ForecastQuery
 from api.service import Service
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, NotFoundError
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issuance
 from forecast.vocabulary import MAX_HORIZON, Quantile, parse_duration
 
@@ -43,9 +43,7 @@ def rolling_answer(dataset: Dataset, query: ForecastQuery, service: Service, med
         as_of=instant(query.as_of), model=query.model, limit=_MOST_ORIGINS,
     )  # fmt: skip
     issued = {one.forecast_id: one for one in found if one.horizon >= lead}
-    rows = service.installation.forecasts(dataset.name).at_lead(
-        lead, {name: one.issued_at for name, one in issued.items()}
-    )
+    rows = dataset.forecasts.at_lead(lead, {name: one.issued_at for name, one in issued.items()})
     if rows.is_empty():
         raise NotFoundError(
             "forecast.none_at_lead",

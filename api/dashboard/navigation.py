@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict
 
-from api.dependencies import Dataset, find_dataset, seen_datasets
+from api.dependencies import find_dataset, seen_datasets
 from api.service import Service
+from forecast.installation import Dataset
 
 _MOST_ALERTS = 4
 PAGES: Mapping[str, str] = {

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from api.dependencies import Dataset
 from api.service import Service
 from forecast.errors import ForecastError
+from forecast.installation import Dataset
 from forecast.scheduling.job_book import JobBook
 
 _NEW_JOB = "example"
@@ -77,18 +77,18 @@ def _scheduled(service: Service) -> dict[str, Any]:
 
 
 def _subject(service: Service) -> _Subject:
-    jobs = service.installation.config.datasets
-    name, job = next(iter(jobs.items()))
+    dataset = next(service.installation.datasets)
+    name, config = dataset.name, dataset.config
     manifest = service.champions.manifest(name)
     latest = service.latest.find(name)
-    lookback = job.lookback if manifest is None else manifest.lookback
-    origin = _SOME_START + job.step * lookback if latest is None else latest.issuance.origin
+    lookback = config.lookback if manifest is None else manifest.lookback
+    origin = _SOME_START + config.step * lookback if latest is None else latest.issuance.origin
     return _Subject(
-        dataset=Dataset(name, job),
+        dataset=dataset,
         series=("a",) if manifest is None else tuple(manifest.scaler.targets),
         lookback=lookback,
-        horizon=job.horizon if manifest is None else manifest.horizon,
-        start=(origin - job.step * lookback).astimezone(UTC),
+        horizon=config.horizon if manifest is None else manifest.horizon,
+        start=(origin - config.step * lookback).astimezone(UTC),
     )
 
 

@@ -11,12 +11,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth.scopes import reads
-from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.dependencies import DatasetDep, ServiceDep
 from api.errors.problems import suggest
 from api.requests.negotiation import JSON, by_content, preferred
 from api.routes.forecasts import problems
 from api.service import Service
 from forecast.errors import NotFoundError
+from forecast.installation import Dataset
 from forecast.vocabulary import before
 
 router = APIRouter(prefix="/v1/datasets", tags=["accuracy"], dependencies=[reads])

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from api.auth.scopes import reads_own
-from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
+from api.dependencies import DatasetDep, ServiceDep, seen_datasets
 from api.requests.negotiation import as_json
 from api.routes.forecasts import problems
 from api.schemas.forecasts import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
 from api.service import Service
 from api.state.issued import age_of
+from forecast.installation import Dataset
 
 router = APIRouter(prefix="/v1/datasets", tags=["data sets"], dependencies=[reads_own])
 

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from api.answers import rolling
 from api.asgi.shortcut import Ready
 from api.auth.scopes import reads
-from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.dependencies import DatasetDep, ServiceDep
 from api.errors.problems import MEDIA_TYPE
 from api.forecasts import encoding
 from api.forecasts.selection import Selection, instant, select
@@ -22,6 +22,7 @@ from api.schemas.forecasts import ForecastAnswer, ForecastQuery, Problem, Rollin
 from api.service import Service
 from api.state.issued import IssuedForecast, age_of
 from forecast.config.dataset import DatasetConfig
+from forecast.installation import Dataset
 
 _KEPT_BYTES = 2 * 2**20
 _LONG_POINTS = 5_000

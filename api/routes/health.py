@@ -8,10 +8,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.auth.scopes import public, reads
 from api.context import access
-from api.dependencies import Dataset, ServiceDep, seen_datasets
+from api.dependencies import ServiceDep, seen_datasets
 from api.schemas.forecasts import DatasetReadiness, Liveness, Readiness
 from api.service import Service
 from api.state.issued import age_of
+from forecast.installation import Dataset
 from forecast.ledger.keys import Scope
 
 router = APIRouter(tags=["health"])
@@ -34,8 +35,7 @@ async def readiness(response: Response, service: ServiceDep) -> Readiness:
 
     Where there are keys, only who has the scope ``read`` learns the reasons.
     """
-    datasets = service.installation.config.datasets
-    message = {name: _readiness(Dataset(name, config), service) for name, config in datasets.items()}
+    message = {dataset.name: _readiness(dataset, service) for dataset in service.installation.datasets}
     reasons = service.reasons()
     response.headers["Cache-Control"] = "no-store"
     if not all(item.ready for item in message.values()):

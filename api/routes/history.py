@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from api.answers.requirements import Requirements, requirements
 from api.auth.scopes import reads
-from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.dependencies import DatasetDep, ServiceDep
 from api.forecasts.encoding import encoded
 from api.forecasts.selection import instant, places, zone
 from api.requests.negotiation import FORMATS, JSON, TABLES, by_content, preferred
@@ -22,6 +22,7 @@ from api.routes.forecasts import problems
 from api.service import Service
 from api.state.champions import CHAMPION
 from forecast.errors import ConfigError, UnavailableError
+from forecast.installation import Dataset
 from forecast.vocabulary import MAX_HORIZON
 
 router = APIRouter(prefix="/v1/datasets", tags=["observations"], dependencies=[reads])
@@ -101,7 +102,7 @@ async def read_requirements(
 
 
 def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: str) -> bytes:
-    config, table = dataset.config, service.installation.observations(dataset.name)
+    config, table = dataset.config, dataset.observations
     begin, end = instant(query.start, "start"), instant(query.end, "end")
     known = list(config.channels)
     channels = [known[place] for place in places(query.channels, known, "channel")]

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from api.answers.on_demand import Asked, asked
 from api.auth.scopes import reads_own
-from api.dependencies import Dataset, ServiceDep, default_dataset
+from api.dependencies import ServiceDep, default_dataset
 from api.errors.placed import parse
 from api.openapi.inline import inlined
 from api.requests.bodies import UnsupportedError, read_body
@@ -24,6 +24,7 @@ from api.requests.negotiation import CSV, JSON
 from api.routes.forecasts import problems
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
+from forecast.installation import Dataset
 from forecast.panel import Panel
 from forecast.runtime.model import Prediction, ServedModel
 from forecast.vocabulary import MAX_HORIZON

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth.scopes import administers, reads_own
-from api.dependencies import Dataset, DatasetDep, ServiceDep, seen_datasets
+from api.dependencies import DatasetDep, ServiceDep, seen_datasets
 from api.requests.json_body import described, sent
 from api.requests.negotiation import as_json
 from api.routes.forecasts import problems
@@ -21,6 +21,7 @@ from api.schemas.jobs import QueuedRuns
 from api.service import Service
 from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
+from forecast.installation import Dataset
 from forecast.ledger.champions import distinct
 from forecast.scheduling.job_book import JobBook
 

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from api.answers.on_demand import asked
 from api.auth.scopes import reads_own
-from api.dependencies import Dataset, ServiceDep, default_dataset, find_dataset
+from api.dependencies import ServiceDep, default_dataset, find_dataset
 from api.errors.placed import parse
 from api.openapi.inline import inlined
 from api.protocols.nixtla import (
@@ -29,6 +29,7 @@ from api.requests.negotiation import JSON
 from api.routes.forecasts import problems
 from api.service import Service
 from forecast.errors import NotFoundError
+from forecast.installation import Dataset
 
 router = APIRouter(tags=["nixtla"], dependencies=[reads_own])
 _LONG_BODY = 256 * 2**10

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 
 from api.auth.scopes import reads, writes
-from api.dependencies import Dataset, DatasetDep, ServiceDep
+from api.dependencies import DatasetDep, ServiceDep
 from api.requests.bodies import read_body
 from api.routes.forecasts import problems
 from api.service import Service
+from forecast.installation import Dataset
 from forecast.ledger.receipts import Receipt
 from pipelines.ingestion.ingest import ingest, validate
 from pipelines.sources.request_body import CONTENT_TYPES, from_body

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from api.answers.on_demand import asked, require_points
 from api.auth.scopes import reads_own
-from api.dependencies import Dataset, ServiceDep, find_dataset, seen_datasets
+from api.dependencies import ServiceDep, find_dataset, seen_datasets
 from api.errors.client_errors import TellingError
 from api.forecasts.selection import instant
 from api.openapi.inline import inlined
@@ -27,6 +27,7 @@ from api.routes.forecasts import problems
 from api.service import Service
 from api.state.champions import CHAMPION, Loaded
 from forecast.errors import DataError
+from forecast.installation import Dataset
 from forecast.vocabulary import Horizon
 from pipelines.forecasting.on_demand import from_arrays
 

@@ -94,7 +94,7 @@ class Histories:
 
     def _table(self, dataset: str) -> Observations:
         try:
-            return self._installation.observations(dataset)
+            return self._installation.dataset(dataset).observations
         except ConfigError as error:
             raise hidden(error) from error
 

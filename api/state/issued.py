@@ -52,7 +52,7 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
 
     Raises ``forecast.champion_outdated`` if the job file has another frequency than the rows.
     """
-    rows = installation.forecasts(issuance.dataset).read(issuance.forecast_id, issuance.issued_at)
+    rows = installation.dataset(issuance.dataset).forecasts.read(issuance.forecast_id, issuance.issued_at)
     config = installation.config.datasets[issuance.dataset]
     series = tuple(rows["series"].unique().sort())
     present = set(rows["channel"].unique())

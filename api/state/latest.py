@@ -81,7 +81,7 @@ class LatestForecasts:
         faults: dict[str, ForecastError] = {}
         for dataset in self._installation.config.datasets:
             try:
-                times[dataset] = self._installation.clock(dataset).now()
+                times[dataset] = self._installation.dataset(dataset).clock.now()
                 issuance = self._installation.ledger.issuances.latest(dataset)
                 if issuance and (dataset not in held or held[dataset].issuance.sequence != issuance.sequence):
                     issued = read_issued(issuance, self._installation)

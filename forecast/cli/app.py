@@ -170,7 +170,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         name: {
             "champion": ledger.champions.current(name),
             "forecast": ledger.issuances.latest(name),
-            "now": installation.clock(name).now(),
+            "now": installation.dataset(name).clock.now(),
             "revision": next(iter(ledger.revisions.latest(name, 1).values()), None),
             "alerts": ledger.alerts.find(name, open_only=True),
         }
@@ -218,7 +218,7 @@ def demo(
     installation = opened(folder)
     name, _ = installation.config.dataset(None)
     OUT.rule("1. ingest")
-    print_receipt(bring_in(name, installation))
+    print_receipt(bring_in(installation.dataset(name)))
     OUT.rule("2. train, compare, promote")
     champion = installation.ledger.champions.current(name)
     if champion is None:
@@ -272,8 +272,8 @@ def _forecast(installation: Installation, name: str, horizon: int | None, *, as_
     from pipelines.forecasting.issue import issue
     from pipelines.forecasting.report import write_report
 
-    issuance, is_new = issue(name, installation)
-    report = write_report(name, installation, issuance, horizon)
+    issuance, is_new = issue(installation.dataset(name))
+    report = write_report(installation.dataset(name), issuance, horizon)
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new, "report": str(report)})
     else:

@@ -36,7 +36,7 @@ def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Js
 
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    receipt = bring_in(name, installation)
+    receipt = bring_in(installation.dataset(name))
     if as_json:
         print_json(receipt)
     else:
@@ -56,7 +56,9 @@ def check(
 
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    receipt = validate(name, installation, None if file is None else read_source(name, installation, file))
+    receipt = validate(
+        installation.dataset(name), None if file is None else read_source(installation.dataset(name), file)
+    )
     if as_json:
         print_json(receipt)
     else:
@@ -88,7 +90,7 @@ def quarantine(
     """Show rows that were put aside, with the reason."""
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    rows = installation.quarantine(name).read(limit=limit).to_dicts()
+    rows = installation.dataset(name).quarantine.read(limit=limit).to_dicts()
     if as_json:
         print_json(rows)
     elif rows:
@@ -115,7 +117,7 @@ def rows(
         raise ConfigError("rows.unknown_format", f'"{file.name}" is neither .csv nor .parquet', "choose one of them")
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    table = installation.observations(name)
+    table = installation.dataset(name).observations
     if superseded:
         found = table.superseded()
     else:
@@ -146,7 +148,7 @@ def maintain(
 
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    done = look_after(name, installation, None if retention is None else parse_duration(retention))
+    done = look_after(installation.dataset(name), None if retention is None else parse_duration(retention))
     if as_json:
         print_json(done)
         return
@@ -164,7 +166,7 @@ def add(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> N
     name, config = installation.config.dataset(dataset)
     if channel not in config.channels:
         raise _first_in_job_file(f'the job file has no channel "{channel}"', f"name it under datasets.{name}.channels")
-    installation.observations(name).add_channel(channel)
+    installation.dataset(name).observations.add_channel(channel)
     message = "earlier rows have the values it had before it was retired, if it ever was, and else none"
     OUT.print(f'"{channel}" is a channel of {name} now; {message}', markup=False)
 
@@ -181,7 +183,7 @@ def rename(
     name, config = installation.config.dataset(dataset)
     if new not in config.channels or old in config.channels:
         raise _first_in_job_file(f'the job file does not name "{new}" in place of "{old}"', "change the name there")
-    installation.observations(name).rename_channel(old, new)
+    installation.dataset(name).observations.rename_channel(old, new)
     OUT.print(f'"{old}" of {name} is called "{new}" now', markup=False)
 
 
@@ -192,7 +194,7 @@ def retire(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -
     name, config = installation.config.dataset(dataset)
     if channel in config.channels:
         raise _first_in_job_file(f'the job file still names "{channel}"', "take it out there")
-    installation.observations(name).retire_channel(channel)
+    installation.dataset(name).observations.retire_channel(channel)
     OUT.print(f'"{channel}" of {name} is retired; "forecast channel add" brings it back', markup=False)
 
 

@@ -67,7 +67,7 @@ def backfill(
 
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    issuance, is_new = issue(name, installation, as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC))
+    issuance, is_new = issue(installation.dataset(name), as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC))
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new})
         return

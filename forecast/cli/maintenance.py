@@ -115,7 +115,7 @@ def plot(
         raise UnavailableError(
             "forecast.none_yet", f"no forecast of {name} was issued yet", f'run "forecast forecast {name}"'
         )
-    report = write_report(name, installation, issuance, horizon)
+    report = write_report(installation.dataset(name), issuance, horizon)
     if as_json:
         print_json({"forecast_id": issuance.forecast_id, "report": str(report)})
     else:

@@ -47,7 +47,7 @@ def run_night(
     from pipelines.retrain import retrain
 
     try:
-        night = retrain(name, installation, Reporter(ERR if as_json else OUT), engine)
+        night = retrain(installation.dataset(name), Reporter(ERR if as_json else OUT), engine)
     except KeyboardInterrupt:
         ERR.print("interrupted: nothing was promoted")
         raise typer.Exit(_INTERRUPTED) from None
@@ -71,11 +71,11 @@ def compare(
         message = f"{name} has {len(nights)} stored nights" if nights else f"{name} has no night yet"
         raise NotFoundError("night.not_found", message, f'run "forecast train {name}", or give a smaller --back')
     night = nights[back]
-    if night.decided_again() != night.verdict:
+    if night.decide_again() != night.verdict:
         raise ConflictError(
             "night.verdict_differs",
             f"the night of {night.recorded_at:%Y-%m-%d %H:%M} would be decided otherwise now: "
-            f"{night.decided_again().sentence}",
+            f"{night.decide_again().sentence}",
             "another release decided then, or the ledger was changed by hand",
         )
     if as_json:
@@ -97,7 +97,7 @@ def rollback(
 
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    champion = go_back(name, installation, to)
+    champion = go_back(installation.dataset(name), to)
     if as_json:
         print_json(champion)
     else:

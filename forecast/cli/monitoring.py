@@ -43,7 +43,7 @@ def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Jso
 
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    scored = compare(name, installation)
+    scored = compare(installation.dataset(name))
     if as_json:
         print_json(scored)
         return
@@ -70,7 +70,7 @@ def accuracy(
     """Show how good the forecasts were that were served, and how far the latest one moved."""
     installation = opened(home)
     name, _ = installation.config.dataset(dataset)
-    since = None if window is None else before(installation.clock(name).now(), window)
+    since = None if window is None else before(installation.dataset(name).clock.now(), window)
     ledger = installation.ledger
     rows = ledger.scores.accuracy(name, by.value, since, channel=channel)
     latest = next(iter(ledger.revisions.latest(name, 1).items()), None)

@@ -124,11 +124,11 @@ def print_night(night: NightRecord, config: DatasetConfig) -> None:
     for sentence in beaten(night):
         OUT.print(sentence, style="red", markup=False)
     for item in night.leaderboard:
-        if item.rehearsal.variants is not None:
-            OUT.print(f"{item.model_version} {item.rehearsal.variants.summary}", markup=False)
+        if item.smoke_test.variants is not None:
+            OUT.print(f"{item.model_version} {item.smoke_test.variants.summary}", markup=False)
     for model, reason in night.failures.items():
         OUT.print(f"{model} was left out: {reason}", style="red", markup=False)
-    if night.verdict.comparisons and night.incumbent:
+    if night.verdict.comparisons and night.champion_evidence:
         OUT.print(_comparisons_table(night.verdict, config))
     for guard in night.verdict.guards:
         if not guard.passed:
@@ -138,7 +138,7 @@ def print_night(night: NightRecord, config: DatasetConfig) -> None:
 
 def night_document(night: NightRecord) -> dict[str, Any]:
     """Return a night for machines: its models best first, without the losses of each origin."""
-    return night.model_dump(mode="json", exclude={"candidates", "incumbent"}) | {
+    return night.model_dump(mode="json", exclude={"candidates", "champion_evidence"}) | {
         "leaderboard": [
             one.model_dump(mode="json", exclude={"group_losses"})
             | {"pinball": one.pinball, "coverage": one.overall.coverage}
@@ -188,7 +188,7 @@ def beaten(night: NightRecord) -> list[str]:
         return []
     more = [one.pinball / bar.pinball - 1 if bar.pinball else math.inf for one in night.beaten]
     return [
-        f"{night.called(one)} does not beat {night.called(bar)}: its loss is "
+        f"{night.display_name(one)} does not beat {night.display_name(bar)}: its loss is "
         + (f"{share:+.1%}" if math.isfinite(share) else f"{one.pinball:g}")
         for one, share in zip(night.beaten, more, strict=True)
     ]

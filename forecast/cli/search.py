@@ -46,7 +46,7 @@ def tune(
     name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     reporter = Reporter(ERR if as_json else OUT)
-    found = search(name, installation, model, reporter, minutes=minutes, limit=trials, engine=engine)
+    found = search(installation.dataset(name), model, reporter, minutes=minutes, limit=trials, engine=engine)
     if as_json:
         print_json(found)
     else:
@@ -78,7 +78,7 @@ def study(
     name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     found = look_into(
-        name, installation, Reporter(ERR if as_json else OUT), models=_words(models), questions=_words(questions),
+        installation.dataset(name), Reporter(ERR if as_json else OUT), models=_words(models), questions=_words(questions),
         minutes=minutes,
     )  # fmt: skip
     if as_json:

@@ -1,1 +1,1 @@
-"""How good a model is, and whether it is promoted."""
+"""Model evaluation: scores on held-out windows, guards, significance tests and the promotion decision."""

@@ -1,4 +1,4 @@
-"""Guards: conditions that a challenger must meet, however well it forecasts."""
+"""Guards: conditions that a challenger must meet in addition to a better score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONNX_TOLERANCE = 1e-4
 
 
 class Guard(StrictModel):
-    """One condition, and whether it is met."""
+    """One condition, and whether the challenger meets it."""
 
     name: str
     passed: bool
@@ -26,17 +26,21 @@ class Guard(StrictModel):
 
 
 def own_guards(challenger: Evidence, champion: Evidence | None, policy: PromotionPolicy) -> Iterator[Guard]:
-    """Check what a model must be able to do whoever reigns."""
-    seen = challenger.rehearsal
+    """Yield the guards that apply with or without a current champion.
+
+    They are finite (forecasts and scores), stress (finite on pathological inputs), coverage, latency, size, and onnx
+    (agreement of ONNX Runtime and torch).
+    """
+    tested = challenger.smoke_test
     sound = is_sound(challenger)
     message = "all forecasts and scores are finite" if sound else "some of its forecasts or scores are not finite"
     yield Guard(name="finite", passed=sound, message=message)
-    stress = ", ".join(seen.not_finite_on)
-    message = f"forecasts from {stress} are not finite" if stress else "forecasts from absurd histories are finite"
+    stress = ", ".join(tested.not_finite_on)
+    message = f"forecasts from {stress} are not finite" if stress else "forecasts from pathological inputs are finite"
     yield Guard(name="stress", passed=not stress, message=message)
     off = abs(challenger.overall.coverage - challenger.promised_coverage)
     tolerated = policy.max_coverage_error
-    if champion is not None:  # a band that misses its promise is no reason to keep one that misses more
+    if champion is not None:  # do not keep a champion whose coverage is even worse
         tolerated = max(tolerated, abs(champion.overall.coverage - champion.promised_coverage))
     yield Guard(
         name="coverage",
@@ -46,25 +50,25 @@ def own_guards(challenger: Evidence, champion: Evidence | None, policy: Promotio
     budget = parse_duration(policy.max_latency).total_seconds() * 1000
     yield Guard(
         name="latency",
-        passed=seen.latency_ms <= budget,
-        message=f"a forecast takes {seen.latency_ms:.1f} ms of {budget:.0f} ms",
+        passed=tested.latency_ms <= budget,
+        message=f"a forecast takes {tested.latency_ms:.1f} ms of {budget:.0f} ms",
     )
     yield Guard(
         name="size",
-        passed=seen.size_mb <= policy.max_size,
-        message=f"its network has {seen.size_mb:.1f} MB of {policy.max_size:.0f} MB",
+        passed=tested.size_mb <= policy.max_size,
+        message=f"its network has {tested.size_mb:.1f} MB of {policy.max_size:.0f} MB",
     )
     yield Guard(
         name="onnx",
-        passed=seen.onnx_difference <= ONNX_TOLERANCE,
-        message=f"ONNX Runtime and torch differ by {seen.onnx_difference:.1e} deviations",
+        passed=tested.onnx_difference <= ONNX_TOLERANCE,
+        message=f"ONNX Runtime and torch differ by {tested.onnx_difference:.1e} deviations",
     )
 
 
 def part_guards(
     challenger: Evidence, champion: Evidence, lead_gains: Mapping[str, float], policy: PromotionPolicy
 ) -> Iterator[Guard]:
-    """Check that no channel, and no group of lead times, pays for the gain of the others."""
+    """Yield the guards against a loss on any channel or any group of lead times, whatever the overall gain."""
     channels = {
         channel: skill(scores.pinball, champion.by_channel[channel].pinball)
         for channel, scores in challenger.by_channel.items()
@@ -73,10 +77,10 @@ def part_guards(
     for name, gains in (("channels", channels), ("lead times", lead_gains)):
         if gains:
             place = min(gains, key=lambda part: gains[part])
-            message = f"the gain is least at {place} with {gains[place]:+.1%} (allowed {-policy.max_part_loss:.0%})"
+            message = f"the smallest gain is at {place} with {gains[place]:+.1%} (allowed {-policy.max_part_loss:.0%})"
             yield Guard(name=name, passed=gains[place] >= -policy.max_part_loss, message=message)
 
 
 def is_sound(evidence: Evidence) -> bool:
-    """Whether a model's forecasts and its score are finite numbers."""
+    """Whether all forecasts and the pinball loss of a model are finite."""
     return evidence.is_finite and math.isfinite(evidence.pinball)

@@ -1,4 +1,4 @@
-"""Scores of forecasts. NaN in ``actual`` marks what was not observed and counts nowhere."""
+"""Scores of forecasts. A NaN in ``actual`` marks an unobserved value, which no score counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecast.panel import Array
 
 
 def observed_mean(losses: Array) -> float:
-    """Return the mean of all that is not NaN; NaN if nothing was observed.
+    """Return the mean of the values that are not NaN; NaN if there are none.
 
     >>> observed_mean(np.array([1.0, np.nan, 3.0]))
     2.0
@@ -27,7 +27,8 @@ def mean_absolute_error(actual: Array, predicted: Array) -> float:
 def pinball_by_level(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
     """Return the doubled quantile loss of each level: [...], [..., Q] -> [..., Q].
 
-    Doubled, the loss at the median is the absolute error, and the mean over more and more levels becomes the CRPS.
+    Because of the factor 2 the loss at the median is the absolute error, and the mean over many levels approaches the
+    CRPS.
 
     >>> pinball_by_level(np.array(3.0), np.array([1.0, 3.5]), [0.5, 0.75]).tolist()
     [2.0, 0.25]
@@ -47,14 +48,18 @@ def pinball(actual: Array, quantiles: Array, levels: Sequence[float]) -> Array:
 
 
 def coverage(actual: Array, lower: Array, upper: Array) -> float:
-    """Return the share of actual values within [lower, upper]; 0.8 is right for a band from 10% to 90%."""
+    """Return the share of actual values within [lower, upper]; nominal for a band from 10% to 90% is 0.8.
+
+    >>> coverage(np.array([1.0, 2.0, np.nan, 9.0]), np.zeros(4), np.full(4, 3.0))
+    0.6666666666666666
+    """
     seen = np.isfinite(actual)
     inside = (actual >= lower) & (actual <= upper)
     return float(inside[seen].mean()) if seen.any() else float("nan")
 
 
 def skill(loss: float, reference: float) -> float:
-    """Return by how much a loss is lower than a reference's: 0 as good, 1 perfect, negative worse.
+    """Return the relative gain over a reference loss: 0 equal, 1 perfect, negative worse.
 
     >>> skill(75.0, 100.0)
     0.25

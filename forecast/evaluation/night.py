@@ -1,10 +1,12 @@
-"""A night: the models that were compared, on what, and what was decided; kept so that it can be decided again."""
+"""The record of a night: the compared models, their data and the verdict. It suffices to repeat the decision."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
+from typing import ClassVar
 
 from pydantic import ConfigDict, Field
 
@@ -15,9 +17,11 @@ from forecast.strict import StrictModel
 
 
 class NightRecord(StrictModel):
-    """What came of one night."""
+    """Result of one night."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({"incumbent": "champion_evidence"})
 
     dataset: str
     recorded_at: datetime
@@ -26,55 +30,55 @@ class NightRecord(StrictModel):
     holdout_from: datetime
     holdout_until: datetime
     origins: int
-    """Distinct times that forecasts were made at; windows of neighbouring ones overlap."""
+    """Number of distinct forecast origins; the windows of neighbouring origins overlap."""
     candidates: tuple[Evidence, ...]
-    """The models that were trained."""
-    incumbent: Evidence | None
-    """The champion of an earlier night, on the same windows."""
+    """Evidence of the models that this night trained."""
+    champion_evidence: Evidence | None
+    """Evidence of the champion before this night, on the same windows."""
     baselines: tuple[str, ...]
-    """Names of the models that others should beat."""
+    """Names of the baselines, which other models should beat."""
     policy: PromotionPolicy
     unfit: str
-    """Why a champion that there was could not be scored."""
+    """Why the champion before this night could not be scored; empty if it was, or if there was none."""
     verdict: Verdict
     champion: str | None
-    """Model version that is champion now."""
+    """Model version of the champion after this night."""
     tracking_run: str
     tracking_experiment: str = ""
     tracking_models: dict[str, str] = Field(default_factory=dict)
-    """Runs in MLflow by model version; none of a night of an earlier release."""
+    """MLflow run ids by model version; nights of earlier releases have none."""
     failures: dict[str, str] = Field(default_factory=dict)
-    """Models that could not be trained, and why; the others were compared without them."""
+    """Reason by model name of each training that failed; the comparison left these models out."""
 
     @property
     def leaderboard(self) -> tuple[Evidence, ...]:
-        """Every model that was scored, best first."""
-        scored = (*self.candidates, *([self.incumbent] if self.incumbent else []))
-        return tuple(sorted(scored, key=lambda one: (one.pinball != one.pinball, one.pinball)))  # NaN last
+        """Evidence of all scored models, best first, NaN last."""
+        scored = (*self.candidates, *([self.champion_evidence] if self.champion_evidence else []))
+        return tuple(sorted(scored, key=lambda one: (math.isnan(one.pinball), one.pinball)))
 
     @property
     def best_baseline(self) -> Evidence | None:
-        """The baseline of this night that the others should beat."""
+        """The baseline with the lowest finite loss; ``None`` if there is none."""
         baselines = [one for one in self.candidates if one.model_name in self.baselines and math.isfinite(one.pinball)]
         return min(baselines, key=lambda one: one.pinball, default=None)
 
     @property
     def beaten(self) -> tuple[Evidence, ...]:
-        """The models that the best baseline beats, or whose loss is no number."""
+        """The models that the best baseline beats, or whose loss is NaN."""
         bar = self.best_baseline
         others = (one for one in self.leaderboard if one.model_name not in self.baselines)
         return () if bar is None else tuple(one for one in others if not one.pinball < bar.pinball)
 
-    def called(self, one: Evidence) -> str:
-        """Name a model as people do; by its version, where another of that name was compared too."""
+    def display_name(self, one: Evidence) -> str:
+        """Return the name of a model; its version if the night compared two models of that name."""
         alike = [other for other in self.leaderboard if other.model_name == one.model_name]
         return one.model_name if len(alike) == 1 else one.model_version
 
-    def decided_again(self) -> Verdict:
-        """Decide from what is stored: the same verdict, or somebody changed one or the other."""
-        return judged(self.candidates, self.incumbent, self.policy, self.unfit)
+    def decide_again(self) -> Verdict:
+        """Repeat the decision from the stored evidence; it differs from ``verdict`` only if either was changed."""
+        return judge(self.candidates, self.champion_evidence, self.policy, self.unfit)
 
 
-def judged(candidates: Sequence[Evidence], incumbent: Evidence | None, policy: PromotionPolicy, unfit: str) -> Verdict:
-    """Let the best candidate meet the champion."""
-    return decide(best(candidates, policy), incumbent, policy, unfit)
+def judge(candidates: Sequence[Evidence], champion: Evidence | None, policy: PromotionPolicy, unfit: str) -> Verdict:
+    """Choose the best candidate as challenger and compare it with the champion."""
+    return decide(best(candidates, policy), champion, policy, unfit)

@@ -17,23 +17,23 @@ from forecast.strict import StrictModel
 
 
 class Comparison(StrictModel):
-    """Challenger and champion at one group of lead times."""
+    """Challenger against champion at one group of lead times."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     first: int
     last: int
-    """Lead times of the group."""
+    """First and last lead time of the group."""
     gain: float
-    """Relative gain in pinball loss."""
+    """Relative gain in pinball loss of the challenger."""
     p_better: float | None
-    """Probability of a gain as large as this by chance; ``None`` where too few origins do not overlap."""
+    """p-value of the gain: probability of one as large by chance. ``None``: too few independent origins to test."""
     p_worse: float | None
-    """Probability of a loss as large as this by chance."""
+    """p-value of a loss as large."""
 
 
 class Verdict(StrictModel):
-    """What was decided, the numbers it rests on, and the sentence that says why."""
+    """The decision, the numbers behind it, and the sentence that explains it."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -48,7 +48,7 @@ class Verdict(StrictModel):
 
 
 def best(candidates: Sequence[Evidence], policy: PromotionPolicy) -> Evidence:
-    """Return the challenger: the candidate with the least loss of those that may serve, or of all if none may."""
+    """Return the challenger: the candidate with the lowest loss that passes its guards, or of all if none passes."""
     allowed = [one for one in candidates if all(guard.passed for guard in own_guards(one, None, policy))]
     return min(allowed or candidates, key=lambda one: math.inf if math.isnan(one.pinball) else one.pinball)
 
@@ -56,9 +56,10 @@ def best(candidates: Sequence[Evidence], policy: PromotionPolicy) -> Evidence:
 def decide(challenger: Evidence, champion: Evidence | None, policy: PromotionPolicy, unfit: str = "") -> Verdict:
     """Compare a challenger with the champion on the same held-out origins, which neither was fitted on.
 
-    It replaces the champion if it meets every guard, gains at least ``policy.min_gain``, is better at some group of
-    lead times by more than chance explains, and at none worse. ``unfit`` says why a champion there is cannot be scored;
-    it then counts as none. Raises ``promotion.not_comparable`` if they were scored on different windows.
+    The challenger replaces the champion if it passes every guard, gains at least ``policy.min_gain``, is significantly
+    better at some group of lead times, and significantly worse at none. ``unfit`` says why an existing champion could
+    not be scored; ``champion`` is then ``None``. Raises ``promotion.not_comparable`` if the two were scored on
+    different windows.
     """
     if champion is not None and champion.origins_digest != challenger.origins_digest:
         raise ConflictError(
@@ -66,39 +67,50 @@ def decide(challenger: Evidence, champion: Evidence | None, policy: PromotionPol
             "champion and challenger were scored on different windows",
             "score both on the same holdout",
         )
-    rival = champion if champion is not None and is_sound(champion) else None
-    comparisons = tuple(compare(challenger, rival)) if rival is not None and is_sound(challenger) else ()
-    guards = tuple(own_guards(challenger, rival, policy))
-    if rival is not None:
+    # The first case that applies decides:
+    #
+    #   case                                             verdict
+    #   the challenger fails a guard                     refused
+    #   no champion, or it is unfit                      promoted
+    #   the champion's forecasts or scores not finite    promoted: there is nothing to compare with
+    #   gain below policy.min_gain                       champion stays   } _weigh
+    #   significantly worse at a group of lead times     champion stays   }
+    #   too few independent origins for any test         promoted         }
+    #   significantly better at no group                 champion stays   }
+    #   significantly better at some group               promoted         }
+    scored = champion if champion is not None and is_sound(champion) else None
+    comparisons = tuple(compare(challenger, scored)) if scored is not None and is_sound(challenger) else ()
+    guards = tuple(own_guards(challenger, scored, policy))
+    if scored is not None:
         gains = {f"lead times {item.first} to {item.last}": item.gain for item in comparisons}
-        guards = (*guards, *part_guards(challenger, rival, gains, policy))
+        guards = (*guards, *part_guards(challenger, scored, gains, policy))
     name, failed = challenger.model_version, [guard.message for guard in guards if not guard.passed]
     covers = f"its {challenger.promised_coverage:.0%} band covers {challenger.overall.coverage:.1%}"
-    gain = None if rival is None else skill(challenger.pinball, rival.pinball)
+    gain = None if scored is None else skill(challenger.pinball, scored.pinball)
     if failed:
         stays = "" if champion is None else f"; {champion.model_version} stays"
         promote, sentence = False, f"{name} is refused: {'; '.join(failed)}{stays}"
     elif champion is None:
         why = f"becomes champion, since {unfit}" if unfit else "is the first champion"
         promote, sentence = True, f"{name} {why} (pinball {challenger.pinball:.4f}, {covers})"
-    elif rival is None or gain is None:
-        message = "gives forecasts or scores that are not finite"
-        promote, sentence = True, f"{name} replaces {champion.model_version}, which {message}; {covers}"
+    elif scored is None or gain is None:
+        why = "which has forecasts or scores that are not finite"
+        promote, sentence = True, f"{name} replaces {champion.model_version}, {why}; {covers}"
     else:
-        against = f"pinball {challenger.pinball:.4f} against {rival.pinball:.4f} ({gain:+.1%})"
-        promote, why = _weighed(gain, comparisons, policy)
+        against = f"pinball {challenger.pinball:.4f} against {scored.pinball:.4f} ({gain:+.1%})"
+        promote, why = _weigh(gain, comparisons, policy)
         if promote:
-            sentence = f"{name} replaces {rival.model_version}: {against}, {why}; {covers}"
+            sentence = f"{name} replaces {scored.model_version}: {against}, {why}; {covers}"
         else:
-            sentence = f"{rival.model_version} stays: {name} has {against}, {why}"
+            sentence = f"{scored.model_version} stays: {name} has {against}, {why}"
     return Verdict(
         promote=promote, challenger=name, champion=None if champion is None else champion.model_version, gain=gain,
         comparisons=comparisons, guards=guards, sentence=sentence,
     )  # fmt: skip
 
 
-def _weighed(gain: float, comparisons: Sequence[Comparison], policy: PromotionPolicy) -> tuple[bool, str]:
-    """Say whether a gain is large enough, and no chance."""
+def _weigh(gain: float, comparisons: Sequence[Comparison], policy: PromotionPolicy) -> tuple[bool, str]:
+    """Return whether a gain is large and significant enough to promote, and the reason."""
     if gain <= 0 or gain < policy.min_gain:
         return False, f"less than {policy.min_gain:.1%} better"
     better, worse = _significant(comparisons, policy.significance)
@@ -106,7 +118,7 @@ def _weighed(gain: float, comparisons: Sequence[Comparison], policy: PromotionPo
         return False, f"but it is worse at {worse}"
     tested = [(item.p_better, item) for item in comparisons if item.p_better is not None]
     if not tested:
-        return True, "of too few origins to tell it from chance"
+        return True, "with too few origins to test it for chance"
     if not better:
         p, item = min(tested, key=lambda pair: pair[0])
         return False, f"which may be chance (p {p:.2g} at lead times {item.first} to {item.last})"
@@ -114,25 +126,26 @@ def _weighed(gain: float, comparisons: Sequence[Comparison], policy: PromotionPo
 
 
 def compare(challenger: Evidence, champion: Evidence) -> Iterator[Comparison]:
-    """Compare losses at each group of lead times, origin by origin."""
+    """Yield the comparison of each group of lead times: a paired test of the losses, origin by origin."""
     begins = (0, *challenger.group_ends[:-1])
-    for begin, end, ours, theirs in zip(
+    for begin, end, challenger_losses, champion_losses in zip(
         begins, challenger.group_ends, challenger.group_losses, champion.group_losses, strict=True
     ):
-        test = paired_test(ours, theirs, overlap=end)
+        # A forecast of `end` steps shares steps with those of the next `end` origins.
+        test = paired_test(challenger_losses, champion_losses, overlap=end)
         yield Comparison(
             first=begin + 1,
             last=end,
-            gain=skill(math.fsum(ours), math.fsum(theirs)),
+            gain=skill(math.fsum(challenger_losses), math.fsum(champion_losses)),
             p_better=None if test is None else round(test.p_lower, 6),
             p_worse=None if test is None else round(test.p_higher, 6),
         )
 
 
 def _significant(comparisons: Sequence[Comparison], level: float) -> tuple[str, str]:
-    """Say where the challenger is better, and where worse, by more than chance explains; empty for nowhere."""
+    """Return where the challenger is significantly better, and where significantly worse, as text; empty: nowhere."""
     tested = [item for item in comparisons if item.p_better is not None]
-    allowed = level / max(len(tested), 1)  # Bonferroni: of several groups one may always look good by chance
+    allowed = level / max(len(tested), 1)  # Bonferroni: with several groups, one may look good by chance
 
     def text(chances: Sequence[float | None]) -> str:
         found = [(p, item) for p, item in zip(chances, tested, strict=True) if p is not None and p <= allowed]

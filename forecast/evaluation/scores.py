@@ -1,11 +1,12 @@
-"""Evidence: how well a model forecast held-out origins, in numbers that promotion and people read."""
+"""Evidence: the scores of a model on held-out windows, for the promotion decision and for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from types import MappingProxyType
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import ConfigDict
@@ -17,22 +18,22 @@ from forecast.runtime.smoke_test import SmokeTest
 from forecast.strict import StrictModel
 
 _DIGITS = 7
-"""Significant digits of stored numbers: a verdict is made from what is stored, so that it can be made again."""
+"""Significant digits of stored numbers. Verdicts use the stored numbers, so that they can be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What losses are told in, from the rows that a night's models were fitted on: one for all that are compared."""
+    """Scales of the losses, from the rows that a night's models were fitted on; the same for all compared models."""
 
     deviations: Mapping[str, tuple[float, ...]]
-    """By series, of each target: its standard deviation. Losses in it can be averaged over channels."""
+    """Standard deviation by series, of each target. Losses divided by it can be averaged over channels."""
     naive_errors: Mapping[str, tuple[float, ...]]
-    """By series, of each target: mean absolute error of the seasonal naive forecast, the unit of MASE; NaN where the
+    """Mean absolute error of the seasonal naive forecast by series, of each target: the unit of MASE. NaN where that
     forecast was perfect or never possible."""
 
     @classmethod
     def fit(cls, panel: Panel, scaler: Scaler, season: int, last: int) -> Self:
-        """Measure rows [0, last); ``scaler`` is fitted on the same rows."""
+        """Compute the scales of rows [0, last); ``scaler`` is fitted on the same rows."""
         deviations, naive = {}, {}
         values = np.where(panel.observed, panel.targets, np.nan)[:, :last]
         for number, name in enumerate(panel.series):
@@ -45,7 +46,7 @@ class Yardstick:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """Forecasts of many origins beside what happened, in original units.
+    """Forecasts of many origins beside the observations, in original units.
 
     N windows (origins times series), H steps, C channels, Q quantiles.
     """
@@ -55,7 +56,7 @@ class Backtest:
     series: tuple[str, ...]
     """[N]"""
     actual: Array
-    """[N, H, C]; NaN where nothing was observed."""
+    """[N, H, C]; NaN where no value was observed."""
     mean: Array
     """[N, H, C]"""
     quantiles: Array
@@ -72,12 +73,12 @@ class _Stored(StrictModel):
 
 
 class Scores(_Stored):
-    """Scores of some part of a backtest; NaN where nothing of it was observed."""
+    """Scores of a part of a backtest; NaN if nothing in it was observed."""
 
     mse: float
-    """Of the mean, in squared deviations of each channel."""
+    """Mean squared error of the mean forecast, in squared standard deviations."""
     mae: float
-    """Of the median, in deviations."""
+    """Mean absolute error of the median, in standard deviations."""
     rmse: float
     """Root of ``mse``."""
     mase: float
@@ -85,17 +86,17 @@ class Scores(_Stored):
     smape: float
     """Symmetric absolute percentage error of the median, from 0 to 2."""
     pinball: float
-    """Quantile loss in deviations, averaged over the levels and doubled: with many levels, the CRPS."""
+    """Quantile loss in standard deviations, doubled and averaged over the levels: with many levels, the CRPS."""
     wql: float
-    """Weighted quantile loss: that loss in original units, over the mean absolute value."""
+    """Weighted quantile loss: the quantile loss in original units over the mean absolute value."""
     coverage: float
-    """Share of values inside the outermost quantiles."""
+    """Share of values between the outermost quantiles."""
     width: float
-    """Of the band between the outermost quantiles, in deviations."""
+    """Mean width of the band between the outermost quantiles, in standard deviations."""
 
 
 class ChannelScores(Scores):
-    """Scores of one channel, also in its own unit."""
+    """Scores of one channel, also in the unit of the channel."""
 
     mae_in_units: float
     rmse_in_units: float
@@ -104,30 +105,32 @@ class ChannelScores(Scores):
 class Evidence(_Stored):
     """The scores of one model on one set of held-out windows."""
 
+    renamed_fields: ClassVar[Mapping[str, str]] = MappingProxyType({"rehearsal": "smoke_test"})
+
     model_name: str
     model_version: str
     origins_digest: str
-    """SHA-256 of the windows that were scored: only equal ones may be compared."""
+    """SHA-256 of the scored windows; only evidence with equal digests may be compared."""
     windows: int
     levels: tuple[float, ...]
     is_finite: bool
-    """Whether every forecast was."""
+    """Whether all forecasts are finite."""
     by_horizon: dict[int, Scores]
-    """Scores of the steps up to each horizon of the job file, which ascend."""
+    """Scores of the steps up to each horizon of the config file, ascending."""
     by_channel: dict[str, ChannelScores]
     by_series: dict[str, Scores]
     by_lead: dict[str, tuple[float, ...]]
-    """By name of the score: one value per lead time."""
+    """One value per lead time, by name of the score."""
     pinball_by_level: tuple[float, ...]
-    """Scaled, one value per level."""
+    """Scaled loss, one value per level."""
     group_ends: tuple[int, ...]
     """Last lead time of each group of lead times."""
     group_coverage: dict[str, tuple[float, ...]]
-    """By channel, of each group of lead times."""
+    """Coverage by channel, of each group of lead times."""
     group_losses: tuple[tuple[float, ...], ...]
     """By group of lead times: the scaled pinball loss of each origin in time order, averaged over series, channels and
-    the group's lead times; an origin with nothing observed there is left out."""
-    rehearsal: SmokeTest
+    the group's lead times. Origins without an observation there are left out."""
+    smoke_test: SmokeTest
 
     @property
     def overall(self) -> Scores:
@@ -136,17 +139,17 @@ class Evidence(_Stored):
 
     @property
     def pinball(self) -> float:
-        """The loss that models are ranked by."""
+        """The loss that ranks models."""
         return self.overall.pinball
 
     @property
     def promised_coverage(self) -> float:
-        """Share of values that the outermost quantiles should enclose."""
+        """Nominal coverage: the share of values that the outermost quantiles should enclose."""
         return round(self.levels[-1] - self.levels[0], 10)
 
 
 def lead_groups(horizons: Sequence[int]) -> tuple[int, ...]:
-    """Return the last lead time of each group that models are compared in: the horizons, or quarters of a lone one.
+    """Return the last lead time of each group for comparisons: the horizons, or the quarters of a single one.
 
     >>> lead_groups((24, 168, 336))
     (24, 168, 336)
@@ -166,9 +169,9 @@ def score(
     result: Backtest,
     channels: Sequence[str],
     horizons: Sequence[int],
-    rehearsal: SmokeTest,
+    smoke_test: SmokeTest,
 ) -> Evidence:
-    """Score a backtest; every observed value of every window counts once."""
+    """Score a backtest; each observed value of each window counts once."""
     losses = _Losses.of(result)
     ends = lead_groups(horizons)
     begins = (0, *ends[:-1])
@@ -201,31 +204,48 @@ def score(
         group_losses=_by_origin(
             losses.by_level.mean(axis=-1), np.isfinite(result.actual), result.origins, begins, ends
         ),
-        rehearsal=rehearsal,
+        smoke_test=smoke_test,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Losses:
-    """Losses of every value [N, H, C], NaN where nothing was observed."""
+    """Losses of each value [N, H, C], NaN where no value was observed.
+
+    A score of any part of the backtest is the mean over a slice of these arrays::
+
+                            C channels
+                          +-----------+
+        N windows      /  | one value |   part(np.s_[:, :24])          lead times 1 to 24
+        (origin,      /   |  = one    |   part(np.s_[:, [lead]])       one lead time
+         series)     /    |    loss   |   part(np.s_[:, :, [number]])  one channel
+                          +-----------+   part(np.s_[series == name])  one series
+                           H lead times
+    """
 
     error: Array
-    """Of the median, in original units."""
+    """Error of the median, in original units."""
     mean_error: Array
+    """Error of the mean, in original units."""
     by_level: Array
-    """[N, H, C, Q], scaled, doubled."""
+    """[N, H, C, Q], quantile loss in standard deviations, doubled."""
     inside: Array
-    """1 or 0: whether the value lies in the band."""
+    """1 if the value lies inside the band, else 0."""
     width: Array
+    """Width of the band, in standard deviations."""
     magnitude: Array
-    """Of the actual value, in original units."""
+    """Absolute value of the observation, in original units."""
     symmetric: Array
+    """2 |actual - median| / (|actual| + |median|), the term of sMAPE; 0 where both are 0."""
     deviations: Array
-    """[N, 1, C], broadcast to the others' shape."""
+    """Standard deviation of the window's series and channel: [N, 1, C] broadcast over the lead times."""
     naive_errors: Array
+    """The same for the error of the seasonal naive forecast."""
 
     @classmethod
     def of(cls, result: Backtest) -> Self:
+        # NaN in `actual` spreads by arithmetic. Where a comparison or a constant would hide it, np.where(seen, ...)
+        # restores it, so that observed_mean leaves the value out of every score.
         actual, quantiles, levels = result.actual, result.quantiles, result.levels
         median = quantiles[..., levels.index(0.5)]
         seen = np.isfinite(actual)
@@ -246,7 +266,7 @@ class _Losses:
         )
 
     def part(self, place: object) -> _Losses:
-        """Return the losses of some windows, steps and channels."""
+        """Return the losses of a slice of windows, lead times and channels."""
         return _Losses(**{name: getattr(self, name)[place] for name in self.__slots__})
 
     def scores(self) -> dict[str, float]:
@@ -277,7 +297,7 @@ class _Losses:
 def _by_origin(
     losses: Array, observed: Mask, origins: Sequence[datetime], begins: Sequence[int], ends: Sequence[int]
 ) -> tuple[tuple[float, ...], ...]:
-    """Average [N, H, C] over all but origins and groups of lead times."""
+    """Average losses [N, H, C] per group of lead times and origin; the mean weighs each observed value alike."""
     number = {origin: place for place, origin in enumerate(sorted(set(origins)))}
     of = np.asarray([number[origin] for origin in origins])
     means = []

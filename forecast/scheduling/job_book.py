@@ -85,7 +85,7 @@ class JobBook:
         self._installation.config.check_job(name, definition)
         if name in self._installation.config.jobs:
             raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
-        self._ledger.jobs.define(name, definition, self._installation.clock(definition.dataset).now())
+        self._ledger.jobs.define(name, definition, self._installation.dataset(definition.dataset).clock.now())
         return self.job(name)
 
     def change(self, name: str, definition: Job) -> KnownJob:
@@ -94,7 +94,7 @@ class JobBook:
         self._installation.config.check_job(name, definition)
         if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
             raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
-        now = self._installation.clock(known.definition.dataset).now()
+        now = self._installation.dataset(known.definition.dataset).clock.now()
         self._ledger.jobs.define(name, definition, now, replace=True)
         return self.job(name)
 
@@ -110,7 +110,7 @@ class JobBook:
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
         known = self.job(name)
-        now = self._installation.clock(known.definition.dataset).now()
+        now = self._installation.dataset(known.definition.dataset).clock.now()
         if known.origin == "job_file":
             self.see(known, now)
         self._ledger.jobs.pause(name, now, paused=paused)
@@ -121,7 +121,7 @@ class JobBook:
         return self._ask(name, self.job(name).definition)
 
     def _ask(self, name: str, definition: Job) -> int:
-        now = self._installation.clock(definition.dataset).now()
+        now = self._installation.dataset(definition.dataset).clock.now()
         # Two people may ask in one second: each gets a run.
         date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
         (run_id,) = self._ledger.runs.claim(name, definition, [date], SystemClock().now())
@@ -154,7 +154,7 @@ class JobBook:
         cron = known.definition.cron_in(dataset.zone)
         if cron is None:
             raise ConfigError("job.no_cron", f'job "{name}" is not due by the clock', "run it with run now")
-        if not _EARLIEST <= first <= last <= self._installation.clock(known.definition.dataset).now():
+        if not _EARLIEST <= first <= last <= self._installation.dataset(known.definition.dataset).clock.now():
             raise ConfigError("job.range", "a range begins before it ends, and ends before now", "give other ends")
         dates = []
         for due in cron.between(first - _MOMENT, last):
@@ -168,7 +168,7 @@ class JobBook:
         cron = known.definition.cron_in(self._installation.config.datasets[known.definition.dataset].zone)
         if cron is None or known.paused:
             return None
-        return next(cron.following(self._installation.clock(known.definition.dataset).now()), None)
+        return next(cron.following(self._installation.dataset(known.definition.dataset).clock.now()), None)
 
     def _ours(self, name: str) -> KnownJob:
         known = self.job(name)

@@ -145,4 +145,4 @@ class Scheduler:
     def _now(self, known: KnownJob) -> datetime:
         dataset = known.definition.dataset
         is_replay = self._installation.config.datasets[dataset].replay is not None
-        return self._installation.clock(dataset).now() if is_replay else self._clock.now()
+        return self._installation.dataset(dataset).clock.now() if is_replay else self._clock.now()

@@ -58,7 +58,7 @@ class Triggers:
         version = self._installation.ledger.receipts.newest_change(dataset)
         if version is not None and self._watermarks.get(dataset, (None, None))[0] != version:
             targets = self._installation.config.datasets[dataset].targets
-            self._watermarks[dataset] = version, self._installation.observations(dataset).watermark(targets)
+            self._watermarks[dataset] = version, self._installation.dataset(dataset).observations.watermark(targets)
         return self._watermarks.get(dataset, (None, None))[1]
 
     def _alerts(self, trigger: Trigger, dataset: str) -> Iterator[str]:

@@ -89,16 +89,16 @@ def lake(patient: Patient) -> Iterator[Diagnosis]:
     """Open the latest version of every table; with ``--deep`` verify every file."""
     installation = patient.installation
     for name in patient.config.datasets:
-        observations = installation.observations(name)
+        observations = installation.dataset(name).observations
         if not observations.exists:
             remedy = f'run "forecast ingest {name}"'
             yield Diagnosis("lake", "warning", f"{name} has no rows", "history.empty", remedy)
             continue
         observations.require_channels()
         if patient.deep:
-            damages = check_tables(name, installation)
+            damages = check_tables(installation.dataset(name))
         else:
-            lost = lost_version(name, installation)
+            lost = lost_version(installation.dataset(name))
             damages = () if lost is None else (lost,)
         for damage in damages:
             level: Level = "fault" if damage.code == "lake.corrupt" else "warning"
@@ -134,13 +134,13 @@ def forecasts(patient: Patient) -> Iterator[Diagnosis]:
             remedy = f'run "forecast forecast {name}"'
             yield Diagnosis("forecasts", "warning", f"{name} has no forecast", "forecast.none_yet", remedy)
             continue
-        rows = len(installation.forecasts(name).read(issuance.forecast_id, issuance.issued_at))
+        rows = len(installation.dataset(name).forecasts.read(issuance.forecast_id, issuance.issued_at))
         if not rows or rows % (issuance.horizon * len(config.targets)):
             message = f"of forecast {issuance.forecast_id} of {name} the lake has {rows} rows"
             raise StorageError(
                 "forecast.incomplete", message, "restore the lake from a backup, or issue another forecast"
             )
-        age = installation.clock(name).now() - issuance.issued_at
+        age = installation.dataset(name).clock.now() - issuance.issued_at
         message = f"the latest forecast of {name} was issued {_told(age)} ago"
         if age >= parse_duration(config.stale_after):
             remedy = f'run "forecast ingest {name}" and "forecast forecast {name}", and see that their job runs'

@@ -9,7 +9,7 @@ import numpy as np
 from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.evaluation.scores import lead_groups
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issued
 from forecast.monitoring.correction import Correction, offsets_of
 from forecast.monitoring.reference import Reference
@@ -27,14 +27,12 @@ def window(config: DatasetConfig) -> int:
     return max(_WINDOW // config.step, _LEAST_STEPS)
 
 
-def correct(
-    name: str, installation: Installation, issued: list[Issued], actuals: Actuals, fitted: Reference
-) -> int | None:
+def correct(dataset: Dataset, issued: list[Issued], actuals: Actuals, fitted: Reference) -> int | None:
     """Find a model's correction from its issued forecasts and keep it; returns its number, ``None`` if it has none.
 
     Where many forecasts overlap every so-manieth is enough: they say nearly the same of the same steps.
     """
-    config = installation.config.datasets[name]
+    config = dataset.config
     first = len(actuals.values) - window(config)
     points = config.horizon * max(len(actuals.series) * len(config.targets), 1)
     near = [
@@ -46,23 +44,21 @@ def correct(
     taken = [one for number, one in near if number % max(every, 1) == 0]
     if not taken:
         return None
-    ((_, served),) = read_served(name, installation, [taken], actuals)
+    ((_, served),) = read_served(dataset, [taken], actuals)
     correction = _correction(served, actuals, fitted, config, first)
-    latest = installation.ledger.corrections.latest(name, correction.model_version)
+    latest = dataset.ledger.corrections.latest(dataset.name, correction.model_version)
     if latest is None and not correction.moves:
         return None
-    return installation.ledger.corrections.add(name, correction, SystemClock().now())
+    return dataset.ledger.corrections.add(dataset.name, correction, SystemClock().now())
 
 
-def applicable(
-    name: str, installation: Installation, manifest: Manifest, origin: datetime
-) -> tuple[int, Correction] | None:
+def applicable(dataset: Dataset, manifest: Manifest, origin: datetime) -> tuple[int, Correction] | None:
     """Return the model's latest correction and its number, if a forecast from an origin is to be moved by it.
 
     One that nothing has come true for since a whole window is too old.
     """
-    config = installation.config.datasets[name]
-    latest = installation.ledger.corrections.latest(name, manifest.model_version) if config.live_correction else None
+    config = dataset.config
+    latest = dataset.ledger.corrections.latest(dataset.name, manifest.model_version) if config.live_correction else None
     if latest is None:
         return None
     _, correction = latest

@@ -16,7 +16,7 @@ from filelock import FileLock
 from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, DataError, NotFoundError, StorageError, UnavailableError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.lake.observations import Observations
 from forecast.lake.schemas import FORECASTS
 from forecast.ledger.champions import Champion
@@ -37,7 +37,7 @@ from pipelines.preparation.freshness import imputed_fraction, newest_rows, obser
 _LOG = logging.getLogger(__name__)
 
 
-def issue(name: str, installation: Installation, as_of: datetime | None = None) -> tuple[Issuance, bool]:
+def issue(dataset: Dataset, as_of: datetime | None = None) -> tuple[Issuance, bool]:
     """Issue a forecast of every series with the champion; returns it, and whether it is a new one.
 
     With the same rows and the same model the forecast would be the same, so the one already issued is returned.
@@ -47,78 +47,80 @@ def issue(name: str, installation: Installation, as_of: datetime | None = None) 
     present one and ``hindsight``. Such a forecast is kept, but is never the latest. Raises ``lake.before_first``,
     ``lake.not_kept`` and ``backfill.not_past``.
     """
-    with FileLock(issuing(name, installation)):  # or two runs would issue the same forecast twice
-        return _issue(name, installation) if as_of is None else _back_fill(name, installation, as_of.astimezone(UTC))
+    with FileLock(issuing(dataset)):  # or two runs would issue the same forecast twice
+        return _issue(dataset) if as_of is None else _back_fill(dataset, as_of.astimezone(UTC))
 
 
-def issuing(name: str, installation: Installation) -> Path:
+def issuing(dataset: Dataset) -> Path:
     """Return the lock file that is held while a forecast of a data set is issued."""
-    return installation.home.locks / f"{name}.issue.lock"
+    return dataset.home.locks / f"{dataset.name}.issue.lock"
 
 
-def _issue(name: str, installation: Installation) -> tuple[Issuance, bool]:
-    champion = _champion(name, installation)
-    version = _history(name, installation).version
-    latest = installation.ledger.issuances.latest(name)
+def _issue(dataset: Dataset) -> tuple[Issuance, bool]:
+    champion = _champion(dataset)
+    version = _history(dataset).version
+    latest = dataset.ledger.issuances.latest(dataset.name)
     if latest and (latest.data_version, latest.model_version) == (version, champion.model_version):
         return latest, False
-    model = _usable(champion, name, installation)
-    made = _made(name, installation, champion, model, version)
-    revision = revise(latest, installation, made.panel, model, made.prediction, extend) if latest else None
-    issuance = replace(made.issuance, issued_at=installation.clock(name).now())
-    return _kept(issuance, made.rows, installation, revision), True
+    model = _usable(champion, dataset)
+    made = _made(dataset, champion, model, version)
+    revision = revise(latest, dataset, made.panel, model, made.prediction, extend) if latest else None
+    issuance = replace(made.issuance, issued_at=dataset.clock.now())
+    return _kept(issuance, made.rows, dataset, revision), True
 
 
-def _back_fill(name: str, installation: Installation, as_of: datetime) -> tuple[Issuance, bool]:
+def _back_fill(dataset: Dataset, as_of: datetime) -> tuple[Issuance, bool]:
     if as_of > SystemClock().now():
         message = f"{as_of.isoformat()} is not in the past: rows may still come in until then"
         raise ConfigError("backfill.not_past", message, "give an earlier time")
-    present = _champion(name, installation)
-    version = _history(name, installation).version_at(as_of)
-    champion, model = _champion_at(as_of, present, installation)
-    made = _made(name, installation, champion, model, version, hindsight=champion.promoted_at > as_of)
+    present = _champion(dataset)
+    version = _history(dataset).version_at(as_of)
+    champion, model = _champion_at(as_of, present, dataset)
+    made = _made(dataset, champion, model, version, hindsight=champion.promoted_at > as_of)
     # The machine's clock says nothing of a replay's: there the end of the rows that were out tells the time.
-    issued_at = as_of if installation.config.datasets[name].replay is None else made.issuance.origin
-    known = installation.ledger.issuances.reissued(name, issued_at, version, champion.model_version)
+    issued_at = as_of if dataset.config.replay is None else made.issuance.origin
+    known = dataset.ledger.issuances.reissued(dataset.name, issued_at, version, champion.model_version)
     if known is not None:
         return known, False
-    return _kept(replace(made.issuance, issued_at=issued_at, backfilled=True), made.rows, installation), True
+    return _kept(replace(made.issuance, issued_at=issued_at, backfilled=True), made.rows, dataset), True
 
 
-def _champion(name: str, installation: Installation) -> Champion:
-    champion = installation.ledger.champions.current(name)
+def _champion(dataset: Dataset) -> Champion:
+    champion = dataset.ledger.champions.current(dataset.name)
     if champion is None:
-        raise UnavailableError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
+        raise UnavailableError(
+            "forecast.no_champion", f"{dataset.name} has no champion", f'run "forecast train {dataset.name}"'
+        )
     return champion
 
 
-def _champion_at(as_of: datetime, present: Champion, installation: Installation) -> tuple[Champion, ServedModel]:
+def _champion_at(as_of: datetime, present: Champion, dataset: Dataset) -> tuple[Champion, ServedModel]:
     """Return the champion of a past instant, or the present one where that cannot be used any more."""
-    history = installation.ledger.champions.history(present.dataset, limit=None)
+    history = dataset.ledger.champions.history(dataset.name, limit=None)
     then = next((each for each in history if each.promoted_at <= as_of), present)
     if then.model_version != present.model_version:
         try:
-            return then, _usable(then, present.dataset, installation)
+            return then, _usable(then, dataset)
         except (NotFoundError, StorageError, UnavailableError) as error:
             _LOG.warning("%s: the champion of %s cannot be used: %s", present.dataset, as_of.isoformat(), error)
             then = present
-    return then, _usable(then, present.dataset, installation)
+    return then, _usable(then, dataset)
 
 
-def _history(name: str, installation: Installation) -> Observations:
-    table = installation.observations(name)
+def _history(dataset: Dataset) -> Observations:
+    table = dataset.observations
     if not table.exists:
-        raise UnavailableError("history.empty", f"{name} has no rows", f'run "forecast ingest {name}"')
+        raise UnavailableError("history.empty", f"{dataset.name} has no rows", f'run "forecast ingest {dataset.name}"')
     return table
 
 
-def _usable(champion: Champion, name: str, installation: Installation) -> ServedModel:
-    model = load(installation.home.models / champion.folder, champion.digest)
-    if not fits(model.manifest, installation.config.datasets[name]):
+def _usable(champion: Champion, dataset: Dataset) -> ServedModel:
+    model = load(dataset.home.models / champion.folder, champion.digest)
+    if not fits(model.manifest, dataset.config):
         raise UnavailableError(
             "forecast.champion_outdated",
             f"{champion.model_version} was trained for other channels or another frequency than the job file's",
-            f'run "forecast train {name}"',
+            f'run "forecast train {dataset.name}"',
         )
     return model
 
@@ -135,8 +137,7 @@ class _Made:
 
 
 def _made(
-    name: str,
-    installation: Installation,
+    dataset: Dataset,
     champion: Champion,
     model: ServedModel,
     version: int,
@@ -144,15 +145,15 @@ def _made(
     hindsight: bool | None = None,
 ) -> _Made:
     """Make a forecast from one version of the data; with ``hindsight`` told, one of the past, that nothing corrects."""
-    config, table = installation.config.datasets[name], installation.observations(name)
+    config, table = dataset.config, dataset.observations
     panel = forecastable(clean(table.read(version=version), config), model.manifest, config)
-    found = applicable(name, installation, model.manifest, panel.end) if hindsight is None else None
+    found = applicable(dataset, model.manifest, panel.end) if hindsight is None else None
     number, correction = found or (None, None)
     prediction, rows = forecast_rows(model, panel, config, correction)
     now = SystemClock().now()
     made = Issuance(
         forecast_id=uuid.uuid4().hex,
-        dataset=name,
+        dataset=dataset.name,
         issued_at=now,
         origin=panel.end,
         horizon=model.manifest.horizon,
@@ -171,13 +172,13 @@ def _made(
 
 
 def _kept(
-    issuance: Issuance, rows: pl.DataFrame, installation: Installation, revision: Revision | None = None
+    issuance: Issuance, rows: pl.DataFrame, dataset: Dataset, revision: Revision | None = None
 ) -> Issuance:
     """Keep a forecast: its rows, then the issuance that names them, without which nobody reads them."""
     month = issuance.issued_at.astimezone(UTC).strftime("%Y-%m")
     rows = rows.with_columns(forecast_id=pl.lit(issuance.forecast_id), issued_month=pl.lit(month))
-    installation.forecasts(issuance.dataset).append(rows)
-    installation.ledger.issuances.add(issuance, revision)  # the forecast becomes visible here, whole
+    dataset.forecasts.append(rows)
+    dataset.ledger.issuances.add(issuance, revision)  # the forecast becomes visible here, whole
     return issuance
 
 

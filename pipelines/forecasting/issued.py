@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issued
 from forecast.panel import Array
 from pipelines.preparation.clean import clean
@@ -31,10 +31,10 @@ class Actuals:
     """[T, S, C], NaN where nothing was observed."""
 
     @classmethod
-    def read(cls, name: str, installation: Installation, since: datetime) -> Actuals:
+    def read(cls, dataset: Dataset, since: datetime) -> Actuals:
         """Read what is known now of the steps from a time on; none of them may have been observed yet."""
-        config = installation.config.datasets[name]
-        rows = installation.observations(name).read(since=since)
+        config = dataset.config
+        rows = dataset.observations.read(since=since)
         message = pl.any_horizontal(pl.col([*config.targets, *config.past_covariates]).is_not_null())
         if not rows.select(message.any()).item():
             return cls((), config.targets, since, config.step, np.empty((0, 0, len(config.targets))))
@@ -80,10 +80,10 @@ class Served:
 
 
 def read_served(
-    name: str, installation: Installation, groups: Sequence[Sequence[Issued]], actuals: Actuals
+    dataset: Dataset, groups: Sequence[Sequence[Issued]], actuals: Actuals
 ) -> Iterator[tuple[Sequence[Issued], Served]]:
     """Read groups of forecasts, each of one model, a bounded number of rows at a time."""
-    config = installation.config.datasets[name]
+    config = dataset.config
     each = max(len(actuals.series) * len(config.targets), 1)
     chunk: list[Sequence[Issued]] = []
     size = 0
@@ -91,17 +91,17 @@ def read_served(
         chunk.append(group)
         size += sum(one.horizon for one in group) * each
         if size >= _ROWS_AT_ONCE:
-            yield from _read(name, installation, chunk, actuals)
+            yield from _read(dataset, chunk, actuals)
             chunk, size = [], 0
     if chunk:
-        yield from _read(name, installation, chunk, actuals)
+        yield from _read(dataset, chunk, actuals)
 
 
 def _read(
-    name: str, installation: Installation, groups: Sequence[Sequence[Issued]], actuals: Actuals
+    dataset: Dataset, groups: Sequence[Sequence[Issued]], actuals: Actuals
 ) -> Iterator[tuple[Sequence[Issued], Served]]:
     wanted = {one.forecast_id: one.issued_at for group in groups for one in group}
-    rows = installation.forecasts(name).read_many(wanted)
+    rows = dataset.forecasts.read_many(wanted)
     message = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
     of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*message, strict=True))
     since = (pl.col("time") - actuals.start).dt.total_microseconds()

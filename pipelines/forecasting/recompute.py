@@ -64,11 +64,11 @@ def recompute(forecast_id: str, installation: Installation) -> Recomputed:
     model = _model(issuance, installation)
     if not fits(model.manifest, config):
         raise _job_changed(issuance, "other channels or another frequency")
-    table = installation.observations(issuance.dataset)
+    table = installation.dataset(issuance.dataset).observations
     panel = forecastable(clean(_observations(issuance, installation), config), model.manifest, config)
     correction = installation.ledger.corrections.get(issuance.correction)
     again = forecast_rows(model, panel, config, correction)[1].sort(*_KEY[:3])
-    issued = installation.forecasts(issuance.dataset).read(forecast_id, issuance.issued_at)
+    issued = installation.dataset(issuance.dataset).forecasts.read(forecast_id, issuance.issued_at)
     if issued.is_empty():
         raise StorageError(
             "forecast.damaged", f"the lake has no rows of forecast {forecast_id}", "put them back from a backup"
@@ -115,7 +115,7 @@ def _model(issuance: Issuance, installation: Installation) -> ServedModel:
 
 def _observations(issuance: Issuance, installation: Installation) -> pl.DataFrame:
     try:
-        return installation.observations(issuance.dataset).read(version=issuance.data_version)
+        return installation.dataset(issuance.dataset).observations.read(version=issuance.data_version)
     except NotFoundError as error:
         raise NotFoundError(
             "replay.rows_gone",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from forecast.errors import StorageError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issuance
 from forecast.panel import Array, Panel
 from forecast.plots.charts import fan, page
@@ -18,18 +18,18 @@ from pipelines.forecasting.issue import extend, forecastable
 from pipelines.preparation.clean import clean
 
 
-def write_report(name: str, installation: Installation, issuance: Issuance, horizon: int | None = None) -> Path:
+def write_report(dataset: Dataset, issuance: Issuance, horizon: int | None = None) -> Path:
     """Write the report of an issued forecast, with one look-back of history before it; returns the file.
 
     It is recomputed from the model and the data version that the issuance names, so a report of an old forecast shows
     what was known then.
     """
-    config = installation.config.datasets[name]
-    model = load(installation.home.models / issuance.model_folder, installation.ledger.issuances.model_digest(issuance))
-    whole = clean(installation.observations(name).read(version=issuance.data_version), config)
+    config = dataset.config
+    model = load(dataset.home.models / issuance.model_folder, dataset.ledger.issuances.model_digest(issuance))
+    whole = clean(dataset.observations.read(version=issuance.data_version), config)
     panel = forecastable(whole, model.manifest, config)
     asked, trained = horizon or issuance.horizon, model.manifest.horizon
-    correction = installation.ledger.corrections.get(issuance.correction)
+    correction = dataset.ledger.corrections.get(issuance.correction)
     prediction = moved(extend(model, panel, config, asked), correction, model.manifest, panel.series)
     figures = []
     for s, series in enumerate(panel.series):
@@ -50,10 +50,10 @@ def write_report(name: str, installation: Installation, issuance: Issuance, hori
                     else panel.time(panel.steps + trained).astimezone(config.tz),
                 )
             )
-    path = installation.home.reports / f"{name}.html"
+    path = dataset.home.reports / f"{dataset.name}.html"
     try:
         path.write_text(
-            page(figures, f"{name}: forecast {issuance.forecast_id}", message=_told(issuance)), encoding="utf-8"
+            page(figures, f"{dataset.name}: forecast {issuance.forecast_id}", message=_told(issuance)), encoding="utf-8"
         )
     except OSError as error:
         message = f'cannot write "{path}" ({error.strerror})'

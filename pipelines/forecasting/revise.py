@@ -11,7 +11,7 @@ import polars as pl
 
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError, StorageError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issuance
 from forecast.monitoring.revision import Revision, revision
 from forecast.panel import Array, Panel
@@ -26,7 +26,7 @@ Extend = Callable[[ServedModel, Panel, DatasetConfig, int], Prediction]
 
 def revise(
     previous: Issuance,
-    installation: Installation,
+    dataset: Dataset,
     panel: Panel,
     model: ServedModel,
     prediction: Prediction,
@@ -40,7 +40,7 @@ def revise(
     cannot be read any more: that is no reason not to issue.
     """
     try:
-        return _revise(previous, installation, panel, model, prediction, extend)
+        return _revise(previous, dataset, panel, model, prediction, extend)
     except ForecastError as error:
         _LOG.warning("how the forecast of %s differs from the one before is not known: %s", previous.dataset, error)
         return None
@@ -48,18 +48,18 @@ def revise(
 
 def _revise(
     previous: Issuance,
-    installation: Installation,
+    dataset: Dataset,
     panel: Panel,
     model: ServedModel,
     prediction: Prediction,
     extend: Extend,
 ) -> Revision | None:
-    config = installation.config.datasets[previous.dataset]
+    config = dataset.config
     shift, rest = divmod(panel.end - previous.origin, panel.step)
     steps = min(previous.horizon - shift, model.manifest.horizon)
     if rest or shift < 0 or steps <= 0:
         return None
-    before, series = _medians(previous, installation, panel, config)
+    before, series = _medians(previous, dataset, panel, config)
     if not series:
         return None
     rows = [panel.series.index(name) for name in series]
@@ -69,12 +69,12 @@ def _revise(
 
     stages = {"before": before[:, shift : shift + steps]}
     now = overlap(prediction, model.median)
-    told_before = _as_told_before(previous, installation, panel, config)
+    told_before = _as_told_before(previous, dataset, panel, config)
     earlier = model
     is_explained = True
     if previous.model_version != model.manifest.model_version:
         try:
-            earlier = _earlier(previous, installation, model)
+            earlier = _earlier(previous, dataset, model)
         except ForecastError as error:
             _LOG.warning("what a new model changed is not known: %s", error)
             is_explained = False
@@ -91,10 +91,10 @@ def _revise(
 
 
 def _medians(
-    previous: Issuance, installation: Installation, panel: Panel, config: DatasetConfig
+    previous: Issuance, dataset: Dataset, panel: Panel, config: DatasetConfig
 ) -> tuple[Array, tuple[str, ...]]:
     """Return what was issued for the panel's series: medians [S, H, C], and which series these are."""
-    rows = installation.forecasts(previous.dataset).read(previous.forecast_id, previous.issued_at)
+    rows = dataset.forecasts.read(previous.forecast_id, previous.issued_at)
     place = previous.quantiles.index(0.5)
     medians = rows.select("series", "channel", median=pl.col("quantiles").list.get(place))
     lines = {
@@ -107,12 +107,12 @@ def _medians(
 
 
 def _as_told_before(
-    previous: Issuance, installation: Installation, panel: Panel, config: DatasetConfig
+    previous: Issuance, dataset: Dataset, panel: Panel, config: DatasetConfig
 ) -> Panel | None:
     """Return the panel with known-future covariates as they were told before; ``None`` if they were told alike."""
     if not config.future_covariates:
         return None
-    table = installation.observations(previous.dataset)
+    table = dataset.observations
     since = panel.time(max(panel.steps - config.lookback, 0))
     earlier = clean(table.read(version=previous.data_version, since=since), config)
     future = panel.future.copy()
@@ -128,9 +128,9 @@ def _as_told_before(
     return replace(panel, future=future)
 
 
-def _earlier(previous: Issuance, installation: Installation, model: ServedModel) -> ServedModel:
+def _earlier(previous: Issuance, dataset: Dataset, model: ServedModel) -> ServedModel:
     earlier = load(
-        installation.home.models / previous.model_folder, installation.ledger.issuances.model_digest(previous)
+        dataset.home.models / previous.model_folder, dataset.ledger.issuances.model_digest(previous)
     )
     columns = [(one.manifest.targets, one.manifest.past, one.manifest.future) for one in (earlier, model)]
     if columns[0] != columns[1]:

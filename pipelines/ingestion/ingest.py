@@ -15,7 +15,7 @@ from forecast.config.checks import action
 from forecast.config.dataset import DatasetConfig
 from forecast.config.sources import PushSource
 from forecast.errors import DataError, ForecastError, StorageError
-from forecast.installation import Installation, replay_start
+from forecast.installation import Dataset, replay_start
 from forecast.lake.observations import MergeCount, Observations
 from forecast.lake.schemas import TIME
 from forecast.ledger.receipts import IngestFinding, Receipt
@@ -60,8 +60,7 @@ class _Came:
 
 
 def ingest(
-    name: str,
-    installation: Installation,
+    dataset: Dataset,
     batches: Iterable[Batch | Unreadable] | None = None,
     *,
     echo: bool = True,
@@ -72,64 +71,66 @@ def ingest(
     ``ingest.*`` if a check refuses it; nothing is written then. Without ``echo`` neither errors nor the receipt repeat
     what stands in the rows.
     """
-    config = installation.config.datasets[name]
-    lost = lost_version(name, installation)
+    config = dataset.config
+    lost = lost_version(dataset)
     if lost is not None:  # rows that were acknowledged would be gone for good once others are written
         raise StorageError(lost.code, lost.message)
-    checked = _checked(name, installation, batches, echo=echo)
-    put_aside = installation.quarantine(name).append(checked.quarantined) if len(checked.quarantined) else 0
-    table = installation.observations(name)
+    checked = _checked(dataset, batches, echo=echo)
+    put_aside = dataset.quarantine.append(checked.quarantined) if len(checked.quarantined) else 0
+    table = dataset.observations
     if checked.rows.is_empty():
-        receipt = _receipt(name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
+        receipt = _receipt(dataset.name, checked, MergeCount(0, 0, 0, 0, table.version), put_aside, ())
     else:
         count = table.merge(
-            checked.rows, conflicts=config.source.conflict_rule, partial=config.source.is_partial, outdated=checked.outdated
+            checked.rows,
+            conflicts=config.source.conflict_rule,
+            partial=config.source.is_partial,
+            outdated=checked.outdated,
         )
         gaps = _gaps(checked.rows if checked.is_whole else _around(table, checked.rows, config), config)
-        receipt = _receipt(name, checked, count, put_aside, gaps)
-    installation.ledger.receipts.add(receipt)
+        receipt = _receipt(dataset.name, checked, count, put_aside, gaps)
+    dataset.ledger.receipts.add(receipt)
     if checked.over_at is not None:
-        installation.ledger.clocks.stop(name, checked.over_at)
+        dataset.ledger.clocks.stop(dataset.name, checked.over_at)
     return receipt
 
 
 def validate(
-    name: str,
-    installation: Installation,
+    dataset: Dataset,
     batches: Iterable[Batch | Unreadable] | None = None,
     *,
     echo: bool = True,
 ) -> Receipt:
     """Do all that :func:`ingest` does except write: the receipt says what would be put aside, refused or mended."""
-    checked = _checked(name, installation, batches, echo=echo)
-    table = installation.observations(name)
+    checked = _checked(dataset, batches, echo=echo)
+    table = dataset.observations
     if table.exists:
         table.require_channels()
-    gaps = _gaps(checked.rows, installation.config.datasets[name])
-    return _receipt(name, checked, None, len(checked.quarantined), gaps)
+    gaps = _gaps(checked.rows, dataset.config)
+    return _receipt(dataset.name, checked, None, len(checked.quarantined), gaps)
 
 
-def read_source(name: str, installation: Installation, path: Path | None = None) -> Iterable[Batch | Unreadable]:
+def read_source(dataset: Dataset, path: Path | None = None) -> Iterable[Batch | Unreadable]:
     """Read the source of a data set, or another file of its kind in its place."""
-    config = installation.config.datasets[name]
+    config = dataset.config
     if path is not None:
         place = f"{path.absolute()}{'/' if path.is_dir() else ''}"
         config = config.model_copy(update={"source": config.source.model_copy(update={"path": place})})
-    cursor = next((item.cursor for item in installation.ledger.receipts.latest(name) if item.cursor is not None), None)
-    return read(name, config, installation.home.path, cursor)
+    cursor = next(
+        (item.cursor for item in dataset.ledger.receipts.latest(dataset.name) if item.cursor is not None), None
+    )
+    return read(dataset.name, config, dataset.home.path, cursor)
 
 
-def _checked(
-    name: str, installation: Installation, batches: Iterable[Batch | Unreadable] | None, *, echo: bool
-) -> _Checked:
-    config = installation.config.datasets[name]
-    came = _sieved(name, installation, batches, echo=echo)
-    whole = _together(name, came.sieves, config, echo=echo)
+def _checked(dataset: Dataset, batches: Iterable[Batch | Unreadable] | None, *, echo: bool) -> _Checked:
+    config = dataset.config
+    came = _sieved(dataset, batches, echo=echo)
+    whole = _together(dataset.name, came.sieves, config, echo=echo)
     outdated = resolve_duplicates(whole, config.source)
     is_whole = batches is None and config.source.reads_all
     check_series(whole, config, is_whole=is_whole)
     if is_whole:
-        _compare_with_before(whole, name, installation)
+        _compare_with_before(whole, dataset)
     if came.unreadable:
         first = tuple(f"{item.name}: {item.error}" for item in came.unreadable[:3])
         whole.tell("unreadable_file", len(came.unreadable), first)
@@ -137,9 +138,9 @@ def _checked(
     parts = [sieve.quarantined.with_columns(source=pl.lit(sieve.name)) for sieve in (*came.sieves, whole)]
     parts += [_put_aside(item) for item in came.unreadable]
     # That nothing has come since the last time is no error, nor that all of it had to be put aside.
-    is_due = is_whole or batches is not None or not installation.observations(name).exists
+    is_due = is_whole or batches is not None or not dataset.observations.exists
     if whole.rows.is_empty() and is_due:
-        raise _nothing(name, config, findings)
+        raise _nothing(dataset.name, config, findings)
     return _Checked(
         rows=whole.rows.drop(ROW, FROM, strict=False),
         outdated=outdated.drop(ROW, FROM, strict=False),
@@ -159,14 +160,12 @@ def _put_aside(item: Unreadable) -> pl.DataFrame:
     return pl.DataFrame([message | {ROW: 0, "series": None, "time": None}], schema=ASIDE | {"source": pl.String()})
 
 
-def _sieved(
-    name: str, installation: Installation, batches: Iterable[Batch | Unreadable] | None, *, echo: bool
-) -> _Came:
+def _sieved(dataset: Dataset, batches: Iterable[Batch | Unreadable] | None, *, echo: bool) -> _Came:
     """Check each batch by itself."""
-    config = installation.config.datasets[name]
-    clock, start = installation.clock(name), replay_start(config)
+    config = dataset.config
+    clock, start = dataset.clock, replay_start(config)
     came = _Came()
-    for batch in read_source(name, installation) if batches is None else batches:
+    for batch in read_source(dataset) if batches is None else batches:
         if isinstance(batch, Unreadable):
             if action("unreadable_file", config.checks) is Action.REJECT:
                 raise batch.error
@@ -199,8 +198,10 @@ def _together(name: str, sieves: list[CheckedBatch], config: DatasetConfig, *, e
     return CheckedBatch(Batch(name=one, rows=rows, digest="", cursor=None), config.checks, echo=echo)
 
 
-def _compare_with_before(sieve: CheckedBatch, name: str, installation: Installation) -> None:
-    before = next((item for item in installation.ledger.receipts.latest(name) if item.sources == (sieve.name,)), None)
+def _compare_with_before(sieve: CheckedBatch, dataset: Dataset) -> None:
+    before = next(
+        (item for item in dataset.ledger.receipts.latest(dataset.name) if item.sources == (sieve.name,)), None
+    )
     gone = sorted(set(before.series) - set(sieve.rows["series"].unique())) if before else []
     if gone:
         sieve.tell("series_missing", len(gone), tuple(gone[:3]))

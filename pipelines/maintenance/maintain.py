@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
 from forecast.errors import NotFoundError, StorageError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.lake.maintenance import Damage, Maintained
 from forecast.vocabulary import parse_duration
 from pipelines.forecasting.issue import issuing
@@ -19,40 +19,42 @@ _LOG = logging.getLogger(__name__)
 _UNISSUED_KEPT = timedelta(days=1)
 
 
-def maintain(name: str, installation: Installation, retention: timedelta | None = None) -> Mapping[str, Maintained]:
+def maintain(dataset: Dataset, retention: timedelta | None = None) -> Mapping[str, Maintained]:
     """Maintain every table of a data set so that ``as_of`` reaches back as far as the job file, or the caller, says.
 
     Raises ``lake.corrupt``, and touches nothing, if a file is not what was acknowledged.
     """
-    kept = parse_duration(installation.config.datasets[name].retention) if retention is None else retention
-    damages = check_tables(name, installation)
+    kept = parse_duration(dataset.config.retention) if retention is None else retention
+    damages = check_tables(dataset)
     corrupt = [damage.message for damage in damages if damage.code == "lake.corrupt"]
     if corrupt:
         raise StorageError("lake.corrupt", "\n  ".join(corrupt))
     for damage in damages:
-        _LOG.warning("%s: %s [%s]", name, damage.message, damage.code)
+        _LOG.warning("%s: %s [%s]", dataset.name, damage.message, damage.code)
     now = SystemClock().now()
-    remove_unissued(name, installation, now)
-    tables = {what: table for what, table in installation.tables(name).items() if table.exists}
+    remove_unissued(dataset, now)
+    tables = {what: table for what, table in dataset.tables.items() if table.exists}
     return {what: table.maintain(kept, now) for what, table in tables.items()}
 
 
-def remove_unissued(name: str, installation: Installation, now: datetime) -> frozenset[str]:
+def remove_unissued(dataset: Dataset, now: datetime) -> frozenset[str]:
     """Remove the rows of forecasts that whoever made them died before issuing, a day ago or more; returns their ids.
 
     Nobody reads them: a forecast is there once the ledger names it.
     """
-    table = installation.forecasts(name)
+    table = dataset.forecasts
     try:
         # Nothing is issued meanwhile. By another machine it may be: hence the day.
-        with FileLock(issuing(name, installation), timeout=0):
+        with FileLock(issuing(dataset), timeout=0):
             if not table.exists:
                 return frozenset()
             written = table.ids(table.version_at(now - _UNISSUED_KEPT))
-            unissued = written - installation.ledger.issuances.ids(name)
+            unissued = written - dataset.ledger.issuances.ids(dataset.name)
             if unissued:
                 table.remove(unissued)
-                _LOG.warning("%s: the rows of %d forecasts that were never issued are removed", name, len(unissued))
+                _LOG.warning(
+                    "%s: the rows of %d forecasts that were never issued are removed", dataset.name, len(unissued)
+                )
             return unissued
     except Timeout:  # a forecast is being issued: the next maintenance comes to it
         return frozenset()
@@ -62,23 +64,23 @@ def remove_unissued(name: str, installation: Installation, now: datetime) -> fro
         return frozenset()  # the table is younger than a day, or what it was a day ago is not kept
 
 
-def check_tables(name: str, installation: Installation) -> tuple[Damage, ...]:
+def check_tables(dataset: Dataset) -> tuple[Damage, ...]:
     """Compare every file of every table of a data set with its digest; returns what is damaged or was put aside."""
-    tables = installation.tables(name).values()
+    tables = dataset.tables.values()
     found = [damage for table in tables if table.exists for damage in table.check().damages]
-    lost = lost_version(name, installation)
+    lost = lost_version(dataset)
     return (*found, *([] if lost is None else [lost]))
 
 
-def lost_version(name: str, installation: Installation) -> Damage | None:
+def lost_version(dataset: Dataset) -> Damage | None:
     """Return what is wrong if the observations are at an earlier version than a receipt has promised."""
-    table = installation.observations(name)
-    promised = max((item.data_version or 0 for item in installation.ledger.receipts.latest(name)), default=-1)
+    table = dataset.observations
+    promised = max((item.data_version or 0 for item in dataset.ledger.receipts.latest(dataset.name)), default=-1)
     found = table.version if table.exists else -1
     if found >= promised:
         return None
     message = (
-        f"the observations of {name} end at version {found}, but a receipt tells of version {promised}; "
+        f"the observations of {dataset.name} end at version {found}, but a receipt tells of version {promised}; "
         "put the table's folder back from a backup of the home, with its _digests"
     )
     return Damage("lake.corrupt", message)

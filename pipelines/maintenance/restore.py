@@ -103,7 +103,7 @@ def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
         versions: list[str] = []
         for name in jobs.datasets:
             if isinstance(home.tables, Path) and any(each.startswith(f"{name}/") for each in manifest.tables):
-                damages += check_tables(name, installation)
+                damages += check_tables(installation.dataset(name))
             champion = ledger.champions.current(name)
             if champion is not None:
                 load(home.models / champion.folder, champion.digest)

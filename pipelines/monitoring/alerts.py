@@ -11,7 +11,7 @@ import numpy as np
 
 from forecast.config.alerts import AlertKind
 from forecast.errors import ForecastError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.champions import Champion
 from forecast.ledger.scores import OriginScore
 from forecast.monitoring.alerts import AlertFinding, LivePart, Seen, evaluate
@@ -27,43 +27,41 @@ _LOOK_BACK = timedelta(weeks=8)
 _LIVE = frozenset({AlertKind.ERROR, AlertKind.COVERAGE, AlertKind.SKILL, AlertKind.REGRESSION})
 
 
-def look(
-    name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
-) -> list[AlertFinding]:
+def look(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -> list[AlertFinding]:
     """Return what is wrong now by the job file's rules."""
-    config, ledger = installation.config.datasets[name], installation.ledger
+    config, ledger = dataset.config, dataset.ledger
     kinds = {rule.kind for rule in config.alerts}
     if not kinds:
         return []
-    issuance = ledger.issuances.latest(name)
+    issuance = ledger.issuances.latest(dataset.name)
     parts: dict[tuple[str, int], LivePart] = {}
     groups: dict[int, LivePart] = {}
     channels: dict[str, LivePart] = {}
     holdout = None
     if champion is not None and actuals is not None and kinds & _LIVE:
         since = actuals.end - max(_LOOK_BACK, 4 * config.step * config.horizon)
-        scores = ledger.scores.by_origin(name, champion.model_version, since)
+        scores = ledger.scores.by_origin(dataset.name, champion.model_version, since)
         ripe = [one for one in scores if one.origin + one.last * config.step <= actuals.end]
         parts = _parts(ripe, lambda one: (one.channel, one.last), config.step)
         groups = _parts(ripe, lambda one: one.last, config.step)
         whole = {one.forecast_id for one in ripe if one.last == max((each.last for each in ripe), default=0)}
         channels = _parts([one for one in ripe if one.forecast_id in whole], lambda one: one.channel, config.step)
-        fitted = ledger.references.get(name, champion.model_version)
+        fitted = ledger.references.get(dataset.name, champion.model_version)
         holdout = None if fitted is None else fitted.holdout
     return evaluate(
         config.alerts,
         Seen(
-            now=installation.clock(name).now(),
+            now=dataset.clock.now(),
             stale_after=config.stale_after,
             promised_coverage=round(config.quantiles[-1] - config.quantiles[0], 10),
             parts=parts,
             groups=groups,
             channels=channels,
             holdout=holdout,
-            shifts=_shifts(name, installation, champion, actuals) if AlertKind.DRIFT in kinds else {},
+            shifts=_shifts(dataset, champion, actuals) if AlertKind.DRIFT in kinds else {},
             issued_at=None if issuance is None else issuance.issued_at,
             observed_until=_observed_until(actuals),
-            failed_jobs=ledger.runs.failed_jobs(name),
+            failed_jobs=ledger.runs.failed_jobs(dataset.name),
         ),
     )
 
@@ -105,19 +103,17 @@ def _overlap(origins: Sequence[datetime], reach: timedelta) -> int:
     return max(-(-reach // apart), 1)
 
 
-def _shifts(
-    name: str, installation: Installation, champion: Champion | None, actuals: Actuals | None
-) -> dict[str, tuple[float, float]]:
+def _shifts(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -> dict[str, tuple[float, float]]:
     """Return how far the newest inputs are spread otherwise than what the champion was fitted on."""
-    config = installation.config.datasets[name]
-    fitted = None if champion is None else installation.ledger.references.get(name, champion.model_version)
+    config = dataset.config
+    fitted = None if champion is None else dataset.ledger.references.get(dataset.name, champion.model_version)
     if fitted is None or actuals is None:
         return {}
     try:
-        rows = installation.observations(name).read(since=actuals.end - config.step * (window(config) + 1))
+        rows = dataset.observations.read(since=actuals.end - config.step * (window(config) + 1))
         panel = clean(rows, config)
     except ForecastError as error:
-        _LOG.warning("%s cannot be looked at for drift: %s", name, error)
+        _LOG.warning("%s cannot be looked at for drift: %s", dataset.name, error)
         return {}
     message = inputs(panel, config, fitted.moments)
     shifts = {

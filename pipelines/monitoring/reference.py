@@ -11,7 +11,7 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError, NotFoundError
 from forecast.evaluation.metrics import observed_mean
 from forecast.evaluation.scores import Evidence
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issued
 from forecast.monitoring.reference import Holdout, Reference, Spread
 from forecast.panel import Array, Panel
@@ -27,9 +27,8 @@ _LOG = logging.getLogger(__name__)
 class ReferenceStore:
     """What each model of a data set was fitted on."""
 
-    def __init__(self, name: str, installation: Installation) -> None:
-        self._name = name
-        self._installation = installation
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
         self._known: dict[str, Reference | None] = {}
 
     def is_known(self, issued: Issued) -> bool:
@@ -39,7 +38,7 @@ class ReferenceStore:
             try:
                 self._known[version] = self._find(issued)
             except ForecastError as error:
-                _LOG.warning("forecasts of %s with %s cannot be scored: %s", self._name, version, error)
+                _LOG.warning("forecasts of %s with %s cannot be scored: %s", self._dataset.name, version, error)
                 self._known[version] = None
         return self._known[version] is not None
 
@@ -48,22 +47,22 @@ class ReferenceStore:
         found = self._known[issued.model_version] if self.is_known(issued) else None
         if found is None:
             message = f"what {issued.model_version} was fitted on is not known"
-            raise NotFoundError("model.not_found", message, f'run "forecast train {self._name}"')
+            raise NotFoundError("model.not_found", message, f'run "forecast train {self._dataset.name}"')
         return found
 
     def _find(self, issued: Issued) -> Reference:
-        ledger, version = self._installation.ledger, issued.model_version
-        kept = ledger.references.get(self._name, version)
+        ledger, version = self._dataset.ledger, issued.model_version
+        kept = ledger.references.get(self._dataset.name, version)
         if kept is None:
             kept = self._found_out(issued)
-            ledger.references.add(self._name, version, kept)
+            ledger.references.add(self._dataset.name, version, kept)
         return kept
 
     def _found_out(self, issued: Issued) -> Reference:
-        config = self._installation.config.datasets[self._name]
-        digest = self._installation.ledger.champions.digest(self._name, issued.model_folder)
-        manifest = load(self._installation.home.models / issued.model_folder, digest).manifest
-        table = self._installation.observations(self._name)
+        config = self._dataset.config
+        digest = self._dataset.ledger.champions.digest(self._dataset.name, issued.model_folder)
+        manifest = load(self._dataset.home.models / issued.model_folder, digest).manifest
+        table = self._dataset.observations
         try:
             rows = table.read(version=manifest.data_version)  # whatever came later, the model did not see
         except ForecastError:
@@ -91,13 +90,13 @@ class ReferenceStore:
     def _holdout(self, version: str) -> Holdout | None:
         """Return the scores that a model was promoted for, or else those of the latest night that it stayed in."""
         stayed = None
-        for night in self._installation.ledger.nights.latest(self._name, _NIGHTS):
+        for night in self._dataset.ledger.nights.latest(self._dataset.name, _NIGHTS):
             if night.champion != version:
                 continue
             if night.verdict.promote:  # one that was refitted was scored under the challenger's version
                 scored = [one for one in night.candidates if one.model_version == night.verdict.challenger]
                 return _told(scored[0])
-            stayed = stayed or night.incumbent
+            stayed = stayed or night.champion_evidence
         return None if stayed is None else _told(stayed)
 
 

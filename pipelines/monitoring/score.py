@@ -15,7 +15,7 @@ from forecast.clock import SystemClock
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError
 from forecast.evaluation.scores import lead_groups
-from forecast.installation import Installation
+from forecast.installation import Dataset, Installation
 from forecast.ledger.champions import Champion
 from forecast.ledger.issuances import Issued
 from forecast.ledger.scores import DayScores, OriginScore
@@ -54,38 +54,38 @@ class ScoreSummary:
     message: str
 
 
-def score(name: str, installation: Installation) -> ScoreSummary:
+def score(dataset: Dataset) -> ScoreSummary:
     """Score what is new, correct the champion's quantiles, raise and resolve alerts, tell webhook and MLflow.
 
     Only days of origins are read whose forecasts, or whose observations, are not those that were scored before; their
     scores are replaced. So a replay changes nothing, late and corrected rows count as if they had always been so, and
     the order in which they come does not matter.
     """
-    with FileLock(installation.home.locks / f"{name}.score.lock"):
-        return _score(name, installation)
+    with FileLock(dataset.home.locks / f"{dataset.name}.score.lock"):
+        return _score(dataset)
 
 
-def _score(name: str, installation: Installation) -> ScoreSummary:
-    ledger = installation.ledger
-    issued = ledger.issuances.served(name)
-    champion = ledger.champions.current(name)
+def _score(dataset: Dataset) -> ScoreSummary:
+    ledger = dataset.ledger
+    issued = ledger.issuances.served(dataset.name)
+    champion = ledger.champions.current(dataset.name)
     forecasts = values = 0
     correction = actuals = None
-    if issued and installation.observations(name).exists:
-        actuals = Actuals.read(name, installation, min(one.origin for one in issued))
-        fitted = ReferenceStore(name, installation)
+    if issued and dataset.observations.exists:
+        actuals = Actuals.read(dataset, min(one.origin for one in issued))
+        fitted = ReferenceStore(dataset)
         rescored: set[str] = set()
-        for group, count in _rescored(name, installation, issued, actuals, fitted):
+        for group, count in _rescored(dataset, issued, actuals, fitted):
             rescored.add(group[0].model_version)
             forecasts, values = forecasts + len(group), values + count
         if champion is not None and champion.model_version in rescored:
             own = [one for one in issued if one.model_version == champion.model_version]
-            correction = correct(name, installation, own, actuals, fitted.of(own[0]))
-            _publish(name, installation, champion)
-    raised, resolved = ledger.alerts.update(name, look(name, installation, champion, actuals), SystemClock().now())
+            correction = correct(dataset, own, actuals, fitted.of(own[0]))
+            _publish(dataset, champion)
+    raised, resolved = ledger.alerts.update(dataset.name, look(dataset, champion, actuals), SystemClock().now())
     for alert in (*raised, *resolved):
-        _LOG.warning("%s: %s: %s", name, alert.message, "raised" if alert.is_open else "resolved")
-    sent, failure = deliver(name, installation)
+        _LOG.warning("%s: %s: %s", dataset.name, alert.message, "raised" if alert.is_open else "resolved")
+    sent, failure = deliver(dataset)
     message = [f"scored {values:,} values of {forecasts} forecasts" if forecasts else "nothing new came true"]
     message += [
         f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts
@@ -99,11 +99,11 @@ def _score(name: str, installation: Installation) -> ScoreSummary:
 
 
 def _rescored(
-    name: str, installation: Installation, issued: Sequence[Issued], actuals: Actuals, fitted: ReferenceStore
+    dataset: Dataset, issued: Sequence[Issued], actuals: Actuals, fitted: ReferenceStore
 ) -> Iterator[tuple[Sequence[Issued], int]]:
     """Score the days that are not scored as they are now; yields their forecasts and how many values counted."""
-    config, ledger = installation.config.datasets[name], installation.ledger
-    known = ledger.scores.scored_days(name)
+    config, ledger = dataset.config, dataset.ledger
+    known = ledger.scores.scored_days(dataset.name)
     days: dict[Day, list[Issued]] = {}
     for one in issued:
         days.setdefault((one.day, one.model_version), []).append(one)
@@ -111,9 +111,9 @@ def _rescored(
     changed = [group for day, group in days.items() if digests[day] != known.get(day)]
     ready = [group for group in changed if fitted.is_known(group[0])]
     made: list[DayScores] = []
-    for group, served in read_served(name, installation, ready, actuals):
+    for group, served in read_served(dataset, ready, actuals):
         day = (group[0].day, group[0].model_version)
-        scores, count = _day_scores(name, day, digests[day], served, actuals, fitted.of(group[0]), config)
+        scores, count = _day_scores(dataset.name, day, digests[day], served, actuals, fitted.of(group[0]), config)
         made.append(scores)
         if len(made) >= 32:
             ledger.scores.replace(made)
@@ -188,11 +188,13 @@ def _by_origin(
             )  # fmt: skip
 
 
-def _publish(name: str, installation: Installation, champion: Champion) -> None:
+def _publish(dataset: Dataset, champion: Champion) -> None:
     """Let MLflow's UI show how good the champion's served forecasts were; that it is down is told, and no failure."""
-    ledger, version = installation.ledger, champion.model_version
-    rows = ledger.scores.accuracy(name, "lead_group", model=version) + ledger.scores.accuracy(name, model=version)
-    if not rows or not _is_tracked(installation):
+    ledger, version = dataset.ledger, champion.model_version
+    rows = ledger.scores.accuracy(dataset.name, "lead_group", model=version) + ledger.scores.accuracy(
+        dataset.name, model=version
+    )
+    if not rows or not _is_tracked(dataset.installation):
         return
     from forecast.tracking.registry import (
         Registry,  # MLflow takes seconds to import: only where there is something to tell
@@ -206,7 +208,7 @@ def _publish(name: str, installation: Installation, champion: Champion) -> None:
     }
     tags = {"live/values": rows[-1].count, "live/scored_at": SystemClock().now().isoformat(timespec="seconds")}
     try:
-        Registry(installation.home).live(name, version, metrics, tags)
+        Registry(dataset.home).live(dataset.name, version, metrics, tags)
     except StorageError as error:
         _LOG.warning("MLflow does not show how good %s was: %s", version, error)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from forecast.clock import SystemClock
 from forecast.errors import first_line
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.alerts import Alert
 
 SIGNATURE = "X-Forecast-Signature"
@@ -26,22 +26,22 @@ _TRIES = 3
 _MOST = 20
 
 
-def deliver(name: str, installation: Installation) -> tuple[int, str]:
+def deliver(dataset: Dataset) -> tuple[int, str]:
     """Post what the webhook does not know yet; returns how many alerts it took, and why it did not take one.
 
     A webhook that fails is told in the log and asked again with the next score; an alert may then come a second time,
     under the same ``id``.
     """
-    webhook = installation.config.datasets[name].webhook
+    webhook = dataset.config.webhook
     if not webhook:
         return 0, ""
     sent = 0
-    for alert in installation.ledger.alerts.unsent(name, SystemClock().now())[:_MOST]:
+    for alert in dataset.ledger.alerts.unsent(dataset.name, SystemClock().now())[:_MOST]:
         failure = _posted(webhook, _document(alert))
         if failure:
-            _LOG.warning("%s: the webhook was not told of alert %d: %s", name, alert.sequence, failure)
+            _LOG.warning("%s: the webhook was not told of alert %d: %s", dataset.name, alert.sequence, failure)
             return sent, failure
-        installation.ledger.alerts.mark_sent(alert, SystemClock().now())
+        dataset.ledger.alerts.mark_sent(alert, SystemClock().now())
         sent += 1
     return sent, ""
 

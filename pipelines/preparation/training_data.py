@@ -9,7 +9,7 @@ import numpy as np
 
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import UnavailableError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.panel import Panel
 from forecast.runtime.scaler import Scaler
 from pipelines.preparation.clean import clean
@@ -48,17 +48,19 @@ class TrainingData:
         return hashlib.sha256(repr(message).encode()).hexdigest()
 
     @classmethod
-    def read(cls, name: str, installation: Installation) -> TrainingData:
+    def read(cls, dataset: Dataset) -> TrainingData:
         """Read the newest rows; raises ``history.empty`` if there are none, and as :meth:`Slices.of` does."""
-        config = installation.config.datasets[name]
-        table = installation.observations(name)
+        config = dataset.config
+        table = dataset.observations
         if not table.exists:
-            raise UnavailableError("history.empty", f"{name} has no rows to train on", f'run "forecast ingest {name}"')
+            raise UnavailableError(
+                "history.empty", f"{dataset.name} has no rows to train on", f'run "forecast ingest {dataset.name}"'
+            )
         version = table.version
         panel = clean(table.read(version=version), config)
         slices = Slices.of(panel, config)
         panel = trainable(panel, slices.fit, config)
-        return cls(name, config, panel, slices, fit_scaler(panel, config, slices.fit), version, panel.digest)
+        return cls(dataset.name, config, panel, slices, fit_scaler(panel, config, slices.fit), version, panel.digest)
 
 
 def trainable(panel: Panel, fit: int, config: DatasetConfig) -> Panel:

@@ -23,7 +23,7 @@ from forecast.errors import (
     first_line,
     nearest,
 )
-from forecast.installation import Installation
+from forecast.installation import Dataset, Installation
 from forecast.plots.study import history as history_figure
 from forecast.plots.study import importance as importance_figure
 from forecast.progress import Reporter
@@ -84,8 +84,7 @@ class Tuning:
 
 
 def tune(
-    name: str,
-    installation: Installation,
+    dataset: Dataset,
     model_name: str,
     reporter: Reporter,
     *,
@@ -104,15 +103,13 @@ def tune(
         raise ConfigError("tuning.no_time", f"a search cannot take {minutes:g} minutes", "give --minutes above 0")
     until = SystemClock().now() + timedelta(minutes=minutes)
     model = _tunable(model_name)
-    crew = engine or installation.config.datasets[name].training.engine
+    crew = engine or dataset.config.training.engine
     try:
-        with FileLock(installation.home.locks / f"{name}.{model}.tuning.lock", timeout=0):
-            return _Search(
-                installation, TrainingData.read(name, installation), model, reporter, until, limit, crew
-            ).run()
+        with FileLock(dataset.home.locks / f"{dataset.name}.{model}.tuning.lock", timeout=0):
+            return _Search(dataset.installation, TrainingData.read(dataset), model, reporter, until, limit, crew).run()
     except Timeout as error:
         raise ConflictError(
-            "tuning.running", f"{model} of {name} is being tuned already", "wait until that is done"
+            "tuning.running", f"{model} of {dataset.name} is being tuned already", "wait until that is done"
         ) from error
 
 
@@ -145,7 +142,7 @@ class _Search:
             "model_name": self.model, "study": trials.title, "data_version": self.history.version,
             "data_digest": self.history.digest, "code_version": code_version(),
         }  # fmt: skip
-        now = self.installation.clock(name).now()
+        now = self.installation.dataset(name).clock.now()
         title = f"tuning {self.model} {now:%Y-%m-%d %H:%M}"
         with Registry(self.installation.home).night(name, title, tags, f"tuning {self.model}") as night:
             stopped = self._try_on(trials, night)

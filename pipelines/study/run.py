@@ -13,7 +13,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from forecast.errors import ConfigError, ConflictError, DataError, StorageError, TrainingError, first_line, nearest
-from forecast.installation import Installation
+from forecast.installation import Dataset, Installation
 from forecast.plots.charts import page
 from forecast.progress import Reporter
 from forecast.tracking.registry import Registry
@@ -50,8 +50,7 @@ class Study:
 
 
 def study(
-    name: str,
-    installation: Installation,
+    dataset: Dataset,
     reporter: Reporter,
     *,
     models: Sequence[str] = (),
@@ -68,16 +67,18 @@ def study(
         raise ConfigError("study.no_time", f"a study cannot take {minutes:g} minutes", "give --minutes above 0")
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     asked = [_known(word, Question, "study.unknown_question", "question") for word in questions or Question]
-    config = installation.config.datasets[name]
+    config = dataset.config
     usual = [word for word in config.candidates if word in set(TRAINABLE)]
     chosen = [_known(word, TRAINABLE, "model.unknown", "model") for word in models or usual]
     try:
-        with FileLock(installation.home.locks / f"{name}.study.lock", timeout=0):
-            history = TrainingData.read(name, installation)
+        with FileLock(dataset.home.locks / f"{dataset.name}.study.lock", timeout=0):
+            history = TrainingData.read(dataset)
             plan = [point for question in asked for model in chosen for point in points(question, model, config)]
-            return _Work(installation, history, reporter, deadline, plan).run()
+            return _Work(dataset.installation, history, reporter, deadline, plan).run()
     except Timeout as error:
-        raise ConflictError("study.running", f"{name} is being studied already", "wait until that is done") from error
+        raise ConflictError(
+            "study.running", f"{dataset.name} is being studied already", "wait until that is done"
+        ) from error
 
 
 def _known(word: str, among: Iterable[Word], code: str, what: str) -> Word:
@@ -99,7 +100,7 @@ class _Work:
         name, home = self.history.name, self.installation.home
         file, report = home.reports / f"{name}-study.csv", home.reports / f"{name}-study.html"
         kept, bench = read_rows(file), Bench.of(self.history)
-        now = self.installation.clock(name).now()
+        now = self.installation.dataset(name).clock.now()
         failures: dict[str, str] = {}
         stopped: Stopped = "done"
         tags = {

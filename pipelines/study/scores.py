@@ -82,7 +82,7 @@ def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, 
     with tempfile.TemporaryDirectory() as models:
         candidate = examine(task, Path(models), step)
         served = load(Path(models) / candidate.folder)
-        seen = candidate.evidence.rehearsal
+        seen = candidate.evidence.smoke_test
         about = {
             "cell": cell.key(history), "model": str(cell.model), "lookback": cell.lookback, "options": cell.message,
             "parameters": _parameters(Path(models) / candidate.folder / NETWORK), "size_mb": seen.size_mb,

@@ -111,7 +111,7 @@ def log_candidate(
     served = load(folder)
     model = _log_models(run, served, folder, holdout, panel, config)
     run.log(metrics=numbers(evidence), curves=curves(evidence), model=model, data=data)
-    seen = evidence.rehearsal
+    seen = evidence.smoke_test
     run.log(
         metrics={
             "cost/training_seconds": fitted.seconds, "cost/epochs": fitted.epochs,
@@ -158,10 +158,10 @@ def log_comparison(
     """
     baselines = [one for one in leaderboard if one.model_name in baseline_names]
     best = min((one.pinball for one in baselines), default=float("nan"))
-    reigning = verdict.challenger if verdict.promote else verdict.champion
+    champion = verdict.challenger if verdict.promote else verdict.champion
     colours, names = {}, {}
     for one in leaderboard:
-        name = f"{one.model_version} (champion)" if one.model_version == reigning else one.model_version
+        name = f"{one.model_version} (champion)" if one.model_version == champion else one.model_version
         names[one.model_version] = name
         colours[name] = QUIET if one in baselines else ACTUAL if one.pinball >= best else LINE
     night.log(

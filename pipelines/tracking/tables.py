@@ -19,7 +19,7 @@ def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str],
             *(f"{one.by_horizon[horizon].mae:.3f}" for horizon in config.horizons),
             f"{one.overall.mase:.3f}",
             f"{one.overall.coverage:.1%}",
-            f"{one.rehearsal.latency_ms:.1f} ms",
+            f"{one.smoke_test.latency_ms:.1f} ms",
         )
         for one in leaderboard
     ]

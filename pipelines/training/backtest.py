@@ -12,12 +12,12 @@ from pipelines.preparation.windows import Windows
 
 
 def evidence_of(
-    model: ServedModel, windows: Windows, yardstick: Yardstick, config: DatasetConfig, rehearsal: SmokeTest
+    model: ServedModel, windows: Windows, yardstick: Yardstick, config: DatasetConfig, tested: SmokeTest
 ) -> Evidence:
     """Backtest a model and score it."""
     result = backtest(model, windows, yardstick)
     name, version = model.manifest.model_name, model.manifest.model_version
-    return score(name, version, windows.digest, result, config.targets, config.horizons, rehearsal)
+    return score(name, version, windows.digest, result, config.targets, config.horizons, tested)
 
 
 def backtest(model: ServedModel, windows: Windows, yardstick: Yardstick) -> Backtest:

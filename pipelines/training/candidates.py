@@ -1,4 +1,4 @@
-"""Candidates for promotion: trained, exported, calibrated, rehearsed and scored; one function, one task each.
+"""Candidates for promotion: trained, exported, calibrated, smoke-tested and scored; one function, one task each.
 
 A task holds everything that its work needs, so that it can be sent to another machine.
 """
@@ -104,7 +104,7 @@ class Candidate:
 
 
 def examine(task: Task, models: Path, step: Step) -> Candidate:
-    """Train, export, calibrate, store, rehearse and score one model.
+    """Train, export, calibrate, store, smoke-test and score one model.
 
     Fitted on the fit slice, stopped early on the validation slice, calibrated on the calibration slice; no row of the
     holdout is seen before the model is stored. Raises ``training.*`` and the models' own codes.
@@ -122,9 +122,9 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
-        rehearsal = smoke_test(served, models / folder / NETWORK)
+        tested = smoke_test(served, models / folder / NETWORK)
         holdout = cut(task.panel, task.config, *task.holdout)
-        evidence = evidence_of(served, holdout, task.yardstick, task.config, rehearsal)
+        evidence = evidence_of(served, holdout, task.yardstick, task.config, tested)
     step.note(f"pinball {evidence.pinball:.4f}")
     return Candidate(folder, served.manifest, evidence, replace(fitted, model=None), race)
 

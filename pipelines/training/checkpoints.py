@@ -41,9 +41,10 @@ def usable_checkpoint(path: Path | None, settings: str) -> tuple[str | None, str
     if path is None or not path.exists():
         return None, ""
     try:
-        found = read_checkpoint(path)["callbacks"][TrainingCallback.__name__]["settings"]
+        # An earlier release saved the settings under another name of the callback.
+        found = read_checkpoint(path)["callbacks"].get(TrainingCallback.__name__, {}).get("settings")
     except UNREADABLE as error:
         return None, f'not resumed: "{path.name}" cannot be read ({first_line(error)})'
     if found != settings:
-        return None, f'not resumed: "{path.name}" is of other data or another job file'
+        return None, f'not resumed: "{path.name}" is of other data, another job file or another release'
     return str(path), ""

@@ -16,7 +16,7 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConflictError, ForecastError, NotFoundError, StorageError, nearest
 from forecast.evaluation.promotion import Verdict, decide
 from forecast.evaluation.scores import Yardstick
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.champions import Champion, distinct
 from forecast.panel import Panel
 from forecast.runtime.manifest import NETWORK
@@ -30,70 +30,72 @@ from pipelines.training.backtest import evidence_of
 _LOG = logging.getLogger(__name__)
 
 
-def rollback(name: str, installation: Installation, to: str | None = None, why: str = "by hand") -> Champion:
+def rollback(dataset: Dataset, to: str | None = None, why: str = "by hand") -> Champion:
     """Make an earlier champion champion again: the one before the present one, or the version named by ``to``.
 
     Its files are checked first. Raises ``promotion.no_earlier`` where there is none, and ``model.*`` where its files
     are not what was exported. The ledger decides; MLflow's aliases follow with the next night if it is down now.
     """
-    history = installation.ledger.champions.history(name)
+    history = dataset.ledger.champions.history(dataset.name)
     if not history:
-        raise NotFoundError("forecast.no_champion", f"{name} has no champion", f'run "forecast train {name}"')
-    target = _earlier(name, history, to)
-    load(installation.home.models / target.folder, target.digest)
+        raise NotFoundError(
+            "forecast.no_champion", f"{dataset.name} has no champion", f'run "forecast train {dataset.name}"'
+        )
+    target = _earlier(dataset.name, history, to)
+    load(dataset.home.models / target.folder, target.digest)
     verdict = f"{target.model_version} is champion again, instead of {history[0].model_version}: {why}"
     again = Champion(
-        dataset=name, model_name=target.model_name, model_version=target.model_version, folder=target.folder,
+        dataset=dataset.name, model_name=target.model_name, model_version=target.model_version, folder=target.folder,
         digest=target.digest, promoted_at=SystemClock().now(), verdict=verdict,
     )  # fmt: skip
-    installation.ledger.champions.promote(again)
-    mirror(name, installation)
+    dataset.ledger.champions.promote(again)
+    mirror(dataset)
     return again
 
 
-def mirror(name: str, installation: Installation) -> None:
+def mirror(dataset: Dataset) -> None:
     """Let MLflow's aliases say what the ledger says; a tracking server that is down is told, and no reason to stop."""
     from forecast.tracking.registry import Registry  # MLflow takes seconds to import: not before the ledger has it
 
-    champions = distinct(installation.ledger.champions.history(name))
+    champions = distinct(dataset.ledger.champions.history(dataset.name))
     versions = [champion.model_version for champion in champions[:2]]
     if not versions:
         return
     try:
-        Registry(installation.home).mirror(name, versions[0], versions[1] if len(versions) > 1 else None)
+        Registry(dataset.home).mirror(dataset.name, versions[0], versions[1] if len(versions) > 1 else None)
     except StorageError as error:
-        _LOG.warning("MLflow's aliases of %s will follow with the next night: %s", name, error)
+        _LOG.warning("MLflow's aliases of %s will follow with the next night: %s", dataset.name, error)
 
 
-def watch(name: str, installation: Installation) -> Verdict | None:
+def watch(dataset: Dataset) -> Verdict | None:
     """Compare the champion with the one before on what came since it took over; go back if that one does better.
 
     The same test as a promotion's, the earlier champion being the challenger, at origins from the champion's first
     forecast on: rows that neither was fitted on. Returns the verdict, or ``None`` where there is nothing to compare or
     too little has come true.
     """
-    config = installation.config.datasets[name]
-    champions = distinct(installation.ledger.champions.history(name))
+    config = dataset.config
+    champions = distinct(dataset.ledger.champions.history(dataset.name))
     if len(champions) < 2:
         return None
-    first = installation.ledger.issuances.first_by(name, champions[0].model_version)
+    first = dataset.ledger.issuances.first_by(dataset.name, champions[0].model_version)
     if first is None:
         return None
-    panel = clean(installation.observations(name).read(), config)
+    panel = clean(dataset.observations.read(), config)
     begin = panel.index(first.origin)
     if panel.steps - begin < config.horizons[0]:
         return None
     try:
-        folders = [installation.home.models / champion.folder for champion in champions[:2]]
+        folders = [dataset.home.models / champion.folder for champion in champions[:2]]
         models = [load(folder, one.digest) for folder, one in zip(folders, champions[:2], strict=True)]
         verdict = _compared(models, folders, panel, config, begin)
     except ForecastError as error:
-        _LOG.warning("the champion of %s cannot be compared with the one before: %s", name, error)
+        _LOG.warning("the champion of %s cannot be compared with the one before: %s", dataset.name, error)
         return None
     if not any(item.p_better is not None for item in verdict.comparisons):
         return None
     if verdict.promote:
-        rollback(name, installation, champions[1].model_version, f"on what came since, {verdict.sentence}")
+        rollback(dataset, champions[1].model_version, f"on what came since, {verdict.sentence}")
     return verdict
 
 

@@ -52,7 +52,7 @@ def home(
     crowned: Callable[..., Manifest],
 ) -> Installation:
     installation = make_home(tiny_rows())
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crowned(installation)
     return installation
 
@@ -114,7 +114,7 @@ class Served:
 
 @pytest.fixture
 def served(home: Installation, serve: Callable[[Installation], httpx.Client]) -> Served:
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     return Served(home, issuance, serve(home))
 
 

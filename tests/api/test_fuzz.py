@@ -29,7 +29,7 @@ def fuzzer(
     make_key: Callable[..., str],
 ) -> Iterator[Fuzzer]:
     crowned(home, "repeat_last-2")
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     key = make_key(home, Scope.ADMIN)
     client = serve(home, Limits(rate_per_second=0))
     one = Fuzzer(str(client.base_url), key, home.home)

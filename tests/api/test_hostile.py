@@ -202,7 +202,7 @@ def bombs() -> Iterator[tuple[dict[str, str], bytes]]:
 
 @pytest.fixture
 def client(home: Installation, serve: Callable[..., httpx.Client]) -> httpx.Client:
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     return serve(home, Limits(rate_per_second=0, max_body_mib=8, body_seconds=1))
 
 

@@ -95,10 +95,10 @@ def test_the_serving_process_never_loads_a_training_framework(
     tiny_document["datasets"] |= {name: copy.deepcopy(tiny_document["datasets"]["tiny"]) for name in names}
     home = make_home(tiny_rows(), tiny_document)
     for name in names:
-        ingest(name, home)
+        ingest(home.dataset(name))
         for number in (1, 2):  # one was champion before
             crowned(home, f"repeat_last-{name}-{number}", dataset=name)
-        issue(name, home)
+        issue(home.dataset(name))
     done = subprocess.run(
         [sys.executable, "-c", CALL_EVERYTHING, home.home.path],
         capture_output=True,
@@ -119,7 +119,7 @@ def test_the_serving_process_never_loads_a_training_framework(
 def test_a_server_answers_until_it_is_asked_to_stop(
     home: Installation, stop: signal.Signals, wait_until: Callable[..., None]
 ) -> None:
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     with subprocess.Popen(

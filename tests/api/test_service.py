@@ -79,7 +79,7 @@ def test_the_service_is_alive_before_it_is_ready(
             "reasons": ["forecast.none_yet"],
         }
     ]
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     wait_until(lambda: client.get("/readyz").status_code == 200)
     ready = client.get("/readyz").json()
     assert ready["status"] == "ready"
@@ -260,7 +260,7 @@ def test_an_unforeseen_failure_does_not_end_the_following_of_the_ledger(
     crowned(served.home, "repeat_last-2", bias=0.3)
     with monkeypatch.context() as broken:
         broken.setattr(api.state.latest, "read_issued", fail)
-        second, _ = issue("tiny", served.home)
+        second, _ = issue(served.home.dataset("tiny"))
         wait_until(lambda: served.client.get("/readyz").json()["datasets"][0]["reasons"] == ["internal"])
         assert served.get().json()["forecast_id"] == served.issuance.forecast_id
     wait_until(lambda: served.get().json()["forecast_id"] == second.forecast_id)

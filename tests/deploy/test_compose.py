@@ -135,9 +135,9 @@ def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_withou
     for name, value in compose.environment("worker-1").items():
         monkeypatch.setenv(name, value)
     installation = make_home(tiny_rows(), tiny_document, compose.home)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     for part in (*REPLICAS, "worker-1", "worker-2", "scheduler-1"):
         compose.start(part)
 

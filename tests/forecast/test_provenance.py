@@ -1,7 +1,4 @@
-import re
-import sqlite3
 import subprocess
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +8,6 @@ import pytest
 from forecast import provenance
 from forecast.ledger import Ledger
 from forecast.ledger.issuances import Issuance
-from forecast.ledger.tables import MIGRATIONS
 from forecast.provenance import Provenance, code
 
 NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
@@ -63,25 +59,6 @@ def test_what_was_made_afterwards_is_found_only_by_who_asks_for_it(url: str) -> 
         assert ledger.issuances.get("made afterwards") == replace(later, sequence=2)
         assert ledger.issuances.ids("tiny") == {"id", "made afterwards"}
         assert ledger.issuances.ids("tiny", 1) == {"made afterwards"}
-
-
-def test_forecasts_of_the_release_before_are_still_there_and_have_no_provenance(url: str) -> None:
-    with Ledger.open(url) as made:
-        made.issue(ISSUED)
-    # What the last migration adds is taken away again.
-    statements = MIGRATIONS[3]
-    added = [found.groups() for each in statements if (found := re.match(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", each))]
-    indexes = [found.group(1) for each in statements if (found := re.match(r"CREATE (?:UNIQUE )?INDEX (\w+)", each))]
-    assert {("issuances", "provenance"), ("issuances", "backfilled")} <= set(added)
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        for index in indexes:
-            connection.execute(f"DROP INDEX {index}")
-        for table, column in added:
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("UPDATE ledger_schema SET version = 3")
-        connection.commit()
-    with Ledger.open(url) as ledger:
-        assert ledger.issuances.latest("tiny") == replace(ISSUED, sequence=1, provenance=None)
 
 
 def test_the_code_is_told_by_its_commit_and_whether_it_was_changed(

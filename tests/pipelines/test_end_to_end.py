@@ -70,13 +70,13 @@ def test_a_night_from_a_csv_file_to_an_issued_forecast_and_a_second_night(
     assert issuance is not None
     assert issuance.forecast_id == issued["issuance"]["forecast_id"]
     assert issuance.model_version == night["champion"]
-    rows = installation.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    rows = installation.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     assert len(rows) == 2 * 2 * 24
     quantiles = np.array(rows["quantiles"].to_list())
     assert np.isfinite(quantiles).all()
     assert (np.diff(quantiles, axis=1) >= 0).all()
     assert (quantiles[(rows["channel"] == "load").to_numpy()] >= 0).all()
-    observed = installation.observations("tiny").read()
+    observed = installation.dataset("tiny").observations.read()
     assert quantiles[:, 1].mean() == pytest.approx(observed.select("load", "price").to_numpy().mean(), rel=0.3)
 
     check_tracking(installation, night)

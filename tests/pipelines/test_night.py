@@ -37,14 +37,14 @@ def make(
         installation = make_home(tiny_rows(hours), tiny_document)
         if not (installation.home.path / "mlflow.db").exists():
             shutil.copy(migrated, installation.home.path / "mlflow.db")
-        ingest("tiny", installation)
+        ingest(installation.dataset("tiny"))
         return installation
 
     return make
 
 
 def a_night(installation: Installation) -> NightRecord:
-    return retrain("tiny", installation, Reporter(Console(quiet=True)))
+    return retrain(installation.dataset("tiny"), Reporter(Console(quiet=True)))
 
 
 def folders(installation: Installation) -> set[str]:
@@ -63,7 +63,7 @@ def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_dis
     assert champion is not None
     assert champion.model_version == nights[1].champion
     assert load(home.home.models / champion.folder).manifest.model_version == champion.model_version
-    assert home.clock("tiny").now() == datetime(2024, 2, 9, tzinfo=UTC)
+    assert home.dataset("tiny").clock.now() == datetime(2024, 2, 9, tzinfo=UTC)
 
 
 def test_a_first_night_a_second_one_and_back(make: Make) -> None:
@@ -83,14 +83,14 @@ def test_a_first_night_a_second_one_and_back(make: Make) -> None:
     second = a_night(home)  # of the same rows: nobody gains anything
     assert not second.verdict.promote
     assert second.champion == first.champion
-    assert second.incumbent is not None
-    assert second.incumbent.pinball == pytest.approx(first.leaderboard[0].pinball, rel=1e-6)
+    assert second.champion_evidence is not None
+    assert second.champion_evidence.pinball == pytest.approx(first.leaderboard[0].pinball, rel=1e-6)
     assert folders(home) == {first.champion}, "challengers that lost are removed"
     assert registry.aliases("tiny") == {"champion": first.champion, "challenger": second.verdict.challenger}
-    assert [night.decided_again() for night in home.ledger.nights.latest("tiny", 5)] == [second.verdict, first.verdict]
+    assert [night.decide_again() for night in home.ledger.nights.latest("tiny", 5)] == [second.verdict, first.verdict]
 
     home.ledger.champions.promote(replace(champion, model_version="other"))
-    rollback("tiny", home)
+    rollback(home.dataset("tiny"))
     assert registry.aliases("tiny")["champion"] == first.champion
 
 
@@ -110,9 +110,9 @@ def test_a_winner_that_was_fitted_again_is_compared_as_it_was_before(make: Make)
 
     again = a_night(home)
     assert again.unfit == ""
-    assert again.incumbent is not None
-    assert again.incumbent.model_version == night.champion
-    assert again.incumbent.pinball == pytest.approx(night.leaderboard[0].pinball, rel=1e-6)
+    assert again.champion_evidence is not None
+    assert again.champion_evidence.model_version == night.champion
+    assert again.champion_evidence.pinball == pytest.approx(night.leaderboard[0].pinball, rel=1e-6)
 
 
 def test_a_night_whose_best_model_may_not_serve_is_kept_and_says_why(make: Make) -> None:

@@ -17,7 +17,7 @@ def busy_home(tmp_path: Path, crown: Callable[..., Manifest]) -> Path:
 
     home = make_home(tmp_path / "busy")
     installation = Installation.open(home)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
     installation.ledger.close()
     return home

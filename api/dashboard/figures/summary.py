@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from api.dashboard.figures.forecast import Line
 from api.dashboard.formats import number, percent, short
-from api.dependencies import Dataset
 from api.service import Service
+from forecast.installation import Dataset
 from forecast.monitoring.revision import Revision
 
 _LATELY = timedelta(days=30)

@@ -19,9 +19,10 @@ from api.dashboard.figures.summary import Tile
 from api.dashboard.formats import count, number, percent, signed, span
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.rendering import embedded, rendered
-from api.dependencies import Dataset, ServiceDep
+from api.dependencies import ServiceDep
 from api.forecasts.selection import places
 from api.service import Service
+from forecast.installation import Dataset
 from forecast.monitoring.live_scores import Accuracy
 from forecast.vocabulary import parse_duration
 

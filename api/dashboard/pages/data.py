@@ -19,10 +19,11 @@ from api.dashboard.figures.summary import Tile
 from api.dashboard.formats import age, count, local_time, percent, short
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import rendered
-from api.dependencies import Dataset, ServiceDep
+from api.dependencies import ServiceDep
 from api.errors.problems import told_outside
 from api.service import Service
 from forecast.config.dataset import DatasetConfig
+from forecast.installation import Dataset
 from forecast.panel import Mask, Panel
 from forecast.vocabulary import parse_duration
 from pipelines.preparation.freshness import newest_observed
@@ -77,7 +78,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     late = [item for item in fresh if item.is_late]
     days, gaps = _gaps(panel, config)
     missing = _missing_lately(panel, config)
-    aside = service.installation.quarantine(name).read(limit=1000)
+    aside = service.installation.dataset(name).quarantine.read(limit=1000)
     reasons = Counter(zip(aside["code"].to_list(), aside["reason"].to_list(), strict=True)).most_common(20)
     newest = panel.end - config.step
     tiles = [

@@ -21,11 +21,12 @@ from api.dashboard.formats import age as age_text
 from api.dashboard.formats import local_time, short, span
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.rendering import embedded, rendered
-from api.dependencies import Dataset, ServiceDep
+from api.dependencies import ServiceDep
 from api.forecasts.selection import instant, places
 from api.service import Service
 from api.state.issued import IssuedForecast, age_of
 from forecast.errors import NotFoundError, UnavailableError
+from forecast.installation import Dataset
 from forecast.ledger.issuances import Issuance
 from forecast.panel import Panel
 from forecast.vocabulary import MAX_HORIZON

@@ -18,12 +18,13 @@ from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.formats import local_time, number, percent, short, signed
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import embedded, rendered
-from api.dependencies import Dataset, ServiceDep
+from api.dependencies import ServiceDep
 from api.service import Service
 from forecast.evaluation.metrics import skill
 from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
 from forecast.home import Home
+from forecast.installation import Dataset
 
 router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _NAIVE, _LINEAR = "seasonal_naive", "linear"
@@ -78,7 +79,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         rows=_rows(night),
         horizons=config.horizons,
         promised=percent(night.leaderboard[0].promised_coverage),
-        beaten=[night.called(one) for one in night.beaten],
+        beaten=[night.display_name(one) for one in night.beaten],
         comparisons=[
             (
                 f"{item.first} to {item.last}",

@@ -18,11 +18,12 @@ from api.dashboard.formats import age, count, local_time, short
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.pages.models import tracking_ui
 from api.dashboard.rendering import rendered
-from api.dependencies import Dataset, ServiceDep
+from api.dependencies import ServiceDep
 from api.service import Service
 from forecast.clock import SystemClock
 from forecast.config.jobs import JobStep
 from forecast.errors import NotFoundError
+from forecast.installation import Dataset
 from forecast.ledger.runs import Run
 from forecast.scheduling.job_book import JobBook, KnownJob
 from forecast.scheduling.lease import SCHEDULER

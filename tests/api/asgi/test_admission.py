@@ -56,7 +56,7 @@ def test_what_comes_too_late_for_its_turn_is_refused_and_health_is_not(
     home: Installation, serve: Callable[..., httpx.Client], monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., None],
 ) -> None:  # fmt: skip
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     encode, go_on, at_work = api.forecasts.encoding.json_rest, threading.Event(), []
 
     def slow(forecast: Any, part: Any, config: Any) -> bytes:

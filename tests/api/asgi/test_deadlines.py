@@ -24,7 +24,7 @@ QUICK = Limits(header_seconds=1, body_seconds=1, write_seconds=1)
 
 @pytest.fixture
 def quick(home: Installation, serve: Callable[..., httpx.Client]) -> httpx.Client:
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     return serve(home, QUICK)
 
 

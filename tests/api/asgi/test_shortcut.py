@@ -55,7 +55,7 @@ def test_another_format_is_another_answer(served: Served) -> None:
 def test_a_known_answer_is_told_to_no_one_without_the_right_key(
     home: Installation, serve: Callable[..., httpx.Client], make_key: Callable[..., str]
 ) -> None:
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     key = make_key(home, Scope.READ, "tiny")
     elsewhere = make_key(home, Scope.READ, "other")
     client = serve(home)
@@ -71,6 +71,6 @@ def test_a_known_answer_gives_way_to_the_next_forecast(
 ) -> None:
     before = [served.get().json()["forecast_id"] for _ in range(3)][-1]
     crowned(served.home, "repeat_last-2")
-    after, _ = issue("tiny", served.home)
+    after, _ = issue(served.home.dataset("tiny"))
     assert after.forecast_id != before
     wait_until(lambda: served.get().json()["forecast_id"] == after.forecast_id)

@@ -50,9 +50,9 @@ def two_sets(
     tiny_document["datasets"]["other"] = copy.deepcopy(tiny_document["datasets"]["tiny"])
     installation = make_home(tiny_rows(), tiny_document)
     for name in ("tiny", "other"):
-        ingest(name, installation)
+        ingest(installation.dataset(name))
     crowned(installation)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     return installation
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from forecast.config.jobs import Cause, Due
 from forecast.config.training import PromotionPolicy
-from forecast.evaluation.night import NightRecord, judged
+from forecast.evaluation.night import NightRecord, judge
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.monitoring.score import score
@@ -95,17 +95,17 @@ def fill(
         whole = tiny_rows(412, series=series)
         early = whole.filter(whole["time"] < whole["time"].max() - timedelta(hours=11))  # type: ignore[operator]
         early.write_csv(file)
-        ingest("tiny", home)
+        ingest(home.dataset("tiny"))
         crowned(home, series=series)
-        issue("tiny", home)
+        issue(home.dataset("tiny"))
         whole.write_csv(file)
         name = series[0].replace('"', '""')
         with file.open("a", encoding="utf-8") as lines:
             lines.write(f'no time at all,"{name}",1,2,3\n')
-        ingest("tiny", home)
+        ingest(home.dataset("tiny"))
         crowned(home, "repeat_last-2", series=series)
-        issue("tiny", home)
-        score("tiny", home)
+        issue(home.dataset("tiny"))
+        score(home.dataset("tiny"))
         _keep_night(home, make_evidence)
         _keep_runs(home)
 
@@ -119,11 +119,11 @@ def _keep_night(home: Installation, make_evidence: Callable[..., Evidence]) -> N
         make_evidence("itransformer-1", 1.2),
     )
     policy, now = PromotionPolicy(max_coverage_error=1.0), datetime.now(UTC)
-    verdict = judged(scored, make_evidence("repeat_last-2", 1.1), policy, "")
+    verdict = judge(scored, make_evidence("repeat_last-2", 1.1), policy, "")
     home.ledger.nights.add(
         NightRecord(
             dataset="tiny", recorded_at=now, data_version=1, data_digest="d", holdout_from=now, holdout_until=now,
-            origins=200, candidates=scored, incumbent=make_evidence("repeat_last-2", 1.1),
+            origins=200, candidates=scored, champion_evidence=make_evidence("repeat_last-2", 1.1),
             baselines=("seasonal_naive", "linear"), policy=policy, unfit="", verdict=verdict, champion="repeat_last-2",
             tracking_run="0123", tracking_experiment="7", tracking_models={"linear-1": "45", "itransformer-1": "67"},
             failures={"s_mamba": "out of memory"},

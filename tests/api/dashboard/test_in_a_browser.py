@@ -185,10 +185,10 @@ def test_a_year_of_fifty_channels_is_drawn_from_few_points(
     rows = tiny_rows(8760, series=("east",))
     whole = rows.select("time", "site", *(pl.col("load").alias(name) for name in names))
     home = make_home(whole, tiny_document)
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
     band = Calibration(group=24, quantile_offsets=(((-1.0, 0.0, 1.0),) * 50,), mean_offsets=((0.0,) * 50,))
     crown(home, series=("east",), calibration=band)
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     client = serve(home)
     with look(str(client.base_url), "/data") as page:
         views = [first_view(page, f"/?channel=load{number}") for number in (7, 31, 49)]

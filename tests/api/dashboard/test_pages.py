@@ -111,7 +111,7 @@ def test_a_gap_is_seen_on_its_day(
     rows = tiny_rows()
     day = pl.col("time").dt.date() == rows["time"].max().date() - timedelta(days=3)  # type: ignore[union-attr]
     home = make_home(rows.with_columns(pl.when(day).then(None).otherwise("price").alias("price")))
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
     message = words(serve(home).get("/data"))
     assert message.count("100% missing") == 1
 
@@ -135,9 +135,9 @@ def test_a_stale_forecast_is_called_so(
 ) -> None:
     tiny_document["datasets"]["tiny"]["stale_after"] = "1s"
     home = make_home(tiny_rows(), tiny_document)
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
     crowned(home)
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     client = serve(home)
     while "This forecast is stale" not in (page := words(client.get("/"))):
         assert "fresh" in page
@@ -149,7 +149,7 @@ def test_the_history_is_thinned_to_what_a_figure_can_show(
     serve: Callable[[Installation], httpx.Client],
 ) -> None:
     home = make_home(tiny_rows(8760))
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
     client = serve(home)
     query = {"series": "east", "channel": "load", "start": "2024-01-01T00:00:00"}
     whole = client.get("/history", params=query | {"end": "2025-01-01T00:00:00"}).json()

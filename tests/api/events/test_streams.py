@@ -144,7 +144,7 @@ def test_what_happens_is_told_as_it_happens(
     wait_until: Callable[..., None],
 ) -> None:
     follower = follow("/v1/events")
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     crowned(home, "repeat_last-2")
     queued(home)
     run = taken(home)
@@ -165,7 +165,7 @@ def test_events_are_filtered_by_kind_and_data_set(
     progress, forecasts = follow("/v1/events?kinds=progress,run"), follow("/v1/events?kinds=forecast&dataset=tiny")
     queued(home)
     home.ledger.runs.beat(taken(home), NOW, 0.5, "half way")
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     wait_until(lambda: len(progress.seen) == 3 and forecasts.seen)
     assert [message.kind for message in progress.seen] == ["run", "run", "progress"]
     assert [message.kind for message in forecasts.seen] == ["forecast"]

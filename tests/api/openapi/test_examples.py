@@ -57,7 +57,7 @@ def test_examples_fit_a_data_set_with_covariates_that_are_known_beforehand(
     tiny_document["datasets"]["tiny"]["channels"]["wind"] = {"role": "future", "lower": 2, "fill": "forward"}
     tiny_document["datasets"]["tiny"]["checks"] = {"out_of_range": "warn"}
     installation = make_home(tiny_rows(), document=tiny_document)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
     client = serve(installation)
     for method, written, path, body in examples(client.get("/openapi.json").json()):

@@ -39,7 +39,7 @@ def run(python: str | Path, script: str, folder: Path, *arguments: str) -> str:
 def expected(served: Served) -> Callable[[int], Any]:
     """What the service's own code forecasts from the newest rows."""
     config = served.home.config.datasets["tiny"]
-    panel = clean(served.home.observations("tiny").read(version=0), config)
+    panel = clean(served.home.dataset("tiny").observations.read(version=0), config)
     model = load(served.home.home.models / served.issuance.model_folder)
     return lambda horizon: extend(model, panel, config, horizon)
 
@@ -47,7 +47,7 @@ def expected(served: Served) -> Callable[[int], Any]:
 @pytest.fixture
 def rows(served: Served, tmp_path: Path) -> Path:
     """The newest 60 rows of each series as CSV."""
-    stored = served.home.observations("tiny").read(version=0)
+    stored = served.home.dataset("tiny").observations.read(version=0)
     newest = stored["time"].max()
     assert isinstance(newest, datetime)
     message = stored.filter(pl.col("time") > newest - timedelta(hours=60))
@@ -137,7 +137,7 @@ def test_series_that_the_model_does_not_know_are_scaled_by_their_own_history(
 ) -> None:
     tiny_document["datasets"]["tiny"]["channels"] = {"load": {"role": "target", "unit": "MW"}}
     installation = make_home(tiny_rows(), document=tiny_document)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
     client = serve(installation)
     message = json.loads(run(client_python("nixtla"), UNKNOWN, tmp_path, str(client.base_url)))
@@ -196,7 +196,7 @@ print(json.dumps(told))
 def test_tritons_client_gets_the_forecast_of_the_service(
     served: Served, expected: Callable[[int], Any], client_python: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    panel = clean(served.home.observations("tiny").read(version=0), served.home.config.datasets["tiny"])
+    panel = clean(served.home.dataset("tiny").observations.read(version=0), served.home.config.datasets["tiny"])
     given = {
         "targets": panel.targets[:, -60:].tolist(),
         "past": panel.past[:, -60:].tolist(),

@@ -26,9 +26,9 @@ def scored(served: Served, tiny_rows: Callable[..., pl.DataFrame]) -> Served:
     home = served.home
     later = tiny_rows(12, start=served.issuance.origin)
     later.write_csv(home.home.path / "rows.csv")
-    ingest("tiny", home)
-    issue("tiny", home)
-    score("tiny", home)
+    ingest(home.dataset("tiny"))
+    issue(home.dataset("tiny"))
+    score(home.dataset("tiny"))
     return served
 
 
@@ -78,7 +78,7 @@ def test_numbers_are_those_of_the_ledger(scored: Served) -> None:
 
 
 def test_a_window_leaves_older_forecasts_out(scored: Served) -> None:
-    age = scored.home.clock("tiny").now() - scored.issuance.origin
+    age = scored.home.dataset("tiny").clock.now() - scored.issuance.origin
     days = age // timedelta(days=1)
     assert rows(scored, window=f"{days + 2}d") == rows(scored)
     assert rows(scored, window="1d") == []  # the rows are of 2024

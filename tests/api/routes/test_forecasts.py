@@ -72,7 +72,7 @@ def test_the_forecast_tells_its_provenance(served: Served) -> None:
 def test_a_forecast_of_an_earlier_release_has_no_provenance(
     home: Installation, serve: Callable[[Installation], httpx.Client]
 ) -> None:
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     with home.ledger._database._engine.begin() as connection:
         connection.execute(sa.update(ISSUANCES).values(provenance=None))
     answer = serve(home).get("/v1/datasets/tiny/forecast").json()
@@ -84,9 +84,9 @@ def test_a_forecast_made_for_a_past_instant_is_not_served(
 ) -> None:
     moment = datetime.now(UTC)
     tiny_rows(430).write_csv(home.home.path / "rows.csv")
-    ingest("tiny", home)
-    issued, _ = issue("tiny", home)
-    issue("tiny", home, moment)
+    ingest(home.dataset("tiny"))
+    issued, _ = issue(home.dataset("tiny"))
+    issue(home.dataset("tiny"), moment)
     client = serve(home)
     assert client.get("/v1/datasets/tiny/forecast").json()["forecast_id"] == issued.forecast_id
     then = client.get("/v1/datasets/tiny/forecast", params={"as_of": moment.isoformat()})
@@ -111,7 +111,7 @@ def test_every_series_and_channel_has_every_step(served: Served) -> None:
 
 
 def test_the_numbers_are_those_in_the_lake(served: Served) -> None:
-    rows = served.home.forecasts("tiny").read(served.issuance.forecast_id, served.issuance.issued_at)
+    rows = served.home.dataset("tiny").forecasts.read(served.issuance.forecast_id, served.issuance.issued_at)
     for line in served.get().json()["forecasts"]:
         stored = rows.filter(series=line["series"], channel=line["channel"])
         assert [point["mean"] for point in line["points"]] == stored["mean"].to_list()
@@ -129,7 +129,7 @@ def test_steps_beyond_the_trained_horizon_continue_the_issued_ones_and_are_flagg
     assert longer[:24] == points(served.get(), "west", "price")
     assert [point["recursive"] for point in longer] == [False] * 24 + [True] * 76
     assert [point["lead"] for point in longer] == list(range(1, 101))
-    config, table = served.home.config.datasets["tiny"], served.home.observations("tiny")
+    config, table = served.home.config.datasets["tiny"], served.home.dataset("tiny").observations
     model = load(served.home.home.models / served.issuance.model_folder)
     expected = extend(model, clean(table.read(version=0), config), config, 100)
     assert [point["mean"] for point in longer] == pytest.approx(expected.mean[1, :, 1].tolist())
@@ -141,7 +141,7 @@ def test_a_longer_forecast_is_made_from_the_rows_it_was_issued_from(
 ) -> None:
     before = points(served.get(horizon=40))
     tiny_rows(hours=410, seed=5).write_csv(served.home.home.path / "rows.csv")
-    assert ingest("tiny", served.home).data_version == 1
+    assert ingest(served.home.dataset("tiny")).data_version == 1
     assert points(served.get(horizon=60))[:40] == before
 
 
@@ -180,7 +180,7 @@ def test_as_of_gives_what_was_known_then(
     served: Served, crowned: Callable[..., Manifest], wait_until: Callable[..., None]
 ) -> None:
     crowned(served.home, "repeat_last-2", bias=0.3)
-    second, is_new = issue("tiny", served.home)
+    second, is_new = issue(served.home.dataset("tiny"))
     assert is_new
     wait_until(lambda: served.get().json()["forecast_id"] == second.forecast_id)
     first = served.issuance
@@ -205,7 +205,7 @@ def test_a_new_forecast_is_swapped_in_without_a_failed_request(
 ) -> None:
     before = served.get()
     crowned(served.home, "repeat_last-2", bias=0.3)
-    second, _ = issue("tiny", served.home)
+    second, _ = issue(served.home.dataset("tiny"))
     seen = set()
     while second.forecast_id not in seen:
         answer = served.get()
@@ -256,9 +256,9 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(
     }
     installation = make_home(document=tiny_document)
     tiny_rows().write_parquet(installation.home.path / "rows.parquet")
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crowned(installation)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     client = serve(installation)
 
     def message() -> tuple[int, bool]:
@@ -286,9 +286,9 @@ def test_a_name_with_a_comma_is_one_name(
 ) -> None:
     names = ("a,b", "c")
     installation = make_home(tiny_rows(series=names))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crowned(installation, series=names)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     client = serve(installation)
     answer = client.get("/v1/datasets/tiny/forecast", params={"series": "a,b", "channels": "load"})
     assert [line["series"] for line in answer.json()["forecasts"]] == ["a,b"]
@@ -297,7 +297,7 @@ def test_a_name_with_a_comma_is_one_name(
 def test_a_damaged_forecast_is_not_served_and_the_one_before_is(
     served: Served, wait_until: Callable[..., None]
 ) -> None:
-    table = served.home.forecasts("tiny")
+    table = served.home.dataset("tiny").forecasts
     rows = table.read(served.issuance.forecast_id, served.issuance.issued_at)
     spoilt = rows.with_columns(
         forecast_id=pl.lit("spoilt"), mean=pl.when(pl.col("lead") == 3).then(float("nan")).otherwise("mean")
@@ -337,9 +337,9 @@ def test_zones_with_two_offsets_tell_both_instants_of_the_doubled_hour(
     # The forecast crosses 2024-11-03 06:00 UTC, when New York turns its clocks back.
     start = datetime(2024, 11, 2, 18, tzinfo=UTC) - timedelta(hours=200)
     installation = make_home(tiny_rows(hours=200, start=start))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crowned(installation)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     answer = serve(installation).get("/v1/datasets/tiny/forecast", params={"tz": "America/New_York"})
     times = [point["time"] for point in points(answer)]
     assert "2024-11-03T01:00:00-04:00" in times
@@ -370,7 +370,7 @@ def test_after_a_change_of_frequency_no_wrong_times_are_served(
 def test_a_damaged_table_is_told_when_the_service_starts(
     home: Installation, serve: Callable[[Installation], httpx.Client], wait_until: Callable[..., None]
 ) -> None:
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     file = min((home.home.lake / "tiny" / "observations").glob("month=*/*.parquet"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

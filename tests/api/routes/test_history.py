@@ -10,7 +10,7 @@ import pytest
 
 from forecast.config.training import PromotionPolicy
 from forecast.evaluation.guards import Guard
-from forecast.evaluation.night import NightRecord, judged
+from forecast.evaluation.night import NightRecord, judge
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 
@@ -34,7 +34,7 @@ def at(text: str) -> datetime:
 
 
 def test_rows_are_read_back_as_they_are_stored_in_every_format(served: Served) -> None:
-    stored = served.home.observations("tiny").read(version=0)
+    stored = served.home.dataset("tiny").observations.read(version=0)
     message = served.client.get(OBSERVATIONS).json()
     assert (message["rows"], message["truncated"], message["data_version"]) == (800, False, 0)
     for one in message["series"]:
@@ -117,7 +117,7 @@ def test_what_is_not_stored_of_it_is_told(
     assert isinstance(newest, datetime)
     gap = (pl.col("site") == "west") & (pl.col("time") > newest - timedelta(hours=5))
     installation = make_home(rows.with_columns(load=pl.when(~gap).then("load")), document=tiny_document)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
     needed = serve(installation).get(NEEDS, params={"horizon": 30}).json()
     origin = at(needed["origin"])
@@ -141,11 +141,11 @@ def test_models_are_told_with_what_was_decided_on(
     crowned(served.home, "repeat_last-2")
     champion, challenger = make_evidence("repeat_last-2", 1.0), make_evidence("worse-1", 1.4)
     policy = PromotionPolicy()
-    verdict = judged([challenger], champion, policy, "")
+    verdict = judge([challenger], champion, policy, "")
     night = NightRecord(
         dataset="tiny", recorded_at=datetime(2024, 2, 1, tzinfo=UTC), data_version=0, data_digest="", origins=200,
         holdout_from=datetime(2024, 1, 20, tzinfo=UTC), holdout_until=datetime(2024, 1, 30, tzinfo=UTC),
-        candidates=(challenger,), incumbent=champion, baselines=(), policy=policy, unfit="", verdict=verdict,
+        candidates=(challenger,), champion_evidence=champion, baselines=(), policy=policy, unfit="", verdict=verdict,
         champion="repeat_last-2", tracking_run="", failures={"informer": "in /a/folder"},
     )  # fmt: skip
     served.home.ledger.nights.add(night)
@@ -171,8 +171,8 @@ def issued(served: Served, tiny_rows: Callable[..., pl.DataFrame]) -> list[Any]:
     made = [served.issuance]
     for hours in range(401, 405):
         tiny_rows(hours).write_csv(served.home.home.path / "rows.csv")
-        ingest("tiny", served.home)
-        made.append(issue("tiny", served.home)[0])
+        ingest(served.home.dataset("tiny"))
+        made.append(issue(served.home.dataset("tiny"))[0])
     return made
 
 
@@ -185,12 +185,12 @@ def test_the_rolling_forecast_is_what_was_issued_a_lead_before(
     assert [point["forecast_id"] for point in line["points"]] == [one.forecast_id for one in issued]
     for point, one in zip(line["points"], issued, strict=True):
         assert at(point["time"]) == one.origin + timedelta(hours=2)
-        stored = served.home.forecasts("tiny").read(one.forecast_id, one.issued_at)
+        stored = served.home.dataset("tiny").forecasts.read(one.forecast_id, one.issued_at)
         row = stored.filter(series="west", channel="price", lead=3)
         assert point["mean"] == row["mean"].item()
         assert list(point["quantiles"].values()) == row["quantiles"].item().to_list()
     crowned(served.home, "repeat_last-2", bias=0.3)
-    again, is_new = issue("tiny", served.home)
+    again, is_new = issue(served.home.dataset("tiny"))
     assert is_new
     newest = served.get(lead_time="3h").json()["forecasts"][0]["points"][-1]
     assert (newest["forecast_id"], newest["model_version"]) == (again.forecast_id, "repeat_last-2")
@@ -222,7 +222,7 @@ def test_a_range_and_a_model_choose_steps_of_the_forecast(
     late = served.get(start=whole[20]["time"], horizon=30).json()["forecasts"][0]["points"]
     assert [point["lead"] for point in late] == list(range(21, 31))
     crowned(served.home, "repeat_last-2", bias=0.3)
-    issue("tiny", served.home)
+    issue(served.home.dataset("tiny"))
     wait_until(lambda: served.get().json()["model_version"] == "repeat_last-2")
     assert served.get(model="repeat_last-1").json()["forecast_id"] == served.issuance.forecast_id
     for query, status, code in (

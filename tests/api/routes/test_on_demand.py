@@ -32,7 +32,7 @@ LOOKBACK = 48
 @pytest.fixture
 def history(served: Served) -> dict[str, Any]:
     """The newest rows of the home's own lake, as columns on the grid."""
-    rows = served.home.observations("tiny").read(version=0)
+    rows = served.home.dataset("tiny").observations.read(version=0)
     newest = rows.filter(pl.col("time") >= rows["time"].max() - timedelta(hours=LOOKBACK - 1))
     start = newest["time"].min()
     assert isinstance(start, datetime)
@@ -63,7 +63,7 @@ def test_a_forecast_of_the_newest_rows_is_the_issued_one(served: Served, history
 def test_steps_beyond_the_trained_horizon_are_made_and_flagged(served: Served, history: dict[str, Any]) -> None:
     made = ask(served.client, history, horizon=60).json()
     config, model = served.home.config.datasets["tiny"], served.home.home.models / served.issuance.model_folder
-    panel = clean(served.home.observations("tiny").read(version=0), config)
+    panel = clean(served.home.dataset("tiny").observations.read(version=0), config)
     expected = extend(load(model), panel, config, 60)
     for s in range(2):
         for c in range(2):
@@ -87,7 +87,7 @@ def test_levels_and_zone_are_those_that_are_asked_for(served: Served, history: d
 
 def test_rows_may_come_as_they_would_be_pushed(served: Served, history: dict[str, Any]) -> None:
     wanted = ask(served.client, history).json()["forecasts"]
-    rows = served.home.observations("tiny").read(version=0)
+    rows = served.home.dataset("tiny").observations.read(version=0)
     rows = rows.filter(pl.col("time") >= datetime.fromisoformat(history["start"])).rename({"series": "site"})
     message = rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S"))
     records = message.to_dicts()

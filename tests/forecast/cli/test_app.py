@@ -244,7 +244,7 @@ def test_a_receipt_can_be_read_by_machines(
 
 
 def test_the_status_can_be_read_by_machines_and_people(run: Run, tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     code, out, _ = run("status", "--json", "--home", tiny_home.home.path)
     document: Mapping[str, Any] = json.loads(out)
     assert code == 0

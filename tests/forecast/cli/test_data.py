@@ -29,7 +29,7 @@ def test_a_check_says_what_an_ingestion_would_do_and_writes_nothing(run: Run, di
     for message in ("nothing was written", "1 rows would be put aside", "ingest.not_a_number", "load=broken"):
         assert message in out
     assert json.loads(run("receipts", "--json", "--home", dirty)[1]) == []
-    assert not Installation.open(dirty).observations("tiny").exists
+    assert not Installation.open(dirty).dataset("tiny").observations.exists
 
 
 def test_a_check_of_another_file_holds_it_against_the_same_rules(run: Run, dirty: Path, tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_receipts_are_shown_newest_first(run: Run, dirty: Path) -> None:
 
 def test_tables_are_maintained_by_command(run: Run, dirty: Path) -> None:
     run("ingest", "--home", dirty)
-    before = Installation.open(dirty).observations("tiny").read()
+    before = Installation.open(dirty).dataset("tiny").observations.read()
     code, out, _ = run("maintain", "--home", dirty, "--retention", "1d")
     assert code == 0
     assert "observations" in out
-    assert Installation.open(dirty).observations("tiny").read().equals(before)
+    assert Installation.open(dirty).dataset("tiny").observations.read().equals(before)
     assert run("maintain", "--home", dirty, "--retention", "long")[0] == 2
 
 
@@ -86,14 +86,14 @@ def renamed(home: Path, old: str, new: str) -> None:
 
 def test_a_channel_is_renamed_once_the_job_file_names_it_so(run: Run, dirty: Path) -> None:
     run("ingest", "--home", dirty)
-    before = Installation.open(dirty).observations("tiny").read()
+    before = Installation.open(dirty).dataset("tiny").observations.read()
     code, _, err = run("channel", "rename", "tiny", "wind", "wind_speed", "--home", dirty)
     assert (code, "channel.job_file_first" in err) == (2, True)
     renamed(dirty, "wind", "wind_speed")
     code, _, err = run("train", "--home", dirty)
     assert "forecast channel" in err
     assert run("channel", "rename", "tiny", "wind", "wind_speed", "--home", dirty)[0] == 0
-    after = Installation.open(dirty).observations("tiny").read()
+    after = Installation.open(dirty).dataset("tiny").observations.read()
     assert after.rename({"wind_speed": "wind"}).equals(before)
 
 
@@ -103,7 +103,7 @@ def test_a_channel_is_added_and_retired_by_command(run: Run, dirty: Path) -> Non
     renamed(dirty, "wind", "rain")
     assert run("channel", "retire", "tiny", "wind", "--home", dirty)[0] == 0
     assert run("channel", "add", "tiny", "rain", "--home", dirty)[0] == 0
-    rows = Installation.open(dirty).observations("tiny").read()
+    rows = Installation.open(dirty).dataset("tiny").observations.read()
     assert rows.columns == ["series", "time", "load", "price", "rain"]
     assert rows["rain"].null_count() == len(rows)
     assert run("channel", "add", "tiny", "snow", "--home", dirty)[0] == 2

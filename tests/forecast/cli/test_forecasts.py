@@ -19,12 +19,12 @@ def moment(tiny_home: Installation, tiny_rows: Callable[..., pl.DataFrame]) -> d
     """An instant after which more rows came in."""
     found = SystemClock().now()
     tiny_rows(430).write_csv(tiny_home.home.path / "rows.csv")
-    ingest("tiny", tiny_home)
+    ingest(tiny_home.dataset("tiny"))
     return found
 
 
 def test_a_forecast_that_comes_out_the_same_is_told_to_people_and_machines(run: Run, tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     code, out, _ = run("replay", issuance.forecast_id, "--home", tiny_home.home.path)
     assert code == 0
     assert "comes out exactly the same" in out
@@ -37,8 +37,8 @@ def test_a_forecast_that_comes_out_the_same_is_told_to_people_and_machines(run: 
 
 
 def test_a_forecast_that_comes_out_otherwise_is_an_error_that_says_how_far(run: Run, tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
-    table = tiny_home.forecasts("tiny")
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    table = tiny_home.dataset("tiny").forecasts
     rows = table.read(issuance.forecast_id, issuance.issued_at)
     table.remove({issuance.forecast_id})
     table.append(rows.with_columns(mean=pl.when(channel="price").then(pl.col("mean") + 0.5).otherwise("mean")))
@@ -75,11 +75,11 @@ def test_a_forecast_is_made_for_a_past_instant(run: Run, tiny_home: Installation
 
 
 def test_the_status_and_the_report_tell_the_provenance(run: Run, tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     assert issuance.provenance is not None
     document = json.loads(run("status", "--json", "--home", tiny_home.home.path)[1])
     message = document["datasets"]["tiny"]["forecast"]["provenance"]
     assert message == issuance.provenance.model_dump(mode="json")
-    page = write_report("tiny", tiny_home, issuance).read_text(encoding="utf-8")
+    page = write_report(tiny_home.dataset("tiny"), issuance).read_text(encoding="utf-8")
     for value in (message["model_digest"], message["data_digest"], message["runtime"], "data_version"):
         assert f">{value}<" in page

@@ -47,7 +47,7 @@ def test_the_doctor_tells_by_its_exit_code_whether_anything_is_to_be_done(
     assert code == 9
     assert "forecast.none_yet" in out
     assert 'run "forecast forecast tiny"' in " ".join(out.split())
-    issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
     code, out, _ = run("doctor", "--home", home, "--json")
     message = json.loads(out)
     assert (code, message["well"]) == (0, True)
@@ -63,7 +63,7 @@ def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
     code, _, err = run("plot", "--home", home)
     assert code == 8
     assert "forecast.none_yet" in err
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     code, out, _ = run("plot", "--home", home, "--json")
     message = json.loads(out)
     assert (code, message["forecast_id"], opened) == (0, issuance.forecast_id, [])

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from forecast.config.training import PromotionPolicy
-from forecast.evaluation.night import NightRecord, judged
+from forecast.evaluation.night import NightRecord, judge
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.runtime.manifest import Manifest
@@ -19,11 +19,11 @@ NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
 @pytest.fixture
 def night(make_evidence: Callable[..., Evidence]) -> NightRecord:
     scored = (make_evidence("linear-1", 1.0, horizons=(6, 24)), make_evidence("informer-1", 1.5, horizons=(6, 24)))
-    incumbent = make_evidence("dlinear-0", 1.2, horizons=(6, 24))
-    verdict = judged(scored, incumbent, POLICY, "")
+    before = make_evidence("dlinear-0", 1.2, horizons=(6, 24))
+    verdict = judge(scored, before, POLICY, "")
     return NightRecord(
         dataset="tiny", recorded_at=NOW, data_version=3, data_digest="d", holdout_from=NOW, holdout_until=NOW,
-        origins=200, candidates=scored, incumbent=incumbent, baselines=("linear",), policy=POLICY, unfit="",
+        origins=200, candidates=scored, champion_evidence=before, baselines=("linear",), policy=POLICY, unfit="",
         verdict=verdict, champion=verdict.challenger, tracking_run="run", failures={"tirex": "no weights"},
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_a_comparison_shows_both_precisions_of_a_network_that_was_tried_as_int8(
     _, out, _ = run("compare", "--home", tiny_home.home.path)
     assert f"nlinear-1 {both.summary}" in " ".join(out.split())
     document = json.loads(run("compare", "--json", "--home", tiny_home.home.path)[1])
-    seen = {item["model_version"]: item["rehearsal"] for item in document["leaderboard"]}
+    seen = {item["model_version"]: item["smoke_test"] for item in document["leaderboard"]}
     assert (seen["nlinear-1"]["precision"], seen["linear-1"]["precision"]) == ("int8", "float32")
     assert seen["nlinear-1"]["variants"]["int8"]["size_mb"] == 1.0
 

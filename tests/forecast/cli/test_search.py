@@ -25,7 +25,7 @@ def home(
         "training": {"max_epochs": 1, "stride": 8, "batch_size": 32, "baselines": []},
     }
     installation = make_home(tiny_rows(), tiny_document)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     return installation.home.path
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from forecast.cli.output import beaten, leaderboard, night_document
 from forecast.config.dataset import DatasetConfig
 from forecast.config.training import PromotionPolicy
-from forecast.evaluation.night import NightRecord, judged
+from forecast.evaluation.night import NightRecord, judge
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.ledger import Ledger
@@ -21,12 +21,12 @@ NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)
 
 @pytest.fixture
 def make_night(make_evidence: Make) -> Callable[..., NightRecord]:
-    def make(*candidates: Evidence, incumbent: Evidence | None = None, **fields: Any) -> NightRecord:
+    def make(*candidates: Evidence, before: Evidence | None = None, **fields: Any) -> NightRecord:
         scored = candidates or (make_evidence("linear-1", 1.0), make_evidence("itransformer-1", 0.6))
-        verdict = judged(scored, incumbent, POLICY, "")
+        verdict = judge(scored, before, POLICY, "")
         night = {
             "dataset": "tiny", "recorded_at": NOW, "data_version": 3, "data_digest": "d", "holdout_from": NOW,
-            "holdout_until": NOW, "origins": 200, "candidates": scored, "incumbent": incumbent,
+            "holdout_until": NOW, "origins": 200, "candidates": scored, "champion_evidence": before,
             "baselines": ("seasonal_naive", "linear"), "policy": POLICY, "unfit": "", "verdict": verdict,
             "champion": verdict.challenger, "tracking_run": "run",
         }  # fmt: skip
@@ -40,22 +40,33 @@ def champion(version: str) -> Champion:
 
 
 def test_a_night_is_decided_again_as_it_was(make_night: Callable[..., NightRecord], make_evidence: Make) -> None:
-    night = make_night(make_evidence("a", 0.97, noise=1.0, seed=3), incumbent=make_evidence("b", noise=1.0, seed=4))
+    night = make_night(make_evidence("a", 0.97, noise=1.0, seed=3), before=make_evidence("b", noise=1.0, seed=4))
     stored = NightRecord.model_validate_json(night.model_dump_json())
     assert stored == night
-    assert stored.decided_again() == night.verdict
+    assert stored.decide_again() == night.verdict
+
+
+def test_a_night_of_an_earlier_release_is_still_read(
+    make_night: Callable[..., NightRecord], make_evidence: Make
+) -> None:
+    night = make_night(before=make_evidence("b"))
+    document = night.model_dump_json()
+    for name, earlier in (("champion_evidence", "incumbent"), ("smoke_test", "rehearsal")):
+        assert f'"{name}":' in document
+        document = document.replace(f'"{name}":', f'"{earlier}":')
+    assert NightRecord.model_validate_json(document) == night
 
 
 def test_changed_numbers_are_seen(make_night: Callable[..., NightRecord], make_evidence: Make) -> None:
-    night = make_night(make_evidence("a", 0.9), incumbent=make_evidence("b"))
+    night = make_night(make_evidence("a", 0.9), before=make_evidence("b"))
     better = night.model_copy(update={"candidates": (make_evidence("a", 0.8),)})
-    assert better.decided_again() != night.verdict
+    assert better.decide_again() != night.verdict
 
 
-def test_the_leaderboard_is_sorted_and_holds_the_incumbent(
+def test_the_leaderboard_is_sorted_and_holds_the_champion_before(
     make_night: Callable[..., NightRecord], make_evidence: Make
 ) -> None:
-    night = make_night(make_evidence("c", 1.5), make_evidence("a", 0.5), incumbent=make_evidence("b"))
+    night = make_night(make_evidence("c", 1.5), make_evidence("a", 0.5), before=make_evidence("b"))
     assert [one.model_version for one in night.leaderboard] == ["a", "b", "c"]
 
 
@@ -72,7 +83,7 @@ def test_a_champion_is_not_taken_for_the_model_of_its_kind_that_a_baseline_beats
     make_night: Callable[..., NightRecord], make_evidence: Make
 ) -> None:
     trained = (make_evidence("linear-1", 0.5), make_evidence("informer-2", 1.0))
-    night = make_night(*trained, incumbent=make_evidence("informer-1", 0.4))
+    night = make_night(*trained, before=make_evidence("informer-1", 0.4))
     assert [one.model_version for one in night.beaten] == ["informer-2"]
     (message,) = beaten(night)
     assert message.startswith("informer-2 does not beat linear: its loss is +")

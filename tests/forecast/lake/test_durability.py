@@ -162,7 +162,7 @@ def test_a_checkpoint_of_the_log_is_on_disk_too_since_every_reader_starts_from_i
 
 
 def test_an_issued_forecast_is_on_disk_before_it_is_acknowledged(tiny_home: Installation, synced: list[Path]) -> None:
-    issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
     forecasts = tiny_home.home.lake / "tiny" / "forecasts"
     assert set(forecasts.rglob("*.parquet")) <= set(synced)
     assert forecasts / "_delta_log" / f"{0:020d}.json" in synced

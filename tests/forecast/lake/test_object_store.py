@@ -116,6 +116,6 @@ def test_an_installation_keeps_its_tables_where_the_environment_says(
     monkeypatch.setenv("FORECAST_LAKE_URL", lake)
     installation: Installation = make_home()  # type: ignore[operator]
     aside = {"source": "a.csv", "row": 1, "code": "spike", "reason": "r", "series": "s", "time": "t", "content": "{}"}
-    assert installation.quarantine("tiny").append(pl.DataFrame([aside])) == 1
+    assert installation.dataset("tiny").quarantine.append(pl.DataFrame([aside])) == 1
     assert Quarantine(lake, installation.home.locks, "tiny").read()["code"].to_list() == ["spike"]
     assert not list(installation.home.lake.iterdir())

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from benchmarks.reliability.account import all_runs, wrong_ends
 from forecast.config.jobs import Cause, Due, Job
-from forecast.errors import ConflictError, StorageError
+from forecast.errors import ConflictError
 from forecast.ledger import Ledger
 from forecast.ledger.champions import Champion
 from forecast.ledger.receipts import Receipt
 from forecast.ledger.runs import Run
-from forecast.ledger.tables import SCHEMA, SCHEMA_VERSION
 from forecast.scheduling.lease import Lease
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -29,64 +25,12 @@ EACH = Job.model_validate(
     {"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *", "catch_up": "each", "retries": 2, "backoff": "1m"}
 )
 LATEST = Job.model_validate({"dataset": "tiny", "steps": ["forecast"], "cron": "* * * * *"})
-# As the release before jobs and runs made it: every column of this table, and the number of the schema.
-RELEASED = """
-CREATE TABLE runs (
-    run_id {key}, job VARCHAR(160) NOT NULL, dataset VARCHAR(64) NOT NULL, kind VARCHAR(16) NOT NULL,
-    logical_date VARCHAR(40) NOT NULL, state VARCHAR(16) NOT NULL, claimed_at TIMESTAMP NOT NULL, ended_at TIMESTAMP,
-    pid INTEGER, reason TEXT, UNIQUE (job, logical_date)
-);
-CREATE TABLE issuances (
-    sequence {key}, forecast_id VARCHAR(40) NOT NULL UNIQUE, dataset VARCHAR(64) NOT NULL, issued_at TIMESTAMP NOT NULL,
-    origin TIMESTAMP NOT NULL, horizon INTEGER NOT NULL, quantiles TEXT NOT NULL, data_version INTEGER NOT NULL,
-    model_name VARCHAR(64) NOT NULL, model_version VARCHAR(64) NOT NULL, model_folder VARCHAR(256) NOT NULL,
-    imputed_fraction FLOAT NOT NULL, recorded_at TIMESTAMP NOT NULL, newest_observed TIMESTAMP
-);
-CREATE INDEX ix_issuances_dataset ON issuances (dataset);
-CREATE TABLE clocks (dataset VARCHAR(64) NOT NULL PRIMARY KEY, position TIMESTAMP NOT NULL, stopped BOOLEAN NOT NULL);
-CREATE TABLE ledger_schema (version INTEGER NOT NULL PRIMARY KEY);
-INSERT INTO ledger_schema VALUES (3);
-INSERT INTO clocks VALUES ('tiny', '2024-05-01 11:00:00.000000', {false});
-INSERT INTO runs (job, dataset, kind, logical_date, state, claimed_at, pid) VALUES
-    ('tiny.retrain', 'tiny', 'retrain', '2024-04-30T02:30', 'succeeded', '2024-04-30 02:30:01.000000', 7),
-    ('tiny.retrain', 'tiny', 'retrain', '2024-05-01T02:30', 'running', '2024-05-01 02:30:01.000000', 8),
-    ('tiny.forecast', 'tiny', 'forecast', '2024-05-01T02:00', 'abandoned', '2024-05-01 02:00:01.000000', 9),
-    ('tiny.forecast', 'tiny', 'forecast', '2024-05-01T03:00', 'running', '2024-05-01 03:00:01.000000', 10)
-"""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.db"
-    found: sa.URL = request.getfixturevalue("postgresql")
-    engine = sa.create_engine(found)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("drop schema public cascade; create schema public")
-    engine.dispose()
-    return found.render_as_string(hide_password=False)
 
 
 @pytest.fixture
 def ledger(url: str) -> Iterator[Ledger]:
     with Ledger.open(url) as opened:
         yield opened
-
-
-@pytest.fixture
-def at_once(url: str) -> Callable[..., list[Any]]:
-    """Do something in eight threads at once, each with a ledger of its own."""
-
-    def act(work: Callable[[Ledger, int], Any]) -> list[Any]:
-        def one(number: int) -> Any:
-            with Ledger.open(url) as own:
-                return work(own, number)
-
-        with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(one, range(8)))
-
-    return act
 
 
 def dues(count: int, cause: Cause = Cause.CRON) -> list[Due]:
@@ -226,72 +170,6 @@ def test_a_scheduler_that_was_frozen_does_not_move_a_replay_back(ledger: Ledger)
     assert ledger.clocks.position("tiny", NOW) == NOW + 2 * MINUTE
 
 
-@pytest.fixture
-def released(url: str) -> str:
-    """The address of a ledger of the release before."""
-    engine = sa.create_engine(url)
-    is_file = engine.dialect.name == "sqlite"
-    words = {
-        "key": "INTEGER NOT NULL PRIMARY KEY" if is_file else "BIGSERIAL PRIMARY KEY",
-        "false": "0" if is_file else "false",
-    }
-    with engine.begin() as connection:
-        for statement in RELEASED.format(**words).split(";\n"):
-            connection.exec_driver_sql(statement)
-    engine.dispose()
-    return url
-
-
-def test_a_ledger_of_the_release_before_goes_on(released: str, at_once: Callable[..., list[Any]]) -> None:
-    assert (
-        at_once(lambda own, _: len(all_runs(own))) == [4] * 8
-    )  # of all that open it at once, one brings it up to date
-    with Ledger.open(released) as ledger:
-        message = {(run.job, run.logical_date): run.state for run in all_runs(ledger)}
-        assert message == {
-            ("tiny.retrain", "2024-04-30T02:30"): "succeeded",
-            ("tiny.retrain", "2024-05-01T02:30"): "failed",
-            ("tiny.forecast", "2024-05-01T02:00"): "failed",
-            ("tiny.forecast", "2024-05-01T03:00"): "failed",
-        }
-        assert ledger.clocks.position("tiny", NOW) == NOW - timedelta(hours=1)
-        with pytest.raises(ConflictError, match="another release"):
-            _ = all_runs(ledger)[0].definition
-        ledger.runs.claim("tiny.forecast", EACH, dues(2), NOW)
-        run = taken(ledger)
-        with pytest.raises(sa.exc.IntegrityError), ledger._database.transaction() as connection:
-            connection.exec_driver_sql("UPDATE runs SET state = 'running' WHERE state = 'queued'")
-        assert ledger.runs.finish(run, "succeeded", NOW, "done") == "succeeded"
-
-
-def test_a_migrated_ledger_has_the_tables_of_a_new_one(released: str, tmp_path: Path) -> None:
-    def shape(address: str) -> dict[str, Any]:
-        engine = sa.create_engine(address)
-        seen = sa.inspect(engine)
-        found = {
-            name: (
-                {column["name"]: column["nullable"] for column in seen.get_columns(name)},
-                {index["name"]: (index["column_names"], bool(index["unique"])) for index in seen.get_indexes(name)},
-            )
-            for name in ("runs", "attempts", "events", "jobs", "leases", "hosts")
-        }
-        engine.dispose()
-        return found
-
-    Ledger.open(released).close()
-    migrated = shape(released)
-    if released.startswith("sqlite"):
-        new = f"sqlite:///{tmp_path}/new.db"
-    else:
-        engine = sa.create_engine(released)
-        with engine.begin() as connection:
-            connection.exec_driver_sql("drop schema public cascade; create schema public")
-        engine.dispose()
-        new = released
-    Ledger.open(new).close()
-    assert migrated == shape(new)
-
-
 def test_a_run_that_this_release_cannot_read_fails_and_stops_nobody(ledger: Ledger) -> None:
     (run_id,) = ledger.runs.claim("job", EACH, dues(1), NOW)
     with ledger._database.transaction() as connection:
@@ -304,13 +182,6 @@ def test_a_run_that_this_release_cannot_read_fails_and_stops_nobody(ledger: Ledg
     assert ledger.runs.get(run_id).has_ended
     with pytest.raises(ConflictError, match="another release"):
         _ = ledger.jobs.states()["other"].definition
-
-
-def test_a_ledger_of_a_later_release_is_refused(ledger: Ledger, url: str) -> None:
-    with ledger._database.transaction() as connection:
-        connection.execute(sa.update(SCHEMA).values(version=SCHEMA_VERSION + 1))
-    with pytest.raises(StorageError, match="later release"):
-        Ledger.open(url)
 
 
 def test_a_worker_notes_its_process_and_a_late_one_does_not(ledger: Ledger) -> None:

@@ -1,8 +1,6 @@
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -223,48 +221,3 @@ def test_receipts_come_newest_first_as_they_were_kept(ledger: Ledger) -> None:
     assert ledger.receipts.latest("tiny") == [receipt(2), receipt(1), receipt(0)]
     assert ledger.receipts.latest("tiny", 1) == [receipt(2)]
     assert ledger.receipts.latest("unknown") == []
-
-
-LATER_INDEXES = ("runs_one_running", "runs_state", "runs_due")
-LATER_COLUMNS = (
-    "cause", "due_at", "document", "host", "attempt", "failures", "not_before", "started_at", "heartbeat_at",
-    "cancel_asked_at", "coalesced_into", "progress", "doing", "peak_memory_mb", "tracking_run", "forecast_id", "log",
-)  # fmt: skip
-
-
-def test_a_ledger_of_the_first_release_goes_on_with_what_it_holds(url: str) -> None:
-    with Ledger.open(url) as made:
-        made.issue(issuance(1))
-    database = Path(url.removeprefix("sqlite:///"))
-    with closing(sqlite3.connect(database)) as connection:
-        for name in LATER_INDEXES:
-            connection.execute(f"DROP INDEX {name}")
-        for name in LATER_COLUMNS:
-            connection.execute(f"ALTER TABLE runs DROP COLUMN {name}")
-        connection.executescript(
-            "DROP TABLE jobs; DROP TABLE events; DROP TABLE attempts; DROP TABLE leases; DROP TABLE hosts;"
-            "ALTER TABLE issuances DROP COLUMN newest_observed; ALTER TABLE issuances DROP COLUMN provenance;"
-            "ALTER TABLE issuances DROP COLUMN backfilled; ALTER TABLE issuances DROP COLUMN correction;"
-            "DROP TABLE receipts;"
-            "INSERT INTO runs (job, dataset, kind, logical_date, state, claimed_at)"
-            " VALUES ('tiny/refresh', 'tiny', 'refresh', '2024-05-01T00:00', 'running', '2024-05-01 00:00:00');"
-            "UPDATE ledger_schema SET version = 1"
-        )
-    with Ledger.open(url) as opened:
-        assert opened.issuances.newest("tiny")[0].forecast_id == "id-tiny-1"
-        opened.receipts.add(receipt(1))
-        opened.issuances.add(replace(issuance(2), newest_observed=NOW))
-        assert opened.issuances.newest("tiny")[0].newest_observed == NOW
-        (old,) = opened.runs.find()
-        assert (old.job, old.state, old.attempt) == ("tiny/refresh", "failed", 0)
-    with Ledger.open(url) as again:
-        assert len(again.issuances.newest("tiny")) == 2
-
-
-def test_a_ledger_of_a_later_release_is_refused(url: str) -> None:
-    Ledger.open(url).close()
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        connection.executescript("UPDATE ledger_schema SET version = 99")
-    with pytest.raises(StorageError, match="later release") as caught:
-        Ledger.open(url)
-    assert caught.value.code == "ledger.other_version"

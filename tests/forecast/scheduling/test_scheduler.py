@@ -201,7 +201,7 @@ def test_trouble_with_one_job_stays_with_it(
         broken={"steps": ["forecast"], "on": ["watermark"]}, fine={"cron": "0 * * * *", "catch_up": "each"}
     )
     (installation.home.path / "rows.csv").write_text("time,site,load,price,wind\n2024-01-01 00:00,east,1,1,1\n")
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     for file in installation.home.lake.rglob("*.parquet"):
         file.write_bytes(b"no parquet at all")
     scheduler = scheduler_of(installation)
@@ -218,7 +218,7 @@ def test_trouble_with_one_job_stays_with_it(
 def push(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., None]:
     def more(installation: Installation, hours: int, **rows: Any) -> None:
         tiny_rows(hours, **rows).write_csv(installation.home.path / "rows.csv")
-        ingest("tiny", installation)
+        ingest(installation.dataset("tiny"))
 
     return more
 
@@ -258,7 +258,7 @@ def test_only_a_step_that_every_series_has_moves_the_watermark(
     rows.filter((pl.col("site") == "east") | (pl.int_range(pl.len()) < 150)).write_csv(
         installation.home.path / "rows.csv"
     )
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     scheduler.tick()
     assert len(installation.ledger.runs.find()) == 1
     push(installation, 102)
@@ -355,7 +355,7 @@ def test_a_machine_that_slept_moves_a_replay_on_by_seconds_not_by_the_night(
     clock.go_on(8 * HOUR)
     scheduler.tick()
     begin = datetime(2024, 5, 1, tzinfo=UTC)
-    assert begin < replayed.clock("tiny").now() <= begin + timedelta(minutes=5)
+    assert begin < replayed.dataset("tiny").clock.now() <= begin + timedelta(minutes=5)
 
 
 def test_a_clock_that_was_set_back_does_not_set_a_replay_back(
@@ -365,7 +365,7 @@ def test_a_clock_that_was_set_back_does_not_set_a_replay_back(
     scheduler.tick()
     clock.time -= HOUR
     scheduler.tick()
-    assert replayed.clock("tiny").now() == datetime(2024, 5, 1, tzinfo=UTC)
+    assert replayed.dataset("tiny").clock.now() == datetime(2024, 5, 1, tzinfo=UTC)
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_a_night_that_is_broken_off_leaves_no_run_open(
 
 def test_the_next_night_ends_what_a_killed_one_left_open(local: Home, dataset: str) -> None:
     left = (
-        "import os, sys\nfrom pathlib import Path\nfrom forecast.registry import Registry\n"
+        "import os, sys\nfrom pathlib import Path\nfrom forecast.tracking.registry import Registry\n"
         "from forecast.home import Home\n"
         "registry = Registry(Home(Path(sys.argv[1])))\n"
         "name = sys.argv[2]\n"

@@ -31,7 +31,7 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 def sick(tiny_home: Installation) -> Installation:
     """A home that is well until a test breaks something."""
-    issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
     return tiny_home
 
 

@@ -32,7 +32,7 @@ Make = Callable[..., Installation]
 def advance(home: Installation, rows: pl.DataFrame, hours: int) -> None:
     kept = rows.filter(pl.col("time") < EPOCH.replace(tzinfo=None) + hours * HOUR)
     kept.write_csv(home.home.path / "rows.csv")
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def served(
         crown(home, calibration=NARROW)
         for hours in range(400, 520, 6):
             advance(home, rows, hours)
-            issue("tiny", home)
-        score("tiny", home)
+            issue(home.dataset("tiny"))
+        score(home.dataset("tiny"))
         advance(home, rows, 520)
         return home
 
@@ -61,7 +61,7 @@ def served(
 
 
 def widths(home: Installation, forecast_id: str, issued_at: datetime) -> float:
-    rows = home.forecasts("tiny").read(forecast_id, issued_at)
+    rows = home.dataset("tiny").forecasts.read(forecast_id, issued_at)
     return float((rows["quantiles"].list.last() - rows["quantiles"].list.first()).mean())  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ def test_a_forecast_is_moved_by_what_came_true_and_says_by_what(served: Callable
     home = served()
     first = home.ledger.issuances.newest("tiny")[-1]
     assert first.correction is None
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     assert issuance.correction is not None
     stored = home.ledger.issuances.latest("tiny")
     assert stored is not None
@@ -83,16 +83,16 @@ def test_a_forecast_is_moved_by_what_came_true_and_says_by_what(served: Callable
 
 def test_the_same_forecast_can_be_made_again_from_what_is_stored(served: Callable[..., Installation]) -> None:
     home = served()
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     config = home.config.datasets["tiny"]
-    panel = clean(home.observations("tiny").read(version=issuance.data_version), config)
+    panel = clean(home.dataset("tiny").observations.read(version=issuance.data_version), config)
     model = load(home.home.models / issuance.model_folder)
     base = extend(model, panel, config, issuance.horizon)
     again = moved(base, home.ledger.corrections.get(issuance.correction), model.manifest, panel.series)
     stored = read_issued(issuance, home)
     assert np.array_equal(again.quantiles.transpose(0, 2, 1, 3), stored.quantiles)
     assert np.array_equal(again.mean.transpose(0, 2, 1), stored.mean)
-    before = home.forecasts("tiny").read_many({issuance.forecast_id: issuance.issued_at})
+    before = home.dataset("tiny").forecasts.read_many({issuance.forecast_id: issuance.issued_at})
     message = before.sort("series", "channel", "lead")["base"].list.to_array(3).to_numpy().reshape(2, 2, 24, 3)
     assert np.array_equal(message, base.quantiles.transpose(0, 2, 1, 3))
 
@@ -101,11 +101,11 @@ def test_a_correction_is_found_from_quantiles_as_they_were_before_one(served: Ca
     home = served()
     rows = pl.read_csv(home.home.path / "rows.csv", try_parse_dates=True)
     before = home.ledger.corrections.latest("tiny", "repeat_last-1")
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     later = rows.with_columns(pl.col("time") + timedelta(hours=520))
     pl.concat([rows, later.filter(pl.col("time") < datetime(2024, 1, 23))]).write_csv(home.home.path / "rows.csv")  # noqa: DTZ001
-    ingest("tiny", home)
-    score("tiny", home)
+    ingest(home.dataset("tiny"))
+    score(home.dataset("tiny"))
     after = home.ledger.corrections.latest("tiny", "repeat_last-1")
     assert before is not None
     assert after is not None
@@ -115,14 +115,14 @@ def test_a_correction_is_found_from_quantiles_as_they_were_before_one(served: Ca
 
 def test_bounds_of_channels_hold(served: Callable[..., Installation]) -> None:
     home = served()
-    issuance, _ = issue("tiny", home)
-    rows = home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at).filter(channel="load")
+    issuance, _ = issue(home.dataset("tiny"))
+    rows = home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at).filter(channel="load")
     assert rows["quantiles"].list.min().min() >= 0  # type: ignore[operator]
 
 
 def test_it_can_be_switched_off(served: Callable[..., Installation]) -> None:
     home = served(live_correction=False)
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     assert issuance.correction is None
     assert home.ledger.corrections.latest("tiny", "repeat_last-1") is not None  # found, and at hand
 
@@ -132,12 +132,12 @@ def test_another_champion_is_not_moved_by_what_came_true_of_the_one_before(
 ) -> None:
     home = served()
     crown(home, "repeat_last-2", calibration=NARROW)
-    assert issue("tiny", home)[0].correction is None
+    assert issue(home.dataset("tiny"))[0].correction is None
 
 
 def test_a_prolonged_forecast_is_moved_alike(served: Callable[..., Installation]) -> None:
     home = served()
-    issuance, _ = issue("tiny", home)
+    issuance, _ = issue(home.dataset("tiny"))
     issued = read_issued(issuance, home)
     longer = anyio.run(LongHorizons(home, Histories(home)).reach, issued, 48)
     width = longer.quantiles[..., -1] - longer.quantiles[..., 0]

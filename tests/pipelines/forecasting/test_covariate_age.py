@@ -32,8 +32,8 @@ def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]
             *(pl.when(hour < hours).then(name).alias(name) for name in ("load", "price", "wind")), plan=hour + level
         )
         rows.write_csv(installation.home.path / "rows.csv")
-        ingest("tiny", installation)
-        table = installation.observations("tiny")
+        ingest(installation.dataset("tiny"))
+        table = installation.dataset("tiny").observations
         found = vintage(table, table.version, clean(table.read(), config), config)
         assert found is not None
         return found
@@ -42,7 +42,7 @@ def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]
 
 
 def test_without_covariates_of_the_user_there_is_no_vintage(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     assert issuance.provenance is not None
     assert issuance.provenance.covariates_version is None
 
@@ -70,8 +70,8 @@ def test_it_tells_until_when_covariates_are_known(grow: Grow) -> None:
 def test_what_a_forecast_is_made_from_is_told(tiny_home: Installation, crown: Callable[..., Manifest]) -> None:
     crown(tiny_home, "trained", kernels={"selective_scan": "reference: no GPU"})
     before = SystemClock().now()
-    issuance, _ = issue("tiny", tiny_home)
-    message, table = issuance.provenance, tiny_home.observations("tiny")
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    message, table = issuance.provenance, tiny_home.dataset("tiny").observations
     assert message is not None
     champion = tiny_home.ledger.champions.current("tiny")
     assert champion is not None
@@ -94,9 +94,9 @@ def test_the_digest_of_the_data_does_not_depend_on_the_order_in_which_they_came(
         installation = make_home(folder=tmp_path / f"home {number}")
         for part in parts:
             part.write_csv(installation.home.path / "rows.csv")
-            ingest("tiny", installation)
+            ingest(installation.dataset("tiny"))
         crown(installation, f"m{number}")
-        message = issue("tiny", installation)[0].provenance
+        message = issue(installation.dataset("tiny"))[0].provenance
         assert message is not None
         digests.add(message.data_digest)
     assert len(digests) == 1

@@ -169,12 +169,12 @@ def test_a_history_shorter_than_the_look_back_is_told(
 
 
 def test_an_issued_forecast_has_a_row_for_each_series_channel_and_lead(tiny_home: Installation) -> None:
-    issuance, is_new = issue("tiny", tiny_home)
+    issuance, is_new = issue(tiny_home.dataset("tiny"))
     assert is_new
     assert (issuance.horizon, issuance.quantiles, issuance.imputed_fraction) == (24, (0.1, 0.5, 0.9), 0.0)
-    history = tiny_home.observations("tiny").read()
+    history = tiny_home.dataset("tiny").observations.read()
     assert issuance.origin == history["time"].max() + HOUR
-    rows = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    rows = tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     assert len(rows) == 2 * 2 * 24
     for (series, channel), part in rows.group_by("series", "channel"):
         last = history.filter(series=series)[channel][-1]
@@ -185,8 +185,8 @@ def test_an_issued_forecast_has_a_row_for_each_series_channel_and_lead(tiny_home
 
 
 def test_the_same_rows_and_the_same_model_are_not_forecast_again(tiny_home: Installation) -> None:
-    first, _ = issue("tiny", tiny_home)
-    again, is_new = issue("tiny", tiny_home)
+    first, _ = issue(tiny_home.dataset("tiny"))
+    again, is_new = issue(tiny_home.dataset("tiny"))
     assert not is_new
     assert again == tiny_home.ledger.issuances.latest("tiny")
     assert again.forecast_id == first.forecast_id
@@ -195,13 +195,13 @@ def test_the_same_rows_and_the_same_model_are_not_forecast_again(tiny_home: Inst
 def test_new_rows_or_a_new_champion_are_forecast_anew(
     tiny_home: Installation, tiny_rows: MakeRows, crown: Callable[..., Manifest]
 ) -> None:
-    issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
     tiny_rows(401).write_csv(tiny_home.home.path / "rows.csv")
-    ingest("tiny", tiny_home)
-    second, is_new = issue("tiny", tiny_home)
+    ingest(tiny_home.dataset("tiny"))
+    second, is_new = issue(tiny_home.dataset("tiny"))
     assert is_new
     crown(tiny_home, "repeat_last-2")
-    third, is_new = issue("tiny", tiny_home)
+    third, is_new = issue(tiny_home.dataset("tiny"))
     assert is_new
     assert (second.model_version, third.model_version) == ("repeat_last-1", "repeat_last-2")
     assert second.data_version == third.data_version == 1
@@ -212,12 +212,12 @@ def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(
     tiny_home: Installation, tiny_rows: MakeRows
 ) -> None:
     config = tiny_home.config.datasets["tiny"]
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     tiny_rows(420, seed=5).write_csv(tiny_home.home.path / "rows.csv")  # later rows, and all others corrected
-    ingest("tiny", tiny_home)
-    then = clean(tiny_home.observations("tiny").read(version=issuance.data_version), config)
+    ingest(tiny_home.dataset("tiny"))
+    then = clean(tiny_home.dataset("tiny").observations.read(version=issuance.data_version), config)
     again = extend(load(tiny_home.home.models / issuance.model_folder), then, config, issuance.horizon)
-    rows = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    rows = tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     east = rows.filter(series="east", channel="load")["mean"]
     assert np.array_equal(east, again.mean[0, :, 0])
 
@@ -228,18 +228,18 @@ def test_the_share_of_filled_values_in_the_look_back_is_told(
     rows = tiny_rows()
     newest = pl.col("time").rank("dense", descending=True) <= 24
     installation = make_home(rows.with_columns(load=pl.when(~newest).then("load")))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
-    assert issue("tiny", installation)[0].imputed_fraction == pytest.approx(
+    assert issue(installation.dataset("tiny"))[0].imputed_fraction == pytest.approx(
         0.25
     )  # half of the rows of half of the channels
 
 
 def test_without_a_champion_nothing_is_issued(make_home: MakeHome, tiny_rows: MakeRows) -> None:
     installation = make_home(tiny_rows(100))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     with pytest.raises(UnavailableError, match='run "forecast train tiny"') as caught:
-        issue("tiny", installation)
+        issue(installation.dataset("tiny"))
     assert caught.value.code == "forecast.no_champion"
 
 
@@ -247,7 +247,7 @@ def test_without_rows_nothing_is_issued(make_home: MakeHome, crown: Callable[...
     installation = make_home()
     crown(installation)
     with pytest.raises(UnavailableError, match='run "forecast ingest tiny"'):
-        issue("tiny", installation)
+        issue(installation.dataset("tiny"))
 
 
 def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,11 +262,11 @@ def test_a_forecast_is_visible_whole_or_not_at_all(tiny_home: Installation, monk
         with monkeypatch.context() as dying:
             dying.setattr(place, die)
             with pytest.raises(KeyboardInterrupt):
-                issue("tiny", tiny_home)
+                issue(tiny_home.dataset("tiny"))
         assert tiny_home.ledger.issuances.latest("tiny") is None
-    issuance, is_new = issue("tiny", tiny_home)
+    issuance, is_new = issue(tiny_home.dataset("tiny"))
     assert is_new
-    assert len(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)) == 96
+    assert len(tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)) == 96
 
 
 def test_a_gap_in_one_series_leaves_the_others_their_forecast(
@@ -275,12 +275,14 @@ def test_a_gap_in_one_series_leaves_the_others_their_forecast(
     rows = tiny_rows()
     hole = (pl.col("site") == "west") & (pl.col("time").rank("dense", descending=True) <= 60)
     installation = make_home(rows.with_columns(load=pl.when(~hole).then("load")))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
-    issuance, _ = issue("tiny", installation)
-    issued = installation.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    issuance, _ = issue(installation.dataset("tiny"))
+    issued = installation.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     assert issued["series"].unique().to_list() == ["east"]
-    assert 'class="plotly-graph-div"' in write_report("tiny", installation, issuance).read_text(encoding="utf-8")
+    assert 'class="plotly-graph-div"' in write_report(installation.dataset("tiny"), issuance).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_gap_in_every_series_issues_nothing(
@@ -289,10 +291,10 @@ def test_a_gap_in_every_series_issues_nothing(
     rows = tiny_rows()
     hole = pl.col("time").rank("dense", descending=True) <= 60
     installation = make_home(rows.with_columns(load=pl.when(~hole).then("load")))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
     with pytest.raises(DataError, match="east has"):
-        issue("tiny", installation)
+        issue(installation.dataset("tiny"))
     assert installation.ledger.issuances.latest("tiny") is None
 
 
@@ -300,20 +302,20 @@ def test_a_series_that_is_new_to_the_champion_leaves_the_others_their_forecast(
     tiny_home: Installation, tiny_rows: MakeRows
 ) -> None:
     tiny_rows(series=("east", "south", "west")).write_csv(tiny_home.home.path / "rows.csv")
-    ingest("tiny", tiny_home)
-    issuance, _ = issue("tiny", tiny_home)
-    issued = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    ingest(tiny_home.dataset("tiny"))
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    issued = tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     assert issued["series"].unique().sort().to_list() == ["east", "west"]
 
 
 def test_a_broken_champion_is_told_and_the_last_forecast_stays(tiny_home: Installation, tiny_rows: MakeRows) -> None:
-    before, _ = issue("tiny", tiny_home)
+    before, _ = issue(tiny_home.dataset("tiny"))
     tiny_rows(401).write_csv(tiny_home.home.path / "rows.csv")
-    ingest("tiny", tiny_home)
+    ingest(tiny_home.dataset("tiny"))
     network = tiny_home.home.models / "repeat_last-1" / "model.onnx"
     network.write_bytes(network.read_bytes()[:-1] + b"\x01")
     with pytest.raises(StorageError) as caught:
-        issue("tiny", tiny_home)
+        issue(tiny_home.dataset("tiny"))
     assert caught.value.code == "model.corrupt"
     assert tiny_home.ledger.issuances.newest("tiny")[0].forecast_id == before.forecast_id
 
@@ -325,7 +327,7 @@ def test_a_champion_whose_manifest_was_changed_is_refused(tiny_home: Installatio
     assert '"mean_offsets":[[0.0,0.0]]' in text
     manifest.write_text(text.replace('"mean_offsets":[[0.0,0.0]]', '"mean_offsets":[[8.0,0.0]]'), encoding="utf-8")
     with pytest.raises(StorageError) as caught:
-        issue("tiny", tiny_home)
+        issue(tiny_home.dataset("tiny"))
     assert caught.value.code == "model.corrupt"
 
 
@@ -354,7 +356,7 @@ def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_th
     tiny_document["datasets"]["tiny"] |= change
     changed = make_home(document=tiny_document)
     try:
-        issuance, _ = issue("tiny", changed)
+        issuance, _ = issue(changed.dataset("tiny"))
     except ForecastError as error:
         remedy = error.remedy
     else:
@@ -363,8 +365,8 @@ def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_th
         assert "train" in remedy
         assert changed.ledger.issuances.latest("tiny") is None
         return
-    history = tiny_home.observations("tiny").read()
-    rows = changed.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    history = tiny_home.dataset("tiny").observations.read()
+    rows = changed.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     for (series, channel), part in rows.group_by("series", "channel"):
         assert np.allclose(part["mean"], history.filter(series=series)[channel][-1], atol=1e-3)
 
@@ -374,15 +376,15 @@ def test_after_a_change_of_the_job_the_old_champion_forecasts_rightly_or_says_th
 
 @pytest.mark.parametrize("horizon", [None, 6, 100])
 def test_a_report_is_one_page_that_needs_no_network(tiny_home: Installation, horizon: int | None) -> None:
-    issuance, _ = issue("tiny", tiny_home)
-    page = write_report("tiny", tiny_home, issuance, horizon).read_text(encoding="utf-8")
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    page = write_report(tiny_home.dataset("tiny"), issuance, horizon).read_text(encoding="utf-8")
     assert page.count('class="plotly-graph-div"') == 4
     assert "<script src=" not in page
     assert issuance.forecast_id in page
 
 
 def test_a_report_that_cannot_be_written_is_told(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     (tiny_home.home.reports / "tiny.html").mkdir()
     with pytest.raises(StorageError):
-        write_report("tiny", tiny_home, issuance)
+        write_report(tiny_home.dataset("tiny"), issuance)

@@ -49,7 +49,7 @@ def issue_on(home):
         name, digest = models[first]
         now = SystemClock().now()
         installation.ledger.champions.promote(Champion("tiny", "repeat_last", name, name, digest, now, "its turn"))
-        issuance, _ = issue("tiny", installation)
+        issuance, _ = issue(installation.dataset("tiny"))
         print(issuance.forecast_id, flush=True)
         first = not first
 
@@ -68,7 +68,7 @@ def two_models(tiny_home: Installation, store_model: Callable[..., Manifest]) ->
     """A home with an issued forecast and a second model, whose forecasts lie 20 above the first one's."""
     config = tiny_home.config.datasets["tiny"]
     store_model(tiny_home.home.models / "repeat_last-2", config, bias=BIASES["repeat_last-2"])
-    issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
     return tiny_home
 
 
@@ -95,13 +95,20 @@ def promote(installation: Installation, version: str) -> None:
 def whole(issuance: Issuance, installation: Installation) -> bool:
     """Read a forecast as the service does, which refuses a part of one, and compare all of it with its model's."""
     issued = read_issued(issuance, installation)
-    last = installation.observations("tiny").read().group_by("series").last().sort("series").select("load", "price")
+    last = (
+        installation.dataset("tiny")
+        .observations.read()
+        .group_by("series")
+        .last()
+        .sort("series")
+        .select("load", "price")
+    )
     expected = last.to_numpy()[..., None] + 10 * BIASES[issuance.model_version]
     return issued.mean.shape == (2, 2, 24) and np.allclose(issued.mean, expected, atol=1e-3)
 
 
 def unissued(installation: Installation) -> frozenset[str]:
-    table = installation.forecasts("tiny")
+    table = installation.dataset("tiny").forecasts
     return table.ids(table.version) - installation.ledger.issuances.ids("tiny")
 
 
@@ -140,11 +147,11 @@ def test_a_kill_at_a_random_moment_leaves_the_old_forecast_or_the_new_one(
     assert all(whole(each, two_models) for each in issued)
     # Without the dead ones everything goes on, and what they left is gone two days later.
     left = unissued(two_models)
-    assert remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY) == left
+    assert remove_unissued(two_models.dataset("tiny"), SystemClock().now() + 2 * DAY) == left
     assert not unissued(two_models)
     assert whole(issued[0], two_models)
     promote(two_models, next(name for name in BIASES if name != issued[0].model_version))
-    assert issue("tiny", two_models)[1]
+    assert issue(two_models.dataset("tiny"))[1]
 
 
 # --- what a dead process left -----------------------------------------------------------------------------------------
@@ -161,7 +168,7 @@ def left(two_models: Installation, monkeypatch: pytest.MonkeyPatch) -> str:
     with monkeypatch.context() as dying:
         dying.setattr("forecast.ledger.issuances.Issuances.add", die)
         with pytest.raises(KeyboardInterrupt):
-            issue("tiny", two_models)
+            issue(two_models.dataset("tiny"))
     (found,) = unissued(two_models)
     return found
 
@@ -171,30 +178,30 @@ def test_what_was_never_issued_is_removed_after_a_day_and_nothing_else(two_model
     issuance = two_models.ledger.issuances.latest("tiny")
     assert issuance is not None
     assert whole(issuance, two_models)
-    assert remove_unissued("tiny", two_models, now) == frozenset()
-    assert remove_unissued("tiny", two_models, now + 2 * DAY) == {left}
-    table = two_models.forecasts("tiny")
+    assert remove_unissued(two_models.dataset("tiny"), now) == frozenset()
+    assert remove_unissued(two_models.dataset("tiny"), now + 2 * DAY) == {left}
+    table = two_models.dataset("tiny").forecasts
     assert table.read(left, issuance.issued_at).is_empty()
     assert whole(issuance, two_models)
     assert table.check().damages == ()
     version = table.version
-    assert remove_unissued("tiny", two_models, now + 3 * DAY) == frozenset()
+    assert remove_unissued(two_models.dataset("tiny"), now + 3 * DAY) == frozenset()
     assert table.version == version
 
 
 def test_rows_that_were_put_together_with_others_are_removed_too(two_models: Installation, left: str) -> None:
-    maintain("tiny", two_models)  # one file now
+    maintain(two_models.dataset("tiny"))  # one file now
     assert unissued(two_models) == {left}
-    assert remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY) == {left}
+    assert remove_unissued(two_models.dataset("tiny"), SystemClock().now() + 2 * DAY) == {left}
     issuance = two_models.ledger.issuances.latest("tiny")
     assert issuance is not None
     assert whole(issuance, two_models)
 
 
 def test_what_was_made_afterwards_is_not_taken_for_what_was_never_issued(two_models: Installation) -> None:
-    made, _ = issue("tiny", two_models, SystemClock().now())
-    assert remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY) == frozenset()
-    assert len(two_models.forecasts("tiny").read(made.forecast_id, made.issued_at)) == 96
+    made, _ = issue(two_models.dataset("tiny"), SystemClock().now())
+    assert remove_unissued(two_models.dataset("tiny"), SystemClock().now() + 2 * DAY) == frozenset()
+    assert len(two_models.dataset("tiny").forecasts.read(made.forecast_id, made.issued_at)) == 96
 
 
 def test_while_a_forecast_is_issued_nothing_is_removed(
@@ -204,12 +211,12 @@ def test_while_a_forecast_is_issued_nothing_is_removed(
     keep = type(two_models.ledger.issuances).add
 
     def frozen_for_two_days(ledger: Ledger, issuance: Issuance, revision: Revision | None = None) -> None:
-        removed.append(remove_unissued("tiny", two_models, SystemClock().now() + 2 * DAY))
+        removed.append(remove_unissued(two_models.dataset("tiny"), SystemClock().now() + 2 * DAY))
         keep(ledger, issuance, revision)
 
     with monkeypatch.context() as slow:
         slow.setattr("forecast.ledger.issuances.Issuances.add", frozen_for_two_days)
-        issuance, _ = issue("tiny", two_models)
+        issuance, _ = issue(two_models.dataset("tiny"))
     assert removed == [frozenset()]
     assert whole(issuance, two_models)
     assert unissued(two_models) == {left}
@@ -243,14 +250,14 @@ with filler.open("wb", buffering=0) as stream:
     except OSError:
         pass
 try:
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     code = None
 except ForecastError as error:
     code = error.code
 after = installation.ledger.issuances.latest("tiny")
 steps = read_issued(after, installation).horizon
 filler.unlink()
-issuance, is_new = issue("tiny", installation)
+issuance, is_new = issue(installation.dataset("tiny"))
 read_issued(installation.ledger.issuances.latest("tiny"), installation)
 print(json.dumps([code, after.forecast_id == before.forecast_id, steps, is_new, issuance.model_version]))
 """
@@ -276,7 +283,7 @@ def test_on_a_full_disk_the_old_forecast_stays(two_models: Installation, tmp_pat
 def test_without_mlflow_forecasts_are_issued_as_ever(two_models: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     promote(two_models, "repeat_last-2")
-    issuance, is_new = issue("tiny", two_models)
+    issuance, is_new = issue(two_models.dataset("tiny"))
     assert is_new
     assert whole(issuance, two_models)
 
@@ -287,9 +294,9 @@ def test_while_the_ledger_cannot_be_written_the_old_forecast_stays(two_models: I
     with closing(sqlite3.connect(two_models.home.path / "ledger.db")) as other:
         other.execute("ALTER TABLE events RENAME TO gone")
         with pytest.raises(StorageError) as caught:
-            issue("tiny", two_models)
+            issue(two_models.dataset("tiny"))
         assert caught.value.code == "ledger.failed"
         assert two_models.ledger.issuances.latest("tiny") == before
         other.execute("ALTER TABLE gone RENAME TO events")
-    assert issue("tiny", two_models)[1]
+    assert issue(two_models.dataset("tiny"))[1]
     assert len(unissued(two_models)) == 1

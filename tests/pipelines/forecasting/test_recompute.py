@@ -23,13 +23,13 @@ MakeRows = Callable[..., pl.DataFrame]
 
 def bring_in(installation: Installation, rows: pl.DataFrame) -> None:
     rows.write_csv(installation.home.path / "rows.csv")
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
 
 
 def nudge(installation: Installation, forecast_id: str, factor: float) -> None:
     """Change one number of an issued forecast, as if another machine had made it."""
     issued_at = installation.ledger.issuances.get(forecast_id).issued_at  # type: ignore[union-attr]
-    table = installation.forecasts("tiny")
+    table = installation.dataset("tiny").forecasts
     rows = table.read(forecast_id, issued_at)
     table.remove({forecast_id})
     first = pl.int_range(pl.len()) == 0
@@ -46,11 +46,11 @@ def code_of(act: Callable[[], object], kind: type[ForecastError]) -> str:
 def test_every_forecast_comes_out_exactly_the_same_whatever_came_in_since(
     tiny_home: Installation, tiny_rows: MakeRows, crown: Callable[..., Manifest]
 ) -> None:
-    first, _ = issue("tiny", tiny_home)
+    first, _ = issue(tiny_home.dataset("tiny"))
     bring_in(tiny_home, tiny_rows(420, seed=5))  # later rows, and all others corrected
-    second, _ = issue("tiny", tiny_home)
+    second, _ = issue(tiny_home.dataset("tiny"))
     crown(tiny_home, "repeat_last-2", weight=0.7)
-    third, _ = issue("tiny", tiny_home)
+    third, _ = issue(tiny_home.dataset("tiny"))
     for issuance in (first, second, third):
         again = recompute(issuance.forecast_id, tiny_home)
         assert again.exact
@@ -64,7 +64,7 @@ def test_every_forecast_comes_out_exactly_the_same_whatever_came_in_since(
 def test_a_difference_is_told_by_channel_and_measured_against_the_tolerance(
     tiny_home: Installation, factor: float, agrees: bool
 ) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     nudge(tiny_home, issuance.forecast_id, factor)
     again = recompute(issuance.forecast_id, tiny_home)
     assert not again.exact
@@ -74,7 +74,7 @@ def test_a_difference_is_told_by_channel_and_measured_against_the_tolerance(
 
 
 def test_a_forecast_of_an_unknown_id_is_told_with_the_nearest(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     with pytest.raises(NotFoundError, match=f'did you mean "{issuance.forecast_id}"') as caught:
         recompute(issuance.forecast_id[:-1], tiny_home)
     assert caught.value.code == "forecast.unknown"
@@ -83,16 +83,16 @@ def test_a_forecast_of_an_unknown_id_is_told_with_the_nearest(tiny_home: Install
 def test_rows_that_maintenance_has_removed_are_told_with_the_retention(
     tiny_home: Installation, tiny_rows: MakeRows
 ) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     bring_in(tiny_home, tiny_rows(401))
-    maintain("tiny", tiny_home, timedelta(0))
+    maintain(tiny_home.dataset("tiny"), timedelta(0))
     with pytest.raises(NotFoundError, match='lengthen "retention" of tiny') as caught:
         recompute(issuance.forecast_id, tiny_home)
     assert caught.value.code == "replay.rows_gone"
 
 
 def test_a_model_whose_files_are_gone_or_changed_is_told(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     folder = tiny_home.home.models / issuance.model_folder
     manifest = folder / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def test_a_model_whose_files_are_gone_or_changed_is_told(tiny_home: Installation
 def test_a_job_file_that_asks_for_another_forecast_is_told(
     tiny_home: Installation, tiny_document: dict[str, Any], make_home: MakeHome
 ) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     channels = tiny_document["datasets"]["tiny"]["channels"]
     tiny_document["datasets"]["tiny"]["channels"] = {name: channels[name] for name in ("price", "load", "wind")}
     changed = make_home(document=tiny_document)
@@ -121,9 +121,9 @@ def test_rows_that_are_cleaned_otherwise_now_are_told(
 ) -> None:
     newest = pl.col("time").rank("dense", descending=True) <= 3
     installation = make_home(tiny_rows().with_columns(load=pl.when(~newest).then("load")))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
-    issuance, _ = issue("tiny", installation)
+    issuance, _ = issue(installation.dataset("tiny"))
     tiny_document["datasets"]["tiny"]["channels"]["load"] |= {"fill": "zero"}
     again = recompute(issuance.forecast_id, make_home(document=tiny_document))
     assert not again.agrees
@@ -131,7 +131,7 @@ def test_rows_that_are_cleaned_otherwise_now_are_told(
 
 
 def test_a_forecast_of_an_earlier_release_is_checked_by_the_champions_of_the_ledger(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
     with tiny_home.ledger._database._engine.begin() as connection:
         connection.execute(sa.update(ISSUANCES).values(provenance=None))
     assert recompute(issuance.forecast_id, tiny_home).exact
@@ -142,6 +142,6 @@ def test_a_forecast_of_an_earlier_release_is_checked_by_the_champions_of_the_led
 
 
 def test_rows_of_a_forecast_that_are_missing_are_told(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
-    tiny_home.forecasts("tiny").remove({issuance.forecast_id})
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    tiny_home.dataset("tiny").forecasts.remove({issuance.forecast_id})
     assert code_of(lambda: recompute(issuance.forecast_id, tiny_home), StorageError) == "forecast.damaged"

@@ -33,7 +33,7 @@ def now() -> datetime:
 
 def bring_in(installation: Installation, rows: pl.DataFrame) -> None:
     rows.write_csv(installation.home.path / "rows.csv")
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
 
 
 def promote(installation: Installation, version: str) -> None:
@@ -43,16 +43,16 @@ def promote(installation: Installation, version: str) -> None:
 
 
 def numbers(installation: Installation, issuance: Issuance) -> pl.DataFrame:
-    rows = installation.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+    rows = installation.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
     return rows.drop("forecast_id", "issued_month")
 
 
 def test_it_is_what_was_issued_then_number_by_number(tiny_home: Installation, tiny_rows: MakeRows) -> None:
-    issued, _ = issue("tiny", tiny_home)
+    issued, _ = issue(tiny_home.dataset("tiny"))
     moment = now()
     bring_in(tiny_home, tiny_rows(430, seed=5))
-    later, _ = issue("tiny", tiny_home)
-    made, is_new = issue("tiny", tiny_home, moment)
+    later, _ = issue(tiny_home.dataset("tiny"))
+    made, is_new = issue(tiny_home.dataset("tiny"), moment)
     assert is_new
     assert (made.backfilled, made.issued_at, made.data_version) == (True, moment, issued.data_version)
     assert numbers(tiny_home, made).equals(numbers(tiny_home, issued))
@@ -66,8 +66,8 @@ def test_it_is_what_was_issued_then_number_by_number(tiny_home: Installation, ti
 def test_nobody_is_served_it(tiny_home: Installation, tiny_rows: MakeRows) -> None:
     before = now()
     bring_in(tiny_home, tiny_rows(430))
-    issued, _ = issue("tiny", tiny_home)
-    made, _ = issue("tiny", tiny_home, before)
+    issued, _ = issue(tiny_home.dataset("tiny"))
+    made, _ = issue(tiny_home.dataset("tiny"), before)
     latest = LatestForecasts(tiny_home, lambda _: None, lambda: None)
     latest.refresh()
     assert latest.of("tiny").issuance.forecast_id == issued.forecast_id
@@ -76,15 +76,15 @@ def test_nobody_is_served_it(tiny_home: Installation, tiny_rows: MakeRows) -> No
     assert [each.forecast_id for each in tiny_home.ledger.issuances.newest("tiny", backfilled=True)] == [
         made.forecast_id
     ]
-    again, is_new = issue("tiny", tiny_home)
+    again, is_new = issue(tiny_home.dataset("tiny"))
     assert (again.forecast_id, is_new) == (issued.forecast_id, False)
 
 
 def test_it_is_made_once_and_can_be_recomputed(tiny_home: Installation, tiny_rows: MakeRows) -> None:
     moment = now()
     bring_in(tiny_home, tiny_rows(430))
-    made, _ = issue("tiny", tiny_home, moment)
-    assert issue("tiny", tiny_home, moment) == (replace(made, sequence=1), False)
+    made, _ = issue(tiny_home.dataset("tiny"), moment)
+    assert issue(tiny_home.dataset("tiny"), moment) == (replace(made, sequence=1), False)
     assert recompute(made.forecast_id, tiny_home).exact
 
 
@@ -94,12 +94,12 @@ def test_the_champion_of_that_time_makes_it_while_its_files_are_there(
     store_model(tiny_home.home.models / "repeat_last-2", tiny_home.config.datasets["tiny"], bias=1.0)
     moment = now()
     promote(tiny_home, "repeat_last-2")
-    made, _ = issue("tiny", tiny_home, moment)
+    made, _ = issue(tiny_home.dataset("tiny"), moment)
     assert made.model_version == "repeat_last-1"
     assert made.provenance is not None
     assert not made.provenance.hindsight
     shutil.rmtree(tiny_home.home.models / "repeat_last-1")
-    made, is_new = issue("tiny", tiny_home, moment)
+    made, is_new = issue(tiny_home.dataset("tiny"), moment)
     assert is_new
     assert made.model_version == "repeat_last-2"
     assert made.provenance is not None
@@ -111,11 +111,11 @@ def test_a_champion_that_came_later_than_the_instant_is_told_as_hindsight(
     make_home: MakeHome, tiny_rows: MakeRows, store_model: Callable[..., Manifest]
 ) -> None:
     installation = make_home(tiny_rows())
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     moment = now()
     store_model(installation.home.models / "first", installation.config.datasets["tiny"])
     promote(installation, "first")
-    made, _ = issue("tiny", installation, moment)
+    made, _ = issue(installation.dataset("tiny"), moment)
     assert made.provenance is not None
     assert made.provenance.hindsight
 
@@ -126,7 +126,7 @@ def test_an_instant_before_the_first_row_or_in_the_future_is_refused(tiny_home: 
         (now() + timedelta(days=1), ConfigError, "backfill.not_past"),
     ):
         with pytest.raises(kind) as caught:
-            issue("tiny", tiny_home, moment)
+            issue(tiny_home.dataset("tiny"), moment)
         assert getattr(caught.value, "code", None) == code
     assert tiny_home.ledger.issuances.ids("tiny") == frozenset()
 
@@ -138,10 +138,14 @@ def test_of_a_replay_it_is_issued_at_the_end_of_the_rows_that_were_out(
     tiny_document["datasets"]["tiny"]["source"] = source
     installation = make_home(document=tiny_document)
     tiny_rows().write_parquet(installation.home.path / "rows.parquet")
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
-    made, _ = issue("tiny", installation, now())
-    assert made.issued_at == made.origin == installation.observations("tiny").read()["time"].max() + timedelta(hours=1)
+    made, _ = issue(installation.dataset("tiny"), now())
+    assert (
+        made.issued_at
+        == made.origin
+        == installation.dataset("tiny").observations.read()["time"].max() + timedelta(hours=1)
+    )
 
 
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -160,14 +164,14 @@ def test_rows_that_came_in_afterwards_change_nothing(
 ) -> None:
     folder: Path = tmp_path_factory.mktemp("home")
     installation = make_home(tiny_rows(hours), folder=folder)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation, f"repeat_last-{folder.name}", weight=0.7)
-    then, _ = issue("tiny", installation)
+    then, _ = issue(installation.dataset("tiny"))
     moment = now()
     # New rows, and corrections of any share of the old ones.
     news = tiny_rows(hours + later, seed=seed).sample(fraction=share, seed=seed, shuffle=True)
     bring_in(installation, news)
-    made, _ = issue("tiny", installation, moment)
+    made, _ = issue(installation.dataset("tiny"), moment)
     assert numbers(installation, made).equals(numbers(installation, then))
     assert (made.origin, made.data_version) == (then.origin, then.data_version)
     assert (made.imputed_fraction, made.newest_observed) == (then.imputed_fraction, then.newest_observed)

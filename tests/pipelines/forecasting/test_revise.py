@@ -26,7 +26,7 @@ Crown = Callable[..., Manifest]
 
 def bring(home: Installation, rows: pl.DataFrame) -> None:
     rows.write_csv(home.home.path / "rows.csv")
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
 
 
 def until(rows: pl.DataFrame, hours: int) -> pl.DataFrame:
@@ -34,7 +34,7 @@ def until(rows: pl.DataFrame, hours: int) -> pl.DataFrame:
 
 
 def latest(home: Installation) -> Revision:
-    issuance, is_new = issue("tiny", home)
+    issuance, is_new = issue(home.dataset("tiny"))
     assert is_new
     return home.ledger.revisions.latest("tiny", 1)[issuance.forecast_id]
 
@@ -48,9 +48,9 @@ def rows(tiny_rows: Callable[..., pl.DataFrame]) -> pl.DataFrame:
 def home(make_home: Callable[..., Installation], rows: pl.DataFrame, crown: Crown) -> Installation:
     """A home that issued its first forecast, of hours 400 to 423."""
     made = make_home(until(rows, 400))
-    ingest("tiny", made)
+    ingest(made.dataset("tiny"))
     crown(made)
-    issue("tiny", made)
+    issue(made.dataset("tiny"))
     return made
 
 
@@ -110,7 +110,7 @@ def test_where_the_earlier_model_is_gone_the_whole_is_told(
 
 def test_forecasts_without_a_step_in_common_are_not_compared(home: Installation, rows: pl.DataFrame) -> None:
     bring(home, until(rows, 424))
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     assert home.ledger.revisions.latest("tiny") == {}
 
 
@@ -123,14 +123,14 @@ def test_a_covariate_that_was_told_otherwise_before_is_a_cause_of_its_own(
     known = pl.col("time") < EPOCH.replace(tzinfo=None) + 400 * HOUR
     ahead = [pl.when(known).then(name).alias(name) for name in ("load", "price", "wind")]
     home = make_home(planned.with_columns(ahead), tiny_document)
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
     scaler = {
         "targets": dict.fromkeys(("east", "west"), ((40.0, 40.0), (10.0, 10.0))),
         "past": dict.fromkeys(("east", "west"), ((5.0,), (2.0,))),
         "future": dict.fromkeys(("east", "west"), ((0.0,), (1.0,))),
     }
     crown(home, future=(*FUTURE_FEATURES, "plan"), scaler=scaler, weight=0.5)
-    issue("tiny", home)
+    issue(home.dataset("tiny"))
     later = pl.when(pl.col("time") >= EPOCH.replace(tzinfo=None) + 402 * HOUR).then(5.0).otherwise(1.0)
     bring(home, planned.with_columns(ahead).with_columns(plan=later))
     message = latest(home)

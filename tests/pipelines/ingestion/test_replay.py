@@ -37,14 +37,14 @@ def replay(make_home: MakeHome, tiny_document: dict[str, Any], tiny_rows: MakeRo
 
 
 def moved_to(installation: Installation, position: datetime) -> None:
-    installation.clock("tiny").now()
+    installation.dataset("tiny").clock.now()
     installation.ledger.clocks.move("tiny", position)
 
 
 def test_at_its_start_all_rows_that_are_over_are_history(replay: Callable[..., Installation]) -> None:
     installation = replay()
-    receipt = ingest("tiny", installation)
-    assert installation.clock("tiny").now() == START
+    receipt = ingest(installation.dataset("tiny"))
+    assert installation.dataset("tiny").clock.now() == START
     assert receipt.last == START - HOUR
     assert receipt.new == 2 * 240
 
@@ -53,7 +53,7 @@ def test_a_row_is_released_once_its_hour_is_over(replay: Callable[..., Installat
     installation = replay()
     for minutes, hours in ((59, 0), (60, 1), (61, 1)):
         moved_to(installation, START + timedelta(minutes=minutes))
-        newest = ingest("tiny", installation).last
+        newest = ingest(installation.dataset("tiny")).last
         assert newest == START + (hours - 1) * HOUR
 
 
@@ -63,8 +63,8 @@ def test_some_rows_come_late_and_then_come_after_all(replay: Callable[..., Insta
     for hours in range(4, 104, 4):
         now = START + hours * HOUR
         moved_to(installation, now)
-        ingest("tiny", installation)
-        seen.append(set(installation.observations("tiny").read().select("series", "time").rows()))
+        ingest(installation.dataset("tiny"))
+        seen.append(set(installation.dataset("tiny").observations.read().select("series", "time").rows()))
         punctual = {row for row in seen[-1] if row[1] >= START}
         over = {(site, START + hour * HOUR) for site in ("east", "west") for hour in range(hours)}
         assert punctual <= over
@@ -84,21 +84,21 @@ def test_the_same_rows_are_late_each_time(
     del tmp_path
     first = replay()
     moved_to(first, START + 50 * HOUR)
-    ingest("tiny", first)
-    one = first.observations("tiny").read()
+    ingest(first.dataset("tiny"))
+    one = first.dataset("tiny").observations.read()
     shuffled = replay(rows=tiny_rows().sample(fraction=1, shuffle=True, seed=3))
-    assert ingest("tiny", shuffled).unchanged == len(one)
+    assert ingest(shuffled.dataset("tiny")).unchanged == len(one)
 
 
 def test_at_the_end_of_its_file_a_replay_stops_and_every_row_has_come(replay: Callable[..., Installation]) -> None:
     installation = replay()
     moved_to(installation, START + 170 * HOUR)
-    ingest("tiny", installation)
-    stopped = installation.clock("tiny").now()
+    ingest(installation.dataset("tiny"))
+    stopped = installation.dataset("tiny").clock.now()
     installation.ledger.clocks.move("tiny", START + 10_000 * HOUR)
-    assert installation.clock("tiny").now() == stopped
-    ingest("tiny", installation)
-    assert len(installation.observations("tiny").read()) == 800
+    assert installation.dataset("tiny").clock.now() == stopped
+    ingest(installation.dataset("tiny"))
+    assert len(installation.dataset("tiny").observations.read()) == 800
 
 
 def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
@@ -108,9 +108,9 @@ def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
     rows = pl.concat([rows, rows[:1].with_columns(time=pl.lit(None, dtype=rows.schema["time"]))])
     installation = replay(rows=rows)
     moved_to(installation, START + 170 * HOUR)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     installation.ledger.clocks.move("tiny", START + 10_000 * HOUR)
-    assert installation.clock("tiny").now() < START + 1000 * HOUR
+    assert installation.dataset("tiny").clock.now() < START + 1000 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
 def test_a_replay_takes_times_in_every_form_that_other_sources_take(
     replay: Callable[..., Installation], tiny_rows: MakeRows, retold: pl.Expr
 ) -> None:
-    assert ingest("tiny", replay(rows=tiny_rows().with_columns(retold))).new == 480
+    assert ingest(replay(rows=tiny_rows().with_columns(retold)).dataset("tiny")).new == 480
 
 
 @pytest.mark.parametrize("column", ["time", "site", "load"])
@@ -133,13 +133,13 @@ def test_a_replay_whose_file_lacks_a_column_is_told(
     replay: Callable[..., Installation], tiny_rows: MakeRows, column: str
 ) -> None:
     with pytest.raises(DataError, match=f'no column "{column}"; did you mean') as caught:
-        ingest("tiny", replay(rows=tiny_rows().rename({column: column + "s"})))
+        ingest(replay(rows=tiny_rows().rename({column: column + "s"})).dataset("tiny"))
     assert caught.value.code == "ingest.missing_column"
 
 
 def test_a_replay_that_begins_before_its_file_has_no_rows_yet(replay: Callable[..., Installation]) -> None:
     with pytest.raises(DataError) as caught:
-        ingest("tiny", replay(start=datetime(2023, 1, 1)))  # noqa: DTZ001
+        ingest(replay(start=datetime(2023, 1, 1)).dataset("tiny"))  # noqa: DTZ001
     assert caught.value.code == "ingest.empty"
 
 
@@ -163,11 +163,13 @@ def test_a_replay_crosses_the_hour_that_autumn_doubles_without_losing_a_row(
         now = datetime(2024, 10, 26, tzinfo=UTC) + hour * HOUR
         moved_to(installation, now)
         if 18 <= hour <= 32:
-            ingest("tiny", installation)
-            assert installation.observations("tiny").read()["time"].max() <= now - HOUR
+            ingest(installation.dataset("tiny"))
+            assert installation.dataset("tiny").observations.read()["time"].max() <= now - HOUR
     moved_to(installation, datetime(2024, 10, 28, tzinfo=UTC))
-    ingest("tiny", installation)
-    stored = installation.observations("tiny").read().filter(pl.col("time") < datetime(2024, 10, 27, 12, tzinfo=UTC))
+    ingest(installation.dataset("tiny"))
+    stored = (
+        installation.dataset("tiny").observations.read().filter(pl.col("time") < datetime(2024, 10, 27, 12, tzinfo=UTC))
+    )
     assert stored["time"].to_list() == instants.filter(instants < datetime(2024, 10, 27, 12, tzinfo=UTC)).to_list()
 
 
@@ -176,8 +178,8 @@ def test_the_sample_is_ingested_once_however_often_it_is_read(make_home: MakeHom
 
     document = tomllib.loads((Path(forecast.__file__).parent / "config" / "sample.toml").read_text(encoding="utf-8"))
     installation = make_home(document=document, folder=tmp_path / "sample")
-    first = ingest("nyc-airports", installation)
-    again = ingest("nyc-airports", installation)
+    first = ingest(installation.dataset("nyc-airports"))
+    again = ingest(installation.dataset("nyc-airports"))
     assert first.new == first.rows > 20_000
     assert (again.new, again.changed, again.unchanged) == (0, 0, first.rows)
     assert first.series == ("EWR", "JFK", "LGA")

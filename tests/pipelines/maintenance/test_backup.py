@@ -61,10 +61,10 @@ rows, every = installation.home.path / "rows.csv", pl.read_csv(sys.argv[2])
 hours = 330
 while not select.select([sys.stdin], [], [], 0)[0]:
     every.filter(pl.int_range(pl.len()).over("site") < hours).write_csv(rows)
-    ingest("tiny", installation)
-    issuance, _ = issue("tiny", installation)
+    ingest(installation.dataset("tiny"))
+    issuance, _ = issue(installation.dataset("tiny"))
     if hours % 4 == 0:
-        maintain("tiny", installation, timedelta(microseconds=1))
+        maintain(installation.dataset("tiny"), timedelta(microseconds=1))
     print(issuance.forecast_id, flush=True)
     hours += 1
 """
@@ -79,7 +79,7 @@ def refused(act: Callable[[], object]) -> str:
 
 @pytest.fixture
 def issued_home(tiny_home: Installation) -> Installation:
-    issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
     return tiny_home
 
 
@@ -125,14 +125,14 @@ def test_a_backup_made_while_others_write_is_restored_whole(
         assert restore(made_one.path, folder).champions == ("repeat_last-1",)
         with reopened(folder).ledger as ledger:
             again = Installation(reopened(folder).home, tiny_home.config, ledger)
-            assert check_tables("tiny", again) == ()
+            assert check_tables(again.dataset("tiny")) == ()
             assert before in ledger.issuances.newest("tiny", 1000), (
                 "a forecast that was issued before the backup is missing"
             )
             for issuance in ledger.issuances.newest("tiny", 3):
-                rows = again.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
+                rows = again.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
                 assert len(rows) == 2 * 2 * 24
-                assert rows.equals(tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at))
+                assert rows.equals(tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at))
             champion = ledger.champions.current("tiny")
             assert champion is not None
             load(again.home.models / champion.folder, champion.digest)
@@ -152,9 +152,9 @@ def test_a_restored_home_goes_on_where_the_backup_was_made(
     again = reopened(tmp_path / "again")
     tiny_rows(410).write_csv(again.home.path / "rows.csv")
     with again.ledger:
-        assert ingest("tiny", again).new == 20
-        assert issue("tiny", again)[1]
-        maintain("tiny", again)
+        assert ingest(again.dataset("tiny")).new == 20
+        assert issue(again.dataset("tiny"))[1]
+        maintain(again.dataset("tiny"))
 
 
 def test_maintenance_during_a_backup_takes_nothing_away_from_it(
@@ -166,7 +166,7 @@ def test_maintenance_during_a_backup_takes_nothing_away_from_it(
 ) -> None:
     for hours in (401, 402):
         tiny_rows(hours).write_csv(issued_home.home.path / "rows.csv")
-        ingest("tiny", issued_home)
+        ingest(issued_home.dataset("tiny"))
     files = issued_home.home.lake / "tiny" / "observations"
     copy, removed = backup._copy_table, []
 
@@ -177,7 +177,7 @@ def test_maintenance_during_a_backup_takes_nothing_away_from_it(
             return
         before = {path.name for path in files.rglob("*.parquet")}
         for _ in range(2):  # puts files together, then removes those that it was made of
-            maintain("tiny", issued_home, timedelta(microseconds=1))
+            maintain(issued_home.dataset("tiny"), timedelta(microseconds=1))
         removed.extend(before - {path.name for path in files.rglob("*.parquet")})
         copy(pinned, place, archive)
 
@@ -187,7 +187,11 @@ def test_maintenance_during_a_backup_takes_nothing_away_from_it(
     restore(made.path, tmp_path / "again")
     again = reopened(tmp_path / "again")
     with again.ledger:
-        assert [len(again.observations("tiny").read(version=version)) for version in (0, 1, 2)] == [800, 802, 804]
+        assert [len(again.dataset("tiny").observations.read(version=version)) for version in (0, 1, 2)] == [
+            800,
+            802,
+            804,
+        ]
 
 
 def test_what_was_running_waits_in_the_queue_of_a_restored_home(
@@ -197,7 +201,7 @@ def test_what_was_running_waits_in_the_queue_of_a_restored_home(
     from forecast.scheduling.job_book import JobBook
     from forecast.scheduling.processes import machine
 
-    clock = issued_home.clock("tiny")
+    clock = issued_home.dataset("tiny").clock
     JobBook(issued_home).add("often", Job.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
     JobBook(issued_home).run_now("often")
     ledger = issued_home.ledger
@@ -297,7 +301,7 @@ def test_a_backup_that_was_killed_is_in_nobodys_way(issued_home: Installation, t
     assert made.path.stat().st_mode & 0o777 == 0o600
     assert not list(tmp_path.glob(".*.tmp"))
     assert not list(issued_home.home.lake.glob(".*"))
-    assert check_tables("tiny", issued_home) == ()
+    assert check_tables(issued_home.dataset("tiny")) == ()
 
 
 def test_nothing_is_written_over_and_two_backups_take_turns(issued_home: Installation, tmp_path: Path) -> None:

@@ -27,25 +27,25 @@ def flip(file: Path) -> None:
 
 
 def test_maintenance_changes_nothing_that_is_read(tiny_home: Installation) -> None:
-    issuance, _ = issue("tiny", tiny_home)
-    before = tiny_home.observations("tiny").read()
-    forecast = tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at)
-    done = maintain("tiny", tiny_home)
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    before = tiny_home.dataset("tiny").observations.read()
+    forecast = tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at)
+    done = maintain(tiny_home.dataset("tiny"))
     assert set(done) == {"observations", "forecasts"}
-    assert tiny_home.observations("tiny").read().equals(before)
-    assert tiny_home.forecasts("tiny").read(issuance.forecast_id, issuance.issued_at).equals(forecast)
-    assert not issue("tiny", tiny_home)[1]  # neither data nor model are new
+    assert tiny_home.dataset("tiny").observations.read().equals(before)
+    assert tiny_home.dataset("tiny").forecasts.read(issuance.forecast_id, issuance.issued_at).equals(forecast)
+    assert not issue(tiny_home.dataset("tiny"))[1]  # neither data nor model are new
 
 
 def test_every_version_within_the_retention_stays_readable(
     make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]
 ) -> None:
     for hours in (100, 101, 102):
-        ingest("tiny", make_home(tiny_rows(hours)))
+        ingest(make_home(tiny_rows(hours)).dataset("tiny"))
     installation = make_home(document=tiny_document)
-    before = [installation.observations("tiny").read(version=version) for version in range(3)]
-    maintain("tiny", installation, timedelta(days=1))
-    after = [installation.observations("tiny").read(version=version) for version in range(3)]
+    before = [installation.dataset("tiny").observations.read(version=version) for version in range(3)]
+    maintain(installation.dataset("tiny"), timedelta(days=1))
+    after = [installation.dataset("tiny").observations.read(version=version) for version in range(3)]
     assert [len(rows) for rows in after] == [200, 202, 204]
     assert all(one.equals(other) for one, other in zip(before, after, strict=True))
 
@@ -54,6 +54,6 @@ def test_a_flipped_bit_stops_maintenance_and_is_told_with_the_file(tiny_home: In
     damaged = data_file(tiny_home)
     flip(damaged)
     with pytest.raises(StorageError, match=damaged.name) as caught:
-        maintain("tiny", Installation.open(tiny_home.home.path))
+        maintain(Installation.open(tiny_home.home.path).dataset("tiny"))
     assert caught.value.code == "lake.corrupt"
-    assert [damage.code for damage in check_tables("tiny", tiny_home)] == ["lake.corrupt"]
+    assert [damage.code for damage in check_tables(tiny_home.dataset("tiny"))] == ["lake.corrupt"]

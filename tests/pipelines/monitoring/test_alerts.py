@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from forecast.config.training import PromotionPolicy
-from forecast.evaluation.night import NightRecord, judged
+from forecast.evaluation.night import NightRecord, judge
 from forecast.evaluation.scores import Evidence
 from forecast.installation import Installation
 from forecast.runtime.manifest import Manifest
@@ -38,11 +38,11 @@ def served(
         for hours in range(400, 461, every):
             kept = rows.filter(pl.col("time") < EPOCH.replace(tzinfo=None) + hours * HOUR)
             kept.write_csv(home.home.path / "rows.csv")
-            ingest("tiny", home)
+            ingest(home.dataset("tiny"))
             if hours == 400:
                 crown(home, fitted_until=EPOCH + 400 * HOUR)
                 night(home, make_evidence("repeat_last-1", horizons=(6, 24), **evidence))
-            issue("tiny", home)
+            issue(home.dataset("tiny"))
         return home
 
     return make
@@ -52,8 +52,8 @@ def night(home: Installation, evidence: Evidence) -> None:
     home.ledger.nights.add(
         NightRecord(
             dataset="tiny", recorded_at=EPOCH, data_version=0, data_digest="d", holdout_from=EPOCH, holdout_until=EPOCH,
-            origins=200, candidates=(evidence,), incumbent=None, baselines=(), policy=POLICY, unfit="",
-            verdict=judged((evidence,), None, POLICY, ""), champion="repeat_last-1", tracking_run="run",
+            origins=200, candidates=(evidence,), champion_evidence=None, baselines=(), policy=POLICY, unfit="",
+            verdict=judge((evidence,), None, POLICY, ""), champion="repeat_last-1", tracking_run="run",
         )
     )  # fmt: skip
 
@@ -66,24 +66,24 @@ def test_a_loss_far_above_the_holdout_is_raised_and_a_model_that_replaces_it_sta
     served: Callable[..., Installation], crown: Callable[..., Manifest]
 ) -> None:
     home = served(({"kind": "error"},), every=4, error=0.05)
-    message = score("tiny", home)
+    message = score(home.dataset("tiny"))
     assert ("error", "load") in open_alerts(home)
     assert len(message.raised) == len(open_alerts(home))
     assert "alerts raised" in message.message
     crown(home, "repeat_last-2")
-    assert len(score("tiny", home).resolved) == len(message.raised)
+    assert len(score(home.dataset("tiny")).resolved) == len(message.raised)
     assert open_alerts(home) == []
 
 
 def test_a_loss_like_that_of_the_holdout_is_none(served: Callable[..., Installation]) -> None:
     home = served(({"kind": "error"}, {"kind": "regression"}), error=3.0)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert open_alerts(home) == []
 
 
 def test_a_regression_is_tested_on_forecasts_that_came_true_to_their_end(served: Callable[..., Installation]) -> None:
     home = served(({"kind": "regression"},), error=0.05)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert open_alerts(home) == [("regression", "1-6")]  # of the whole day too few do not overlap
     (alert,) = home.ledger.alerts.find("tiny")
     assert "against the holdout" in alert.message
@@ -93,31 +93,31 @@ def test_a_regression_is_tested_on_forecasts_that_came_true_to_their_end(served:
 
 def test_a_band_without_width_covers_nothing_of_what_it_promises(served: Callable[..., Installation]) -> None:
     home = served(({"kind": "coverage"},), every=3)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert {subject for _, subject in open_alerts(home)} == {"load/1-6", "load/7-24", "price/1-6", "price/7-24"}
 
 
 def test_to_repeat_the_last_value_loses_to_the_season(served: Callable[..., Installation]) -> None:
     home = served(({"kind": "skill"},), every=3)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert ("skill", "7-24") in open_alerts(home)
 
 
 def test_inputs_that_moved_away_are_drift_and_others_are_not(served: Callable[..., Installation]) -> None:
     home = served(({"kind": "drift", "above": 0.1},), every=12, shift=40.0)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert open_alerts(home) == [("drift", "price")]
 
 
 def test_data_that_are_old_are_stale_until_they_come(served: Callable[..., Installation]) -> None:
     home = served(({"kind": "stale", "after": "6h"},), every=60)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert open_alerts(home) == [("stale", "data")]  # rows are of 2024; the forecast was issued a moment ago
 
 
 def test_without_rules_nothing_is_raised(served: Callable[..., Installation]) -> None:
     home = served((), every=60, error=0.01)
-    assert score("tiny", home).raised == ()
+    assert score(home.dataset("tiny")).raised == ()
 
 
 def test_the_command_line_tells_accuracy_revision_and_alerts(

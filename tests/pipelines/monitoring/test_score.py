@@ -42,7 +42,7 @@ def rows(tiny_rows: Callable[..., pl.DataFrame]) -> pl.DataFrame:
 
 def bring(home: Installation, rows: pl.DataFrame) -> None:
     rows.write_csv(home.home.path / "rows.csv")
-    ingest("tiny", home)
+    ingest(home.dataset("tiny"))
 
 
 def until(rows: pl.DataFrame, hours: int) -> pl.DataFrame:
@@ -55,11 +55,11 @@ def serve(make_home: MakeHome, crown: Crown) -> Callable[[pl.DataFrame], Install
 
     def make(rows: pl.DataFrame) -> Installation:
         home = make_home(until(rows, 400))
-        ingest("tiny", home)
+        ingest(home.dataset("tiny"))
         crown(home, calibration=BAND, fitted_until=datetime(2024, 1, 11, tzinfo=UTC))
         for hours in (400, 406, 430):
             bring(home, until(rows, hours))
-            issue("tiny", home)
+            issue(home.dataset("tiny"))
         return home
 
     return make
@@ -82,24 +82,24 @@ def pairs(home: Installation, rows: pl.DataFrame, channel: str) -> Iterator[tupl
     """Yield lead, what happened, quantiles and mean of everything that has come true, one by one."""
     known = {(row["site"], row["time"]): row[channel] for row in rows.iter_rows(named=True)}
     for one in home.ledger.issuances.served("tiny"):
-        for row in home.forecasts("tiny").read(one.forecast_id, one.issued_at).iter_rows(named=True):
+        for row in home.dataset("tiny").forecasts.read(one.forecast_id, one.issued_at).iter_rows(named=True):
             actual = known.get((row["series"], row["time"].replace(tzinfo=None)))
             if row["channel"] == channel and actual is not None:
                 yield row["lead"], actual, row["quantiles"], row["mean"]
 
 
 def test_a_forecast_that_was_made_afterwards_is_not_scored(served: Installation) -> None:
-    score("tiny", served)
+    score(served.dataset("tiny"))
     before = dump(served)
-    made, is_new = issue("tiny", served, SystemClock().now())
+    made, is_new = issue(served.dataset("tiny"), SystemClock().now())
     assert made.backfilled
     assert is_new
-    assert score("tiny", served).forecasts == 0
+    assert score(served.dataset("tiny")).forecasts == 0
     assert dump(served) == before
 
 
 def test_scores_are_those_of_each_value_that_came_true(served: Installation, rows: pl.DataFrame) -> None:
-    message = score("tiny", served)
+    message = score(served.dataset("tiny"))
     (load,) = [row for row in served.ledger.scores.accuracy("tiny", "channel") if row.part == "load"]
     expected = list(pairs(served, until(rows, 430), "load"))
     assert load.count == len(expected)
@@ -127,7 +127,7 @@ def test_the_seasonal_naive_forecast_is_made_from_what_was_known_at_the_origin(
         load=pl.when(pl.col("time") < EPOCH + 400 * HOUR).then(0.0).otherwise("load")
     )
     bring(served, corrected)
-    score("tiny", served)
+    score(served.dataset("tiny"))
     known = {(row["site"], row["time"]): row["load"] for row in rows.iter_rows(named=True)}
     errors, own = [], []
     for hours in (400, 406):
@@ -143,7 +143,7 @@ def test_the_seasonal_naive_forecast_is_made_from_what_was_known_at_the_origin(
 def test_mase_is_told_in_the_seasonal_naive_error_of_the_rows_that_were_fitted_on(
     served: Installation, rows: pl.DataFrame
 ) -> None:
-    score("tiny", served)
+    score(served.dataset("tiny"))
     (east,) = [row for row in served.ledger.scores.accuracy("tiny", "series", channel="load") if row.part == "east"]
     fitted = rows.filter(site="east").filter(pl.col("time") < EPOCH + 240 * HOUR)["load"].to_numpy()
     assert east.mae_in_units is not None
@@ -155,34 +155,36 @@ def test_what_was_filled_and_not_observed_counts_nowhere(
 ) -> None:
     at = pl.col("time") == EPOCH + 403 * HOUR
     served = serve(rows.with_columns(load=pl.when(~at).then("load")))
-    score("tiny", served)
+    score(served.dataset("tiny"))
     counts = {row.part: row.count for row in served.ledger.scores.accuracy("tiny", "lead_time", channel="load")}
     assert counts["4"] == 2  # of the forecast at hour 406 alone
     assert counts["3"] == 4
 
 
 def test_a_replay_changes_nothing(served: Installation) -> None:
-    first = score("tiny", served)
+    first = score(served.dataset("tiny"))
     before = dump(served)
-    again = score("tiny", served)
+    again = score(served.dataset("tiny"))
     assert first.forecasts == 3
     assert (again.forecasts, again.values, again.message) == (0, 0, "nothing new came true")
     assert dump(served) == before
 
 
 def test_only_what_is_new_is_scored(served: Installation, rows: pl.DataFrame) -> None:
-    score("tiny", served)
+    score(served.dataset("tiny"))
     bring(served, until(rows, 440))
-    issue("tiny", served)
-    assert score("tiny", served).forecasts == 2  # what began at hour 400 and 406 had come true already, to its end
+    issue(served.dataset("tiny"))
+    assert (
+        score(served.dataset("tiny")).forecasts == 2
+    )  # what began at hour 400 and 406 had come true already, to its end
 
 
 def test_a_corrected_value_is_scored_again(served: Installation, rows: pl.DataFrame) -> None:
-    score("tiny", served)
+    score(served.dataset("tiny"))
     before = served.ledger.scores.accuracy("tiny", "channel")
     at = (pl.col("time") == EPOCH + 401 * HOUR) & (pl.col("site") == "east")
     bring(served, until(rows, 430).with_columns(load=pl.when(at).then(pl.col("load") + 1000).otherwise("load")))
-    score("tiny", served)
+    score(served.dataset("tiny"))
     after = served.ledger.scores.accuracy("tiny", "channel")
     assert after[0].mae_in_units > before[0].mae_in_units + 1000 / before[0].count * 0.9  # type: ignore[operator]
     assert after[1] == before[1]
@@ -209,15 +211,15 @@ def test_the_order_in_which_values_come_and_are_scored_does_not_matter(
                 if len(batch):
                     bring(home, batch)
                 if is_scored:
-                    score("tiny", home)
-            score("tiny", home)
+                    score(home.dataset("tiny"))
+            score(home.dataset("tiny"))
             return dump(home), [home.ledger.scores.accuracy("tiny", by) for by in PARTS]
 
     assert scored(order, scorings) == scored([0, 1, 2, 3], [False] * 4)
 
 
 def test_sums_add_up_and_nothing_is_nan(served: Installation) -> None:
-    score("tiny", served)
+    score(served.dataset("tiny"))
     (whole,) = served.ledger.scores.accuracy("tiny")
     for by in PARTS:
         found = served.ledger.scores.accuracy("tiny", by)  # type: ignore[arg-type]
@@ -236,7 +238,7 @@ def test_sums_add_up_and_nothing_is_nan(served: Installation) -> None:
 
 
 def test_a_window_of_origins_is_whole_days(served: Installation) -> None:
-    score("tiny", served)
+    score(served.dataset("tiny"))
     origins = [one.origin for one in served.ledger.issuances.served("tiny")]
     since = served.ledger.scores.accuracy("tiny", since=origins[1])
     assert since == served.ledger.scores.accuracy(
@@ -248,9 +250,9 @@ def test_a_window_of_origins_is_whole_days(served: Installation) -> None:
 
 def test_before_anything_was_issued_there_is_nothing_to_score(make_home: MakeHome, rows: pl.DataFrame) -> None:
     home = make_home(until(rows, 100))
-    assert score("tiny", home).message == "nothing new came true"
-    ingest("tiny", home)
-    assert score("tiny", home).forecasts == 0
+    assert score(home.dataset("tiny")).message == "nothing new came true"
+    ingest(home.dataset("tiny"))
+    assert score(home.dataset("tiny")).forecasts == 0
     assert home.ledger.scores.accuracy("tiny") == []
 
 
@@ -268,10 +270,10 @@ def test_forecasts_of_a_model_whose_files_are_gone_leave_the_others_their_scores
     lose: Callable[[Path], None],
 ) -> None:
     crown(served, "repeat_last-2", calibration=BAND)
-    issue("tiny", served)
+    issue(served.dataset("tiny"))
     bring(served, until(rows, 440))
     lose(served.home.models / "repeat_last-1")
-    score("tiny", served)
+    score(served.dataset("tiny"))
     assert {row.part for row in served.ledger.scores.accuracy("tiny", "model")} == {"repeat_last-2"}
     assert "repeat_last-1 cannot be scored" in caplog.text
 
@@ -281,9 +283,9 @@ def test_a_channel_that_was_retired_since_is_not_scored(
 ) -> None:
     del tiny_document["datasets"]["tiny"]["channels"]["price"]
     with served.ledger:
-        served.observations("tiny").retire_channel("price")
+        served.dataset("tiny").observations.retire_channel("price")
     home = make_home(None, tiny_document, served.home.path)
-    score("tiny", home)
+    score(home.dataset("tiny"))
     assert [row.part for row in home.ledger.scores.accuracy("tiny", "channel")] == ["load"]
 
 
@@ -301,14 +303,14 @@ def test_mlflow_shows_how_good_the_champion_was_once_per_scoring_that_found_some
     client.create_registered_model("tiny")
     client.create_model_version("tiny", "runs:/x", run.info.run_id, tags={"model_version": "repeat_last-1"})
     for _ in range(2):  # the second time nothing is new
-        score("tiny", served)
+        score(served.dataset("tiny"))
     (version,) = client.search_model_versions("name = 'tiny'")
     (group, _) = served.ledger.scores.accuracy("tiny", "lead_group")
     assert float(version.tags["live/pinball/1-6"]) == pytest.approx(group.pinball, rel=1e-3)
     message = client.get_metric_history(run.info.run_id, "live/coverage/1-6")
     assert [metric.value for metric in message] == [group.coverage]
     bring(served, until(rows, 440))
-    score("tiny", served)
+    score(served.dataset("tiny"))
     assert len(client.get_metric_history(run.info.run_id, "live/coverage/1-6")) == 2
 
 
@@ -317,7 +319,7 @@ def test_that_mlflow_is_down_is_a_warning(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert score("tiny", served).forecasts == 3
+    assert score(served.dataset("tiny")).forecasts == 3
     assert "MLflow does not show how good repeat_last-1 was" in caplog.text
 
 
@@ -329,11 +331,11 @@ def test_a_ledger_in_postgresql_says_the_same(
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("FORECAST_LEDGER_URL", postgresql.render_as_string(hide_password=False))
         there = serve(rows)
-        assert len(score("tiny", there).raised) == 1
-        assert score("tiny", there).raised == ()
+        assert len(score(there.dataset("tiny")).raised) == 1
+        assert score(there.dataset("tiny")).raised == ()
     shutil.rmtree(tmp_path / "home")
     here = serve(rows)
-    score("tiny", here)
+    score(here.dataset("tiny"))
     for by in PARTS:
         assert there.ledger.scores.accuracy("tiny", by) == here.ledger.scores.accuracy("tiny", by)  # type: ignore[arg-type]
     assert [alert.subject for alert in there.ledger.alerts.find("tiny", open_only=True)] == ["data"]

@@ -88,10 +88,10 @@ def test_each_alert_is_posted_once_when_it_is_raised_and_once_when_it_is_over(
     home: Installation, receiver: Receiver
 ) -> None:
     (alert,), _ = home.ledger.alerts.update("tiny", [OLD], now())
-    assert deliver("tiny", home) == (1, "")
-    assert deliver("tiny", home) == (0, "")
+    assert deliver(home.dataset("tiny")) == (1, "")
+    assert deliver(home.dataset("tiny")) == (0, "")
     home.ledger.alerts.update("tiny", [], now())
-    assert deliver("tiny", home) == (1, "")
+    assert deliver(home.dataset("tiny")) == (1, "")
     raised, resolved = receiver.documents
     assert [path for path, _, _ in receiver.taken] == ["/hook", "/hook"]
     assert (raised["state"], resolved["state"]) == ("raised", "resolved")
@@ -108,14 +108,14 @@ def test_with_a_secret_the_body_is_signed(
 ) -> None:
     monkeypatch.setenv("FORECAST_WEBHOOK_SECRET", "swordfish")
     home.ledger.alerts.update("tiny", [OLD], now())
-    deliver("tiny", home)
+    deliver(home.dataset("tiny"))
     ((_, headers, body),) = receiver.taken
     assert headers[SIGNATURE] == "sha256=" + hmac.new(b"swordfish", body, hashlib.sha256).hexdigest()
 
 
 def test_without_a_secret_nothing_is_signed(home: Installation, receiver: Receiver) -> None:
     home.ledger.alerts.update("tiny", [OLD], now())
-    deliver("tiny", home)
+    deliver(home.dataset("tiny"))
     assert SIGNATURE not in receiver.taken[0][1]
 
 
@@ -128,7 +128,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_fails_for_a_moment_is_asked_again(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [503, 500]
     home.ledger.alerts.update("tiny", [OLD], now())
-    assert deliver("tiny", home) == (1, "")
+    assert deliver(home.dataset("tiny")) == (1, "")
     assert len(receiver.taken) == 3
     assert len({body for _, _, body in receiver.taken}) == 1
 
@@ -137,9 +137,9 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(home: Installation, rec
 def test_what_was_not_taken_is_posted_with_the_next_score(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [500] * 3
     home.ledger.alerts.update("tiny", [OLD, DRIFT], now())
-    assert deliver("tiny", home) == (0, "it answered 500")
+    assert deliver(home.dataset("tiny")) == (0, "it answered 500")
     assert len(receiver.taken) == 3, "the second alert waits: whoever does not take one takes no other"
-    assert deliver("tiny", home) == (2, "")
+    assert deliver(home.dataset("tiny")) == (2, "")
     assert [one["kind"] for one in receiver.documents[3:]] == ["stale", "drift"]
 
 
@@ -147,14 +147,14 @@ def test_a_redirect_is_not_followed(home: Installation, receiver: Receiver) -> N
     receiver.answers = [307, 302, 301]
     home.ledger.alerts.update("tiny", [OLD], now())
     for status in (307, 302, 301):
-        assert deliver("tiny", home) == (0, f"it answered {status}")
+        assert deliver(home.dataset("tiny")) == (0, f"it answered {status}")
     assert [path for path, _, _ in receiver.taken] == ["/hook"] * 3
 
 
 def test_what_is_refused_is_not_asked_again_at_once(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [404]
     home.ledger.alerts.update("tiny", [OLD], now())
-    assert deliver("tiny", home) == (0, "it answered 404")
+    assert deliver(home.dataset("tiny")) == (0, "it answered 404")
     assert len(receiver.taken) == 1
 
 
@@ -167,7 +167,7 @@ def test_a_webhook_that_is_down_fails_no_scoring(
     tiny_document["datasets"]["tiny"]["webhook"] = receiver.url
     home = make_home(None, tiny_document)
     home.ledger.alerts.update("tiny", [DRIFT], now())
-    assert "the webhook failed" in score("tiny", home).message
+    assert "the webhook failed" in score(home.dataset("tiny")).message
     assert "was not told" in caplog.text
     assert home.ledger.alerts.find("tiny")[0].resolved_at is not None, "no rule finds it any more"
 
@@ -175,7 +175,7 @@ def test_a_webhook_that_is_down_fails_no_scoring(
 def test_without_a_webhook_nobody_is_told(make_home: Callable[..., Installation]) -> None:
     home = make_home()
     home.ledger.alerts.update("tiny", [OLD], datetime(2024, 1, 1, tzinfo=UTC))
-    assert deliver("tiny", home) == (0, "")
+    assert deliver(home.dataset("tiny")) == (0, "")
 
 
 @pytest.mark.parametrize(

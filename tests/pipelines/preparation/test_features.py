@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecast.config.file import ConfigFile
 from forecast.config.dataset import DatasetConfig
+from forecast.config.file import ConfigFile
 from pipelines.preparation.features import FUTURE_FEATURES, known_future
 
 HOUR = timedelta(hours=1)

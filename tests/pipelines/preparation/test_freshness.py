@@ -61,9 +61,9 @@ def test_an_issued_forecast_says_how_fresh_it_is(
     make_home: Callable[..., Installation], tiny_rows: MakeRows, crown: Callable[..., Manifest]
 ) -> None:
     installation = make_home(hidden(tiny_rows(), "east", "price", 380))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crown(installation)
-    issuance, _ = issue("tiny", installation)
+    issuance, _ = issue(installation.dataset("tiny"))
     assert issuance.origin == START + 400 * HOUR
     assert issuance.newest_observed == START + 379 * HOUR
     assert issuance.imputed_fraction == pytest.approx(20 / (48 * 4))

@@ -33,7 +33,7 @@ def home(
     # Optuna fills URLs in: the braces in a folder's name must stay what they are.
     folder = Path(make_home().home.path.parent) / "{a} b"
     installation = make_home(tiny_rows(), document, folder)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     return installation
 
 
@@ -56,7 +56,7 @@ def anywhere(
 
 @pytest.fixture
 def history(home: Installation) -> TrainingData:
-    return TrainingData.read("tiny", home)
+    return TrainingData.read(home.dataset("tiny"))
 
 
 def opened(history: TrainingData, home: Installation) -> Trials:

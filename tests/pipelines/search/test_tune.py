@@ -50,7 +50,7 @@ def filled(make_home: MakeHome, tiny_rows: MakeRows, migrated: Path) -> Callable
     def make(document: dict[str, Any], rows: pl.DataFrame | None = None, folder: Path | None = None) -> Installation:
         installation = make_home(tiny_rows() if rows is None else rows, document, folder)
         shutil.copyfile(migrated, installation.home.path / "mlflow.db")
-        ingest("tiny", installation)
+        ingest(installation.dataset("tiny"))
         return installation
 
     return make
@@ -96,7 +96,7 @@ def search(
     reporter: Reporter | None = None,
     engine: EngineName | None = None,
 ) -> Tuning:
-    return tune("tiny", home, model, reporter or Listener(), minutes=minutes, limit=limit, engine=engine)
+    return tune(home.dataset("tiny"), model, reporter or Listener(), minutes=minutes, limit=limit, engine=engine)
 
 
 def test_a_search_tries_the_own_options_first_and_tells_the_best_ones(

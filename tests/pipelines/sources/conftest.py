@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from forecast.config.file import ConfigFile
 from forecast.config.dataset import DatasetConfig
+from forecast.config.file import ConfigFile
 from forecast.errors import ForecastError
 from pipelines.sources import Batch, Unreadable, read
 

@@ -40,14 +40,14 @@ def home(
     }
     installation = make_home(tiny_rows(), tiny_document)
     shutil.copyfile(migrated, installation.home.path / "mlflow.db")
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     return installation
 
 
 def look(home: Installation, *questions: str, **limits: Any) -> tuple[Study, list[str]]:
     """Study, and return also what was trained."""
     said = StringIO()
-    found = study("tiny", home, Reporter(Console(file=said, width=200)), questions=questions, **limits)
+    found = study(home.dataset("tiny"), Reporter(Console(file=said, width=200)), questions=questions, **limits)
     return found, re.findall(r"^(.*): started$", said.getvalue(), re.MULTILINE)
 
 
@@ -97,14 +97,14 @@ def test_a_study_without_time_says_what_is_missing_and_keeps_what_is_there(home:
 
 
 def test_the_rows_of_other_data_are_not_taken_for_these(home: Installation) -> None:
-    history = TrainingData.read("tiny", home)
+    history = TrainingData.read(home.dataset("tiny"))
     (point, *_) = points(Question.NOISE, ModelName.DLINEAR, history.config)
     other = TrainingData(**{name: getattr(history, name) for name in TrainingData.__slots__} | {"digest": "other"})
     assert point.cell.key(history) != point.cell.key(other)
 
 
 def test_all_look_backs_are_scored_on_the_same_origins(home: Installation) -> None:
-    history = TrainingData.read("tiny", home)
+    history = TrainingData.read(home.dataset("tiny"))
     bench = Bench.of(history)
     assert bench.windows.targets.shape[1] == 2 * 48 + 24
     slices = history.slices
@@ -149,7 +149,7 @@ def test_larger_and_smaller_models_differ_in_their_widths_alone(config_with: Cal
 )
 def test_a_study_that_makes_no_sense_is_refused(home: Installation, asked: dict[str, Any], code: str) -> None:
     with pytest.raises(ForecastError) as caught:
-        study("tiny", home, Reporter(Console(file=StringIO())), **asked)
+        study(home.dataset("tiny"), Reporter(Console(file=StringIO())), **asked)
     assert caught.value.code == code
 
 

@@ -68,7 +68,7 @@ def test_a_candidate_is_scored_on_rows_that_it_has_not_seen_by_the_files_that_se
     assert not manifest.refitted
     assert candidate.evidence.model_version == manifest.model_version == Path(candidate.folder).name
     assert candidate.evidence.windows == 2 * (72 - 24 + 1)
-    assert candidate.evidence.rehearsal.onnx_difference == manifest.onnx_difference > 0
+    assert candidate.evidence.smoke_test.onnx_difference == manifest.onnx_difference > 0
     assert candidate.fitted.model is None
     assert candidate.race == {}
 

@@ -150,7 +150,7 @@ def test_models_trained_on_ray_score_as_those_trained_here(
         ours, theirs = here[number], there[number]
         assert isinstance(ours, Candidate)
         assert isinstance(theirs, Candidate)
-        apart = {"model_version", "rehearsal"}  # of each training its own: a random suffix, a latency
+        apart = {"model_version", "smoke_test"}  # of each training its own: a random suffix, a latency
         assert ours.evidence.model_dump_json(exclude=apart) == theirs.evidence.model_dump_json(exclude=apart)
         assert ours.manifest.calibration == theirs.manifest.calibration
         assert ours.fitted.losses == theirs.fitted.losses

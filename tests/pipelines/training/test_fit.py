@@ -181,7 +181,7 @@ def test_a_checkpoint_of_other_settings_or_data_is_left_alone_and_told(left: Pat
         left.write_bytes(content)
         fitted = run("nlinear", **changed, checkpoint=left)
         assert fitted.resumed_after == 0
-        assert fitted.notes == ('not resumed: "a.ckpt" is of other data or another job file',)
+        assert fitted.notes == ('not resumed: "a.ckpt" is of other data, another job file or another release',)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_left_alone_and_told(left: Path, run: Fit) -> None:

@@ -29,7 +29,7 @@ def reigning(installation: Installation) -> str:
 
 def test_the_champion_before_is_champion_again(tiny_home: Installation, crown: Crown) -> None:
     crown(tiny_home, "repeat_last-2")
-    again = rollback("tiny", tiny_home)
+    again = rollback(tiny_home.dataset("tiny"))
     assert reigning(tiny_home) == again.model_version == "repeat_last-1"
     assert "instead of repeat_last-2: by hand" in again.verdict
 
@@ -37,23 +37,23 @@ def test_the_champion_before_is_champion_again(tiny_home: Installation, crown: C
 def test_a_version_may_be_named(tiny_home: Installation, crown: Crown) -> None:
     for number in (2, 3):
         crown(tiny_home, f"repeat_last-{number}")
-    rollback("tiny", tiny_home, "repeat_last-1")
+    rollback(tiny_home.dataset("tiny"), "repeat_last-1")
     assert reigning(tiny_home) == "repeat_last-1"
-    rollback("tiny", tiny_home)  # the one before is the one that was just left
+    rollback(tiny_home.dataset("tiny"))  # the one before is the one that was just left
     assert reigning(tiny_home) == "repeat_last-3"
 
 
 @pytest.mark.parametrize("to", [None, "repeat_last-1", "repeat_last-0"])
 def test_where_there_is_nothing_to_go_back_to_the_champion_stays(tiny_home: Installation, to: str | None) -> None:
     with pytest.raises(NotFoundError) as caught:
-        rollback("tiny", tiny_home, to)
+        rollback(tiny_home.dataset("tiny"), to)
     assert caught.value.code == "promotion.no_earlier"
     assert reigning(tiny_home) == "repeat_last-1"
 
 
 def test_without_a_champion_the_error_says_what_to_do(make_home: Callable[..., Installation]) -> None:
     with pytest.raises(NotFoundError, match="forecast train tiny"):
-        rollback("tiny", make_home())
+        rollback(make_home().dataset("tiny"))
 
 
 def test_a_model_whose_file_was_changed_does_not_come_back(tiny_home: Installation, crown: Crown) -> None:
@@ -61,16 +61,16 @@ def test_a_model_whose_file_was_changed_does_not_come_back(tiny_home: Installati
     with (tiny_home.home.models / "repeat_last-1" / NETWORK).open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(StorageError) as caught:
-        rollback("tiny", tiny_home)
+        rollback(tiny_home.dataset("tiny"))
     assert caught.value.code == "model.corrupt"
     assert reigning(tiny_home) == "repeat_last-2"
 
 
 def test_the_next_forecast_is_of_the_model_that_came_back(tiny_home: Installation, crown: Crown) -> None:
     crown(tiny_home, "repeat_last-2")
-    issue("tiny", tiny_home)
-    rollback("tiny", tiny_home)
-    issuance, is_new = issue("tiny", tiny_home)
+    issue(tiny_home.dataset("tiny"))
+    rollback(tiny_home.dataset("tiny"))
+    issuance, is_new = issue(tiny_home.dataset("tiny"))
     assert is_new
     assert issuance.model_version == "repeat_last-1"
 
@@ -81,9 +81,9 @@ def after(tiny_home: Installation, crown: Crown, tiny_rows: Callable[..., pl.Dat
 
     def make(bias: float, hours: int) -> Installation:
         crown(tiny_home, "repeat_last-2", bias=bias)
-        issue("tiny", tiny_home)
+        issue(tiny_home.dataset("tiny"))
         tiny_rows(400 + hours).write_csv(tiny_home.home.path / "rows.csv")
-        ingest("tiny", tiny_home)
+        ingest(tiny_home.dataset("tiny"))
         return tiny_home
 
     return make
@@ -93,20 +93,22 @@ def test_a_champion_that_does_worse_on_what_came_since_is_replaced_by_the_one_be
     after: Callable[..., Installation],
 ) -> None:
     home = after(bias=3.0, hours=72)
-    verdict = watch("tiny", home)
+    verdict = watch(home.dataset("tiny"))
     assert verdict is not None
     assert verdict.promote
     assert reigning(home) == "repeat_last-1"
     champion = home.ledger.champions.current("tiny")
     assert isinstance(champion, Champion)
     assert "on what came since" in champion.verdict
-    assert watch("tiny", home) is None  # the one that came back has issued nothing yet that it could be judged by
+    assert (
+        watch(home.dataset("tiny")) is None
+    )  # the one that came back has issued nothing yet that it could be judged by
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.01])
 def test_a_champion_that_does_as_well_stays(after: Callable[..., Installation], bias: float) -> None:
     home = after(bias=bias, hours=72)
-    verdict = watch("tiny", home)
+    verdict = watch(home.dataset("tiny"))
     assert verdict is not None
     assert not verdict.promote
     assert reigning(home) == "repeat_last-2"
@@ -115,13 +117,13 @@ def test_a_champion_that_does_as_well_stays(after: Callable[..., Installation], 
 @pytest.mark.parametrize("hours", [2, 8])
 def test_nothing_is_judged_before_enough_has_come_true(after: Callable[..., Installation], hours: int) -> None:
     home = after(bias=3.0, hours=hours)
-    assert watch("tiny", home) is None
+    assert watch(home.dataset("tiny")) is None
     assert reigning(home) == "repeat_last-2"
 
 
 def test_with_one_champion_there_is_nothing_to_compare(tiny_home: Installation) -> None:
-    issue("tiny", tiny_home)
-    assert watch("tiny", tiny_home) is None
+    issue(tiny_home.dataset("tiny"))
+    assert watch(tiny_home.dataset("tiny")) is None
 
 
 def test_a_champion_that_cannot_be_loaded_is_no_reason_to_stop(
@@ -129,5 +131,5 @@ def test_a_champion_that_cannot_be_loaded_is_no_reason_to_stop(
 ) -> None:
     home = after(bias=3.0, hours=72)
     (home.home.models / "repeat_last-1" / NETWORK).unlink()
-    assert watch("tiny", home) is None
+    assert watch(home.dataset("tiny")) is None
     assert "cannot be compared" in caplog.text

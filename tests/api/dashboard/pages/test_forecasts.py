@@ -124,9 +124,9 @@ def test_gaps_stay_gaps(
         .with_columns(pl.when(pl.col("index").is_between(350, 355)).then(None).otherwise("load").alias("load"))
     )
     installation = make_home(rows.drop("index"))
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crowned(installation)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     assert Page(serve(installation).get("/").text).shown["history"]["values"].count(None) == 6
 
 
@@ -134,8 +134,8 @@ def test_an_earlier_forecast_is_shown_with_what_came_true(
     served: Served, tiny_rows: Callable[..., pl.DataFrame], wait_until: Callable[..., None]
 ) -> None:
     tiny_rows(hours=410).write_csv(served.home.home.path / "rows.csv")
-    ingest("tiny", served.home)
-    second, _ = issue("tiny", served.home)
+    ingest(served.home.dataset("tiny"))
+    second, _ = issue(served.home.dataset("tiny"))
     wait_until(lambda: served.get().json()["forecast_id"] == second.forecast_id)
     offered = re.findall(r'<option value="([^"]*\d{2}:\d{2}[^"]*)"', served.client.get("/").text)
     assert len(offered) == 1
@@ -156,7 +156,7 @@ def test_before_the_first_forecast_the_page_says_what_to_run(
     for command in ("forecast ingest tiny", "forecast train tiny", "forecast forecast tiny"):
         assert command in words
     assert "done" not in words
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     assert "done" in Page(client.get("/").text).words
 
 
@@ -180,9 +180,9 @@ def test_hostile_names_are_shown_but_never_run(
     tiny_document["datasets"]["tiny"]["title"] = SCRIPT
     tiny_document["datasets"]["tiny"]["channels"]["load"]["unit"] = SCRIPT
     installation = make_home(tiny_rows(series=names), tiny_document)
-    ingest("tiny", installation)
+    ingest(installation.dataset("tiny"))
     crowned(installation, series=names)
-    issue("tiny", installation)
+    issue(installation.dataset("tiny"))
     client = serve(installation)
     for name in names:
         answer = client.get("/", params={"series": name})
