@@ -1,4 +1,4 @@
-"""A model folder: the manifest with everything that belongs to a network's numbers, and its files with their digests."""
+"""A model folder: its manifest, the files beside it, and their digests."""
 
 from __future__ import annotations
 
@@ -77,6 +77,25 @@ class Manifest(StrictModel):
     evaluated_digest: str = ""
     """Of the manifest of the network that was scored, if this one was fitted again on all rows."""
 
+    def faults(self) -> Iterator[str]:
+        """Yield a description of each inconsistency that makes the manifest unusable; nothing if it is sound.
+
+        These are the rules across fields that the types cannot express and the golden example does not reach.
+        """
+        for fault, is_present in (
+            ("a name is empty or unsafe as a file name", not all(map(_is_name, (self.model_name, self.model_version)))),
+            ("lookback or horizon is out of range", not all(map(_is_length, (self.lookback, self.horizon)))),
+            ("step_seconds is not positive", not (math.isfinite(self.step_seconds) and self.step_seconds > 0)),
+            ("targets are empty or repeated", not self.targets or _repeats(self.targets)),
+            ("covariates are repeated", _repeats(self.past) or _repeats(self.future)),
+            ("quantiles do not ascend around 0.5", not _are_levels(self.quantiles)),
+            ("bounds do not match the targets", not _are_bounds(self)),
+            ("the scaler does not match the channels, or has a deviation of zero", not _fits_scaler(self)),
+            ("the calibration does not match the channels or quantiles", not _fits_calibration(self)),
+        ):
+            if is_present:
+                yield fault
+
 
 def store(
     folder: Path,
@@ -141,8 +160,8 @@ def manifest_digest(folder: Path) -> str:
 def read_verified(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
     """Return manifest, network and golden example: the very bytes that were checked, as a file may change later."""
     try:
-        message = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
-        manifest = Manifest.model_validate_json(message)
+        text = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
+        manifest = Manifest.model_validate_json(text)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
     except (OSError, ValidationError) as error:
@@ -150,14 +169,14 @@ def read_verified(folder: Path, digest: str | None) -> tuple[Manifest, bytes, by
             "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
         ) from error
     known = ((NETWORK, manifest.network_digest), (GOLDEN, manifest.golden_digest), (MANIFEST, digest))
-    files = {MANIFEST: message, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
+    files = {MANIFEST: text, NETWORK: _content(folder / NETWORK), GOLDEN: _content(folder / GOLDEN)}
     for name, expected in known:
         if expected is not None and hashlib.sha256(files[name]).hexdigest() != expected:
             raise StorageError(
                 "model.corrupt", f'"{folder / name}" is not the file that was exported', "roll back or retrain"
             )
-    for fault in faults(manifest):
-        raise StorageError("model.corrupt", f'the manifest in "{folder}" has {fault}', "roll back or retrain")
+    for fault in manifest.faults():
+        raise StorageError("model.corrupt", f'the manifest in "{folder}" is invalid: {fault}', "roll back or retrain")
     return manifest, files[NETWORK], files[GOLDEN]
 
 
@@ -174,23 +193,6 @@ def _content(path: Path, *most: int) -> bytes:
         raise StorageError(
             "file.unreadable", f'cannot read "{path}" ({error.strerror})', "check that it exists"
         ) from error
-
-
-def faults(manifest: Manifest) -> Iterator[str]:
-    """Tell what makes a manifest unusable; nothing if it is sound."""
-    for message, is_so in (
-        ("a name that is none", not all(map(_is_name, (manifest.model_name, manifest.model_version)))),
-        ("a lookback or horizon that is none", not all(map(_is_length, (manifest.lookback, manifest.horizon)))),
-        ("a step that is none", not (math.isfinite(manifest.step_seconds) and manifest.step_seconds > 0)),
-        ("targets that are missing or twice there", not manifest.targets or _repeats(manifest.targets)),
-        ("covariates that are twice there", _repeats(manifest.past) or _repeats(manifest.future)),
-        ("quantiles that are not ascending around 0.5", not _are_levels(manifest.quantiles)),
-        ("bounds that are none", not _are_bounds(manifest)),
-        ("a scaler of other channels, or that divides by nothing", not _scales(manifest)),
-        ("a calibration of other channels", not _calibrates(manifest)),
-    ):
-        if is_so:
-            yield message
 
 
 def _is_name(text: str) -> bool:
@@ -218,7 +220,7 @@ def _are_bounds(manifest: Manifest) -> bool:
     )
 
 
-def _scales(manifest: Manifest) -> bool:
+def _fits_scaler(manifest: Manifest) -> bool:
     scaler = manifest.scaler
     known = len(next(iter(scaler.future.values()))[0]) if scaler.future else 0
     return (
@@ -241,7 +243,7 @@ def _are_moments(every: Iterable[Moments], channels: int) -> bool:
     )  # fmt: skip
 
 
-def _calibrates(manifest: Manifest) -> bool:
+def _fits_calibration(manifest: Manifest) -> bool:
     calibration, channels, levels = manifest.calibration, len(manifest.targets), len(manifest.quantiles)
     by_level, by_channel = calibration.quantile_offsets, calibration.mean_offsets
     return (

@@ -4,11 +4,10 @@ import ast
 from pathlib import Path
 
 import api
-import forecast.runtime.model
-import forecast.runtime.sandbox
+import forecast.runtime
 
 PACKAGE = Path(api.__file__).parent
-FILES = sorted({*PACKAGE.rglob("*.py"), Path(forecast.runtime.model.__file__), Path(forecast.runtime.sandbox.__file__)})
+FILES = sorted({*PACKAGE.rglob("*.py"), *Path(forecast.runtime.__path__[0]).rglob("*.py")})
 MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch", "skops"}
 CALLS = {"eval", "exec", "compile", "__import__", "import_module", "read_pickle"}
 
