@@ -56,7 +56,7 @@ def _tables(results: Sequence[Result], rows: Sequence[Row]) -> Iterator[str]:
         windows = {row.windows for row in rows if row.cell.horizon == horizon}
         yield f"### Horizon {horizon}: {' or '.join(f'{count:,}' for count in sorted(windows))} test windows\n"
         yield from _table(list(group))
-        elsewhere = [f"{name} {message[horizon]}" for name, message in ELSEWHERE.items() if horizon in message]
+        elsewhere = [f"{name} {errors[horizon]}" for name, errors in ELSEWHERE.items() if horizon in errors]
         if elsewhere:
             yield f"Published of models that are not here: {', '.join(elsewhere)}.\n"
 
@@ -88,9 +88,9 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _missing(results: Sequence[Result]) -> Iterator[str]:
-    message = gaps(results)
+    errors = gaps(results)
     yield "### What is missing\n"
-    yield from [f"- {one}" for one in message] or [f"Nothing: every preset has all horizons and {SEEDS_ASKED} seeds."]
+    yield from [f"- {one}" for one in errors] or [f"Nothing: every preset has all horizons and {SEEDS_ASKED} seeds."]
     yield ""
 
 

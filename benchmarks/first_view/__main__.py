@@ -30,7 +30,7 @@ _WATCH = """new MutationObserver((_, watcher) => {
   watcher.disconnect();
   requestAnimationFrame(() => requestAnimationFrame(() => performance.mark("drawn")));
 }).observe(document, { subtree: true, childList: true, attributes: true });"""
-_TOLD = """() => ({
+_TIMES = """() => ({
   page: performance.getEntriesByType("navigation")[0].responseEnd,
   picture: performance.getEntriesByName("first-contentful-paint")[0]?.startTime,
   script: Math.max(...performance.getEntriesByType("resource").filter((one) => one.name.includes("plotly")).map((one) => one.responseEnd)),
@@ -75,12 +75,10 @@ def main() -> None:
                 browser = playwright.chromium.launch(executable_path=program, args=arguments)
                 views.append(_opened_twice(browser, f"http://127.0.0.1:{running.port}/?channel={CHANNELS[place]}"))
                 browser.close()
-    for name, seen in zip(
-        ("cold", "again"), zip(*views[1:], strict=True), strict=True
-    ):  # the first view warms up
-        message = {field: statistics.median(getattr(view, field) for view in seen) for field in View.__slots__}
+    for name, seen in zip(("cold", "again"), zip(*views[1:], strict=True), strict=True):  # the first view warms up
+        medians = {field: statistics.median(getattr(view, field) for view in seen) for field in View.__slots__}
         slowest = max(view.drawn for view in seen)
-        print(name, {field: round(value) for field, value in message.items()}, f"slowest drawn {slowest:.0f}")  # noqa: T201
+        print(name, {field: round(value) for field, value in medians.items()}, f"slowest drawn {slowest:.0f}")  # noqa: T201
 
 
 def _opened_twice(browser: Browser, address: str) -> tuple[View, View]:
@@ -91,9 +89,9 @@ def _opened_twice(browser: Browser, address: str) -> tuple[View, View]:
 
 def _opened(page: Page, address: str) -> View:
     page.goto(address)
-    while None in (message := page.evaluate(_TOLD)).values():
+    while None in (times := page.evaluate(_TIMES)).values():
         page.wait_for_timeout(20)
-    return View(**message)
+    return View(**times)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, list(_TYPES), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            message = asdict(row).items()
-            writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in message})
+            fields = asdict(row).items()
+            writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in fields})
     part.replace(path)
 
 

@@ -65,13 +65,13 @@ def measure(dataset: str, history: History, model_name: str) -> list[Row]:
     scaler = fit_scaler(panel, config, slices.fit)
     with tempfile.TemporaryDirectory() as scratch:
         fitted = fit(config, panel, slices, scaler, model_name)
-        message = about(
+        manifest = about(
             config, scaler, dataset=dataset, model_name=model_name, model_version=model_name, data_version=0,
             trained_at=datetime.now(UTC), data_digest="", fitted_until=panel.time(slices.validation),
         )  # fmt: skip
         bare = Calibration.none(len(config.targets), len(config.quantiles), config.horizon)
         some = cut(panel, config, slices.validation, slices.validation + 2 * config.horizon)
-        export(fitted.model, Path(scratch) / "model", message, some, calibration=bare)
+        export(fitted.model, Path(scratch) / "model", manifest, some, calibration=bare)
         model = load(Path(scratch) / "model")
         windows = cut(panel, config, slices.validation, panel.steps, STRIDE)
     origins = np.asarray([panel.index(origin) for origin in windows.origins])

@@ -63,10 +63,10 @@ def plot(rows: Sequence[Row], path: Path, *, memory: bool) -> None:
                     continue
                 name = "ProbSparse" if side == OURS else "full attention (SDPA)"
                 axis.plot(*zip(*points, strict=True), style, color=color, marker="o", label=f"{name}, {passes}")
-                message = [point for point in points if point[0] >= FITTED_FROM]
-                if len(message) > 1:
-                    found = slope(*zip(*message, strict=True))
-                    sys.stdout.write(f"{label}, {name}, {passes}: L^{found:.2f} from L={message[0][0]}\n")
+                fitted_points = [point for point in points if point[0] >= FITTED_FROM]
+                if len(fitted_points) > 1:
+                    found = slope(*zip(*fitted_points, strict=True))
+                    sys.stdout.write(f"{label}, {name}, {passes}: L^{found:.2f} from L={fitted_points[0][0]}\n")
                     axis.annotate(f"$L^{{{found:.2f}}}$", points[-1], xytext=(4, 0), textcoords="offset points")
         axis.set(xscale="log", yscale="log", xlabel="length L", ylabel=label)
         lengths = sorted({length_of(row) for row in rows})

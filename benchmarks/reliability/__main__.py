@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability.home import make_home
-from benchmarks.reliability.kills import Siege
+from benchmarks.reliability.kills import KillTest
 from benchmarks.reliability.takeover import silences, takeovers
 from benchmarks.reliability.trainings import kill_in_each_phase
 from benchmarks.reliability.year import Year
@@ -78,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(proof: str, rows: Sequence[Mapping[str, Any]], failed: int) -> str:
     """Return the outcome in one line."""
-    message = f"{proof}: {len(rows)} rows, {failed} wrong"
+    line = f"{proof}: {len(rows)} rows, {failed} wrong"
     if rows and "number" in rows[0] and set(rows[0]) == {"number", "seconds"}:
         seconds = [row["seconds"] for row in rows]
-        message += f"; median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s"
-    return message + "\n"
+        line += f"; median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s"
+    return line + "\n"
 
 
 def _year(folder: Path, seed: int, hours: float) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _year(folder: Path, seed: int, hours: float) -> dict[str, Any]:
 
 
 def _siege(home: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
-    siege = Siege(home, options.seed)
+    siege = KillTest(home, options.seed)
     try:
         kills = siege.workers(options.kills) if options.proof == "workers" else siege.everything(options.kills)
         rows = [asdict(kill) for kill in _told(kills)]

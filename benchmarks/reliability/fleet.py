@@ -87,12 +87,12 @@ def kill(process: psutil.Process) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], object], message: str, seconds: float = 120.0) -> float:
+def wait_for(condition: Callable[[], object], event: str, seconds: float = 120.0) -> float:
     """Wait until a condition holds; returns the seconds that took. Raises TimeoutError."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > seconds:
-            message = f"still waiting for {message} after {seconds:g} s"
+            message = f"still waiting for {event} after {seconds:g} s"
             raise TimeoutError(message)
         time.sleep(0.02)
     return time.monotonic() - begun

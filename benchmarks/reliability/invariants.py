@@ -102,6 +102,6 @@ def _gaps(receipts: Iterable[Receipt], rows: pl.DataFrame) -> Iterator[str]:
     """Report lost rows: the table must hold at least as many rows as all receipts count as new."""
     # After a merge that was killed before its receipt, the next ingestion counts the rows as unchanged. So the table
     # may hold more rows than the receipts count, never fewer.
-    message = sum(receipt.new for receipt in receipts)
-    if len(rows) < message:
-        yield f"{len(rows)} rows are left of {message} acknowledged ones"
+    acknowledged = sum(receipt.new for receipt in receipts)
+    if len(rows) < acknowledged:
+        yield f"{len(rows)} rows are left of {acknowledged} acknowledged ones"

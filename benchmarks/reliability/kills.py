@@ -43,7 +43,7 @@ class Kill:
     first: str
 
 
-class Siege:
+class KillTest:
     """A series of kills in one home. Random numbers are seeded; only the timing differs between runs."""
 
     def __init__(self, home: Path, seed: int) -> None:

@@ -20,8 +20,9 @@ from benchmarks.reliability.dates import at_wall_times, every_hour
 from forecast.config.jobs import Due, Job
 from forecast.installation import Installation
 from forecast.ledger import Ledger
+from forecast.ledger.database import Database
 from forecast.ledger.receipts import Receipt
-from forecast.ledger.runs import Run
+from forecast.ledger.runs import Run, Runs
 from forecast.scheduling.lease import SCHEDULER
 from forecast.scheduling.scheduler import Scheduler
 
@@ -71,8 +72,8 @@ def name_of(zone: str) -> str:
     return zone.partition("/")[2].lower().replace("_", "-")
 
 
-class _Ledger(Ledger):
-    """A ledger that can freeze its caller before a write."""
+class _FreezingRuns(Runs):
+    """The ledger's runs, which can freeze their caller before a write."""
 
     freeze: Callable[[], None] | None = None
 
@@ -95,15 +96,15 @@ class _Machine:
     installation: Installation
     year: Year
     off: timedelta = timedelta()
-    """How wrong its clock is."""
+    """Error of its clock."""
     down_until: datetime = START
     scheduler: Scheduler | None = None
     scheduler_name: str = ""
     is_frozen: bool = False
     held: dict[int, tuple[Run, str, int]] = field(default_factory=dict)
-    """By run: what will become of it, and in how many steps."""
+    """By run: its outcome, and the number of steps until then."""
     silent: list[Run] = field(default_factory=list)
-    """Of workers that seemed to be dead and are not."""
+    """Runs of workers without a heartbeat that still work."""
 
     def now(self) -> datetime:
         return min(self.year.now + self.off, self.year.end)
@@ -120,7 +121,7 @@ class Counts:
     takeovers: int = 0
     deaths: int = 0
     refused: int = 0
-    """Late words of workers whose run was another's by then."""
+    """Late results of workers whose run another worker had taken over."""
 
 
 class Year:
@@ -197,7 +198,7 @@ class Year:
         # Heartbeats and leases run on a clock of seconds, dates on the wall clock; the first clock runs slower here.
         self._seconds += self._random.uniform(1.0, 4.0)
         if sudden and not self._is_quiet:
-            self._befall()
+            self._disturb()
         for dataset in self._versions:
             self._receive(dataset)
         ticked = set()
@@ -226,9 +227,9 @@ class Year:
                 message = f"version {version} of {dataset} was not claimed by {lease[0]} at {self.now}"
                 raise AssertionError(message)
 
-    # --- what befalls them ------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------------------------
 
-    def _befall(self) -> None:
+    def _disturb(self) -> None:
         chance = self._random.random()
         if chance < 0.03:
             for machine in self._random.sample(self._machines, self._random.choice((1, 1, 2))):
@@ -271,8 +272,8 @@ class Year:
         ledger = self.ledger
         for run in [run for run in machine.silent if self._random.random() < 0.05]:
             machine.silent.remove(run)
-            message = ledger.runs.finish(run, "succeeded", self.now, "it woke up")
-            self.counts.refused += message is None
+            finished = ledger.runs.finish(run, "succeeded", self.now, "it woke up")
+            self.counts.refused += finished is None
         for run_id, (run, fate, steps) in list(machine.held.items()):
             if not ledger.runs.beat(run, self.now, tell=False):
                 del machine.held[run_id]
@@ -310,14 +311,12 @@ class Year:
     # --- machines ---------------------------------------------------------------------------------------------------
 
     def _machine(self, name: str) -> _Machine:
-        own = Installation(self._installation.home, self._installation.config, _Ledger.open(self._url))
+        database = Database.open(self._installation.home.ledger_url)
+        own = Installation(self._installation.home, self._installation.config, Ledger(database))
         machine = _Machine(name, own, self)
-        own.ledger.freeze = lambda: self._freeze(machine)  # type: ignore[attr-defined]
+        own.ledger.runs = runs = _FreezingRuns(database)
+        runs.freeze = lambda: self._freeze(machine)
         return machine
-
-    @property
-    def _url(self) -> str:
-        return self._installation.home.ledger_url
 
     def _scheduler(self, machine: _Machine) -> Scheduler:
         machine.scheduler_name = f"{machine.name}-{self.counts.steps}"

@@ -25,7 +25,7 @@ from benchmarks.serve import servers
 from benchmarks.serve.goals import Figures, goals
 from benchmarks.serve.home import DATASETS, bodies, make_home, make_key, network, tensors
 from benchmarks.serve.inside import inside
-from benchmarks.serve.load import Answered, Asked, in_turns
+from benchmarks.serve.load import LoadResult, Target, load_in_turns
 
 RESULTS = Path(__file__).parent / "results"
 READ = f"/v1/datasets/{DATASETS[0]}/forecast"
@@ -45,10 +45,10 @@ class Row:
     server_cpu_ms: float
 
 
-def rows(case: str, clients: int, message: Mapping[str, Sequence[Answered]]) -> list[Row]:
+def rows(case: str, clients: int, sides: Mapping[str, Sequence[LoadResult]]) -> list[Row]:
     """Return the medians of each side."""
 
-    def middle(seen: Sequence[Answered], name: str) -> float:
+    def middle(seen: Sequence[LoadResult], name: str) -> float:
         return round(statistics.median(getattr(one, name) for one in seen), 3)
 
     return [
@@ -56,13 +56,13 @@ def rows(case: str, clients: int, message: Mapping[str, Sequence[Answered]]) -> 
             case, side, clients, len(seen), middle(seen, "per_second"), middle(seen, "p50_ms"),
             middle(seen, "p99_ms"), middle(seen, "server_cpu_ms"),
         )
-        for side, seen in message.items()
+        for side, seen in sides.items()
     ]  # fmt: skip
 
 
 def measure(home: Path, scratch: Path, options: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
     """Run all measurements on an existing home."""
-    key, message, single = make_key(home), list[Row](), inside(home)
+    key, load_rows, single = make_key(home), list[Row](), inside(home)
     with ExitStack() as stack:
         ours = stack.enter_context(servers.service(home, scratch / "service.log"))
         single["start_seconds"] = ours.seconds
@@ -72,33 +72,35 @@ def measure(home: Path, scratch: Path, options: argparse.Namespace) -> tuple[lis
         (scratch / "answer.json").write_bytes(answer)
         bare = stack.enter_context(servers.rival("bare", scratch / "bare.log", str(scratch / "answer.json")))
         reading = {
-            "service": (Asked(ours.port, READ, key=key), ours.process),
-            "bare route": (Asked(bare.port, "/answer"), bare.process),
+            "service": (Target(ours.port, READ, key=key), ours.process),
+            "bare route": (Target(bare.port, "/answer"), bare.process),
         }
 
-        def load(case: str, sides: Mapping[str, tuple[Asked, psutil.Process]], clients: int) -> None:
-            message.extend(rows(case, clients, in_turns(sides, clients, options.seconds, options.rounds, scratch)))
-            sys.stderr.write("".join(f"{row}\n" for row in message[-len(sides) :]))
+        def load(case: str, sides: Mapping[str, tuple[Target, psutil.Process]], clients: int) -> None:
+            load_rows.extend(
+                rows(case, clients, load_in_turns(sides, clients, options.seconds, options.rounds, scratch))
+            )
+            sys.stderr.write("".join(f"{row}\n" for row in load_rows[-len(sides) :]))
 
         single["answer_bytes"] = len(answer)
         load("cached read", reading, 32)
-        alone = {"service": (Asked(ours.port, "/v1/forecasts", tuple(bodies()), key), ours.process)}
+        alone = {"service": (Target(ours.port, "/v1/forecasts", tuple(bodies()), key), ours.process)}
         load("on demand, alone", alone, 1)
-        sides = alone | {"bare route": (Asked(bare.port, "/parse", tuple(bodies())), bare.process)}
+        sides = alone | {"bare route": (Target(bare.port, "/parse", tuple(bodies())), bare.process)}
         if "darts" not in options.without:
             slow = stack.enter_context(servers.rival("darts", scratch / "darts.log"))
-            sides["darts"] = (Asked(slow.port, "/predict", tuple(bodies())), slow.process)
+            sides["darts"] = (Target(slow.port, "/predict", tuple(bodies())), slow.process)
         if "mlflow" not in options.without:
             model = in_mlflow(network(home), scratch / "mlflow")
             served = stack.enter_context(servers.mlflow(model, scratch / "mlflow.log"))
-            sides["mlflow models serve"] = (Asked(served.port, "/invocations", tuple(tensors())), served.process)
+            sides["mlflow models serve"] = (Target(served.port, "/invocations", tuple(tensors())), served.process)
         load("on demand", sides, 32)
         single["resident_mb"] = ours.process.memory_info().rss / 1e6
         paced = {"service": reading["service"]}
         load("cached read, idle", paced, 4)
         with training(home):
             load("cached read beside a training", paced, 4)
-    return message, single
+    return load_rows, single
 
 
 def in_mlflow(network: Path, place: Path) -> Path:
@@ -142,11 +144,11 @@ def main(given: Sequence[str] | None = None) -> None:
         home = options.home or Path(scratch) / "home"
         if not home.exists():
             make_home(home)
-        message, single = measure(home, Path(scratch), options)
+        load_rows, single = measure(home, Path(scratch), options)
     single |= {"cores": os.cpu_count() or 0, "load_average": os.getloadavg()[1]}
     figures = [Single(name, round(value, 3)) for name, value in single.items()]
-    reached = goals(Figures({(row.case, row.side): asdict(row) for row in message}, single))
-    for name, entries in {"load": message, "figures": figures, "goals": reached}.items():
+    reached = goals(Figures({(row.case, row.side): asdict(row) for row in load_rows}, single))
+    for name, entries in {"load": load_rows, "figures": figures, "goals": reached}.items():
         write_rows(options.results / f"{name}.csv", [asdict(entry) for entry in entries])
     for goal in reached:
         sys.stdout.write(f"{goal}\n")

@@ -63,12 +63,12 @@ def make_home(folder: Path) -> None:
         scaler = fit_scaler(panel, config, slices.fit)
         fitted = fitted or fit(config, panel, slices, scaler, "itransformer")  # their rows are the same
         version = f"{dataset}-itransformer"
-        message = about(
+        manifest = about(
             config, scaler, dataset=dataset, model_name="itransformer", model_version=version, trained_at=START,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip
         place = installation.home.models / version
-        export(fitted.model, place, message, cut(panel, config, slices.validation, slices.calibration))
+        export(fitted.model, place, manifest, cut(panel, config, slices.validation, slices.calibration))
         champion = Champion(dataset, "itransformer", version, version, manifest_digest(place), START, "made here")
         installation.ledger.champions.promote(champion)
         issue(installation.dataset(dataset))

@@ -46,16 +46,16 @@ def inside(home: Path, turns: int = 200) -> dict[str, float]:
         "network and bands": lambda: first.run(loaded.model),
         "encode": lambda: json_rest(issued, part, config),
     }
-    message = {name: _timed(call, turns) for name, call in steps.items()}
-    message["whole"] = sum(message.values())
+    medians = {name: _timed(call, turns) for name, call in steps.items()}
+    medians["whole"] = sum(medians.values())
     for threads in (1, 2):
         bare = session(network(home), threads)
         for windows in (1, 16, 64):
             many = {name: np.repeat(values, windows, axis=0) for name, values in feeds.items()}
             named = f"network alone, {windows} windows, {threads} threads"
-            message[named] = _timed(lambda bare=bare, many=many: bare.run(None, many), max(turns // 8, 1))  # type: ignore[misc]
+            medians[named] = _timed(lambda bare=bare, many=many: bare.run(None, many), max(turns // 8, 1))  # type: ignore[misc]
     champions.close()
-    return message
+    return medians
 
 
 def _timed(call: Callable[[], object], turns: int) -> float:

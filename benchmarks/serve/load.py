@@ -30,7 +30,7 @@ end
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Target:
     """The requests to one server."""
 
     port: int
@@ -44,13 +44,13 @@ class Asked:
         headers = {"Content-Type": "application/json"} if self.bodies else {}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        message = "\n".join(f"bodies[{place}] = [==[{body.decode()}]==]" for place, body in enumerate(self.bodies, 1))
+        bodies = "\n".join(f"bodies[{place}] = [==[{body.decode()}]==]" for place, body in enumerate(self.bodies, 1))
         head = ", ".join(f'["{name}"] = "{value}"' for name, value in headers.items())
-        return _SCRIPT.format(bodies=message, head=head, method="POST" if self.bodies else "GET")
+        return _SCRIPT.format(bodies=bodies, head=head, method="POST" if self.bodies else "GET")
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class LoadResult:
     """Measurements of one interval of load."""
 
     per_second: float
@@ -60,43 +60,43 @@ class Answered:
     """Processor time of the server's process per request."""
 
 
-def stretch(asked: Asked, clients: int, seconds: int, server: psutil.Process, scratch: Path) -> Answered:
+def run_load(target: Target, clients: int, seconds: int, server: psutil.Process, scratch: Path) -> LoadResult:
     """Send requests as fast as responses arrive, over several connections; raises if one request fails."""
     script = scratch / "load.lua"
-    script.write_text(asked.script(), encoding="utf-8")
+    script.write_text(target.script(), encoding="utf-8")
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
     spent = _spent(server)
     ran = subprocess.run(
-        [*command, f"http://127.0.0.1:{asked.port}{asked.path}"], capture_output=True, text=True, check=True
+        [*command, f"http://127.0.0.1:{target.port}{target.path}"], capture_output=True, text=True, check=True
     )
     spent = _spent(server) - spent
-    message: Mapping[str, int] = json.loads(ran.stderr.splitlines()[-1])
-    if message["failed"] or not message["requests"]:
+    summary: Mapping[str, int] = json.loads(ran.stderr.splitlines()[-1])
+    if summary["failed"] or not summary["requests"]:
         raise RuntimeError(
-            f"{message['failed']} of {message['requests']} requests to {asked.path} failed: {ran.stdout}"
+            f"{summary['failed']} of {summary['requests']} requests to {target.path} failed: {ran.stdout}"
         )
-    return Answered(
-        per_second=1e6 * message["requests"] / message["microseconds"],
-        p50_ms=message["p50"] / 1000,
-        p99_ms=message["p99"] / 1000,
-        server_cpu_ms=1000 * spent / message["requests"],
+    return LoadResult(
+        per_second=1e6 * summary["requests"] / summary["microseconds"],
+        p50_ms=summary["p50"] / 1000,
+        p99_ms=summary["p99"] / 1000,
+        server_cpu_ms=1000 * spent / summary["requests"],
     )
 
 
-def in_turns(
-    sides: Mapping[str, tuple[Asked, psutil.Process]], clients: int, seconds: int, rounds: int, scratch: Path
-) -> dict[str, Sequence[Answered]]:
+def load_in_turns(
+    sides: Mapping[str, tuple[Target, psutil.Process]], clients: int, seconds: int, rounds: int, scratch: Path
+) -> dict[str, Sequence[LoadResult]]:
     """Load several servers in turns, so that a slow minute affects all of them; the first turn only warms them up."""
-    message: dict[str, list[Answered]] = {name: [] for name in sides}
+    results: dict[str, list[LoadResult]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
-        for name, (asked, server) in sides.items():
-            seen = stretch(asked, clients, seconds if turn else 1, server, scratch)
+        for name, (target, server) in sides.items():
+            seen = run_load(target, clients, seconds if turn else 1, server, scratch)
             if turn:
-                message[name].append(seen)
-    return dict(message)
+                results[name].append(seen)
+    return dict(results)
 
 
-def is_there() -> bool:
+def is_installed() -> bool:
     """Whether wrk is installed."""
     return shutil.which("wrk") is not None
 

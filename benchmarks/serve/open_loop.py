@@ -22,7 +22,7 @@ _PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class RateResult:
     """Measurements of one interval at a fixed rate."""
 
     per_second: float
@@ -45,24 +45,24 @@ class Offered:
         return self.per_second * self.statuses.get(200, 0) / max(1, sum(self.statuses.values()) + self.hanging)
 
 
-def offer(port: int, path: str, bodies: Sequence[bytes], key: str, rate: float, seconds: float) -> Offered:
+def send_at_rate(port: int, path: str, bodies: Sequence[bytes], key: str, rate: float, seconds: float) -> RateResult:
     """Send requests at a rate from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.serve.open_loop", str(port), path, str(rate), str(seconds), key]
     ran = subprocess.run(command, input=b"\n".join(bodies), stdout=subprocess.PIPE, check=True)
-    message = json.loads(ran.stdout)
-    answers = [(int(status), float(ms), bool(retry)) for status, ms, retry in message["answers"]]
+    report = json.loads(ran.stdout)
+    answers = [(int(status), float(ms), bool(retry)) for status, ms, retry in report["answers"]]
     counts = Counter(status for status, _, _ in answers)
     admitted = [ms for status, ms, _ in answers if status == 200]
     refused = [ms for status, ms, _ in answers if status != 200]
-    return Offered(
-        per_second=message["sent"] / message["seconds"],
+    return RateResult(
+        per_second=report["sent"] / report["seconds"],
         statuses=dict(sorted(counts.items())),
-        hanging=message["sent"] - len(answers),
+        hanging=report["sent"] - len(answers),
         without_retry_after=sum(status != 200 and not retry for status, _, retry in answers),
         admitted_p50_ms=_percentile(admitted, 50),
         admitted_p99_ms=_percentile(admitted, 99),
         refused_p99_ms=_percentile(refused, 99),
-        late_p99_ms=_percentile(message["late"], 99),
+        late_p99_ms=_percentile(report["late"], 99),
     )
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from benchmarks.results import write_rows
 from benchmarks.serve import servers
 from benchmarks.serve.home import bodies, make_home, make_key
-from benchmarks.serve.load import Asked, stretch
-from benchmarks.serve.open_loop import Offered, offer
+from benchmarks.serve.load import Target, run_load
+from benchmarks.serve.open_loop import RateResult, send_at_rate
 
 RESULTS = Path(__file__).parent / "results"
 MOST_MS = 300
@@ -46,10 +46,10 @@ def main(given: Sequence[str] | None = None) -> int:
         for limit in ("0", "500"):
             with servers.service(home, Path(scratch) / "service.log", FORECAST_RATE_PER_SECOND=limit) as ours:
                 if limit == "0":
-                    asked = Asked(ours.port, _PATH, tuple(bodies()), key)
-                    stretch(asked, _CLIENTS, 2, ours.process, Path(scratch))  # warms the service up
-                    carried = stretch(asked, _CLIENTS, options.seconds, ours.process, Path(scratch)).per_second
-                seen = offer(ours.port, _PATH, bodies(), key, options.times * carried, options.seconds)
+                    asked = Target(ours.port, _PATH, tuple(bodies()), key)
+                    run_load(asked, _CLIENTS, 2, ours.process, Path(scratch))  # warms the service up
+                    carried = run_load(asked, _CLIENTS, options.seconds, ours.process, Path(scratch)).per_second
+                seen = send_at_rate(ours.port, _PATH, bodies(), key, options.times * carried, options.seconds)
             rows.append({
                 "limit_per_key": int(limit),
                 "carried_per_second": round(carried),
@@ -65,7 +65,7 @@ def main(given: Sequence[str] | None = None) -> int:
     return 0 if all(row["is_kept"] for row in rows) else 1
 
 
-def is_kept(seen: Offered) -> bool:
+def is_kept(seen: RateResult) -> bool:
     """Whether the service kept its promise under overload."""
     is_answered = set(seen.statuses) <= {200, 429, 503} and not seen.hanging and not seen.without_retry_after
     return is_answered and seen.statuses.get(200, 0) > 0 and seen.admitted_p99_ms <= MOST_MS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from api.limits import Limits
-from benchmarks.serve.open_loop import offer
+from benchmarks.serve.open_loop import send_at_rate
 from benchmarks.serve.overload import is_kept
 from forecast.ledger.keys import Scope
 
@@ -45,7 +45,7 @@ def test_requests_beyond_all_measure_are_answered_or_refused_and_none_hangs(
     client = serve(home, limits)
     port = client.base_url.port
     assert port is not None
-    seen = offer(port, PATH, [body], key, rate=1_500, seconds=1)
+    seen = send_at_rate(port, PATH, [body], key, rate=1_500, seconds=1)
     assert set(seen.statuses) == {200, refusal}
     assert (seen.hanging, seen.without_retry_after) == (0, 0)
     assert client.get("/healthz").status_code == 200
@@ -56,7 +56,9 @@ def test_a_promise_is_broken_by_other_answers_by_silence_and_by_late_answers(
 ) -> None:
     port = serve(home, Limits(rate_per_second=0)).base_url.port
     assert port is not None
-    seen = replace(offer(port, PATH, [body], make_key(home, Scope.READ), rate=20, seconds=0.5), admitted_p99_ms=1.0)
+    seen = replace(
+        send_at_rate(port, PATH, [body], make_key(home, Scope.READ), rate=20, seconds=0.5), admitted_p99_ms=1.0
+    )
     assert seen.statuses == {200: 10}
     assert is_kept(seen)
     broken = [

@@ -5,31 +5,31 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability.kills import Siege
+from benchmarks.reliability.kills import KillTest
 
 # Some hundred processes are started; a machine that has much else to do may need many times the usual 90 s.
 pytestmark = pytest.mark.timeout(1_200)
 
 
 @pytest.fixture
-def siege(busy_home: Path) -> Iterator[Siege]:
-    made = Siege(busy_home, seed=1)
+def kill_test(busy_home: Path) -> Iterator[KillTest]:
+    made = KillTest(busy_home, seed=1)
     yield made
     made.close()
 
 
-def test_a_hundred_killed_workers_lose_nothing(siege: Siege) -> None:
-    kills = list(siege.workers(100))
+def test_a_hundred_killed_workers_lose_nothing(kill_test: KillTest) -> None:
+    kills = list(kill_test.workers(100))
     assert kills[-1].number == 100
     assert [kill.first for kill in kills if kill.wrong] == []
-    assert siege.settle() == []
+    assert kill_test.settle() == []
     assert kills[-1].ended > 0
     assert kills[-1].issued > 0  # or they were all killed before they did anything
 
 
-def test_ten_times_everything_is_killed_and_nothing_is_lost(siege: Siege) -> None:
-    kills = list(siege.everything(10))
+def test_ten_times_everything_is_killed_and_nothing_is_lost(kill_test: KillTest) -> None:
+    kills = list(kill_test.everything(10))
     assert [kill.first for kill in kills if kill.wrong] == []
-    assert siege.settle() == []
+    assert kill_test.settle() == []
     assert kills[-1].ended > 0
     assert kills[-1].acknowledged > 0
