@@ -1,0 +1,1 @@
+"""One module per revision of the ledger's tables, oldest first; alembic loads them by file."""
