@@ -1,1 +1,1 @@
-"""How good served forecasts are: live scores, corrections, revisions, alert rules."""
+"""Monitoring of served forecasts: live scores, corrections, revisions and alerts."""

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong with a data set's forecasts, data or jobs by the job file's rules; nothing here looks it up."""
+"""Evaluation of alert rules: pure functions from the observed state of a data set to findings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from forecast.vocabulary import parse_duration
 
 @dataclass(frozen=True, slots=True)
 class AlertFinding:
-    """Something that is wrong now."""
+    """One violated rule."""
 
     kind: AlertKind
     subject: str
-    """What it is about: always the same words for the same thing."""
+    """Stable name of the affected channel, group of lead times or job; it identifies the alert over time."""
     message: str
     value: float | None = None
     limit: float | None = None
@@ -32,64 +32,68 @@ class AlertFinding:
 
 @dataclass(frozen=True, slots=True)
 class LivePart:
-    """Sums over the series of one channel and group of lead times, of forecasts whose last lead time has come.
+    """Live scores of one channel and group of lead times, summed over series, of completed forecasts.
 
-    O origins in time order; those with nothing observed are left out.
+    O origins in time order; origins without observations are left out.
     """
 
     first: int
     last: int
     overlap: int
-    """Neighbouring origins whose forecasts share a step."""
+    """Number of neighbouring origins whose forecasts share a step."""
     count: Array
-    """[O]"""
+    """[O], observed values."""
     pinball: Array
+    """[O], sum of the quantile loss."""
     inside: Array
+    """[O], values inside the band."""
     compared: Array
+    """[O], absolute errors where a seasonal naive forecast exists."""
     naive: Array
+    """[O], absolute errors of that seasonal naive forecast."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """All that rules look at."""
+class ObservedState:
+    """The input of the rules."""
 
     now: datetime
     stale_after: str
     promised_coverage: float = 0.0
     parts: Mapping[tuple[str, int], LivePart] = field(default_factory=dict)
-    """By channel and last lead time of a group."""
+    """Live scores by channel and last lead time of a group."""
     groups: Mapping[int, LivePart] = field(default_factory=dict)
-    """The same, all channels together."""
+    """Live scores by last lead time of a group, over all channels."""
     channels: Mapping[str, LivePart] = field(default_factory=dict)
-    """By channel, all lead times together, of forecasts that came true to their end."""
+    """Live scores by channel, over all lead times, of forecasts observed to their end."""
     holdout: Holdout | None = None
     shifts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """By channel: the population stability index of its newest values, and what is usual."""
+    """By channel: population stability index of the newest values, and its usual level."""
     issued_at: datetime | None = None
     observed_until: datetime | None = None
-    """End of the newest step in which anything was observed."""
+    """End of the newest step with an observation."""
     failed_jobs: Mapping[str, str] = field(default_factory=dict)
-    """By job whose latest run failed for good: why."""
+    """Reason by job, of jobs whose latest run failed after its last retry."""
 
 
-def evaluate(rules: Sequence[AlertRule], seen: Seen) -> list[AlertFinding]:
-    """Return what is wrong by some rules, each subject of a kind once."""
+def evaluate(rules: Sequence[AlertRule], state: ObservedState) -> list[AlertFinding]:
+    """Return the findings of the rules, at most one per kind and subject."""
     found: dict[tuple[str, str], AlertFinding] = {}
     for rule in rules:
-        for finding in _CHECKS[rule.kind](rule, seen):
+        for finding in _CHECKS[rule.kind](rule, state):
             found.setdefault((finding.kind, finding.subject), finding)
     return list(found.values())
 
 
-def _error(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    if seen.holdout is None:
+def _error(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
+    if state.holdout is None:
         return
-    for channel, part in seen.channels.items():
-        before = seen.holdout.loss_by_channel.get(channel)
+    for channel, part in state.channels.items():
+        before = state.holdout.loss_by_channel.get(channel)
         if before is not None and len(part.count) >= LEAST_FORECASTS:
             yield from _worse(rule, channel, channel, part, before)
-    for end, part in seen.groups.items():
-        losses = seen.holdout.losses_by_group.get(end)
+    for end, part in state.groups.items():
+        losses = state.holdout.losses_by_group.get(end)
         if losses and len(part.count) >= LEAST_FORECASTS:
             about = f"lead times {part.first} to {part.last}"
             yield from _worse(rule, f"{part.first}-{part.last}", about, part, float(np.mean(losses)))
@@ -105,23 +109,23 @@ def _worse(rule: AlertRule, subject: str, about: str, part: LivePart, before: fl
         yield AlertFinding(rule.kind, subject, message, loss / before, rule.limit)
 
 
-def _coverage(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    for (channel, _), part in seen.parts.items():
+def _coverage(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
+    for (channel, _), part in state.parts.items():
         if len(part.count) < LEAST_FORECASTS:
             continue
         newest = _newest(part, rule.last)
         covered = float(newest.inside.sum() / newest.count.sum())
-        if abs(covered - seen.promised_coverage) > rule.limit:
+        if abs(covered - state.promised_coverage) > rule.limit:
             message = (
-                f"the {seen.promised_coverage:.0%} band of {channel} covers {covered:.1%} at lead times "
+                f"the {state.promised_coverage:.0%} band of {channel} covers {covered:.1%} at lead times "
                 f"{part.first} to {part.last} of the last {len(newest.count)} forecasts"
             )
             yield AlertFinding(rule.kind, f"{channel}/{part.first}-{part.last}", message, covered, rule.limit)
 
 
-def _skill(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
+def _skill(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
     limit = rule.below or 0.0
-    for part in seen.groups.values():
+    for part in state.groups.values():
         newest = _newest(part, rule.last)
         if len(part.count) < LEAST_FORECASTS or newest.naive.sum() <= 0:
             continue
@@ -134,12 +138,12 @@ def _skill(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
             yield AlertFinding(rule.kind, f"{part.first}-{part.last}", message, value, limit)
 
 
-def _regression(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    if seen.holdout is None:
+def _regression(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
+    if state.holdout is None:
         return
     level = rule.significance or 0.01
-    for end, part in seen.groups.items():
-        before = seen.holdout.losses_by_group.get(end)
+    for end, part in state.groups.items():
+        before = state.holdout.losses_by_group.get(end)
         if not before:
             continue
         live = part.pinball / part.count
@@ -149,37 +153,37 @@ def _regression(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
             continue
         message = (
             f"the loss at lead times {part.first} to {part.last} is {test.mean / mean:+.1%} against the holdout, "
-            f"which is no chance (p {test.p_higher:.2g} of {len(live)} forecasts)"
+            f"which is significant (p {test.p_higher:.2g} of {len(live)} forecasts)"
         )
         yield AlertFinding(rule.kind, f"{part.first}-{part.last}", message, test.mean / mean, rule.limit)
 
 
-def _drift(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    for channel, (shift, usual) in seen.shifts.items():
+def _drift(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
+    for channel, (shift, usual) in state.shifts.items():
         limit = max(rule.limit, usual)
         if shift > limit:
             message = (
-                f"{channel} is spread otherwise than on the rows that the champion was fitted on "
+                f"{channel} no longer has the distribution of the rows that the champion was fitted on "
                 f"(stability index {shift:.2f}, limit {limit:.2f})"
             )
             yield AlertFinding(rule.kind, channel, message, shift, limit)
 
 
-def _stale(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    limit = parse_duration(rule.after or seen.stale_after)
+def _stale(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
+    limit = parse_duration(rule.after or state.stale_after)
     for subject, what, since in (
-        ("forecast", "no forecast was issued", seen.issued_at),
-        ("data", "nothing was observed", seen.observed_until),
+        ("forecast", "no forecast was issued", state.issued_at),
+        ("data", "nothing was observed", state.observed_until),
     ):
-        if since is not None and seen.now - since > limit:
-            age: timedelta = seen.now - since
+        if since is not None and state.now - since > limit:
+            age: timedelta = state.now - since
             message = f"{what} for {age.total_seconds() / 3600:.1f} h"
             yield AlertFinding(rule.kind, subject, message, age.total_seconds(), limit.total_seconds())
 
 
-def _run_failed(rule: AlertRule, seen: Seen) -> Iterator[AlertFinding]:
-    for config, reason in seen.failed_jobs.items():
-        yield AlertFinding(rule.kind, config, f"{config} failed: {reason}")
+def _run_failed(rule: AlertRule, state: ObservedState) -> Iterator[AlertFinding]:
+    for job, reason in state.failed_jobs.items():
+        yield AlertFinding(rule.kind, job, f"{job} failed: {reason}")
 
 
 _CHECKS = MappingProxyType(

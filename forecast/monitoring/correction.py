@@ -1,22 +1,23 @@
-"""Between two trainings: move quantiles by what came true of the forecasts that were issued since.
+"""Correction of quantiles between two trainings, from the errors of the forecasts issued since.
 
-A rolling form of conformalised quantile regression. The score of a value is its signed distance from the issued
-quantile over half the width of the issued band (the CQR-r scores of Sesia and Candes 2020), so that one offset suits
-calm and restless hours. Offsets of a channel and a group of lead times are quantiles of the scores of the newest steps,
-as in conformal methods with a sliding window (Xu and Xie 2021): symmetric ones, that widen or narrow the band between a
-level and its mirrored level until it covers what it promises, and what each side's own quantile adds to them.
+The method is a rolling form of conformalised quantile regression. The score of a value is its signed distance from the
+issued quantile over half the width of the issued band (the CQR-r scores of Sesia and Candes 2020), so that one offset
+suits calm and volatile hours. The offsets of a channel and a group of lead times are quantiles of the newest steps'
+scores, as in conformal methods with a sliding window (Xu and Xie 2021). A symmetric part widens or narrows the band
+between a level and its mirrored level to its nominal coverage; each side's own quantile adds an asymmetric part.
 
-Why a window, and not the recursion of adaptive conformal inference (Gibbs and Candes 2021): values of many lead times
-come true late, together and out of order, and a recursion's state depends on that order. The quantile of a window
-depends on what is stored and on nothing else, so the same rows give the same offsets again.
+Why a window and not the recursion of adaptive conformal inference (Gibbs and Candes 2021): observations of many lead
+times arrive late, together and out of order, and the state of a recursion depends on that order. The quantile of a
+window depends on the stored rows alone, so the same rows give the same offsets.
 
-What a window says is uncertain, and to believe all of it costs accuracy where nothing has changed. So an offset is
-taken as far as the miss that it mends is beyond chance: by the factor 1 - (1.5 / z)^2, but not below 0, where z is the
-miss over its standard error. That error counts in that neighbouring steps miss together (Newey and West 1987).
+The estimate from a window is uncertain, and applying it in full costs accuracy where nothing has changed. Each offset
+is therefore shrunk by the significance of the miss that it corrects: by the factor 1 - (1.5 / z)^2, but not below 0,
+where z is the miss over its standard error. That error accounts for the correlation of neighbouring steps (Newey and
+West 1987).
 
-Measured on simulated hourly forecasts of 24 steps by a model that is right about the past, with windows of 336 steps
-(the first two in tests/forecast/monitoring/test_correction.py): where the noise doubles after the training the 80% band
-covers 48% without and 78 to 80% with it, and the quantile loss falls by 10 to 11%; where nothing changes the loss
+Measured on simulated hourly forecasts of 24 steps by a model that fits the past, with windows of 336 steps (the first
+two cases in tests/forecast/monitoring/test_correction.py). If the noise doubles after the training, the 80% band covers
+48% without and 78 to 80% with the correction, and the quantile loss falls by 10 to 11%. If nothing changes, the loss
 rises by 0.0% (independent values) to 0.5% (values with an autocorrelation of 0.9).
 """
 
@@ -34,10 +35,10 @@ from forecast.panel import Array
 from forecast.strict import StrictModel
 
 LEAST = 50
-"""Steps that must have been observed of a channel and group before anything is moved."""
+"""Minimum number of observed steps of a channel and group for a correction."""
 _CALM = 0.01
-"""Deviations that are added to every half width: a band without width can still be widened."""
-_BY_CHANCE = 1.5
+"""Standard deviations added to every half width, so that a band of width zero can be widened too."""
+_CHANCE_Z = 1.5
 
 
 class Correction(StrictModel):
@@ -45,7 +46,7 @@ class Correction(StrictModel):
 
     model_version: str
     until: datetime
-    """Of what came true before this."""
+    """End of the observations that the offsets rest on."""
     channels: tuple[str, ...]
     levels: tuple[float, ...]
     ends: tuple[int, ...]
@@ -53,7 +54,7 @@ class Correction(StrictModel):
     offsets: tuple[tuple[tuple[float, ...], ...], ...]
     """[groups, C, Q]; zero at the median."""
     seen: tuple[tuple[int, ...], ...]
-    """[groups, C], the steps that each rests on."""
+    """[groups, C], the number of steps that each offset rests on."""
 
     @property
     def moves(self) -> bool:
@@ -61,9 +62,9 @@ class Correction(StrictModel):
         return any(offset for group in self.offsets for channel in group for offset in channel)
 
     def apply(self, quantiles: Array, deviations: Array) -> Array:
-        """Move ascending quantiles [S, H, C, Q] of series with deviations [S, C]; they still ascend.
+        """Return corrected quantiles [S, H, C, Q] of series with standard deviations [S, C], still ascending.
 
-        The median stays where it is, and none passes it.
+        The median stays, and no quantile crosses it.
         """
         middle = self.levels.index(0.5)
         groups = np.minimum(np.searchsorted(self.ends, np.arange(quantiles.shape[1]), side="right"), len(self.ends) - 1)
@@ -77,17 +78,17 @@ class Correction(StrictModel):
 
 
 def spreads(quantiles: Array, deviations: Array) -> Array:
-    """Return half the width of bands [..., Q], and a little of the deviations [...]."""
+    """Return half the width of bands [..., Q], plus a small share of the standard deviations [...]."""
     return np.asarray((quantiles[..., -1] - quantiles[..., 0]) / 2 + _CALM * deviations)
 
 
 def offsets_of(
     actual: Array, quantiles: Array, deviations: Array, steps: NDArray[np.int64], levels: Sequence[float]
 ) -> tuple[tuple[float, ...], int]:
-    """Return the offsets of one channel and group of lead times, and the steps that they rest on.
+    """Return the offsets of one channel and group of lead times, and the number of steps that they rest on.
 
-    ``actual`` [n], finite; ``quantiles`` [n, Q] as they were before any correction; ``deviations`` [n]; ``steps`` [n],
-    the number of the step that each value is of. All zero with fewer than ``LEAST`` steps.
+    ``actual`` [n], finite; ``quantiles`` [n, Q] before any correction; ``deviations`` [n]; ``steps`` [n], the number
+    of each value's step. All offsets are zero with fewer than ``LEAST`` steps, or if they would not lower the loss.
     """
     none = (0.0,) * len(levels)
     _, place, counts = np.unique(steps, return_inverse=True, return_counts=True)
@@ -96,13 +97,17 @@ def offsets_of(
     scale = spreads(quantiles, deviations)
     scores = (actual[:, None] - quantiles) / scale[:, None]
     below = np.stack([np.bincount(place, one, len(counts)) / counts for one in (scores <= 0).T])  # [Q, steps]
+    # For each pair of levels, low and high:
+    #   miss of the band = share of values inside it - (high - low)  -> `wider`, both sides outwards or inwards
+    #   miss of the side = (share below low) + (share below high) - 1  -> `aside`, both sides up or down
+    # `below` is averaged per step first: values of one step are not independent.
     found = np.zeros(len(levels))
     for low in range(len(levels) // 2):
         high = len(levels) - 1 - low
         promised = levels[high] - levels[low]
         width = np.quantile(np.maximum(-scores[:, low], scores[:, high]), promised)  # negative if the band is too wide
-        wider = width * _believed(below[high] - below[low] - promised, promised)
-        aside = _believed(below[high] + below[low] - 1.0, 2 * levels[low])
+        wider = width * _shrinkage(below[high] - below[low] - promised, promised)
+        aside = _shrinkage(below[high] + below[low] - 1.0, 2 * levels[low])
         found[low] = -wider + aside * (np.quantile(scores[:, low], levels[low]) + width)
         found[high] = wider + aside * (np.quantile(scores[:, high], levels[high]) - width)
     weights = scale / deviations
@@ -111,11 +116,11 @@ def offsets_of(
     return (tuple(found.tolist()) if after < before else none), len(counts)
 
 
-def _believed(missed: Array, share: float) -> float:
-    """Return how much of an offset to take, from how much a share was missed by, step by step."""
+def _shrinkage(missed: Array, share: float) -> float:
+    """Return the share of an offset to apply, from 0 to 1, given the miss of a nominal share in each step."""
     count = len(missed)
     (variance,) = long_run_variance(missed[None], max(round(count**0.5), 1))
-    # Not below that of independent steps: a window in which all missed alike knows nothing of chance.
+    # At least the error of independent steps: where all steps miss alike the estimated variance is near zero.
     error = (max(float(variance), share * (1 - share)) / count) ** 0.5
     z = abs(float(missed.mean())) / error
-    return 0.0 if z <= _BY_CHANCE else 1.0 - (_BY_CHANCE / z) ** 2
+    return 0.0 if z <= _CHANCE_Z else 1.0 - (_CHANCE_Z / z) ** 2

@@ -1,8 +1,8 @@
-"""Scores of forecasts that were served, as sums that can be added up over any days, models, channels and lead times.
+"""Live scores of served forecasts, as sums that add up over days, models, channels and lead times.
 
-Losses are told in standard deviations of each series and channel on the rows that the forecast's model was fitted on,
-so that they can be added up over channels. Sums are arrays whose first axis is :data:`MEASURES`, then the quantile loss
-of each level.
+Losses are in standard deviations of each series and channel on the rows that the forecast's model was fitted on, so
+that they add up over channels. The first axis of the sums is :data:`MEASURES`, followed by the quantile loss of each
+level.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ MEASURES = (
     "count", "absolute", "squared", "absolute_in_units", "squared_in_units", "pinball", "pinball_in_units",
     "magnitude", "inside", "promised", "width", "of_season", "of_season_count", "compared", "naive",
 )  # fmt: skip
-"""``count`` of values that were observed; of the median ``absolute``, of the mean ``squared`` errors; ``magnitude``:
-|actual|; ``inside``: values within the outermost quantiles, ``promised``: as many as should be; ``of_season``: absolute
-errors over those of the seasonal naive forecast on the fit rows, where that is known (``of_season_count``);
-``compared`` and ``naive``: absolute errors of median and seasonal naive forecast where that could be made."""
+"""``count``: observed values. ``absolute``: errors of the median, ``squared``: of the mean. ``magnitude``: |actual|.
+``inside``: values inside the outermost quantiles, ``promised``: their nominal number. ``of_season``: absolute errors
+over those of the seasonal naive forecast on the fit rows, for ``of_season_count`` values where these are known.
+``compared``, ``naive``: absolute errors of the median and of the seasonal naive forecast, where the latter exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Forecasts of one model beside what happened, in original units.
+    """Forecasts of one model beside the observations, in original units.
 
     F forecasts, S series, C channels, H lead times, Q quantiles.
     """
 
     actual: Array
-    """[F, S, C, H]; NaN where nothing was really observed, or nothing was forecast."""
+    """[F, S, C, H]; NaN where no value was observed or none was forecast."""
     mean: Array
     """[F, S, C, H]"""
     quantiles: Array
     """[F, S, C, H, Q]"""
     naive: Array
-    """[F, S, C, H], the seasonal naive forecast from what was known at the origin; NaN where there is none."""
+    """[F, S, C, H], the seasonal naive forecast from the rows known at the origin; NaN where there is none."""
     levels: tuple[float, ...]
     deviations: Array
     """[S, C]"""
     naive_errors: Array
-    """[S, C], mean absolute error of the seasonal naive forecast on the fit rows; NaN where it is not known."""
+    """[S, C], mean absolute error of the seasonal naive forecast on the fit rows; NaN where it is unknown."""
 
     def sums(self) -> Array:
-        """Return what each point adds to every sum: [len(MEASURES) + Q, F, S, C, H]; zero where nothing counts."""
+        """Return the terms of every sum: [len(MEASURES) + Q, F, S, C, H]; zero where no value counts."""
         seen = np.isfinite(self.actual) & np.isfinite(self.mean) & np.isfinite(self.quantiles).all(axis=-1)
         deviations, seasonal = self.deviations[..., None], self.naive_errors[..., None]
         median = self.quantiles[..., self.levels.index(0.5)]
@@ -82,47 +82,52 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How good the forecasts of one part were; ``None`` where it cannot be told."""
+    """Live scores of one part of the forecasts; ``None`` where a score is not defined."""
 
     part: str
-    """What this is of: a lead time, a group of them as ``1-24``, a channel, a model version, a series, or ``all``."""
+    """The part: a lead time, a group such as ``1-24``, a channel, a model version, a series, or ``all``."""
     count: int
-    """Values that were really observed."""
+    """Number of observed values."""
     mae: float
-    """Of the median, in deviations."""
+    """Mean absolute error of the median, in standard deviations."""
     rmse: float
-    """Of the mean, in deviations."""
+    """Root mean squared error of the mean, in standard deviations."""
     mase: float | None
-    """Absolute error of the median over the seasonal naive forecast's mean one on the rows that the model was fitted
-    on."""
+    """Absolute error of the median over the mean absolute error of the seasonal naive forecast on the fit rows."""
     pinball: float
-    """Quantile loss in deviations, averaged over the levels and doubled."""
+    """Quantile loss in standard deviations, doubled and averaged over the levels."""
     wql: float | None
-    """That loss in original units over the mean absolute value."""
+    """Weighted quantile loss: the quantile loss in original units over the mean absolute value."""
     coverage: float
     promised_coverage: float
     width: float
-    """Of the band, in deviations."""
+    """Mean width of the band, in standard deviations."""
     skill: float | None
-    """By how much the absolute error of the median is lower than that of the seasonal naive forecast made at the same
-    origin from what was known then."""
+    """Relative gain in absolute error of the median over the seasonal naive forecast from the same origin and the rows
+    known then."""
     pinball_by_level: dict[str, float]
-    """In deviations."""
+    """Quantile loss by level, in standard deviations."""
     mae_in_units: float | None
-    """Where the part is of one channel."""
+    """Only for parts of a single channel."""
     rmse_in_units: float | None
 
 
 @dataclass(slots=True)
 class Tally:
-    """Adds up sums of days whose models may have had different levels."""
+    """Accumulator of the sums of days whose models may have had different levels.
+
+    >>> tally = Tally()
+    >>> tally.add(np.array([2.0, 1.0, *np.ones(len(MEASURES) - 2), 0.5]), [0.5])
+    >>> tally.accuracy("all", in_units=False).mae
+    0.5
+    """
 
     sums: Array = field(default_factory=lambda: np.zeros(len(MEASURES)))
     by_level: dict[float, tuple[float, float]] = field(default_factory=dict)
-    """By level: its loss, and how many values it is of."""
+    """By level: sum of its loss, and number of values."""
 
     def add(self, sums: Array, levels: Sequence[float]) -> None:
-        """Add [len(MEASURES) + Q]."""
+        """Add sums [len(MEASURES) + Q] of a model with Q levels."""
         self.sums = self.sums + sums[: len(MEASURES)]
         for level, loss in zip(levels, sums[len(MEASURES) :].tolist(), strict=True):
             before, count = self.by_level.get(level, (0.0, 0.0))

@@ -1,4 +1,4 @@
-"""What a model was fitted on, as far as its live forecasts are judged by it; kept once per model."""
+"""Reference of a model: the statistics of its fit rows and holdout that live data are compared with."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ _BINS = 10
 
 
 class Spread(StrictModel):
-    """How an input's scaled values were spread on the fit rows."""
+    """Distribution of an input's scaled values on the fit rows, as a histogram.
+
+    >>> spread = Spread.of(np.linspace(-1.0, 1.0, 500)[None], length=50)
+    >>> spread.shift(np.linspace(-1.0, 1.0, 500)) < 0.01 < 1.0 < spread.shift(np.linspace(1.0, 2.0, 500))
+    True
+    """
 
     edges: tuple[float, ...]
-    """Between the bins, ascending: deciles of the fit rows, each once."""
+    """Edges between the bins, ascending: the distinct deciles of the fit rows."""
     shares: tuple[float, ...]
-    """Of the fit rows' values, one more than edges."""
+    """Share of the fit rows in each bin; one more than edges."""
     usual: float
-    """The shift (:meth:`shift`) that 99 in 100 stretches of the fit rows stay below, each as long as the recent rows
-    that are compared: a season or a quiet week is no drift."""
+    """The 99th percentile of :meth:`shift` over stretches of the fit rows as long as the recent rows that are compared:
+    a season or a quiet week is no drift."""
 
     @classmethod
     def of(cls, values: Array, length: int) -> Spread | None:
-        """Describe scaled values [S, T], NaN where none was observed; ``None`` if there are none."""
+        """Return the distribution of scaled values [S, T], NaN where none was observed; ``None`` without values."""
         seen = values[np.isfinite(values)]
         if not seen.size:
             return None
@@ -39,7 +44,7 @@ class Spread(StrictModel):
     def shift(self, values: Array) -> float | None:
         """Return the population stability index of scaled values against the fit rows; ``None`` without values.
 
-        The sum over bins of (share now - share then) * log of their ratio: the symmetric divergence of the two.
+        It is the sum over bins of (share now - share then) * log(share now / share then), a symmetric divergence.
         """
         seen = values[np.isfinite(values)]
         if not seen.size:
@@ -49,45 +54,45 @@ class Spread(StrictModel):
 
 
 class Holdout(StrictModel):
-    """How a model did on the holdout that it was promoted for, whose origins lie a step apart."""
+    """Losses of a model on the holdout that it was promoted on, whose origins lie one step apart."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     loss_by_channel: dict[str, float]
-    """Quantile loss in deviations."""
+    """Quantile loss by channel, in standard deviations."""
     losses_by_group: dict[int, tuple[float, ...]]
-    """By last lead time of a group: that of each origin in time order."""
+    """Quantile loss of each origin in time order, by last lead time of a group."""
 
 
 class Reference(StrictModel):
-    """What one model version was fitted on, and how well it did when it was promoted."""
+    """Statistics of a model version's fit rows, and its losses when it was promoted; stored once per version."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     moments: dict[str, dict[str, tuple[float, float]]]
-    """By channel, target or past covariate, and series: mean and standard deviation."""
+    """Mean and standard deviation by channel (target or past covariate), then series."""
     naive_errors: dict[str, dict[str, float]]
-    """By target and series: mean absolute error of the seasonal naive forecast; NaN where it is not known."""
+    """Mean absolute error of the seasonal naive forecast by target, then series; NaN where it is unknown."""
     spreads: dict[str, Spread]
-    """By channel, over all series: targets and past covariates."""
+    """Distribution by channel (target or past covariate), over all series."""
     holdout: Holdout | None = None
-    """``None`` if no night is known that promoted it."""
+    """``None`` if the night that promoted the model is unknown."""
 
     def deviations_of(self, series: Sequence[str], channels: Sequence[str]) -> Array:
-        """Return standard deviations [S, C]; NaN for a series or channel that the model never saw."""
+        """Return standard deviations [S, C]; NaN for a series or channel that the model was not fitted on."""
         return _table(
-            {name: {one: pair[1] for one, pair in message.items()} for name, message in self.moments.items()},
+            {name: {one: pair[1] for one, pair in by_series.items()} for name, by_series in self.moments.items()},
             series,
             channels,
         )
 
     def naive_errors_of(self, series: Sequence[str], channels: Sequence[str]) -> Array:
-        """Return the errors of the seasonal naive forecast [S, C]; NaN where they are not known."""
+        """Return mean absolute errors of the seasonal naive forecast [S, C]; NaN where they are unknown."""
         return _table(self.naive_errors, series, channels)
 
 
-def _table(message: Mapping[str, Mapping[str, float]], series: Sequence[str], channels: Sequence[str]) -> Array:
-    rows = [[message.get(channel, {}).get(one, np.nan) for channel in channels] for one in series]
+def _table(values: Mapping[str, Mapping[str, float]], series: Sequence[str], channels: Sequence[str]) -> Array:
+    rows = [[values.get(channel, {}).get(one, np.nan) for channel in channels] for one in series]
     return np.asarray(rows, dtype=float).reshape(len(series), len(channels))
 
 
@@ -96,6 +101,6 @@ def _begins(steps: int, length: int) -> Sequence[int]:
 
 
 def _shares(seen: Array, edges: Array) -> Array:
-    # Half a value more in each bin: an empty one would make the index infinite.
+    # Half a value more per bin: an empty bin would make the index infinite.
     counts = np.bincount(np.searchsorted(edges, seen, side="left"), minlength=len(edges) + 1) + 0.5
     return np.asarray(counts / counts.sum())

@@ -1,4 +1,4 @@
-"""How a new forecast differs from the one before it on the steps that both are of, and why."""
+"""Revision of a forecast: its change since the previous one on their common steps, and the causes."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ from forecast.strict import StrictModel
 
 
 class Moved(StrictModel):
-    """How far medians moved."""
+    """Absolute change of medians: its mean and its largest value."""
 
     mean: float
-    """Mean absolute change."""
     largest: float
 
     @classmethod
     def between(cls, before: Array, after: Array) -> Self:
-        """Measure finite values of one shape; nothing moved if there are none."""
+        """Measure the change of finite values of equal shape; zero if there are none.
+
+        >>> Moved.between(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+        Moved(mean=1.0, largest=2.0)
+        """
         change = np.abs(after - before)
         return cls(mean=float(change.mean()) if change.size else 0.0, largest=float(change.max(initial=0.0)))
 
 
 class Revision(StrictModel):
-    """One forecast against the one before it."""
+    """Change of a forecast against the previous one."""
 
     previous: str
-    """Its identifier."""
+    """Identifier of the previous forecast."""
     steps: int
-    """That both are of."""
+    """Number of common steps."""
     change: Moved
-    """Of the medians, in deviations."""
+    """Change of the medians, in standard deviations."""
     by_channel: dict[str, Moved]
-    """In each channel's own unit."""
+    """Change of the medians by channel, in its unit."""
     causes: dict[str, float]
-    """Mean absolute change in deviations by its cause: ``data`` (new rows), ``model`` (a new champion), ``covariates``
-    (known-future covariates that were told otherwise before). Changes of different causes may cancel out, so that they
-    need not add up to the whole. A cause whose share could not be computed is missing."""
+    """Mean absolute change by cause, in standard deviations: ``data`` (new rows), ``model`` (a new champion),
+    ``covariates`` (revised known-future covariates). Changes of different causes may cancel out, so they need not add
+    up to the total. A cause that could not be computed is missing."""
 
 
 def revision(previous: str, stages: Mapping[str, Array], channels: Sequence[str], deviations: Array) -> Revision:
-    """Compare medians [S, H, C] on the steps that both forecasts are of, told by the deviations [S, C].
+    """Compare medians [S, H, C] on the common steps, in standard deviations [S, C].
 
-    ``stages`` leads from the old forecast to the new one; each is named after what changed on the way to it, the first,
-    the old forecast, by any name.
+    ``stages`` lead from the old forecast to the new one. Each is named after the cause of the change since the stage
+    before it; the name of the first, the old forecast, is free.
     """
-    message = list(stages.values())
+    medians = list(stages.values())
     unit = deviations[:, None]
     changes = {
         name: Moved.between(old / unit, new / unit) for (_, old), (name, new) in itertools.pairwise(stages.items())
     }
     return Revision(
         previous=previous,
-        steps=int(message[0].shape[1]),
-        change=Moved.between(message[0] / unit, message[-1] / unit),
+        steps=int(medians[0].shape[1]),
+        change=Moved.between(medians[0] / unit, medians[-1] / unit),
         by_channel={
-            name: Moved.between(message[0][..., place], message[-1][..., place]) for place, name in enumerate(channels)
+            name: Moved.between(medians[0][..., place], medians[-1][..., place]) for place, name in enumerate(channels)
         },
         causes={name: moved.mean for name, moved in changes.items()},
     )

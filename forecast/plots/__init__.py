@@ -1,1 +1,1 @@
-"""Plotly figures."""
+"""Plotly charts; pure functions from arrays to figures."""

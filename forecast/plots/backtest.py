@@ -1,4 +1,4 @@
-"""Figures of how a model did on held-out origins, each readable at a look."""
+"""Charts of a backtest: forecasts, residuals, calibration and losses on held-out origins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from forecast.panel import Array
-from forecast.plots.charts import BAND, HISTORY, LINE, QUIET, dressed, legend_below, style
+from forecast.plots.charts import BAND, HISTORY, LINE, QUIET, legend_below, style, styled
 
 _DIVERGING = ((0.0, "#0072B2"), (0.5, "#FFFFFF"), (1.0, "#D55E00"))
 _RISING = ((0.0, "#FFFFFF"), (1.0, "#D55E00"))
@@ -21,12 +21,12 @@ _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 @dataclass(frozen=True, slots=True)
 class Fan:
-    """A forecast from one origin beside what was before it and what came true."""
+    """A forecast from one origin, with the observations before and after it."""
 
     times: Sequence[datetime]
     """Wall times: history, then the H steps of the horizon."""
     observed: Array
-    """Of all times; NaN where nothing was observed."""
+    """One value per time; NaN where none was observed."""
     quantiles: Array
     """[H, 3]: lower end of the band, median, upper end."""
 
@@ -53,13 +53,13 @@ def fans(
                 ({"y": median, "line": {"width": 1.8, "color": LINE}}, ahead, "median"),
             )  # fmt: skip
             for look, times, label in traces:
-                is_told = bool(label) and (r, c) == (1, 1)
+                in_legend = bool(label) and (r, c) == (1, 1)
                 figure.add_scatter(
-                    **look, **times, mode="lines", name=label, legendgroup=label, showlegend=is_told, row=r, col=c
+                    **look, **times, mode="lines", name=label, legendgroup=label, showlegend=in_legend, row=r, col=c
                 )
             figure.add_vline(x=one.times[first], line={"width": 1, "dash": "dot", "color": HISTORY}, row=r, col=c)
         figure.update_yaxes(title=name, row=r, col=1)
-    figure = dressed(figure, title, "")
+    figure = styled(figure, title, "")
     for r, name in enumerate(rows, 1):
         figure.update_yaxes(title=name, row=r, col=1)
     return _stacked(figure, 150 + 210 * len(rows))
@@ -81,7 +81,7 @@ def residuals(title: str, bias: Array, error: Array, hours: Sequence[int]) -> go
             hovertemplate="%{y} %{x}:00 %{z:.3f}<extra></extra>", row=1, col=column,
         )  # fmt: skip
     figure.update_xaxes(title="hour of the day" if len(hours) > 1 else "", showticklabels=len(hours) > 1)
-    figure = dressed(figure, title, "")
+    figure = styled(figure, title, "")
     figure.update_yaxes(autorange="reversed")
     return figure.update_layout(hovermode="closest", height=420, margin={"t": 90})
 
@@ -98,7 +98,7 @@ def calibration(title: str, levels: Sequence[float], shares: Mapping[str, Array]
             hovertemplate="%{y:.1%} below the %{x:.0%} quantile",
         )  # fmt: skip
     figure.update_xaxes(title="level of the quantile", range=[0, 1], tickformat=".0%")
-    figure = dressed(figure, title, "share of values below it")
+    figure = styled(figure, title, "share of values below it")
     figure.update_yaxes(range=[0, 1], tickformat=".0%")
     return legend_below(figure, len(shares) + 1).update_layout(hovermode="closest", height=540, width=640)
 
@@ -112,14 +112,14 @@ def bars(title: str, unit: str, losses: Mapping[str, float], colours: Mapping[st
         marker={"color": [colours[name] for name in ordered]}, text=[f"{losses[name]:.4f}" for name in ordered],
         textposition="outside", cliponaxis=False, hoverinfo="skip",
     )  # fmt: skip
-    figure = dressed(figure, title, "")
+    figure = styled(figure, title, "")
     figure.update_xaxes(title=unit, rangemode="tozero")
     figure.update_yaxes(automargin=True)
     return figure.update_layout(height=150 + 32 * len(ordered), margin={"r": 70})
 
 
 def _axis(times: Sequence[datetime]) -> dict[str, Any]:
-    """Return wall times as begin and step, which are a few bytes; as they are where a clock change lies among them."""
+    """Return wall times as start and step, which saves space; as a list if a clock change makes the steps uneven."""
     local = [time.replace(tzinfo=None) for time in times]
     step = local[-1] - local[0] if len(local) == 1 else local[1] - local[0]
     if local[-1] - local[0] != step * (len(local) - 1):

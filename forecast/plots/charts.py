@@ -1,4 +1,4 @@
-"""Figures, the same in reports, in MLflow and on the service's page."""
+"""Charts of forecasts and losses: the same figures in reports, in MLflow and on the dashboard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import plotly.graph_objects as go
 
-BAND = "rgba(0, 114, 178, 0.22)"  # Okabe and Ito's palette: told apart with any colour vision
+BAND = "rgba(0, 114, 178, 0.22)"  # Okabe and Ito's palette, distinguishable with any colour vision
 LINE = "#0072B2"
 HISTORY = "#4D4D4D"
 ACTUAL = "#D55E00"
@@ -33,7 +33,7 @@ def fan(
     actual: tuple[Sequence[datetime], Sequence[float | None]] | None = None,
     recursive_from: datetime | None = None,
 ) -> go.Figure:
-    """Draw history, the median of a forecast, and the band around it; times are wall times of the data set's zone."""
+    """Draw history, median and band of a forecast; times are wall times of the data set's zone."""
     figure = go.Figure()
     line = {"width": 1.4}
     figure.add_scatter(
@@ -55,16 +55,16 @@ def fan(
     figure.add_scatter(x=list(times), y=list(median), name="median", mode="lines", line={"width": 1.8, "color": LINE})
     if actual is not None:
         figure.add_scatter(
-            x=list(actual[0]), y=list(actual[1]), name="came true", mode="lines", line=line | {"color": ACTUAL}
+            x=list(actual[0]), y=list(actual[1]), name="actual", mode="lines", line=line | {"color": ACTUAL}
         )
     if recursive_from is not None:
         figure.add_vrect(
             x0=recursive_from, x1=times[-1], fillcolor=HISTORY, opacity=0.08, line_width=0,
-            annotation_text="recursive: the band does not grow as it should", annotation_position="top left",
+            annotation_text="recursive: the band does not widen as it should", annotation_position="top left",
         )  # fmt: skip
     if len(times):
         figure.add_vline(x=times[0], line={"width": 1, "dash": "dot", "color": HISTORY})
-    return dressed(figure, title, unit)
+    return styled(figure, title, unit)
 
 
 def by_lead(title: str, unit: str, curves: Mapping[str, Sequence[float]]) -> go.Figure:
@@ -76,11 +76,15 @@ def by_lead(title: str, unit: str, curves: Mapping[str, Sequence[float]]) -> go.
             hovertemplate="%{y:.4f}",
         )  # fmt: skip
     figure.update_xaxes(title="lead time in steps")
-    return legend_below(dressed(figure, title, unit), len(curves))
+    return legend_below(styled(figure, title, unit), len(curves))
 
 
 def style(number: int) -> dict[str, str]:
-    """Return the look of the n-th line: a colour, and another dash each time the colours are used up."""
+    """Return the style of the n-th line: colours first, then the same colours with another dash.
+
+    >>> style(0)["dash"], style(7)["dash"], style(0)["color"] == style(7)["color"]
+    ('solid', 'dash', True)
+    """
     return {"color": _PALETTE[number % len(_PALETTE)], "dash": _DASHES[number // len(_PALETTE) % len(_DASHES)]}
 
 
@@ -88,40 +92,40 @@ def page(
     figures: Sequence[go.Figure],
     title: str,
     sources: Sequence[str] = (),
-    message: Mapping[str, str] = MappingProxyType({}),
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Return an HTML page of figures, and below them of what else is told of them, as a table of names and values.
+    """Return an HTML page of figures, with a table of ``facts`` (name and value) below them.
 
-    Plotly's script is inside, and nothing is fetched; or it comes from the first of ``sources`` that has it, where one
-    that begins with "/" lies on the server that the page itself came from.
+    Without ``sources`` Plotly's script is embedded and the page loads nothing. Otherwise the first source that responds
+    provides it; a source that begins with "/" is a path on the server of the page.
     """
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0 and not sources, config={"displaylogo": False})
         for number, figure in enumerate(figures)
     ]
     style = "body{font-family:system-ui,sans-serif;margin:1rem auto;max-width:1100px}"
-    fetched = "".join(_FETCH.replace("SOURCE", _script_text(source)) for source in sources)
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>{fetched}'
-    lost = _LOST if sources else ""
-    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{_table(message)}{lost}</html>'
+    loader = "".join(_FETCH.replace("SOURCE", _script_text(source)) for source in sources)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>{loader}'
+    failure = _LOST if sources else ""
+    return f'<!doctype html><html lang="en">{head}{"".join(parts)}{_table(facts)}{failure}</html>'
 
 
-def _table(message: Mapping[str, str]) -> str:
-    rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in message.items())
+def _table(facts: Mapping[str, str]) -> str:
+    rows = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts.items())
     style = "text-align:left;font-size:.85rem;overflow-wrap:anywhere"
-    return f'<table style="{style}">{"".join(rows)}</table>' if message else ""
+    return f'<table style="{style}">{"".join(rows)}</table>' if facts else ""
 
 
 _FETCH: Final = """<script>
 if (!window.Plotly) {
-  // A frame without an origin of its own knows the server by the address of its blob.
+  // A frame without an origin of its own finds the server in the URL of its blob.
   const server = SOURCE.startsWith("/") ? (location.href.match(/https?:\\/\\/[^/]+/) || [""])[0] : "";
   document.write('<script src="' + server + SOURCE + '"></' + 'script>');
 }
 </script>"""
 _LOST: Final = """<script>
 if (!window.Plotly) document.body.textContent =
-  "The script that draws this page could not be fetched: put plotly.mjs of the parent run beside this file.";
+  "The script that draws this page could not be loaded: put plotly.mjs of the parent run beside this file.";
 </script>"""
 
 
@@ -129,8 +133,8 @@ def _script_text(text: str) -> str:
     return json.dumps(text).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def dressed(figure: go.Figure, title: str, unit: str) -> go.Figure:
-    """Give a figure the look of all: title, legend above, room for both."""
+def styled(figure: go.Figure, title: str, unit: str) -> go.Figure:
+    """Apply the common layout: title, legend above the plot, margins for both."""
     figure.update_layout(
         title=title, template="plotly_white", height=380, margin={"l": 60, "r": 20, "t": 50, "b": 40},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}, hovermode="x unified",

@@ -1,4 +1,4 @@
-"""Figures of a search for better options, and of studies that compare models under changed conditions."""
+"""Charts of hyperparameter searches and of studies that compare models under changed conditions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import plotly.graph_objects as go
 
-# Okabe and Ito's palette, told apart with any colour vision; a symbol each, for prints without colours.
+# Okabe and Ito's palette, distinguishable with any colour vision; a symbol each, for prints without colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 _GREY = "#4D4D4D"
@@ -32,21 +32,21 @@ def history(title: str, trials: Sequence[tuple[int, str, float]]) -> go.Figure:
         line={"color": _GREY, "shape": "hv", "width": 1.4},
     )  # fmt: skip
     figure.update_xaxes(title="trial", rangemode="tozero")
-    return _dressed(figure, title, "validation loss")
+    return _styled(figure, title, "validation loss")
 
 
 def importance(title: str, shares: Mapping[str, float]) -> go.Figure:
-    """Draw how much each option counts, largest first."""
+    """Draw the importance of each hyperparameter as its share, largest first."""
     figure = go.Figure()
     names = list(shares)[::-1]
     figure.add_bar(x=[shares[name] for name in names], y=names, orientation="h", marker={"color": _COLOURS[0]})
     figure.update_xaxes(title="share", tickformat=".0%")
-    figure = _dressed(figure, title, "")
+    figure = _styled(figure, title, "")
     return figure.update_layout(hovermode="closest", height=max(220, 60 + 32 * len(names)))
 
 
 class Axis(StrEnum):
-    """How the horizontal axis of curves is laid out."""
+    """Scale of the horizontal axis."""
 
     LINEAR = "linear"
     PERCENT = "percent"
@@ -85,22 +85,22 @@ def curves(
             figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{x:g}" for x in ticks])
         case Axis.LINEAR:
             pass
-    return _dressed(figure, title, unit)
+    return _styled(figure, title, unit)
 
 
 def pairs(title: str, unit: str, labels: tuple[str, str], values: Mapping[str, tuple[float, float]]) -> go.Figure:
-    """Draw two bars per model, for what was turned off and on."""
+    """Draw two bars per model, without and with a component."""
     figure = go.Figure()
     for place, (label, colour) in enumerate(zip(labels, (_GREY, _COLOURS[0]), strict=True)):
         figure.add_bar(
             x=list(values), y=[value[place] for value in values.values()], name=label, marker={"color": colour}
         )
     figure.update_layout(barmode="group")
-    return _dressed(figure, title, unit)
+    return _styled(figure, title, unit)
 
 
-def said(figure: go.Figure, sentence: str) -> go.Figure:
-    """Put what a figure says under its title."""
+def with_subtitle(figure: go.Figure, sentence: str) -> go.Figure:
+    """Put a sentence under the title of a figure, wrapped at 130 characters."""
     lines = textwrap.wrap(sentence, 130)
     return figure.update_layout(
         title={"subtitle": {"text": "<br>".join(lines)}, "y": 0.97, "yanchor": "top"},
@@ -117,7 +117,7 @@ def _style(name: str, models: Sequence[str]) -> dict[str, object]:
     return {"line": {"color": colour, "dash": dash, "width": 1.8}, "marker": {"symbol": symbol, "size": 8}}
 
 
-def _dressed(figure: go.Figure, title: str, unit: str) -> go.Figure:
+def _styled(figure: go.Figure, title: str, unit: str) -> go.Figure:
     figure.update_layout(
         title={"text": title}, template="plotly_white", height=420, margin={"l": 60, "r": 20, "t": 60, "b": 50},
         legend={"orientation": "v", "y": 1, "x": 1.02}, hovermode="x unified",

@@ -14,7 +14,7 @@ from forecast.errors import ForecastError
 from forecast.installation import Dataset
 from forecast.ledger.champions import Champion
 from forecast.ledger.scores import OriginScore
-from forecast.monitoring.alerts import AlertFinding, LivePart, Seen, evaluate
+from forecast.monitoring.alerts import AlertFinding, LivePart, ObservedState, evaluate
 from forecast.panel import Array
 from pipelines.forecasting.correct import window
 from pipelines.forecasting.issued import Actuals
@@ -50,7 +50,7 @@ def look(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -
         holdout = None if fitted is None else fitted.holdout
     return evaluate(
         config.alerts,
-        Seen(
+        ObservedState(
             now=dataset.clock.now(),
             stale_after=config.stale_after,
             promised_coverage=round(config.quantiles[-1] - config.quantiles[0], 10),

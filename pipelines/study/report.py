@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 import polars as pl
 
-from forecast.plots.study import Axis, curves, pairs, said
+from forecast.plots.study import Axis, curves, pairs, with_subtitle
 from pipelines.preparation.training_data import TrainingData
 from pipelines.study.plan import MISSING, Condition, Question, Setting
 
@@ -137,7 +137,7 @@ def figures(found: Answer, models: Sequence[str]) -> list[tuple[str, go.Figure]]
     """Draw an answer: names and figures; ``models`` fixes colours and symbols for all answers."""
     if found.question is Question.DECOMPOSITION:
         both = {model: (of[0].loss, of[1].loss) for model, of in found.values.items() if len(of) == 2}
-        return [("decomposition", said(pairs(found.title, LOSS, ("without", "with"), both), found.sentence))]
+        return [("decomposition", with_subtitle(pairs(found.title, LOSS, ("without", "with"), both), found.sentence))]
     drawn = []
     for one in _DRAWINGS[found.question]:
         lines = {
@@ -145,7 +145,7 @@ def figures(found: Answer, models: Sequence[str]) -> list[tuple[str, go.Figure]]
             for model, of in found.values.items()
         }
         drawn.append((one.name, curves(found.title + one.suffix, one.across, LOSS, lines, models, one.axis)))
-    said(drawn[0][1], found.sentence)
+    with_subtitle(drawn[0][1], found.sentence)
     return drawn
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from forecast.config.alerts import AlertKind, AlertRule
 from forecast.config.file import ConfigFile, _told
-from forecast.monitoring.alerts import LivePart, Seen, evaluate
+from forecast.monitoring.alerts import LivePart, ObservedState, evaluate
 from forecast.monitoring.reference import Holdout, Spread
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -29,10 +29,10 @@ def part(loss: float = 1.0, origins: int = 100, *, inside: float = 0.8, skill: f
     )  # fmt: skip
 
 
-def seen(one: LivePart | None = None, **changes: Any) -> Seen:
+def seen(one: LivePart | None = None, **changes: Any) -> ObservedState:
     one = one or part()
     losses = tuple((1 + 0.1 * np.random.default_rng(9).normal(size=200)).tolist())
-    usual = Seen(
+    usual = ObservedState(
         now=NOW, stale_after="24h", promised_coverage=0.8, parts={("load", 6): one}, groups={6: one},
         channels={"load": one}, holdout=Holdout(loss_by_channel={"load": 1.0}, losses_by_group={6: losses}),
         shifts={"load": (0.1, 0.15)}, issued_at=NOW - HOUR, observed_until=NOW - HOUR,
@@ -43,7 +43,7 @@ def seen(one: LivePart | None = None, **changes: Any) -> Seen:
 EVERY = tuple(AlertRule(kind=kind) for kind in AlertKind)
 
 
-def raised_by(state: Seen, *rules: AlertRule) -> list[tuple[str, str]]:
+def raised_by(state: ObservedState, *rules: AlertRule) -> list[tuple[str, str]]:
     return [(str(one.kind), one.subject) for one in evaluate(rules or EVERY, state)]
 
 
