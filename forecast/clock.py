@@ -1,4 +1,4 @@
-"""Time is passed in: the one place that asks the machine what time it is."""
+"""Clocks. Time is passed in as a :class:`Clock`; no other module reads the machine's time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time of one data set: the machine's time, or the time of a replay."""
+    """The time of one data set: the machine's, or that of its replay."""
 
     def now(self) -> datetime:
-        """Return the present as an aware UTC time."""
+        """Return the current time, aware, in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,31 +20,23 @@ class SystemClock:
     """The machine's own clock."""
 
     def now(self) -> datetime:
-        """Return the machine's time in UTC."""
+        """Return the machine's time, aware, in UTC."""
         return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class FixedClock:
-    """A clock that stands still, for computing what was known at one instant."""
-
-    instant: datetime
-
-    def now(self) -> datetime:
-        """Return the fixed instant."""
-        return self.instant
-
-
-@dataclass(frozen=True, slots=True)
 class ReplayClock:
-    """The clock of a replayed data set: a position that only a running scheduler moves on.
+    """The clock of a replayed data set: a position that only a running scheduler advances.
 
-    Nothing is lost while the scheduler is stopped, and every process sees the same time, because the position is a row
-    of the ledger and not a function of the machine's time.
+    The position is a row of the ledger and not a function of the machine's time. So all processes see the same time,
+    and no date is lost while the scheduler is stopped.
+
+    >>> ReplayClock(lambda: datetime(2013, 11, 1, tzinfo=UTC)).now().isoformat()
+    '2013-11-01T00:00:00+00:00'
     """
 
     position: Callable[[], datetime]
 
     def now(self) -> datetime:
-        """Return the position that the replay has reached."""
+        """Return the current position of the replay."""
         return self.position()

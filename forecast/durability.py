@@ -1,4 +1,4 @@
-"""What is on disk stays after a power cut only if it was flushed: files, and the folders that name them."""
+"""Durable writes: files, and the folders that list them, survive a power cut only if they were fsynced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def flush(path: Path) -> None:
-    """Bring a file's content, or a folder's entries, to the disk before returning."""
+    """Fsync a file's content or a folder's entries."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Every failure a user can meet: a stable code, the fact, and the remedy.
+"""Errors that a user can meet: each has a stable code, the fact, and the remedy.
 
-The class says what kind of failure it is, and the kind decides the exit code of the command line and the status of the
-REST interface; the code says which failure it is and never changes once released.
+The class is the kind of failure; it decides the exit code of the command line and the HTTP status. The code identifies
+the failure and never changes once released.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SHOWN = 12
 
 
 class ForecastError(Exception):
-    """A failure with a stable ``code``, told as a fact and a remedy.
+    """Root of all errors: a stable ``code``, a fact and a remedy.
 
     >>> str(NotFoundError("dataset.unknown", 'no data set "etth2"', 'did you mean "etth1"?'))
     'no data set "etth2"; did you mean "etth1"?'
@@ -29,27 +29,27 @@ class ForecastError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[ForecastError], tuple[str, str, str]]:
-        """Pickle what the error was made of, so that it comes back whole from another process."""
+        """Pickle the arguments, so that the error survives the way from another process."""
         return type(self), (self.code, self.fact, self.remedy)
 
 
 class ConfigError(ForecastError, ValueError):
-    """The job file or an option says something that cannot be meant.
+    """The config file or an option is invalid.
 
-    A ``ValueError`` too, so that pydantic collects it with its place beside the file's other mistakes.
+    Also a ``ValueError``, so that pydantic collects it with its location beside the other mistakes of the file.
     """
 
     exit_code = 2
 
 
 class NotFoundError(ForecastError):
-    """A data set, series, channel, forecast or file that is asked for does not exist."""
+    """The requested data set, series, channel, forecast or file does not exist."""
 
     exit_code = 3
 
 
 class DataError(ForecastError):
-    """Rows that came in, or the history as a whole, cannot be used as they are."""
+    """Ingested rows, or the history as a whole, are not usable."""
 
     exit_code = 4
 
@@ -61,7 +61,7 @@ class StorageError(ForecastError):
 
 
 class ConflictError(ForecastError):
-    """Somebody else holds what is needed: a port, a lock, a logical date."""
+    """The request conflicts with the present state: another process holds a port, a lock or a logical date."""
 
     exit_code = 6
 
@@ -73,13 +73,13 @@ class TrainingError(ForecastError):
 
 
 class UnavailableError(ForecastError):
-    """Something that is needed first is not there yet: no champion, no forecast, no service."""
+    """A prerequisite does not exist yet: no champion, no forecast, no running service."""
 
     exit_code = 8
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the remedy that names the known word nearest to a mistyped one.
+    """Return a remedy for an unknown word: the nearest known one, or the list of known ones.
 
     >>> nearest("horizns", ["horizons", "quantiles"])
     'did you mean "horizons"?'
@@ -91,13 +91,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f'did you mean "{close[0]}"?'
     if not names:
-        return "there are none yet"
+        return "none exist yet"
     shown = ", ".join(names[:_SHOWN])
     return f"known are: {shown}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return the first line of what a library says, which may go on for pages; its kind if it says nothing.
+    r"""Return the first line of a library's error message, which may be pages long; without a message, its class.
 
     >>> first_line(ValueError("no such table\nbackground on this error at ...")), first_line(KeyboardInterrupt())
     ('no such table', 'KeyboardInterrupt')

@@ -11,7 +11,9 @@ from forecast.errors import ConfigError, nearest
 
 
 def holiday_calendar(place: str, years: Iterable[int]) -> tuple[date, ...]:
-    """Return the holidays of a place such as ``US`` or ``US-NY`` in the years; none for an empty place.
+    """Return the holidays of a place such as ``US`` or ``US-NY`` in some years; none if ``place`` is empty.
+
+    Raises ``holidays.unknown`` for an unknown country or subdivision.
 
     >>> holiday_calendar("US", [2013])[0].isoformat()
     '2013-01-01'
@@ -21,9 +23,9 @@ def holiday_calendar(place: str, years: Iterable[int]) -> tuple[date, ...]:
     country, _, subdivision = place.partition("-")
     known = holidays.list_supported_countries()
     if country not in known:
-        raise ConfigError("holidays.unknown", f'no holidays are known for "{country}"', nearest(country, known))
+        raise ConfigError("holidays.unknown", f'country "{country}" has no known holidays', nearest(country, known))
     if subdivision and subdivision not in known[country]:
         raise ConfigError(
-            "holidays.unknown", f'no holidays are known for "{place}"', nearest(subdivision, known[country])
+            "holidays.unknown", f'subdivision "{place}" has no known holidays', nearest(subdivision, known[country])
         )
     return tuple(sorted(holidays.country_holidays(country, subdiv=subdivision or None, years=tuple(years))))

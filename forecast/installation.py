@@ -32,7 +32,7 @@ class Installation:
     def open(cls, given: Path | None) -> Self:
         """Open the home at ``given``, the one named by the environment, or the current folder."""
         home = find_home(given)
-        return cls(home, load_config_file(home.job_file), Ledger.open(home.ledger_url))
+        return cls(home, load_config_file(home.config_file), Ledger.open(home.ledger_url))
 
     def dataset(self, name: str | None = None) -> Dataset:
         """Return a data set by name, or the only one; raises ``dataset.unknown`` and ``dataset.ambiguous``."""

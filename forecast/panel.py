@@ -1,4 +1,4 @@
-"""A panel: the regular, repaired history of all series of a data set as arrays, ready to be cut into windows."""
+"""The panel: the regular, gap-filled history of all series of a data set as arrays, ready to be cut into windows."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ Mask = NDArray[np.bool_]
 class Panel:
     """All series on one regular UTC grid.
 
-    S series, T steps, A steps that known-future covariates reach beyond them, C targets, P past covariates, K
-    known-future covariates given by the user, N static covariates. A value that is NaN was neither observed nor filled;
-    no window that touches one is used.
+    S series, T steps, A steps that future covariates reach beyond them, C targets, P past covariates, K future
+    covariates given by the user, N static covariates. A NaN was neither observed nor filled; windows that contain one
+    are not used.
+
+    >>> hours = Panel(
+    ...     series=("east",), start=datetime(2024, 1, 1), step=timedelta(hours=1), targets=np.zeros((1, 48, 1)),
+    ...     past=np.zeros((1, 48, 0)), observed=np.ones((1, 48, 1), bool), filled={},
+    ... )
+    >>> hours.steps, hours.end.isoformat(), hours.index(datetime(2024, 1, 1, 5, 30))
+    (48, '2024-01-03T00:00:00', 5)
     """
 
     series: tuple[str, ...]
     start: datetime
     step: timedelta
     targets: Array
-    """[S, T, C], gaps filled by the job file's policy."""
+    """[S, T, C], gaps filled as the config says."""
     past: Array
-    """[S, T, P], the same for covariates known up to the origin."""
+    """[S, T, P], the same for past covariates."""
     observed: Mask
-    """[S, T, C], whether a target was really observed: scores count only these."""
+    """[S, T, C], whether a target was observed; scores count only observed values."""
     filled: Mapping[str, int]
     """Number of filled values per channel."""
     past_observed: Mask = field(default_factory=lambda: np.ones((0, 0, 0), bool))
-    """[S, T, P]; what is finite if left out."""
+    """[S, T, P]; default: where ``past`` is finite."""
     future: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
-    """[S, T + A, K], covariates known beyond the origin, as stored: which of them were told when is not kept. None if
-    left out."""
+    """[S, T + A, K], future covariates in their newest version: when each value became known is not kept. Default:
+    none."""
     future_observed: Mask = field(default_factory=lambda: np.ones((0, 0, 0), bool))
-    """[S, T + A, K]; what is finite if left out."""
+    """[S, T + A, K]; default: where ``future`` is finite."""
     statics: Array = field(default_factory=lambda: np.empty((0, 0)))
-    """[S, N], in their own units; NaN for a series that the job file gives none. None if left out."""
+    """[S, N], in their own units; NaN for a series without static covariates in the config. Default: none."""
 
     def __post_init__(self) -> None:
         series, steps = self.targets.shape[:2]
@@ -57,7 +64,7 @@ class Panel:
             object.__setattr__(self, "future_observed", np.isfinite(self.future))
 
     def only(self, series: Collection[str]) -> Panel:
-        """Return the panel of some of its series, in their order here."""
+        """Return the panel of some series, in the order of this one."""
         kept = [number for number, name in enumerate(self.series) if name in series]
         every = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
         arrays: dict[str, Any] = {name: values[kept] for name, values in every if isinstance(values, np.ndarray)}
@@ -70,12 +77,12 @@ class Panel:
 
     @property
     def end(self) -> datetime:
-        """The first time after the panel: the origin of a forecast made from all of it."""
+        """The first time after the panel: the origin of a forecast from all rows."""
         return self.time(self.steps)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the values, cleaned as they are, with their series and times."""
+        """SHA-256 of the cleaned values with their series and times."""
         digest = hashlib.sha256(repr((self.series, self.start, self.step)).encode())
         for values in (self.targets, self.past, self.future, self.statics):
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -86,5 +93,5 @@ class Panel:
         return self.start + self.step * index
 
     def index(self, time: datetime) -> int:
-        """Return the row at or before a time, which may lie before the start or beyond the end."""
+        """Return the row at or before a time; outside the panel it is negative or at least T."""
         return (time - self.start) // self.step

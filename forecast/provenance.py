@@ -1,4 +1,4 @@
-"""Where an issued forecast comes from: what is needed to recompute it, and to say why it may come out otherwise."""
+"""Provenance of an issued forecast: the versions needed to recompute it and to explain a difference."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _GIT_SECONDS: Final = 10
 
 
 class Provenance(StrictModel):
-    """What made a forecast, beside the data version and the model version that its issuance names.
+    """Provenance of a forecast, in addition to the data version and the model version of its issuance.
 
-    Fields that are added later have a default: documents of earlier releases do not have them.
+    New fields need a default, because documents of earlier releases lack them.
     """
 
     model_digest: str = Field(description="SHA-256 of the model's manifest, which holds those of its other files.")
@@ -53,7 +53,7 @@ class Provenance(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Which code runs."""
+    """Version of the running code."""
 
     version: str
     commit: str | None
@@ -62,7 +62,7 @@ class Code:
 
 @cache
 def code() -> Code:
-    """Return the release of this service, and the commit if it runs from a checkout; looked up once per process."""
+    """Return the release of this service, and its commit if it runs from a checkout; cached per process."""
     try:
         release = version(_PACKAGE)
     except PackageNotFoundError:
@@ -77,14 +77,14 @@ def machine() -> str:
 
 
 def _git(*arguments: str) -> str:
-    if not (_CHECKOUT / ".git").exists():  # installed, perhaps below a checkout of something else
+    if not (_CHECKOUT / ".git").exists():  # installed as a package, perhaps below the checkout of another project
         return ""
-    # By name: a hook that calls us has GIT_DIR set to another repository.
+    # Explicit paths: a git hook that runs this process sets GIT_DIR to another repository.
     place = ["--git-dir", str(_CHECKOUT / ".git"), "--work-tree", str(_CHECKOUT)]
     try:
         done = subprocess.run(
             ["git", *place, *arguments], capture_output=True, text=True, timeout=_GIT_SECONDS, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git here: that is not a reason to issue nothing
+    except (OSError, subprocess.TimeoutExpired):  # without git the forecast is issued all the same
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

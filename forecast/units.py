@@ -1,4 +1,4 @@
-"""Units of measurement: how a source's values become those of a channel."""
+"""Conversion from a source's unit of measurement to that of a channel."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=256)
 def conversion(source: str, unit: str) -> tuple[float, float]:
-    """Return (factor, offset): a value in ``source`` times factor plus offset is the value in ``unit``.
+    """Return (factor, offset): value in ``unit`` = value in ``source`` * factor + offset.
+
+    Raises ``unit.no_conversion`` if a unit is unknown or the two measure different quantities.
 
     >>> conversion("kW", "MW")
     (0.001, 0.0)
     >>> [round(number, 4) for number in conversion("degF", "degC")]
     [0.5556, -17.7778]
     """
-    import pint  # a registry takes half a second to build: only a job file with two units pays for it
+    import pint  # building a registry takes half a second, so only configs with two units do
 
     registry = _registry()
     try:

@@ -1,4 +1,4 @@
-"""Words of the field as types, checked where they are made."""
+"""Terms of forecasting as types, validated at construction."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from functools import lru_cache
 from forecast.errors import ConfigError
 
 MAX_HORIZON = 10_000
-"""The most steps one forecast may have, trained and recursive together."""
+"""Maximum number of steps of a forecast, direct and recursive together."""
 
 _DURATION = re.compile(r"(?P<count>[1-9][0-9]{0,5})(?P<unit>[smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Role(StrEnum):
-    """What a channel is to the forecast."""
+    """Role of a channel in the forecast."""
 
     TARGET = "target"
-    """Forecast, and known up to the origin."""
+    """Target: forecast, and known up to the origin."""
     PAST = "past"
-    """A covariate known up to the origin only, such as observed weather."""
+    """Past covariate: known up to the origin only, such as observed weather."""
     FUTURE = "future"
-    """A covariate known beyond the origin too, such as a price that is set or a plan; its rows run ahead."""
+    """Future covariate: known beyond the origin too, such as a tariff or a plan; its rows reach into the future."""
 
 
 class Fill(StrEnum):
-    """How a gap in a channel is filled before a model sees it."""
+    """How gaps of a channel are filled before training and forecasting."""
 
     NONE = "none"
     LINEAR = "linear"
     FORWARD = "forward"
     SEASONAL = "seasonal"
-    """With the value one season before."""
+    """Fill with the value one season earlier."""
     ZERO = "zero"
 
 
 class Resample(StrEnum):
-    """How several rows within one step become one value."""
+    """How several rows within one step are aggregated to one value."""
 
     NONE = "none"
-    """They do not: rows lie on the grid, others are handled by the check ``off_grid``."""
+    """No aggregation: rows must lie on the grid; the check ``off_grid`` handles all others."""
     MEAN = "mean"
     SUM = "sum"
     LAST = "last"
@@ -52,41 +52,41 @@ class Resample(StrEnum):
 
 
 class Layout(StrEnum):
-    """Shape of a source's rows."""
+    """Shape of a source's rows: one column per channel, or one row per value."""
 
     WIDE = "wide"
     LONG = "long"
 
 
 class Conflicts(StrEnum):
-    """Which of two rows with the same series, time and version stays."""
+    """Rule for two rows with the same series, time and version."""
 
     LATEST = "latest"
-    """The one that came in last."""
+    """The row ingested last stays."""
     DIGEST = "digest"
-    """The one with the larger digest: chosen by nobody, but the same one in whatever order they come."""
+    """The row with the larger digest stays: arbitrary, but independent of the order of arrival."""
 
 
 class Doubled(StrEnum):
-    """What a naive local time means that autumn's clock change doubles."""
+    """Meaning of a naive local time in the hour that autumn's clock change repeats."""
 
     IN_ORDER = "in_order"
-    """Of a series' rows for it the first is the earlier instant, the second the later; one alone is the earlier."""
+    """Of two rows of a series the first is the earlier instant, the second the later; a single row is the earlier."""
     EARLIER = "earlier"
     LATER = "later"
 
 
 class Action(StrEnum):
-    """What is done about rows or values that a check finds."""
+    """What happens to rows or values that a check finds."""
 
     REJECT = "reject"
-    """Nothing of the whole ingestion is written."""
+    """Reject the whole ingestion; no row is written."""
     QUARANTINE = "quarantine"
-    """The rows are put aside with the reason; the others go in."""
+    """Quarantine these rows with the reason; ingest the others."""
     REPAIR = "repair"
-    """They are mended by a stated rule."""
+    """Repair them by a documented rule."""
     WARN = "warn"
-    """They go in as they are, and the receipt says so."""
+    """Ingest them unchanged, with a note in the receipt."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,6 +95,10 @@ class Quantile:
 
     >>> Quantile(0.1).label, Quantile(0.025).label, Quantile(0.5).label
     ('q10', 'q2.5', 'q50')
+    >>> Quantile(1.0)
+    Traceback (most recent call last):
+        ...
+    forecast.errors.ConfigError: quantile 1.0 is not between 0 and 1; give levels such as 0.1, 0.5
     """
 
     level: float
@@ -107,7 +111,7 @@ class Quantile:
 
     @property
     def label(self) -> str:
-        """The name that columns and metrics carry, in percent."""
+        """Name in columns and metrics, in percent."""
         return f"q{self.level * 100:.6g}"
 
 
@@ -126,13 +130,13 @@ class Horizon:
             raise ConfigError(
                 "horizon.out_of_range",
                 f"horizon {self.steps} is not between 1 and {MAX_HORIZON} steps",
-                f"ask for 1 to {MAX_HORIZON} steps",
+                f"give 1 to {MAX_HORIZON} steps",
             )
 
 
 @lru_cache(maxsize=256)
 def parse_duration(text: str) -> timedelta:
-    """Read a duration such as ``15m``, ``1h``, ``21d``.
+    """Parse a duration such as ``15m``, ``1h``, ``21d``; raises ``duration.malformed``.
 
     >>> parse_duration("36h")
     datetime.timedelta(days=1, seconds=43200)
@@ -148,7 +152,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def before(now: datetime, window: str) -> datetime:
-    """Return the time that lies so long before another; raises ``window.out_of_range`` if no calendar has it.
+    """Return the time one ``window`` before ``now``; raises ``window.out_of_range`` before the year 1.
 
     >>> before(datetime(2024, 1, 31), "30d").isoformat()
     '2024-01-01T00:00:00'
@@ -157,4 +161,4 @@ def before(now: datetime, window: str) -> datetime:
         return now - parse_duration(window)
     except OverflowError:
         message = "window begins before the year 1"
-        raise ConfigError("window.out_of_range", message, "leave it out to have all forecasts") from None
+        raise ConfigError("window.out_of_range", message, "leave it out to get all forecasts") from None

@@ -69,15 +69,15 @@ def init(
     """Make a home: a folder with a job file for the sample data set, ready to be changed to your own data."""
     home = home_at(folder)
     if home.is_made:
-        raise ConflictError("home.exists", f'"{home.job_file}" exists already', "change it, or choose another folder")
+        raise ConflictError("home.exists", f'"{home.config_file}" exists already', "change it, or choose another folder")
     home.prepare()
     _write_sample_job(home)
     if as_json:
-        print_json({"home": str(home.path), "job_file": str(home.job_file)})
+        print_json({"home": str(home.path), "job_file": str(home.config_file)})
     else:
         command = f"forecast ingest --home {shlex.quote(str(home.path))}"
         OUT.print(
-            f'made "{escape(str(home.job_file))}" for the sample data set; next: [bold]{escape(command)}[/]',
+            f'made "{escape(str(home.config_file))}" for the sample data set; next: [bold]{escape(command)}[/]',
             soft_wrap=True,  # a path that is broken over lines cannot be copied
         )
 
@@ -260,11 +260,11 @@ def _log_lines() -> None:
 def _write_sample_job(home: Home) -> None:
     text = files("forecast.config").joinpath("sample.toml").read_text(encoding="utf-8")
     try:
-        with home.job_file.open("x", encoding="utf-8") as stream:
+        with home.config_file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
         raise StorageError(
-            "home.not_writable", f'cannot write "{home.job_file}" ({error.strerror})', "choose another folder"
+            "home.not_writable", f'cannot write "{home.config_file}" ({error.strerror})', "choose another folder"
         ) from error
 
 

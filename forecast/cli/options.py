@@ -12,15 +12,15 @@ from typing import Annotated
 
 import typer
 
-from forecast.home import JOB_FILE
+from forecast.home import CONFIG_FILE
 from forecast.installation import Installation
 
 
 def _names(incomplete: str) -> list[str]:
     """Return the data sets that a shell may complete a word to; none where there is no sound job file."""
-    job_file = Path(os.environ.get("FORECAST_HOME") or ".").expanduser() / JOB_FILE
+    config_file = Path(os.environ.get("FORECAST_HOME") or ".").expanduser() / CONFIG_FILE
     try:
-        datasets = tomllib.loads(job_file.read_text(encoding="utf-8"))["datasets"]
+        datasets = tomllib.loads(config_file.read_text(encoding="utf-8"))["datasets"]
         return sorted(name for name in datasets if name.startswith(incomplete))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         return []

@@ -44,7 +44,7 @@ class Patient:
     @cached_property
     def config(self) -> ConfigFile:
         """The config file."""
-        return load_config_file(self.home.job_file)
+        return load_config_file(self.home.config_file)
 
     @cached_property
     def ledger(self) -> Ledger:

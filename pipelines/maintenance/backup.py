@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from forecast.clock import SystemClock
 from forecast.errors import ConflictError, ForecastError, StorageError
-from forecast.home import JOB_FILE, Home
+from forecast.home import CONFIG_FILE, Home
 from forecast.installation import Installation
 from forecast.lake.pinned import Pinned, pin
 from forecast.runtime.manifest import manifest_digest
@@ -62,7 +62,7 @@ def back_up(installation: Installation, target: Path) -> Backup:
         if ledger.get_backend_name() == "sqlite":
             _copy_database(Path(ledger.database or ""), scratch / LEDGER, archive)
         _copy_database(home.path / TRACKING, scratch / TRACKING, archive)
-        archive.add(JOB_FILE, home.job_file)
+        archive.add(CONFIG_FILE, home.config_file)
         tables = {} if isinstance(home.tables, str) else dict(_copy_tables(home, scratch, archive))
         for folder in _models(installation):
             _copy_folder(folder, home, archive)

@@ -14,7 +14,7 @@ from forecast.clock import SystemClock
 from forecast.config.file import load_config_file
 from forecast.durability import flush
 from forecast.errors import ConflictError, StorageError, first_line
-from forecast.home import JOB_FILE, Home
+from forecast.home import CONFIG_FILE, Home
 from forecast.installation import Installation
 from forecast.lake.maintenance import Damage
 from forecast.ledger import Ledger
@@ -92,7 +92,7 @@ def _require_empty(folder: Path) -> None:
 
 def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
     """Look through all that was unpacked, and let go of what was at work; returns the champions that load."""
-    jobs = load_config_file(home.job_file)
+    jobs = load_config_file(home.config_file)
     if LEDGER not in manifest.files:
         return ()
     # The home's own, whatever FORECAST_LEDGER_URL says: that one would be another installation's.
@@ -139,8 +139,8 @@ def _move_artifacts(database: Path, old: Path, new: Path) -> None:
 
 
 def _move_in(half_made: Path, folder: Path) -> None:
-    for path in sorted(half_made.iterdir(), key=lambda each: each.name == JOB_FILE):
-        if path.name == JOB_FILE:  # whoever sees it finds everything else on the disk
+    for path in sorted(half_made.iterdir(), key=lambda each: each.name == CONFIG_FILE):
+        if path.name == CONFIG_FILE:  # whoever sees it finds everything else on the disk
             flush(folder)
         path.rename(folder / path.name)
     flush(folder)

@@ -30,7 +30,7 @@ def test_an_error_without_a_remedy_is_its_fact() -> None:
     [
         ("horizns", ["horizons", "quantiles"], 'did you mean "horizons"?'),
         ("zzz", ["b", "a"], "known are: a, b"),
-        ("anything", [], "there are none yet"),
+        ("anything", [], "none exist yet"),
     ],
 )
 def test_the_nearest_known_word_is_offered(word: str, known: list[str], message: str) -> None:

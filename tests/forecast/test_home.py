@@ -44,13 +44,13 @@ def test_a_folder_without_a_job_file_is_no_home_and_nothing_is_made_in_it(tmp_pa
 
 def test_a_home_under_a_regular_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot make the folder") as caught:
+    with pytest.raises(StorageError, match="cannot create the folder") as caught:
         Home(tmp_path / "file" / "home").prepare()
     assert caught.value.code == "home.not_writable"
 
 
 def test_a_home_in_a_read_only_file_system_cannot_be_made() -> None:
-    with pytest.raises(StorageError, match="cannot make the folder"):
+    with pytest.raises(StorageError, match="cannot create the folder"):
         Home(Path("/proc/forecast-home")).prepare()
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 
 from api.auth.keyring import Keyring
 from api.auth.sessions import Sessions, cookie_in, set_cookie
-from forecast.clock import FixedClock, SystemClock
+from forecast.clock import SystemClock
 from forecast.ledger.keys import Scope, id_in
 
 if TYPE_CHECKING:
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 ROWS = "/v1/datasets/tiny/observations"
 BROWSER = {"Accept": "text/html"}
+
+
+@dataclass(frozen=True, slots=True)
+class FixedClock:
+    """A clock that always returns the same time."""
+
+    instant: datetime
+
+    def now(self) -> datetime:
+        return self.instant
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_bad_input_ends_with_one_clear_line_and_its_own_exit_code(
             (("forecast", "--horizon", "0", "--home", home), 2, ("horizon 0 is not between", "horizon.out_of_range")),
             (("forecast", "--horizon", str(10**9), "--home", home), 2, ("horizon 1000000000 is not between",)),
             (("up", "--port", str(port), "--home", home), 6, (f"port {port}", "--port", "port.taken")),
-            (("init", tmp_path / "file" / "home"), 5, ("cannot make the folder", "home.not_writable")),
+            (("init", tmp_path / "file" / "home"), 5, ("cannot create the folder", "home.not_writable")),
         ]
         for arguments, code, message in mistakes:
             result = command_line(*arguments)
@@ -127,16 +127,16 @@ def test_a_missing_source_is_told(run: Run, make_home: MakeHome) -> None:
 def test_a_home_in_a_read_only_place_is_told(run: Run) -> None:
     code, _, err = run("init", "/proc/forecast-home")
     assert code == 5
-    assert "cannot make the folder" in one_line(err)
+    assert "cannot create the folder" in one_line(err)
 
 
 def test_a_home_is_not_made_over_another(run: Run, make_home: MakeHome) -> None:
     home = make_home().home
-    before = home.job_file.read_bytes()
+    before = home.config_file.read_bytes()
     code, _, err = run("init", home.path)
     assert code == 6
     assert "exists already" in one_line(err)
-    assert home.job_file.read_bytes() == before
+    assert home.config_file.read_bytes() == before
 
 
 @pytest.mark.parametrize(

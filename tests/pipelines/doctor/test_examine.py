@@ -102,8 +102,8 @@ def test_a_folder_that_is_not_a_home_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_mistake_in_the_job_file_hides_nothing_else(sick: Installation, found: Found) -> None:
-    text = sick.home.job_file.read_text()
-    sick.home.job_file.write_text(text.replace("horizons", "horizns"))
+    text = sick.home.config_file.read_text()
+    sick.home.config_file.write_text(text.replace("horizons", "horizns"))
     findings = found("home", "job file", "ledger", "lake", "champions", "worker hosts")
     assert len(findings) == 1
     assert "horizns" in findings[0].fact
@@ -175,8 +175,8 @@ def test_a_stale_forecast_and_one_without_its_rows_are_told(
     sick: Installation, found: Found, wait_until: Callable[..., None]
 ) -> None:
     assert found("forecasts") == []
-    job_file = sick.home.job_file.read_text()
-    sick.home.job_file.write_text(job_file.replace('["datasets"."tiny"]', '[datasets.tiny]\nstale_after = "1s"'))
+    job_file = sick.home.config_file.read_text()
+    sick.home.config_file.write_text(job_file.replace('["datasets"."tiny"]', '[datasets.tiny]\nstale_after = "1s"'))
     wait_until(lambda: codes(found("forecasts")) == ["forecast.stale"])
     earlier = (NOW - timedelta(days=40)).replace(tzinfo=None)  # rows are kept under the month of their issue
     with sick.ledger._database._engine.begin() as connection:
