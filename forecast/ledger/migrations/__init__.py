@@ -62,7 +62,7 @@ def _revision(connection: sa.Connection) -> str | None:
     if number is not None and number > LAST_NUMBER:
         raise _other_version(str(number))
     if inspector.has_table(VERSION_TABLE.name):
-        return connection.execute(sa.select(VERSION_TABLE.c.version_num)).scalar_one()
+        return str(connection.execute(sa.select(VERSION_TABLE.c.version_num)).scalar_one())
     return None if number is None else f"schema_{number}"
 
 

@@ -27,7 +27,7 @@ def url(tmp_path: Path) -> str:
 def ledger(url: str) -> Iterator[Ledger]:
     opened = Ledger.open(url)
     yield opened
-    opened._engine.dispose()
+    opened.close()
 
 
 def champion(version: str, dataset: str = "tiny") -> Champion:
@@ -70,7 +70,7 @@ def test_eight_threads_may_open_a_new_ledger_at_once(url: str) -> None:
     ledgers = at_once(opened)
     for each in ledgers:
         assert isinstance(each, Ledger)
-        each._engine.dispose()
+        each.close()
 
 
 # --- champions --------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_ledger_keeps_what_it_was_told_when_it_is_opened_again(ledger: Ledger,
     ledger.champions.promote(champion("v1"))
     again = Ledger.open(url)
     assert again.champions.current("tiny") == champion("v1")
-    again._engine.dispose()
+    again.close()
 
 
 @pytest.mark.parametrize(
