@@ -1,1 +1,1 @@
-"""Accuracy on public data: each cell trains one model by the public protocol and leaves one row."""
+"""Accuracy on public data: each cell trains one model by the public protocol and writes one row."""

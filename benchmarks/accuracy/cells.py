@@ -1,4 +1,4 @@
-"""A cell is one training; its result is one row of a CSV file, added when it is done."""
+"""Cells and rows: a cell is one training, and its result is one row of a CSV file."""
 
 import csv
 import fcntl
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """What one row is about."""
+    """The settings of one training."""
 
     dataset: str
     model: str
@@ -35,10 +35,10 @@ class Row:
     windows: int
     """Test windows scored."""
     val_mse: float
-    """On the validation windows, with the weights that were scored."""
+    """MSE on the validation windows, with the scored weights."""
     val_mae: float
     best_epoch: int
-    """The epoch whose weights were kept, from 1; 0 where nothing is trained in epochs."""
+    """The epoch of the kept weights, from 1; 0 for models without epochs."""
     epochs: int
     seconds: float
     threads: int
@@ -47,7 +47,7 @@ class Row:
     date: str
 
     def flat(self) -> dict[str, Any]:
-        """Lay out as columns of the file."""
+        """Return the row as columns of the file."""
         own = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "cell"}
         shown = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in own.items()}
         return asdict(self.cell) | shown
@@ -65,7 +65,7 @@ _TYPES: dict[str, Any] = {entry.name: entry.type for entry in fields(Row)}
 
 
 def read_rows(path: Path) -> dict[Cell, Row]:
-    """Read the finished cells; of a cell that was run again, the latest row counts."""
+    """Read the finished cells; for a repeated cell the latest row counts."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -74,7 +74,7 @@ def read_rows(path: Path) -> dict[Cell, Row]:
 
 
 def add_row(path: Path, row: Row) -> None:
-    """Add a row, or replace the one of the same cell; processes that do so at the same time wait for each other."""
+    """Add a row, or replace the row of the same cell; concurrent processes wait for each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone_in(path.parent):
         _write_rows(path, {**read_rows(path), row.cell: row}.values())
@@ -82,16 +82,16 @@ def add_row(path: Path, row: Row) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)  # the folder itself is locked, so that no lock file lies beside the results
+    handle = os.open(folder, os.O_RDONLY)  # locks the folder itself, so that no lock file lies beside the results
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)  # and with it the lock, also where the process dies
+        os.close(handle)  # releases the lock, also if the process dies
 
 
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write all rows, sorted by cell; whoever reads sees the old file or the new one."""
+    """Write all rows, sorted by cell; readers see the old file or the new one."""
     names = [entry.name for entry in fields(Cell)] + [entry.name for entry in fields(Row) if entry.name != "cell"]
     beside = path.with_suffix(".part")
     with beside.open("w", newline="", encoding="utf-8") as file:

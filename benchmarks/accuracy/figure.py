@@ -1,4 +1,4 @@
-"""The figure: the test MSE of every model, seed by seed, beside what is published and what must be beaten."""
+"""The figure: the test MSE of every model, seed by seed, beside published errors and baselines."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -23,7 +23,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 FAR = 1.25
-"""A repeat-last this many times as far out as all other marks gets a piece of axis of its own."""
+"""If repeat-last is this many times as far out as all other marks, it gets a separate piece of axis."""
 
 
 def draw(results: Sequence[Result]) -> Figure:
@@ -73,7 +73,7 @@ def _panel(axes: Axes, group: Sequence[Result]) -> None:
 
 
 def _break(near: Axes, far: Axes) -> None:
-    """Mark that the axis goes on elsewhere."""
+    """Mark the break of the axis."""
     far.set_yticks([])
     far.spines["left"].set_visible(False)
     slash: Mapping[str, Any] = {

@@ -1,4 +1,4 @@
-"""The public ETT protocol: borders, scaling, calendar, and every test window scored."""
+"""The public ETT protocol: borders, scaling, calendar, and a score over every test window."""
 
 import hashlib
 import os
@@ -26,12 +26,12 @@ Part = Literal["train", "validation", "test"]
 
 
 class DataMissingError(FileNotFoundError):
-    """The data set is not on this machine, or not the file the published figures rest on."""
+    """The data set does not exist on this machine, or is not the file of the published figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A scaled data set with its calendar and the rows at which its parts end."""
+    """A scaled data set with its calendar and the end rows of its parts."""
 
     name: str
     targets: TimeSeries
@@ -73,17 +73,17 @@ class Score:
 
 
 def find_etth1() -> Path:
-    """Find the file: where FORECAST_ETTH1 says, else in `shared/data` beside the project.
+    """Find the file: at FORECAST_ETTH1, else in `shared/data` beside the project.
 
     Raises:
-        DataMissingError: no such file, or another file under its name.
+        DataMissingError: the file does not exist, or is another file.
 
     """
     named = os.environ.get(VARIABLE)
     path = Path(named) if named else BESIDE
     if not path.is_file():
         raise DataMissingError(
-            f"{path} is no file; set {VARIABLE} to the ETTh1.csv of the public ETDataset "
+            f"{path} does not exist; set {VARIABLE} to the ETTh1.csv of the public ETDataset "
             "(--download fetches it through darts)"
         )
     found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
@@ -98,7 +98,7 @@ def download_etth1() -> Path:
 
     loader = ETTh1Dataset()
     loader.load()
-    return Path(loader._get_path_dataset())  # noqa: SLF001  # darts tells the place to nobody
+    return Path(loader._get_path_dataset())  # noqa: SLF001  # darts has no public path
 
 
 def load_etth1(path: Path) -> Dataset:
@@ -111,7 +111,7 @@ def load_etth1(path: Path) -> Dataset:
 
 
 def calendar_of(times: pd.DatetimeIndex) -> TimeSeries:
-    """Hour of day, day of week, of month and of year, each mapped linearly to [-0.5, 0.5], as in the official codes."""
+    """Return hour of day, day of week, of month and of year, each scaled to [-0.5, 0.5], as in the official codes."""
     columns = {
         "hour": times.hour / 23,
         "weekday": times.day_of_week / 6,
@@ -122,13 +122,13 @@ def calendar_of(times: pd.DatetimeIndex) -> TimeSeries:
 
 
 def series_of(frame: pd.DataFrame) -> TimeSeries:
-    """Make a darts series in float32."""
+    """Return a darts series in float32."""
     return TimeSeries.from_times_and_values(frame.index, frame.to_numpy(np.float32), columns=list(frame.columns))
 
 
 @torch.no_grad()
 def score(module: Any, windows: TorchTrainingDataset) -> Score:
-    """Score a model's Lightning module straight on the windows' tensors, in few large batches, without dropout.
+    """Score a model's Lightning module directly on the windows' tensors, in few large batches, without dropout.
 
     Sums are kept in float64.
     """

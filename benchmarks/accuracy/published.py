@@ -1,4 +1,4 @@
-"""What others printed for ETTh1, and what is asked of the models here: data, with its sources.
+"""Published errors on ETTh1 with their sources, and the bars for the models here.
 
 Published figures are those of each paper's table of ETTh1, all channels: iTransformer arXiv 2310.06625 (also RLinear,
 PatchTST and DLinear as run there), S-Mamba arXiv 2403.11144, PatchTSMixer arXiv 2306.09364 (its best variant), Informer
@@ -14,7 +14,7 @@ from benchmarks.accuracy.recipes import HORIZONS, INFORMER_HORIZONS
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """A pair as tables print it, on scaled data."""
+    """MSE and MAE on scaled data, formatted as in the papers' tables."""
 
     mse: float
     mae: float
@@ -23,13 +23,13 @@ class Errors:
         return f"{self.mse:.3f} / {self.mae:.3f}"
 
     def times(self, factor: float) -> "Errors":
-        """Scale both."""
+        """Multiply both."""
         return Errors(self.mse * factor, self.mae * factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The most that a preset's mean over three seeds may have."""
+    """Upper bound of a preset's mean over three seeds."""
 
     model: str
     preset: str
@@ -37,7 +37,7 @@ class Bar:
     horizon: int | None
     """None: the average over `HORIZONS`."""
     lookback: int | None = None
-    """None: whatever the look-back."""
+    """None: any look-back."""
 
 
 def _table(horizons: tuple[int, ...], *pairs: tuple[float, float]) -> dict[int, Errors]:
@@ -55,7 +55,7 @@ PUBLISHED: Mapping[str, Mapping[int, Errors]] = MappingProxyType(
         "dlinear": _table(HORIZONS, (0.386, 0.400), (0.437, 0.432), (0.481, 0.459), (0.519, 0.516)),
     }
 )
-"""Model -> horizon -> its published errors; both presets stand beside them."""
+"""Model -> horizon -> its published errors, for both presets."""
 
 ELSEWHERE: Mapping[str, Mapping[int, str]] = MappingProxyType(
     {
@@ -69,7 +69,7 @@ ELSEWHERE: Mapping[str, Mapping[int, str]] = MappingProxyType(
         "TTM": dict(zip(HORIZONS, ("0.357", "0.386", "0.405", "0.435"), strict=True)),
     }
 )
-"""Models that are not here -> horizon -> what is published of them."""
+"""Models that the catalogue lacks -> horizon -> their published errors."""
 
 
 def _bars(model: str, preset: str, errors: Mapping[int, Errors]) -> list[Bar]:
@@ -92,10 +92,10 @@ BARS: tuple[Bar, ...] = (
         "faithful",
         _table(HORIZONS, (0.375, 0.406), (0.407, 0.426), (0.429, 0.445), (0.453, 0.476)),
     ),
-    # Its own table within 10%; with causal decoder and scaled windows at least 40% under it.
+    # `faithful` within 10% of its own table; `default`, with causal decoder and scaled windows, at least 40% below it.
     *_bars("informer", "faithful", {horizon: pair.times(1.1) for horizon, pair in PUBLISHED["informer"].items()}),
     *_bars("informer", "default", {horizon: pair.times(0.6) for horizon, pair in PUBLISHED["informer"].items()}),
-    # Ours, alone and three times over.
+    # Our presets: `default`, and `ensemble` of three.
     *(
         bar
         for preset in ("default", "ensemble")
@@ -103,7 +103,7 @@ BARS: tuple[Bar, ...] = (
         for bar in (
             Bar(model, preset, Errors(0.386, 0.400), 96, lookback=96),
             Bar(model, preset, Errors(0.432, 0.427), None, lookback=96),
-            Bar(model, preset, Errors(0.398, 0.419), None),  # where the look-back is chosen freely
+            Bar(model, preset, Errors(0.398, 0.419), None),  # with any look-back
         )
     ),
     *(Bar("patch_tsmixer", preset, Errors(0.360, 0.385), 96) for preset in ("default", "ensemble")),
@@ -111,7 +111,7 @@ BARS: tuple[Bar, ...] = (
 
 
 def bar_for(model: str, preset: str, lookback: int, horizon: int | None) -> Errors | None:
-    """Find the bar of a result; one for its look-back comes before one for any."""
+    """Find the bar of a result; a bar for its look-back precedes one for any look-back."""
     for bar in BARS:
         same = (bar.model, bar.preset, bar.horizon) == (model, preset, horizon)
         if same and bar.lookback in {None, lookback}:

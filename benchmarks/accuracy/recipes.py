@@ -1,4 +1,4 @@
-"""What the benchmark adds to a model's preset: look-back, calendar, patience, and what changes with the horizon."""
+"""Additions of the benchmark to a model's preset: look-back, calendar, patience, and changes per horizon."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,21 +12,21 @@ ALL_HORIZONS = tuple(sorted({*HORIZONS, *INFORMER_HORIZONS}))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a preset is trained here."""
+    """How this benchmark trains a preset."""
 
     lookback: int = 96
     calendar: bool = False
-    """Whether the four calendar features are given as known-future covariates."""
+    """Whether the four calendar features are known-future covariates."""
     patience: int = 3
-    """Epochs without a better validation MSE after which training ends; the best epoch's weights are scored."""
+    """Training stops after this many epochs without a better validation MSE; the best epoch's weights are scored."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the darts class."""
     at: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Horizon -> fields of this recipe (or, under no such name, arguments of the darts class) that differ there."""
+    """Horizon -> fields of this recipe, or arguments of the darts class, that differ at this horizon."""
     horizons: tuple[int, ...] = HORIZONS
-    """Horizons of the published table; of a model to be beaten, those of all tables."""
+    """Horizons of the published table; for baselines those of all tables."""
     every_lookback: bool = False
-    """Run with each look-back that another recipe has at the horizon, for a comparison on the same inputs."""
+    """Run with each look-back of the other recipes at the horizon, for a comparison on the same inputs."""
 
     def of(self, horizon: int) -> "Recipe":
         """Return the recipe for one horizon."""
@@ -37,12 +37,12 @@ class Recipe:
 
 RECIPES: Mapping[tuple[str, str], Recipe] = MappingProxyType(
     {
-        # What must be beaten; all but DLinear are solved, not trained, and one seed says all.
+        # Baselines; all but DLinear are solved, not trained, so one seed is enough.
         ("seasonal_naive", "last"): Recipe(arguments={"season": 1}, horizons=ALL_HORIZONS),
         ("seasonal_naive", "day"): Recipe(arguments={"season": 24}, horizons=ALL_HORIZONS),
         ("linear", "default"): Recipe(horizons=ALL_HORIZONS, every_lookback=True),
         ("dlinear", "default"): Recipe(horizons=ALL_HORIZONS),
-        # The official codes, see each preset's docstring.
+        # The official recipes; see each preset's docstring.
         ("itransformer", "faithful"): Recipe(
             calendar=True,
             at={horizon: {"width": 512, "feed_forward": 512} for horizon in (336, 720)},
@@ -60,10 +60,10 @@ RECIPES: Mapping[tuple[str, str], Recipe] = MappingProxyType(
                 720: {"lookback": 336, "label_length": 336},
             },
         ),
-        # Ours.
+        # Our presets.
         ("itransformer", "default"): Recipe(),
         ("s_mamba", "default"): Recipe(),
-        # There are no past covariates that channels would have to be mixed for.
+        # Without past covariates, channels need no mixing.
         ("patch_tsmixer", "default"): Recipe(lookback=512, arguments={"mix_channels": False}),
         ("itransformer", "ensemble"): Recipe(),
         ("s_mamba", "ensemble"): Recipe(),
@@ -75,9 +75,9 @@ RECIPES: Mapping[tuple[str, str], Recipe] = MappingProxyType(
         ),
     }
 )
-"""(model, preset) -> recipe. Models are names of the catalogue; baselines have named settings in place of presets."""
+"""(model, preset) -> recipe. Models are names of the catalogue; baselines have named settings instead of presets."""
 
 
 def lookbacks_at(horizon: int) -> list[int]:
-    """List the look-backs that recipes have at a horizon."""
+    """List the look-backs of all recipes at a horizon."""
     return sorted({recipe.of(horizon).lookback for recipe in RECIPES.values() if horizon in recipe.horizons})

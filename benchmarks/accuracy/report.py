@@ -25,7 +25,7 @@ COLUMNS = ("Model", "Look-back", "Seeds", "MSE", "MAE", "Published", "Bar, at mo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write both."""
+    """Write the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
@@ -33,20 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = list(read_rows(options.results).values())
     if not rows:
-        sys.stderr.write(f"error: {options.results} has no rows; measure some by python -m benchmarks.accuracy.run\n")
+        sys.stderr.write(f"error: {options.results} has no rows; run python -m benchmarks.accuracy.run first\n")
         return 2
     page = options.page.read_text(encoding="utf-8")
     if not 0 <= page.find(BEGIN) < page.find(END):
-        sys.stderr.write(f"error: {options.page} has no place for the tables; put in the lines\n{BEGIN}\n{END}\n")
+        sys.stderr.write(f"error: {options.page} has no place for the tables; insert the lines\n{BEGIN}\n{END}\n")
         return 2
     before, after = page[: page.find(BEGIN)], page[page.find(END) :]
     options.page.write_text(f"{before}{BEGIN}\n\n{render(rows)}\n{after}", encoding="utf-8")
-    draw(summarise(rows)).savefig(options.figure, dpi=150, metadata={"Software": None})  # the same rows, the same bytes
+    draw(summarise(rows)).savefig(
+        options.figure, dpi=150, metadata={"Software": None}
+    )  # the same rows give the same bytes
     return 0
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Give the tables, and what is missing in them, as Markdown."""
+    """Return the tables, and the missing rows, as Markdown."""
     results = summarise(rows)
     return "\n".join([*_tables(results, rows), *_averages(results), *_missing(results), *_provenance(rows)])
 
@@ -107,7 +109,7 @@ def _provenance(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _over_seeds(values: Sequence[float]) -> str:
-    """Mean, and in brackets the largest less the smallest."""
+    """Return the mean, with the range in brackets."""
     spread = f" ({max(values) - min(values):.4f})" if len(values) > 1 else ""
     return f"{sum(values) / len(values):.4f}{spread}"
 

@@ -1,4 +1,4 @@
-"""Train cells and add their rows; what is there already is skipped, what was killed goes on.
+"""Train cells and add their rows; finished cells are skipped, killed ones resume.
 
 python -m benchmarks.accuracy.run --models itransformer patch_tsmixer --presets faithful --horizons 96
 python -m benchmarks.accuracy.run --models seasonal_naive linear dlinear --horizons 96
@@ -25,7 +25,7 @@ SCRATCH = ROOT / ".accuracy"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for."""
+    """Run the cells of the command line."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     try:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cells(options: argparse.Namespace, dataset: str) -> Iterator[tuple[Cell, Recipe]]:
-    """List the cells asked for, each with its recipe at its horizon."""
+    """List the requested cells, each with its recipe at its horizon."""
     for (model, preset), recipe in RECIPES.items():
         if model not in options.models or (options.presets and preset not in options.presets):
             continue
@@ -60,14 +60,14 @@ def cells(options: argparse.Namespace, dataset: str) -> Iterator[tuple[Cell, Rec
 def measure(
     asked: Sequence[tuple[Cell, Recipe]], data: Dataset, *, results: Path, scratch: Path, again: bool = False
 ) -> None:
-    """Train and score each cell that has no row yet (`again`: each), and add its row."""
+    """Train and score each cell without a row (`again`: every cell), and add its row."""
     known = {} if again else read_rows(results)
     todo = [(cell, recipe) for cell, recipe in asked if cell not in known]
-    say(f"{len(asked)} cells, {len(asked) - len(todo)} of them done before; {torch.get_num_threads()} threads")
+    say(f"{len(asked)} cells, {len(asked) - len(todo)} of them finished before; {torch.get_num_threads()} threads")
     for cell, recipe in todo:
         fitted = fit_cell(cell, recipe, data, scratch, say)
         add_row(results, row_of(cell, recipe, fitted, data))
-        fitted.checkpoint.unlink(missing_ok=True)  # not before the row is there
+        fitted.checkpoint.unlink(missing_ok=True)  # only after the row is stored
 
 
 def row_of(cell: Cell, recipe: Recipe, fitted: Fitted, data: Dataset) -> Row:
@@ -92,7 +92,7 @@ def row_of(cell: Cell, recipe: Recipe, fitted: Fitted, data: Dataset) -> Row:
 
 
 def commit() -> str:
-    """Name the code: the commit, with `+` where tracked files differ from it."""
+    """Return the version of the code: the commit, with `+` if tracked files differ from it."""
 
     def git(*arguments: str) -> str:
         finished = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -103,7 +103,7 @@ def commit() -> str:
 
 
 def say(line: str) -> None:
-    """Write a line of the log at once."""
+    """Write a line of the log and flush it."""
     sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {line}\n")
     sys.stdout.flush()
 

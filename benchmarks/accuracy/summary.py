@@ -1,4 +1,4 @@
-"""From rows to what can be said of a model: means over seeds, its bar, and whom it loses to."""
+"""Summaries of rows: means over seeds, the bar of each model, and the references that beat it."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from models.catalog import CATALOG, ModelName
 
 SEEDS_ASKED = 3
 REFERENCES = ("seasonal_naive", "linear", "dlinear")
-"""What every other model is held against."""
+"""References, with which every other model is compared."""
 _NAMES = {
     ("seasonal_naive", "last"): "Repeat last",
     ("seasonal_naive", "day"): "Seasonal naive, 24 h",
@@ -34,7 +34,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """What readers call it, with its preset where it has several."""
+        """Display name, with the preset if the model has several."""
         named = _NAMES.get((self.model, self.preset))
         if named:
             return named
@@ -48,12 +48,12 @@ class Result:
 
     @property
     def is_reference(self) -> bool:
-        """Whether others are held against it."""
+        """Whether the model is a reference."""
         return self.model in REFERENCES
 
     @property
     def published(self) -> Errors | None:
-        """The model's own published errors, if there are any at this horizon."""
+        """The model's own published errors at this horizon, if they exist."""
         table = PUBLISHED.get(self.model, {})
         if self.horizon is not None:
             return table.get(self.horizon)
@@ -63,11 +63,11 @@ class Result:
 
     @property
     def bar(self) -> Errors | None:
-        """The most that is allowed."""
+        """The bar, if the result has one."""
         return bar_for(self.model, self.preset, self.lookback, self.horizon)
 
     def verdict(self) -> str:
-        """Tell whether the mean meets the bar, by the unrounded figures; a miss says by how much."""
+        """Return whether the mean meets the bar, by unrounded figures, and the distance of a miss."""
         if self.bar is None:
             return "-"
         gaps = {"MSE": self.mean.mse - self.bar.mse, "MAE": self.mean.mae - self.bar.mae}
@@ -76,7 +76,7 @@ class Result:
         return message if len(self.mse) >= SEEDS_ASKED else f"{message} (too few seeds)"
 
     def losses(self, references: Collection["Result"]) -> str:
-        """Tell in words which of the references have a lower MSE or MAE."""
+        """Name the references with a lower MSE or MAE."""
         if self.is_reference:
             return "-"
         message = []
@@ -95,7 +95,7 @@ class Result:
 
 
 def summarise(rows: Iterable[Row]) -> list[Result]:
-    """Gather rows over seeds: horizons in order, in each the references first, then models as the recipes list them."""
+    """Group rows over seeds, by horizon; each begins with the references, then follow models in the order of recipes."""
     gathered: dict[tuple[int, int, str, str, int], list[Row]] = {}
     order = list(RECIPES)
     for row in sorted(rows, key=lambda row: row.cell):
@@ -109,7 +109,7 @@ def summarise(rows: Iterable[Row]) -> list[Result]:
 
 
 def averages(results: Sequence[Result]) -> list[Result]:
-    """Average over `HORIZONS`, seed by seed, where a model has the same number of seeds at all of them."""
+    """Average over `HORIZONS`, seed by seed, for models with the same number of seeds at all of them."""
     found = []
     at = {(one.model, one.preset, one.lookback, one.horizon): one for one in results}
     for model, preset, lookback in dict.fromkeys((one.model, one.preset, one.lookback) for one in results):
@@ -126,7 +126,7 @@ def averages(results: Sequence[Result]) -> list[Result]:
 
 
 def gaps(results: Collection[Result]) -> list[str]:
-    """Say which presets have horizons without a row, and which results rest on fewer seeds than asked."""
+    """List presets with horizons without a row, and results with too few seeds."""
     message = []
     for (model, preset), recipe in RECIPES.items():
         name = Result(model, preset, 0, 0, (), ()).name
@@ -135,7 +135,7 @@ def gaps(results: Collection[Result]) -> list[str]:
         if missing:
             message.append(f"{name}: not yet run at {', '.join(missing)}.")
         if CATALOG[ModelName(model)].family == "baseline":
-            continue  # solved: nothing depends on a seed
+            continue  # solved: independent of the seed
         message += [
             f"{name}, look-back {one.lookback}, horizon {one.horizon}: {len(one.mse)} of {SEEDS_ASKED} seeds."
             for one in own

@@ -1,4 +1,4 @@
-"""Train one cell through the public darts interface, so that it can be killed at any moment and goes on."""
+"""Train one cell through the public darts interface; a killed training resumes."""
 
 import copy
 import hashlib
@@ -36,7 +36,7 @@ class Fitted:
     epochs: int
     seconds: float
     checkpoint: Path
-    """What another `fit_cell` would go on from; to be removed when the result is safe."""
+    """Checkpoint from which another `fit_cell` resumes; remove it once the result is stored."""
 
     def score(self, windows: TorchTrainingDataset) -> Score:
         """Score the model on windows."""
@@ -47,7 +47,7 @@ def fit_cell(cell: Cell, recipe: Recipe, data: Dataset, scratch: Path, say: Say)
     """Train a cell on all training windows, stopped early on the validation MSE; resumes at its last whole epoch.
 
     `recipe` is the one for the cell's horizon (`Recipe.of`). The checkpoint in `scratch` is named after the cell and
-    its settings, so that a changed preset does not go on with what another one began.
+    its settings, so that a changed preset does not resume the training of the former one.
     """
     validation = data.windows("validation", cell.lookback, cell.horizon, calendar=recipe.calendar)
     name = "-".join(str(part) for part in (cell.dataset, *str(cell).replace("/", " ").split()))
@@ -56,7 +56,7 @@ def fit_cell(cell: Cell, recipe: Recipe, data: Dataset, scratch: Path, say: Say)
     watch = Watch(cell, recipe.patience, validation, scratch / f"{name}-{settings}.ckpt", say)
     model = build(cell, recipe, watch)
     if watch.checkpoint.exists():
-        model.load_ckpt_path = str(watch.checkpoint)  # darts hands it to Lightning at the next fit
+        model.load_ckpt_path = str(watch.checkpoint)  # darts passes it to Lightning at the next fit
     rows = data.rows("train", cell.lookback)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
@@ -73,7 +73,7 @@ def fit_cell(cell: Cell, recipe: Recipe, data: Dataset, scratch: Path, say: Say)
 
 
 def build(cell: Cell, recipe: Recipe, *callbacks: lightning.Callback) -> Any:
-    """Make the unfitted darts model for point forecasts."""
+    """Build the unfitted darts model for point forecasts."""
     spec = CATALOG[ModelName(cell.model)]
     preset = {"preset": cell.preset} if spec.family == "network" else {}
     trainer = {
@@ -97,7 +97,7 @@ def build(cell: Cell, recipe: Recipe, *callbacks: lightning.Callback) -> Any:
 class Watch(lightning.Callback):
     """After each epoch: score the validation windows, keep the best weights, report, save, and stop in time.
 
-    What is scored are the weights that forecast: where a frame averages weights, these are the averaged ones.
+    The scored weights are those that forecast: the averaged ones if a frame averages weights.
     """
 
     def __init__(self, cell: Cell, patience: int, validation: TorchTrainingDataset, checkpoint: Path, say: Say) -> None:
@@ -115,11 +115,11 @@ class Watch(lightning.Callback):
         self._began = self._epoch_began = time.monotonic()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Watch":
-        # darts keeps a deep copy of a model's arguments; the one that is asked afterwards must be the one that runs.
+        # darts deep-copies a model's arguments; the callback that runs must be the one that is read afterwards.
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell what a resumed training goes on with."""
+        """Return the state from which a training resumes."""
         return {
             "best": self.best,
             "best_mse": self.best_mse,
@@ -129,13 +129,13 @@ class Watch(lightning.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a killed training stopped."""
+        """Restore the state of a killed training."""
         self.best, self.best_mse, self.best_epoch = (state_dict[name] for name in ("best", "best_mse", "best_epoch"))
         self.epochs, self.seconds_before = state_dict["epochs"], state_dict["seconds"]
         self.say(f"{self.cell}: resumed after epoch {self.epochs}")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Stop at once where the interrupted training had only its end to do."""
+        """Stop at once if the interrupted training had already reached its end."""
         del pl_module
         self._began = self._epoch_began = time.monotonic()
         trainer.should_stop = self._is_over()

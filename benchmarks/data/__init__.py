@@ -1,1 +1,1 @@
-"""What bringing data in and reading it costs, beside the plainest way to do the same with the same libraries."""
+"""Costs of ingesting and reading data, beside the plainest way to do the same with the same libraries."""

@@ -1,9 +1,9 @@
-"""CSV of ten million values: an ingestion with all checks, beside reading it and writing a plain Delta table.
+"""Ingestion of a CSV file of ten million values with all checks, beside a plain read and a plain Delta table.
 
 python -m benchmarks.data.ingest  (each side in a process of its own, in turn; rows go to results/ingest.csv)
 
-The plain side does what nobody could leave out: read the file, write it partitioned by month, hash the file, flush what
-was written. It checks nothing. Memory is the peak of the process beyond what its imports take.
+The plain side does the minimum: read the file, write it partitioned by month, hash the file, flush the written files.
+It checks nothing. Memory is the peak of the process beyond its imports.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _MIB = 2**20
 
 
 def write_source(path: Path) -> None:
-    """Write 40 series of 25,000 hours and 10 channels, ordered by time as a feed writes them."""
+    """Write 40 series of 25,000 hours and 10 channels, in order of time like a feed."""
     random = np.random.default_rng(0)
     first = datetime(2020, 1, 1, tzinfo=UTC)
     last = first + timedelta(hours=STEPS - 1)
@@ -104,7 +104,7 @@ def main() -> None:
         for turn in range(options.rounds + 1):
             for side in SIDES:
                 measured = _in_a_process(side, Path(folder) / f"{side}-{turn}", source)
-                if turn:  # the first warms the disk's cache
+                if turn:  # the first round warms the disk cache
                     taken[side].append(measured)
     medians = {side: [statistics.median(one) for one in zip(*runs, strict=True)] for side, runs in taken.items()}
     for side, (seconds, memory) in medians.items():
@@ -135,7 +135,7 @@ def _in_a_process(side: str, home: Path, source: Path) -> tuple[float, float]:
 
 
 def _run(side: str, home: Path) -> None:
-    import deltalake  # noqa: F401  # imports are paid by both sides before the clock starts
+    import deltalake  # noqa: F401  # both sides import before the clock starts
 
     import pipelines.ingestion.ingest  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""How a figure about tables is taken: sides in turn, median and quartiles, one CSV row each."""
+"""Timing of tables: interleaved sides, median and quartiles, one CSV row each."""
 
 import csv
 import platform
@@ -25,16 +25,16 @@ class Row:
     upper_quartile: float
     rounds: int
     ratio: float
-    """Median over that of the side it is compared with, taken in the same run."""
+    """Median relative to the reference side of the same run."""
     machine: str
 
 
 def measure(
     sides: Mapping[str, Callable[[int], object]], *, task: str, sizes: Mapping[str, str], against: str, rounds: int
 ) -> list[Row]:
-    """Time every side once a round, in turn: a slow minute of the machine hits all. A side is given the round's number.
+    """Time every side once per round, in turn, so that a slow minute affects all sides.
 
-    Round 0 warms up and is not counted.
+    A side gets the number of the round; round 0 warms up and is not counted.
     """
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):

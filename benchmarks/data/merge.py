@@ -2,9 +2,9 @@
 
 python -m benchmarks.data.merge  (CSV into results/, table on standard output)
 
-Half of the rows are new and half correct the newest ones. The bare side is `DeltaTable.merge` on a table partitioned by
-month, with the month in its predicate: it neither compares nor flushes nor keeps digests. Ours does all three, and
-verifies what it reads.
+Half of the rows are new, and half correct the newest ones. The bare side is `DeltaTable.merge` on a table partitioned
+by month, with the month in its predicate: it neither compares nor flushes nor stores digests. Ours does all three, and
+verifies the files that it reads.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BATCH = 10_000
 
 
 def rows(first: int, last: int, value: float) -> pl.DataFrame:
-    """Hours from `first` to before `last`, counted from `END`, of all series."""
+    """Return the hours from `first` to before `last`, counted from `END`, of all series."""
     hours = pl.select((pl.lit(END) + pl.duration(hours=pl.int_range(first, last))).alias("time"))
     series = pl.select(pl.format("s{}", pl.int_range(SERIES)).alias("series"))
     noise = (pl.int_range(pl.len()) * 7919 % 104_729) / 1000 + value
@@ -38,13 +38,13 @@ def rows(first: int, last: int, value: float) -> pl.DataFrame:
 
 
 def batch(number: int) -> pl.DataFrame:
-    """Correct the 5k newest rows there are, and bring 5k new ones."""
+    """Return a batch that corrects the 5k newest rows and adds 5k new ones."""
     half = BATCH // 2 // SERIES
     return rows(half * (number - 1), half * (number + 1), float(number + 1))
 
 
 def our_merge(folder: Path, years: int, batches: Sequence[pl.DataFrame]) -> Callable[[int], object]:
-    """Make a table of ours; returns what merges the batch of a round."""
+    """Create a table of the lake; returns a function that merges the batch of a round."""
     (folder / "locks").mkdir(parents=True)
     table = Observations(folder / "lake", folder / "locks", "bench", CHANNELS)
     table.merge(rows(-HOURS * years, 0, 0.0))
@@ -58,7 +58,7 @@ def our_merge(folder: Path, years: int, batches: Sequence[pl.DataFrame]) -> Call
 
 
 def bare_merge(folder: Path, batches: Sequence[pl.DataFrame]) -> Callable[[int], object]:
-    """Make a plain Delta table partitioned by month; returns what merges the batch of a round."""
+    """Create a plain Delta table partitioned by month; returns a function that merges the batch of a round."""
     month = pl.col("time").dt.strftime("%Y-%m").alias("month")
     write_deltalake(folder, rows(-HOURS, 0, 0.0).with_columns(month), partition_by=["month"])
 

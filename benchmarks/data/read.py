@@ -2,9 +2,8 @@
 
 python -m benchmarks.data.read  (CSV into results/, table on standard output)
 
-The plain side reads the same files with polars, and knows beforehand which they are. "first" is a process's first read,
-in which every file is compared with its SHA-256; later reads look at sizes and times of writing only. The goal is 100
-ms.
+The plain side reads the same files with polars, from a known list of files. "first" is the first read of a process,
+which verifies the SHA-256 of every file; later reads compare only sizes and modification times. The goal is 100 ms.
 """
 
 import argparse
@@ -29,7 +28,7 @@ SINCE = START + timedelta(hours=STEPS)
 
 
 def history() -> pl.DataFrame:
-    """Make twice the window's hours of one series."""
+    """Return twice the hours of the window, for one series."""
     random = np.random.default_rng(0)
     hours = pl.select((pl.lit(START) + pl.duration(hours=pl.int_range(2 * STEPS))).cast(TIME).alias("time"))
     values = {name: (50 + 10 * random.standard_normal(len(hours))).round(3) for name in CHANNELS}
@@ -39,7 +38,7 @@ def history() -> pl.DataFrame:
 
 
 def tensor(rows: pl.DataFrame) -> Tensor:
-    """Turn rows into [steps, channels]."""
+    """Convert rows to a tensor [steps, channels]."""
     return torch.from_numpy(rows.select(pl.col(CHANNELS).cast(pl.Float32)).to_numpy())
 
 

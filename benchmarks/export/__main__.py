@@ -2,8 +2,8 @@
 
 FORECAST_ETTH1=~/ETTh1.csv python -m benchmarks.export  (the table of docs/models.md, into results/)
 
-Networks are trained for one epoch on every eighth window only: enough for weights that are no noise, too little for
-errors that say how good a model is. Look-back 336, horizon 96, levels 0.1, 0.5, 0.9, no covariates.
+Networks are trained for one epoch on every eighth window only. That is enough to move weights away from noise, and too
+little for errors that rank models. Look-back 336, horizon 96, levels 0.1, 0.5, 0.9, no covariates.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Row:
     precision: str
     size_mb: float
     ms_batch_1: float
-    """Median of runs in turns, one thread."""
+    """Median over interleaved runs on one thread."""
     ms_batch_32: float
-    """Int8 takes the windows of a batch one by one, as it is served."""
+    """In int8 the windows of a batch run one by one, as in the service."""
     mse: float
-    """Of the median."""
+    """Errors of the median."""
     mae: float
     pinball: float
     windows: int
@@ -59,7 +59,7 @@ class Row:
 
 
 def measure(name: ModelName, data: Dataset, options: argparse.Namespace) -> list[Row]:
-    """Train, export and score one network; one row, or two where it has a matrix to quantise."""
+    """Train, export and score one network; returns one row, or two if it has a matrix to quantise."""
     inputs, actual = windows(data, options.test_stride)
     forms: dict[str, Callable[[Values], Values]] = {}
     sizes = {}
@@ -96,7 +96,7 @@ def measure(name: ModelName, data: Dataset, options: argparse.Namespace) -> list
 
 
 def trained(name: ModelName, data: Dataset, options: argparse.Namespace) -> Any:
-    """Fit a network of the catalogue as its default recipe has it, but for the length of the training."""
+    """Fit a network of the catalogue with its default recipe, but a shorter training."""
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     request = BuildRequest(
         lookback=LOOKBACK, horizon=HORIZON, quantiles=LEVELS, max_epochs=options.epochs, batch_size=BATCH,
@@ -107,14 +107,14 @@ def trained(name: ModelName, data: Dataset, options: argparse.Namespace) -> Any:
 
 
 def windows(data: Dataset, stride: int) -> tuple[Values, NDArray[np.float64]]:
-    """Cut every so many of the test windows: look-backs [N, L, C] and what followed [N, H, C]."""
+    """Cut a part of the test windows at equal steps: look-backs [N, L, C] and targets [N, H, C]."""
     values = data.targets[data.rows("test", LOOKBACK)].values()
     cut = np.lib.stride_tricks.sliding_window_view(values, LOOKBACK + HORIZON, axis=0)[::stride].transpose(0, 2, 1)
     return cut[:, :LOOKBACK].astype(np.float32), cut[:, LOOKBACK:].astype(np.float64)
 
 
 def runner(file: Path, *, one_by_one: bool) -> Callable[[Values], Values]:
-    """Open a network on one thread, called with look-backs [N, L, C]."""
+    """Open a network on one thread; returns a function of look-backs [N, L, C]."""
     opened = session(file, threads=1)
 
     def run(inputs: Values) -> Values:
@@ -125,19 +125,19 @@ def runner(file: Path, *, one_by_one: bool) -> Callable[[Values], Values]:
 
 
 def timed(forms: dict[str, Callable[[Values], Values]], inputs: Values, rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of a call; the precisions take turns, so that a slow minute hits both."""
+    """Return the median milliseconds of a call; the precisions take turns, so that a slow minute affects both."""
     taken: dict[str, list[float]] = {precision: [] for precision in forms}
     for turn in range(rounds + 1):
         for precision, run in forms.items():
             began = time.perf_counter()
             run(inputs)
-            if turn:  # the first warms up
+            if turn:  # the first call warms up
                 taken[precision].append((time.perf_counter() - began) * 1e3)
     return {precision: float(np.median(times)) for precision, times in taken.items()}
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Lay out each network on a line, float32 / int8."""
+    """Return a Markdown table: one line per network, float32 / int8."""
     lines = ["| Network | MB | ms, batch 1 | ms, batch 32 | MSE | MAE | Pinball |", "| --- " + "| ---: " * 6 + "|"]
     for name in dict.fromkeys(row.model for row in rows):
         sides = [row for row in rows if row.model == name]
@@ -161,7 +161,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line asks for."""
+    """Measure the networks of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--epochs", type=int, default=1)
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for name in options.only:
         rows += measure(ModelName(name), data, options)
-        write(rows, options.csv)  # after each: a run that is cut short leaves what it has
+        write(rows, options.csv)  # after each network: an interrupted run keeps its rows
     sys.stdout.write(markdown(rows))
 
 

@@ -1,1 +1,1 @@
-"""What calibration does to the bands of forecasts."""
+"""The effect of calibration on forecast intervals."""

@@ -1,8 +1,8 @@
-"""Measure what calibration does to bands: coverage and quantile loss on windows used for nothing else.
+"""Measure the effect of calibration on forecast intervals: coverage and quantile loss on held-out windows.
 
 python -m benchmarks.intervals  (a CSV and a figure into results/, a summary on standard output)
 
-A model whose rows are in the file is skipped: a run may be stopped and goes on with the next model.
+A model with rows in the file is skipped, so that an interrupted run continues with the next model.
 """
 
 import argparse
@@ -24,11 +24,11 @@ _TYPES: dict[str, Any] = {entry.name: entry.type for entry in fields(Row)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what has no rows yet, and draw."""
+    """Measure the models without rows, and draw."""
     jobs = load_config_file(JOBS).datasets
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", choices=list(jobs), default=list(jobs))
-    parser.add_argument("--models", nargs="+", help="of the data set's; left out: all of them")
+    parser.add_argument("--models", nargs="+", help="models of the data set; all if left out")
     parser.add_argument("--csv", type=Path, default=RESULTS / "intervals.csv")
     parser.add_argument("--figure", type=Path, default=RESULTS / "intervals.png")
     options = parser.parse_args(arguments)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read what was measured before."""
+    """Read the rows of earlier runs."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -63,7 +63,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write all rows, in one step."""
+    """Write all rows atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", newline="", encoding="utf-8") as file:

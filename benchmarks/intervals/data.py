@@ -1,4 +1,4 @@
-"""The histories that bands are measured on, each with its job."""
+"""The histories of the measurement, each with its config."""
 
 import shutil
 import tempfile
@@ -22,7 +22,7 @@ _STEPS = 2 * 365 * 24
 
 
 class NotHereError(Exception):
-    """The data set's file is not on this machine."""
+    """The file of the data set does not exist on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class History:
 
 
 def read(dataset: str) -> History:
-    """Read a data set of ``jobs.toml``; ETTh1 from where FORECAST_ETTH1 says.
+    """Read a data set of ``jobs.toml``; ETTh1 from the path in FORECAST_ETTH1.
 
     Raises:
-        NotHereError: there is no such file.
+        NotHereError: the file does not exist.
 
     """
     config = load_config_file(JOBS).datasets[dataset]
@@ -54,7 +54,7 @@ def read(dataset: str) -> History:
 
 
 def _made() -> Panel:
-    """Make what has one law for all times."""
+    """Generate a stationary history."""
     random = np.random.default_rng(0)
     hour = np.arange(_STEPS)
     noise = random.normal(size=(2, _STEPS, 2))

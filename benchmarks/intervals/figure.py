@@ -20,7 +20,7 @@ STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 LABELS = {"none": "as the model tells it", "calibrated": "calibrated", "rolling": "calibrated every week anew"}
 APART = 0.24
-"""Of a line between two kinds of bands."""
+"""Style of a line between two kinds of bands."""
 
 
 def draw(rows: Sequence[Row], promised: float, tolerance: float) -> Figure:

@@ -1,4 +1,4 @@
-"""Fit one model, then go through the rows behind: calibrate, test on the rows that follow, move on."""
+"""Fit one model, then roll over the later rows: calibrate, test on the following rows, continue."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,17 @@ from pipelines.training.export import about, export
 from pipelines.training.fit import fit
 
 STRIDE = 5
-"""Steps between two windows; no divisor of 24, so that all hours of the day are origins."""
+"""Steps between two windows; no divisor of 24, so that every hour of the day is an origin."""
 TEST, AFRESH = timedelta(days=21), timedelta(days=7)
-"""Rows that a calibration is tested on, and how often the rolling one is made anew."""
+"""Rows of a test, and the interval of the rolling calibration."""
 BANDS = ("none", "calibrated", "rolling")
-"""As the network tells them; calibrated once on the rows before the test, as many as the job keeps for that; calibrated
-every week on as many of the newest residuals, of unfinished windows too."""
+"""Uncalibrated; calibrated once on the rows before the test, as many as the config reserves; calibrated every week on as
+many of the newest residuals, also those of unfinished windows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One channel and group of lead times, all tests together."""
+    """One channel and group of lead times, over all tests."""
 
     dataset: str
     model: str
@@ -43,15 +43,15 @@ class Row:
     last_lead: int
     tests: int
     coverage: float
-    """Of the band from 10% to 90%, over all tests."""
+    """Coverage of the band from 10% to 90%, over all tests."""
     lowest: float
-    """Coverage of the test in which it was lowest."""
+    """Lowest coverage of a single test."""
     highest: float
     pinball: float
-    """In deviations of the fit rows, averaged over the levels and doubled."""
+    """Pinball loss in deviations of the fit rows, averaged over the levels and doubled."""
     wql: float
     width: float
-    """Of the band, in deviations."""
+    """Width of the band, in deviations."""
 
 
 _Test = tuple[Windows, Array]
@@ -99,7 +99,7 @@ def measure(dataset: str, history: History, model_name: str) -> list[Row]:
 
 
 def _known(windows: Windows, origins: Rows, first: int, last: int) -> Windows:
-    """Return windows as known at row ``last``: of each only the values from ``first`` on that had come by then."""
+    """Return windows as known at row ``last``: only values from ``first`` on that had arrived by then."""
     horizon = windows.actual.shape[1]
     kept = (origins > first - horizon) & (origins < last)
     found = _only(windows, kept)

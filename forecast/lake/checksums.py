@@ -65,6 +65,16 @@ class Digests:
         pairs = (line.split("  ", 1) for line in lines if not line.startswith("#"))
         return Listing({name: digest for digest, name in pairs}, _WHOLE in lines)
 
+    def up_to(self, version: int) -> dict[str, str]:
+        """Return the digests of all files of a version, and of some that it no longer has."""
+        files: dict[str, str] = {}
+        for each in range(version, -1, -1):
+            listing = self.read(each)
+            files = {**listing.files, **files}
+            if listing.is_whole:
+                break
+        return files
+
     def of(self, name: str) -> str:
         """Compute a file's digest."""
         stamp = self._folder.stamp(name)

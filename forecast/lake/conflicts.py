@@ -79,8 +79,10 @@ def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], con
     )
 
 
-def settle_partial(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> MergePlan:
-    """Compare rows that tell only some channels with the stored ones, as :func:`settle` does; see :func:`unite`."""
+def plan_partial_merge(
+    rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts
+) -> MergePlan:
+    """Compare rows that tell only some channels with the stored ones, as :func:`plan_merge` does; see :func:`unite`."""
     key, columns = list(KEY), [*KEY, VERSION, *channels]
     united = unite(rows, known, channels, conflicts).join(known.select(*KEY, AT), on=key, maintain_order="left")
     same = united.join(known, on=columns, how="semi", nulls_equal=True)
@@ -95,7 +97,7 @@ def settle_partial(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[s
     )
 
 
-def settle(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> MergePlan:
+def plan_merge(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> MergePlan:
     """Compare rows with the stored ones.
 
     Both have the key, ``version`` (Int64; null is older than any) and the channels; ``known`` has the rows' places in

@@ -9,17 +9,19 @@ from pathlib import Path
 import polars as pl
 
 from forecast.clock import Clock
-from forecast.lake.locks import told_storage_errors
+from forecast.lake.locks import translated_storage_errors
 from forecast.lake.maintenance import Table
 from forecast.lake.schemas import FORECASTS, ISSUED
-from forecast.lake.table import FILE, beside
+from forecast.lake.table import FILE, table_location
 
 
 class Forecasts(Table):
     """The issued forecasts of one data set; every one is kept."""
 
     def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
-        super().__init__(beside(lake, dataset, "forecasts"), locks / f"{dataset}.forecasts.lock", "issued_month", clock)
+        super().__init__(
+            table_location(lake, dataset, "forecasts"), locks / f"{dataset}.forecasts.lock", "issued_month", clock
+        )
 
     def append(self, rows: pl.DataFrame) -> None:
         """Write the rows of forecasts; they are seen only once the ledger names their ids."""
@@ -31,7 +33,7 @@ class Forecasts(Table):
     def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
         """Return the rows of one forecast, sorted by series, channel, lead."""
         month = issued_at.strftime("%Y-%m")
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             at = self._open(self._kept(None))
             return (
                 self._rows(at, at.files.filter(pl.col("part") == month))
@@ -44,7 +46,7 @@ class Forecasts(Table):
 
     def ids(self, version: int) -> frozenset[str]:
         """Return the ids of all forecasts whose rows are in a version of the table."""
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             at = self._open(self._kept(version))
             return frozenset(self._rows(at, at.files).select(pl.col("forecast_id").unique()).collect().to_series())
 
@@ -72,7 +74,7 @@ class Forecasts(Table):
         """
         months = sorted({issued_at.astimezone(UTC).strftime("%Y-%m") for issued_at in forecast_ids.values()})
         columns = [pl.col(name) for name in ISSUED if name != self._partition]
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             at = self._open(self._kept(None))
             absent = [pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in at.schema]
             rows = self._rows(at, at.files.filter(pl.col("part").is_in(months)))
@@ -84,7 +86,7 @@ class Forecasts(Table):
         if not self.exists or not issued:
             return pl.DataFrame(schema=FORECASTS)
         months = {time.strftime("%Y-%m") for time in issued.values()}
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             at = self._open(self._kept(None))
             rows = self._rows(at, at.files.filter(pl.col("part").is_in(sorted(months))))
             chosen = rows.filter(pl.col("lead") == lead, pl.col("forecast_id").is_in(list(issued)))

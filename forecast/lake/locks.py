@@ -36,7 +36,7 @@ def one_writer(lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told_storage_errors(location: str) -> Iterator[None]:
+def translated_storage_errors(location: str) -> Iterator[None]:
     """Turn what the disk, the object store, Delta and polars raise into a ``StorageError``."""
     try:
         yield

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 
 from forecast.errors import ForecastError
 from forecast.lake import commit_log
+from forecast.lake.acknowledgement import ASIDE
 from forecast.lake.checksums import FOLDER as DIGESTS
 from forecast.lake.checksums import corrupt
 from forecast.lake.checksums import name_of as digests_of
-from forecast.lake.locks import one_writer, told_storage_errors
-from forecast.lake.table import ASIDE, FILE, Snapshot, VersionedTable
+from forecast.lake.locks import one_writer, translated_storage_errors
+from forecast.lake.table import FILE, Snapshot, VersionedTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ class Table(VersionedTable):
         """Read every file that is kept and compare it with its digest; tell what is damaged and what was put aside."""
         damages: list[Damage] = []
         files: dict[str, str] = {}
-        with one_writer(self._lock), told_storage_errors(self._folder.location):
+        with one_writer(self._lock), translated_storage_errors(self._folder.location):
             with _collecting(damages):
-                self._settle()
+                self._acknowledgement.recover()
             versions = self._digests.versions()
             for version in versions:
                 with _collecting(damages):

@@ -13,12 +13,12 @@ import polars as pl
 from forecast.clock import Clock
 from forecast.errors import DataError
 from forecast.lake.channel_columns import ChannelNames
-from forecast.lake.conflicts import AT, MergePlan, in_order, settle, settle_partial
-from forecast.lake.locks import told_storage_errors
+from forecast.lake.conflicts import AT, MergePlan, in_order, plan_merge, plan_partial_merge
+from forecast.lake.locks import translated_storage_errors
 from forecast.lake.maintenance import Checked, Maintained, Table
 from forecast.lake.schemas import KEY, TIME, VERSION
 from forecast.lake.superseded import RECORDED_AT, Superseded
-from forecast.lake.table import FILE, MANY_FILES, Snapshot, beside
+from forecast.lake.table import FILE, MANY_FILES, Snapshot, table_location
 from forecast.vocabulary import Conflicts
 
 _MONTH = "month"
@@ -52,8 +52,12 @@ class Observations(Table):
     def __init__(
         self, lake: Path | str, locks: Path, dataset: str, channels: Sequence[str], clock: Clock | None = None
     ) -> None:
-        super().__init__(beside(lake, dataset, "observations"), locks / f"{dataset}.observations.lock", _MONTH, clock)
-        self._superseded = Superseded(beside(lake, dataset, "superseded"), locks / f"{dataset}.superseded.lock", clock)
+        super().__init__(
+            table_location(lake, dataset, "observations"), locks / f"{dataset}.observations.lock", _MONTH, clock
+        )
+        self._superseded = Superseded(
+            table_location(lake, dataset, "superseded"), locks / f"{dataset}.superseded.lock", clock
+        )
         self._dataset = dataset
         self._channels = tuple(channels)
 
@@ -87,7 +91,7 @@ class Observations(Table):
             # Of a month that is long past its beginning few rows are compared.
             near = known.filter(pl.col("time").is_between(rows["time"].min(), rows["time"].max()))
             message = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
-            settled = (settle_partial if partial else settle)(rows, message, self._channels, conflicts)
+            settled = (plan_partial_merge if partial else plan_merge)(rows, message, self._channels, conflicts)
             # Before the commit: once that is acknowledged, nobody would send the outdated rows again.
             self._superseded.append(self._stored(pl.concat([lost, settled.outdated]), names))
             version = at.version
@@ -109,7 +113,7 @@ class Observations(Table):
         the months that are asked for are read.
         """
         channels = self._channels if channels is None else tuple(channels)
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             latest = self._kept(None)
             at = self._open(self._kept(version))
             names = self._names(at if at.version == latest else self._open(latest))
@@ -143,13 +147,13 @@ class Observations(Table):
 
     def require_channels(self) -> None:
         """Raise ``lake.channels_changed`` if the table's channels are not those that it was opened with."""
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             names = self._names(self._open(self._kept(None)))
         names.require(self._channels, self._folder.location, self._dataset)
 
     def superseded(self) -> pl.DataFrame:
         """Return the rows that lost to a stored one when they came: key, version, channels, ``recorded_at``."""
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             names = self._names(self._open(self._kept(None)))
         kept = self._superseded.read()
         return kept.select(*KEY, _version(kept.schema), *_by_name(names, self._channels, kept.schema), RECORDED_AT)

@@ -12,7 +12,7 @@ from pathlib import Path
 from forecast.errors import StorageError
 from forecast.lake.checksums import Digests
 from forecast.lake.checksums import name_of as digests_of
-from forecast.lake.locks import one_writer, told_storage_errors
+from forecast.lake.locks import one_writer, translated_storage_errors
 from forecast.lake.storage import Folder
 
 
@@ -34,7 +34,7 @@ def pin(table: Path, lock: Path, folder: Path) -> Pinned | None:
     wait while the files are copied.
     """
     digests = Digests(Folder(table))
-    with one_writer(lock), told_storage_errors(str(table)):
+    with one_writer(lock), translated_storage_errors(str(table)):
         versions = digests.versions()
         if not versions:
             return None

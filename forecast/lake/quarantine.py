@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from forecast.clock import Clock
-from forecast.lake.locks import told_storage_errors
+from forecast.lake.locks import translated_storage_errors
 from forecast.lake.maintenance import Table
 from forecast.lake.schemas import QUARANTINE, TIME
-from forecast.lake.table import beside
+from forecast.lake.table import table_location
 
 _MONTH = "month"
 
@@ -20,7 +20,9 @@ class Quarantine(Table):
     """The rows of one data set that were put aside, each once, with the reason; by month of their recording."""
 
     def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
-        super().__init__(beside(lake, dataset, "quarantine"), locks / f"{dataset}.quarantine.lock", _MONTH, clock)
+        super().__init__(
+            table_location(lake, dataset, "quarantine"), locks / f"{dataset}.quarantine.lock", _MONTH, clock
+        )
 
     def append(self, rows: pl.DataFrame) -> int:
         """Keep those rows that are not there yet, and return how many that were.
@@ -47,7 +49,7 @@ class Quarantine(Table):
         """Return the newest rows, or all, in the columns of :data:`QUARANTINE`; none if nothing was ever put aside."""
         if not self.exists:
             return pl.DataFrame(schema=QUARANTINE)
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             at = self._open(self._kept(None))
             rows = self._rows(at, at.files).select(list(QUARANTINE))
             newest = rows.sort("recorded_at", "source", "row", descending=[True, False, False])

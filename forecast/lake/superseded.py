@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from forecast.clock import Clock
-from forecast.lake.locks import told_storage_errors
+from forecast.lake.locks import translated_storage_errors
 from forecast.lake.maintenance import Table
 from forecast.lake.schemas import KEY, TIME
 from forecast.lake.table import FILE
@@ -46,6 +46,6 @@ class Superseded(Table):
         """Return all rows, in the order in which they were recorded."""
         if not self.exists:
             return pl.DataFrame(schema={**dict.fromkeys(KEY, pl.String()), "time": TIME, RECORDED_AT: TIME})
-        with told_storage_errors(self._folder.location):
+        with translated_storage_errors(self._folder.location):
             at = self._open(self._kept(None))
             return self._rows(at, at.files).drop(FILE).sort(RECORDED_AT, *KEY).collect()

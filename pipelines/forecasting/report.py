@@ -53,7 +53,7 @@ def write_report(dataset: Dataset, issuance: Issuance, horizon: int | None = Non
     path = dataset.home.reports / f"{dataset.name}.html"
     try:
         path.write_text(
-            page(figures, f"{dataset.name}: forecast {issuance.forecast_id}", message=_told(issuance)), encoding="utf-8"
+            page(figures, f"{dataset.name}: forecast {issuance.forecast_id}", facts=_told(issuance)), encoding="utf-8"
         )
     except OSError as error:
         message = f'cannot write "{path}" ({error.strerror})'

@@ -16,7 +16,7 @@ from forecast.evaluation.metrics import skill
 from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import Evidence
 from forecast.home import cores
-from forecast.lake.table import beside
+from forecast.lake.table import table_location
 from forecast.panel import Panel
 from forecast.plots.backtest import bars
 from forecast.plots.charts import ACTUAL, LINE, QUIET, by_lead
@@ -58,7 +58,7 @@ def lineage(
     name: str, config: DatasetConfig, tables: Path | str, version: int, digest: str, holdout: Windows
 ) -> tuple[Lineage, Lineage]:
     """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
-    table = str(beside(tables, name, "observations"))
+    table = str(table_location(tables, name, "observations"))
     return (
         Lineage(name, digest, table, version, tuple(config.channels), "training"),
         Lineage(f"{name} holdout", holdout.digest, table, version, config.targets, "evaluation"),

@@ -64,7 +64,7 @@ def test_a_home_whose_name_is_taken_by_a_file_cannot_be_made(tmp_path: Path) -> 
 def test_the_ledger_lies_inside_the_home_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
     home = Home(tmp_path / name)
     home.prepare()
-    Ledger.open(home.ledger_url)._engine.dispose()
+    Ledger.open(home.ledger_url).close()
     assert (home.path / "ledger.db").is_file()
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 

@@ -35,7 +35,7 @@ def rows(first: int, last: int, load: float = 1.0) -> pl.DataFrame:
 @pytest.fixture
 def observations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Observations:
     """A table of five versions, one of them with a checkpoint of the log."""
-    monkeypatch.setattr("forecast.lake.table._CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr("forecast.lake.acknowledgement._CHECKPOINT_EVERY", 3)
     observations = table(tmp_path)
     for number in range(5):
         observations.merge(rows(6 * number, 6 * number + 12, load=float(number)))

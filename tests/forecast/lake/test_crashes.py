@@ -97,7 +97,7 @@ ACTS: dict[str, Callable[[Observations], object]] = {
 
 @pytest.mark.parametrize("named", ACTS)
 def test_a_writer_may_die_before_any_step(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecast.lake.table._CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr("forecast.lake.acknowledgement._CHECKPOINT_EVERY", 4)
     act, original, done = ACTS[named], table(tmp_path / "original"), table(tmp_path / "done")
     if named != "a first merge":
         original.merge(rows(0, 30, version=1 if "outdated" in named else None))
@@ -156,7 +156,7 @@ class Disk:
 
 
 def test_power_may_fail_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecast.lake.table._CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr("forecast.lake.acknowledgement._CHECKPOINT_EVERY", 3)
     disk = Disk(tmp_path / "home")
     flush = os.fsync
 

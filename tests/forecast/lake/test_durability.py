@@ -140,7 +140,7 @@ def test_a_replayed_batch_is_on_disk_even_if_its_first_writer_died_before_it_was
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr("forecast.lake.table.VersionedTable._secure", die)
+        dying.setattr("forecast.lake.acknowledgement.Acknowledgement.acknowledge", die)
         with pytest.raises(KeyboardInterrupt):
             observations.merge(rows(10, 20))
     committed = set(folder(observations).rglob("*.parquet")) | {folder(observations) / "_delta_log" / f"{1:020d}.json"}

@@ -115,7 +115,7 @@ def test_the_log_is_read_from_a_checkpoint_after_many_versions(tmp_path: Path) -
     observations = table(tmp_path)
     for number in range(45):
         observations.merge(rows(0, 1, load=float(number)))
-    listed = observations._listed(44)
+    listed = observations._digests.up_to(44)
     logs = [name for name in listed if name.endswith(".json")]
     assert len(logs) == 5  # 40, which the checkpoint is of, to 44
     assert sum("checkpoint" in name for name in listed) == 1

@@ -73,7 +73,7 @@ def rows(first: int, last: int, load: float = 1.0, version: int | None = None) -
 def test_a_table_in_an_object_store_does_all_that_one_on_disk_does(
     lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forecast.lake.table._CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr("forecast.lake.acknowledgement._CHECKPOINT_EVERY", 2)
     observations = Observations(lake, tmp_path / "locks", "tiny", ("load",))
     assert not observations.exists
     for number in range(3):

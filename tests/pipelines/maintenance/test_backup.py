@@ -36,7 +36,7 @@ TO_BE_KILLED = """
 import sys, time
 from pathlib import Path
 from forecast.installation import Installation
-from pipelines import backup
+from pipelines.maintenance import backup
 
 def halt(*_):
     print("halfway", flush=True)
@@ -209,7 +209,7 @@ def test_what_was_running_waits_in_the_queue_of_a_restored_home(
     ledger.leases.take("scheduler", "me", None)
     restore(back_up(issued_home, tmp_path / "one.tar").path, tmp_path / "again")
     with reopened(tmp_path / "again").ledger as restored:
-        assert [run.state for run in restored.runs()] == ["queued"]
+        assert [run.state for run in restored.runs.find()] == ["queued"]
         assert restored.lease("scheduler") is None
     assert [run.state for run in ledger.runs.find()] == ["running"]
 
