@@ -1,4 +1,4 @@
-"""The SHA-256 of every file of a table, kept beside it version by version, in files that ``sha256sum -c`` reads."""
+"""The SHA-256 of every file of a table: one file of checksums per version, readable by ``sha256sum -c``."""
 
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ _WHOLE = "# every file of this version"
 _OWN = "# sha256 of the lines above: "
 _THREADS: Final = 8
 
-# What this process has found intact, by place: the file's stamp then, and its digest. A file whose stamp has changed
-# since is looked at again.
+# Files that this process has found intact: stamp and digest by place. A file whose stamp has changed is read again.
 _INTACT: dict[str, tuple[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one version's file of digests tells."""
+    """The content of one version's file of checksums."""
 
     files: Mapping[str, str]
-    """SHA-256 by name: of all files of the version if ``is_whole``, else of those that it brought."""
+    """SHA-256 by name: of all files of the version if ``is_whole``, else of those that it added."""
     is_whole: bool
 
 
 class Digests:
-    """The digests of one table."""
+    """The checksums of one table's files."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
     def versions(self) -> list[int]:
-        """Return the versions that have digests, which is to say: that were acknowledged, in order."""
+        """Return the versions that have checksums, that is, the acknowledged ones, in order."""
         stems = (name.removesuffix(".sha256") for name in self._folder.names(FOLDER))
         return [int(stem) for stem in stems if stem.isdecimal()]
 
     def write(self, version: int, files: Mapping[str, str], *, is_whole: bool) -> None:
-        """Write a version's digests, on disk when this returns."""
+        """Write a version's checksums; durable on return."""
         lines = [_WHOLE] if is_whole else []
         lines += [f"{digest}  {name}" for name, digest in sorted(files.items())]
         text = "".join(f"{line}\n" for line in lines)
@@ -52,7 +51,7 @@ class Digests:
         self._folder.flush([FOLDER, ""])
 
     def read(self, version: int) -> Listing:
-        """Return a version's digests; raises ``lake.corrupt`` if they are not as they were written."""
+        """Return a version's checksums; raises ``lake.corrupt`` if their file is missing or has changed."""
         name = name_of(version)
         try:
             content = self._folder.read(name)
@@ -60,7 +59,7 @@ class Digests:
             raise corrupt(self._folder.place(name), "it is missing") from error
         text, _, own = content.rpartition(_OWN.encode())
         if own != f"{hashlib.sha256(text).hexdigest()}\n".encode():
-            raise corrupt(self._folder.place(name), "it does not agree with its own last line")
+            raise corrupt(self._folder.place(name), "its content does not match its own checksum")
         lines = text.decode().splitlines()
         pairs = (line.split("  ", 1) for line in lines if not line.startswith("#"))
         return Listing({name: digest for digest, name in pairs}, _WHOLE in lines)
@@ -83,18 +82,18 @@ class Digests:
         return digest
 
     def remember(self, name: str, digest: str, stamp: str = "") -> None:
-        """Take a file for intact: it was just written, or just read."""
+        """Record that a file is intact: it was just written, or just read."""
         _INTACT[self._folder.place(name)] = (stamp or self._folder.stamp(name), digest)
 
     def verify(self, files: Mapping[str, str]) -> None:
-        """Compare files with their digests, once per process; raises ``lake.corrupt`` for one that differs."""
+        """Compare files with their checksums, once per process; raises ``lake.corrupt`` for one that differs."""
         for name, reason in self.damaged(files):
             raise corrupt(self._folder.place(name), reason)
 
     def damaged(self, files: Mapping[str, str], *, anew: bool = False) -> Iterable[tuple[str, str]]:
-        """Return the files that are not as they were written, and how; ``anew`` reads even those found intact."""
+        """Return name and reason of each damaged file; ``anew`` also reads the files that were found intact before."""
         unknown = {name: digest for name, digest in files.items() if anew or not self._is_intact(name, digest)}
-        # hashlib and reading release the interpreter's lock: threads work side by side.
+        # hashlib and reading release the interpreter's lock, so threads run in parallel.
         with ThreadPoolExecutor(_THREADS) as pool:
             reasons = list(pool.map(lambda item: self._damage(*item), unknown.items()))
         return [(name, reason) for name, reason in zip(unknown, reasons, strict=True) if reason]
@@ -107,25 +106,20 @@ class Digests:
 
     def _damage(self, name: str, digest: str) -> str:
         try:
-            return "" if self.of(name) == digest else "its SHA-256 is not the one it was written with"
+            return "" if self.of(name) == digest else "its SHA-256 has changed since it was written"
         except FileNotFoundError:
             return "it is missing"
 
 
-def forget() -> None:
-    """Take no file for intact any more, as a process that has just started."""
-    _INTACT.clear()
-
-
 def name_of(version: int) -> str:
-    """Return the name of a version's file of digests."""
+    """Return the name of a version's file of checksums."""
     return f"{FOLDER}/{version:020d}.sha256"
 
 
 def corrupt(place: str, reason: str) -> StorageError:
-    """Return the error for a file that must not be read."""
+    """Return the error for a damaged file."""
     return StorageError(
         "lake.corrupt",
         f'"{place}" is damaged: {reason}',
-        'put this file back from a backup of the home; "forecast maintain" looks for others',
+        'restore this file from a backup of the home; run "forecast maintain" to find others',
     )

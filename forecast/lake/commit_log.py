@@ -1,4 +1,4 @@
-"""The log of a Delta table as files: which there are, what one commit says, and whether all it names is there."""
+"""The log of a Delta table: list its files, read one commit, and find out whether a commit is torn."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from forecast.lake.storage import Folder
 
 FOLDER: Final = "_delta_log"
 HINT: Final = f"{FOLDER}/_last_checkpoint"
-# What our commits say of themselves, beside Delta's own fields.
+# Key of our own metadata in a commit, next to Delta's fields.
 _OURS: Final = "forecast"
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one version's log says."""
+    """The log of one version."""
 
     recorded_at: datetime
     added: Mapping[str, int]
-    """Bytes of each data file that it adds, by name."""
+    """Bytes of each added data file, by name."""
     written: Mapping[str, str]
-    """SHA-256 of those that were flushed before the commit, by name."""
+    """SHA-256 of the data files that were flushed before the commit, by name."""
     is_whole: bool
-    """Whether as many files are added and removed as the commit says."""
+    """Whether the log has as many add and remove actions as the commit's metadata counts."""
 
 
 def metadata(recorded_at: datetime, written: Mapping[str, str], actions: int) -> dict[str, Any]:
-    """Return what a commit must say of itself, so that a torn one is known: see :class:`Commit`."""
+    """Return the metadata of a commit, by which a torn one is recognised; see :class:`Commit`."""
     return {_OURS: {"recordedAt": recorded_at.isoformat(), "sha256": dict(written), "actions": actions}}
 
 
@@ -43,15 +43,15 @@ class DeltaLog:
         self._folder = folder
 
     def versions(self) -> list[int]:
-        """Return the versions that have a log, in order; not all need be acknowledged."""
+        """Return the versions that have a log, in order, acknowledged or not."""
         return self.listing()[0]
 
     def checkpoints(self) -> dict[int, list[str]]:
-        """Return the names of checkpoint files by version."""
+        """Return the names of the checkpoint files by version."""
         return self.listing()[1]
 
     def listing(self) -> tuple[list[int], dict[int, list[str]], bool]:
-        """Return the versions that have a log, the checkpoints' files by version, and whether Delta left its hint."""
+        """Return the versions that have a log, the checkpoint files by version, and whether Delta's hint exists."""
         versions: list[int] = []
         checkpoints: dict[int, list[str]] = {}
         names = self._folder.names(FOLDER)
@@ -69,17 +69,17 @@ class DeltaLog:
         """Read one version's log; raises ``ValueError`` if it is torn."""
         lines = self._folder.read(name_of(version)).decode().splitlines()
         actions: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        message = next((action["commitInfo"] for action in actions if "commitInfo" in action), None)
-        if message is None:
+        info = next((action["commitInfo"] for action in actions if "commitInfo" in action), None)
+        if info is None:
             message = "no commit information"
             raise ValueError(message)
-        ours = message.get(_OURS, {})
+        ours = info.get(_OURS, {})
         counted = sum("add" in action or "remove" in action for action in actions)
         return Commit(
             recorded_at=(
                 datetime.fromisoformat(ours["recordedAt"])
                 if ours
-                else datetime.fromtimestamp(message["timestamp"] / 1000, UTC)
+                else datetime.fromtimestamp(info["timestamp"] / 1000, UTC)
             ),
             added={unquote(action["add"]["path"]): action["add"]["size"] for action in actions if "add" in action},
             written=ours.get("sha256", {}),
@@ -87,7 +87,7 @@ class DeltaLog:
         )
 
     def tear(self, version: int, digests: Digests) -> str:
-        """Return what of an unacknowledged version never reached the disk; empty if all did."""
+        """Describe what is missing of an unacknowledged version; empty if it is complete."""
         try:
             commit = self.commit(version)
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -105,5 +105,5 @@ def name_of(version: int) -> str:
 
 
 def in_log(names: Iterable[str]) -> list[str]:
-    """Return those names that belong to the log."""
+    """Return the names that belong to the log."""
     return [name for name in names if name.startswith(f"{FOLDER}/")]

@@ -1,4 +1,4 @@
-"""Which of two rows with one key the table holds: a rule that does not depend on the order in which they come."""
+"""Resolve conflicts between rows with the same key, by a rule that does not depend on their order of arrival."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ AT: Final = " at"  # no channel's name has a space
 ROWS_LOST: Final = " rows lost"
 BEFORE_LOST: Final = " before lost"
 _BEFORE: Final = " before"
-_NO_VALUE: Final = 0x7FF8_0000_0000_0F0C  # a NaN that no computation gives: a missing value is not a NaN
+_NO_VALUE: Final = 0x7FF8_0000_0000_0F0C  # a NaN that no computation yields: a missing value differs from NaN
 
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """Incoming rows, told apart."""
+    """Incoming rows by what a merge does with them."""
 
     new: pl.DataFrame
     changed: pl.DataFrame
-    """Rows that replace a stored one, whose place is in ``AT``."""
+    """Rows that replace a stored one; ``AT`` is the number of the stored row."""
     outdated: pl.DataFrame
     """Rows that lose to a stored one."""
     unchanged: int
 
 
 def row_digest(channels: Sequence[str]) -> pl.Expr:
-    """Return the SHA-256 of each row's values: the same for equal values, in whatever order the channels stand."""
+    """Return an expression for the SHA-256 of each row's values, independent of the order of the channels.
+
+    >>> rows = pl.DataFrame({"load": [1.0, 1.0, 2.0], "price": [None, None, 3.0]})
+    >>> rows.select(row_digest(["load", "price"])).to_series().n_unique()
+    2
+    """
     names = sorted(channels)
     return pl.struct(pl.col(names)).map_batches(
         lambda rows: _digests(rows.struct.unnest().select(names)), return_dtype=pl.Binary, is_elementwise=True
@@ -41,13 +46,17 @@ def row_digest(channels: Sequence[str]) -> pl.Expr:
 
 
 def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> pl.DataFrame:
-    """Unite rows that tell only some channels with the ones before them, value by value: a null says nothing.
+    """Combine partial rows with the earlier rows of the same key, value by value; a null is no value.
 
-    Both have the key, unique, ``version`` and the channels. Where both have a value, that of the newer version stays;
-    of one version that of ``rows``, or with ``Conflicts.DIGEST`` the one with the larger digest. The version is the
-    newer one. Returns ``rows`` that have a row before them, united, with ``ROWS_LOST`` and ``BEFORE_LOST``: whether a
-    value of either did not stay.
+    Both frames have a unique key, ``version`` and the channels. Where both have a value, the newer version wins; of
+    equal versions ``rows`` wins, or with ``Conflicts.DIGEST`` the value with the larger digest. The result has the
+    newer version. Returns the combined rows of the keys that are in both frames, with ``ROWS_LOST`` and ``BEFORE_LOST``:
+    whether a value of ``rows`` or of ``before`` was replaced.
     """
+    #            version  load  price
+    #   before         1   5.0    7.0
+    #   rows           2   6.0   null
+    #   united         2   6.0    7.0   BEFORE_LOST: the load of 5.0 was replaced
     both = rows.join(before.select(*KEY, VERSION, *channels), on=list(KEY), suffix=_BEFORE, maintain_order="left")
     version, then = pl.col(VERSION), pl.col(VERSION + _BEFORE)
     is_older = (then.is_not_null() & (version.is_null() | (version < then))).fill_null(value=False)
@@ -66,8 +75,8 @@ def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], con
         stays[name] = pl.when(loses).then(pl.coalesce(known, value)).otherwise(pl.coalesce(value, known))
 
     def lost(suffix: str) -> pl.Expr:
-        message = {name: pl.col(name + suffix) for name in channels}
-        return pl.any_horizontal([value.is_not_null() & (value != stays[name]) for name, value in message.items()])
+        values = {name: pl.col(name + suffix) for name in channels}
+        return pl.any_horizontal([value.is_not_null() & (value != stays[name]) for name, value in values.items()])
 
     columns = [name for name in rows.columns if name not in {VERSION, *channels}]
     return both.select(
@@ -82,7 +91,7 @@ def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], con
 def plan_partial_merge(
     rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts
 ) -> MergePlan:
-    """Compare rows that tell only some channels with the stored ones, as :func:`plan_merge` does; see :func:`unite`."""
+    """Plan the merge of rows that have only some channels: :func:`plan_merge` by the rule of :func:`unite`."""
     key, columns = list(KEY), [*KEY, VERSION, *channels]
     united = unite(rows, known, channels, conflicts).join(known.select(*KEY, AT), on=key, maintain_order="left")
     same = united.join(known, on=columns, how="semi", nulls_equal=True)
@@ -98,12 +107,18 @@ def plan_partial_merge(
 
 
 def plan_merge(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str], conflicts: Conflicts) -> MergePlan:
-    """Compare rows with the stored ones.
+    """Compare incoming rows with the stored ones, and plan what the merge does with each.
 
-    Both have the key, ``version`` (Int64; null is older than any) and the channels; ``known`` has the rows' places in
-    ``AT`` too. A newer version wins, even with equal values: a third one would be judged by the wrong one else. Of one
-    version, the row that comes wins if it differs, or with ``Conflicts.DIGEST`` the one with the larger
-    :func:`row_digest`.
+    Both frames have the key, ``version`` (Int64; null is older than any) and the channels; ``known`` has the number of
+    each stored row in ``AT`` too. A newer version wins even with equal values, because later rows are compared with the
+    stored version. Of equal versions the incoming row wins if it differs, or with ``Conflicts.DIGEST`` the row with the
+    larger :func:`row_digest`.
+
+    >>> known = pl.DataFrame({"series": "a", "time": [1, 2], "version": [1, 1], "load": [5.0, 5.0], AT: [0, 1]})
+    >>> rows = pl.DataFrame({"series": "a", "time": [1, 2, 3], "version": [0, 2, 1], "load": [6.0, 6.0, 6.0]})
+    >>> plan = plan_merge(rows, known, ["load"], Conflicts.LATEST)
+    >>> [frame["time"].to_list() for frame in (plan.new, plan.changed, plan.outdated)]
+    [[3], [2], [1]]
     """
     compared = rows.join(known, on=list(KEY), how="left", suffix=_BEFORE, coalesce=True)
     then = pl.col(VERSION + _BEFORE)
@@ -137,7 +152,7 @@ def plan_merge(rows: pl.DataFrame, known: pl.DataFrame, channels: Sequence[str],
 
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows sorted by key."""
-    # A single series comes in order already: to see that costs less than moving every column.
+    # One series comes sorted already: checking that costs less than moving every column.
     series, time = (pl.col(name) for name in KEY)
     follows = (series > series.shift()) | ((series == series.shift()) & (time > time.shift()))
     return rows if rows.select(follows.fill_null(value=True).all()).item() else rows.sort(KEY)
@@ -147,7 +162,7 @@ def _digests(values: pl.DataFrame) -> pl.Series:
     rows = np.empty((len(values), values.width), ">f8")
     for number, column in enumerate(values):
         numbers = column.cast(pl.Float64).to_numpy() + 0.0  # -0.0 and 0.0 are equal
-        numbers[np.isnan(numbers)] = np.nan  # as are all NaNs
+        numbers[np.isnan(numbers)] = np.nan  # all NaNs are equal too
         rows[:, number] = numbers
         rows.view(">u8")[column.is_null().to_numpy(), number] = _NO_VALUE
     return pl.Series([hashlib.sha256(row.tobytes()).digest() for row in rows], dtype=pl.Binary)

@@ -16,7 +16,7 @@ from forecast.lake.table import FILE, table_location
 
 
 class Forecasts(Table):
-    """The issued forecasts of one data set; every one is kept."""
+    """The issued forecasts of one data set; all are kept."""
 
     def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
         super().__init__(
@@ -24,7 +24,7 @@ class Forecasts(Table):
         )
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Write the rows of forecasts; they are seen only once the ledger names their ids."""
+        """Append the rows of forecasts; readers see them once the ledger lists their ids."""
         with self._writing() as at:
             latest = None if at is None else self._extend(at, ISSUED)
             rows = rows.match_to_schema(ISSUED, missing_columns={"naive": "insert", "base": "insert"})
@@ -51,26 +51,26 @@ class Forecasts(Table):
             return frozenset(self._rows(at, at.files).select(pl.col("forecast_id").unique()).collect().to_series())
 
     def remove(self, forecast_ids: Collection[str]) -> None:
-        """Remove the rows of some forecasts; files that hold none of theirs stay as they are."""
-        theirs = pl.col("forecast_id").is_in(list(forecast_ids))
+        """Remove the rows of some forecasts; rewrites only the files that hold them."""
+        is_removed = pl.col("forecast_id").is_in(list(forecast_ids))
         with self._writing() as at:
             if at is None:
                 return
             place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
-            named = self._rows(at, at.files).filter(theirs).select(pl.col(FILE).unique()).collect().to_series()
+            named = self._rows(at, at.files).filter(is_removed).select(pl.col(FILE).unique()).collect().to_series()
             held = at.files.filter(place.is_in(named.to_list()))
             if held.is_empty():
                 return
             by_month = held.partition_by("part", as_dict=True).items()
             rest = (
-                (str(key[0]), self._rows(at, files).filter(~theirs).drop(FILE).collect()) for key, files in by_month
+                (str(key[0]), self._rows(at, files).filter(~is_removed).drop(FILE).collect()) for key, files in by_month
             )
             self._commit(at, ((month, rows) for month, rows in rest if len(rows)), held)
 
     def read_many(self, forecast_ids: Mapping[str, datetime]) -> pl.DataFrame:
-        """Return the rows of forecasts, by whose identifiers stands when they were issued, in no order.
+        """Return the rows of several forecasts, unordered, in the columns of :data:`ISSUED` without the month.
 
-        The columns are those of :data:`ISSUED` but the month.
+        ``forecast_ids`` maps each id to its time of issue, which tells the month to read.
         """
         months = sorted({issued_at.astimezone(UTC).strftime("%Y-%m") for issued_at in forecast_ids.values()})
         columns = [pl.col(name) for name in ISSUED if name != self._partition]
@@ -82,7 +82,7 @@ class Forecasts(Table):
             return kept.with_columns(absent).select(columns).collect()
 
     def at_lead(self, lead: int, issued: Mapping[str, datetime]) -> pl.DataFrame:
-        """Return the rows of one lead of several forecasts, told by id and when they were issued."""
+        """Return the rows of one lead of several forecasts; ``issued`` maps each id to its time of issue."""
         if not self.exists or not issued:
             return pl.DataFrame(schema=FORECASTS)
         months = {time.strftime("%Y-%m") for time in issued.values()}

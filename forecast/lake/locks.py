@@ -1,4 +1,4 @@
-"""Writers of a table take turns, and what its storage says is told as errors of this service."""
+"""One writer per table, by a file lock; and storage errors as errors of this service."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _LOCK_SECONDS = 60
 
 @contextmanager
 def one_writer(lock: Path) -> Iterator[None]:
-    """Hold a table's lock; raises ``lake.locked`` if another process does for too long."""
-    # Concurrent commits fail in Delta even for disjoint keys, so writers of one table take turns.
+    """Hold a table's lock; raises ``lake.locked`` if another process holds it for 60 s.
+
+    Raises ``lake.lock_failed`` if the lock file cannot be opened.
+    """
+    # Concurrent commits fail in Delta even for disjoint keys: one writer at a time.
     try:
         with FileLock(lock, timeout=_LOCK_SECONDS):
             yield
@@ -27,7 +30,7 @@ def one_writer(lock: Path) -> Iterator[None]:
         raise ConflictError(
             "lake.locked",
             f"another process has been writing to this table for {_LOCK_SECONDS} s ({lock.name})",
-            "try again when it is done",
+            "try again when it has finished",
         ) from error
     except OSError as error:
         raise StorageError(
@@ -37,14 +40,16 @@ def one_writer(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def translated_storage_errors(location: str) -> Iterator[None]:
-    """Turn what the disk, the object store, Delta and polars raise into a ``StorageError``."""
+    """Translate errors of the disk, the object store, Delta and polars into a ``StorageError``."""
     try:
         yield
     except (DeltaError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
             raise StorageError(
-                "lake.disk_full", f'there is no space left to write "{location}"', "free some; nothing is half written"
+                "lake.disk_full", f'the disk of "{location}" is full', "free some space; the table is unchanged"
             ) from error
         raise StorageError(
-            "lake.failed", f'the table "{location}" cannot be used ({first_line(error)})', "check disk and permissions"
+            "lake.failed",
+            f'the table "{location}" cannot be used ({first_line(error)})',
+            "check the disk",
         ) from error

@@ -1,4 +1,4 @@
-"""Looking after a table: find what is damaged, put small files together, remove what is no longer needed."""
+"""Maintenance of a table: find damaged files, compact small ones, remove expired versions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from forecast.lake.table import FILE, Snapshot, VersionedTable
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something that :meth:`Table.check` found."""
+    """A problem found by :meth:`Table.check`."""
 
     code: str
-    """``lake.corrupt``: must not be read. ``lake.torn_tail``: was never acknowledged, and lies aside."""
+    """``lake.corrupt``: the file must not be read. ``lake.torn_tail``: an unacknowledged file that was moved aside."""
     message: str
     """The file, what is wrong with it, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check of a whole table looked at, and what it found."""
+    """Result of checking a whole table."""
 
     versions: int
     files: int
@@ -42,7 +42,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Maintained:
-    """What maintenance did to the data files."""
+    """Result of a maintenance: the data files before and after."""
 
     files_before: int
     files_after: int
@@ -53,7 +53,7 @@ class Table(VersionedTable):
     """A table that can be checked and maintained."""
 
     def check(self) -> Checked:
-        """Read every file that is kept and compare it with its digest; tell what is damaged and what was put aside."""
+        """Read every file and compare it with its checksum; also list files that were moved aside."""
         damages: list[Damage] = []
         files: dict[str, str] = {}
         with one_writer(self._lock), translated_storage_errors(self._folder.location):
@@ -71,19 +71,20 @@ class Table(VersionedTable):
                     self._open(versions[-1])
             for name in self._folder.names(ASIDE):
                 place = self._folder.place(f"{ASIDE}/{name}")
-                damages.append(Damage("lake.torn_tail", f'"{place}" was never acknowledged; remove it once seen'))
+                damages.append(Damage("lake.torn_tail", f'"{place}" was never acknowledged; remove it after a look'))
         return Checked(len(versions), len(files) + len(versions), tuple(damages))
 
     def maintain(self, retention: timedelta, now: datetime) -> Maintained:
-        """Put small files together, and remove what is needed by no version that was the latest within the retention.
+        """Compact small files, and remove the versions that were replaced before ``now - retention``.
 
-        May be ended at any moment and begun anew. Earlier versions can no longer be read afterwards.
+        Removes each file that no remaining version needs. Safe to kill at any moment and to run again. The removed
+        versions can no longer be read.
         """
         with self._writing() as at:
             before = self._data_files()
             if at is not None:
-                self._put_together(at)
-                self._forget_before(now - retention)
+                self._compact(at)
+                self._remove_before(now - retention)
             after = self._data_files()
         return Maintained(len(before), len(after), sum(before.values()) - sum(after.values()))
 
@@ -91,22 +92,22 @@ class Table(VersionedTable):
         sizes = self._folder.sizes()
         return {name: size for name, size in sizes.items() if name.startswith(f"{self._partition}=")}
 
-    def _put_together(self, at: Snapshot) -> None:
+    def _compact(self, at: Snapshot) -> None:
         small = at.small(at.files["part"], 2)
         if len(small):
             by_part = small.partition_by("part", as_dict=True).items()
             frames = ((str(key[0]), self._rows(at, files).drop(FILE).collect()) for key, files in by_part)
             self._commit(at, frames, small, changes_data=False)
 
-    def _forget_before(self, time: datetime) -> None:
-        """Remove the versions that were outdated at a time, and every file that no other version needs."""
+    def _remove_before(self, time: datetime) -> None:
+        """Remove the versions that a newer one had replaced by ``time``, and every file that no other version needs."""
         versions = self._digests.versions()
         first = versions[max(bisect_right(versions, time, key=self._recorded_at) - 1, 0)]
         if first != versions[0]:
             at = self._open(first)
             needed = [*commit_log.in_log(at.digests), *at.files["name"]]
             self._digests.write(first, {name: at.digests[name] for name in needed}, is_whole=True)
-            # Newest first: those not yet reached still lead to one that is whole.
+            # Newest first: after a crash the older ones still lead back to a whole listing.
             self._folder.remove([digests_of(version) for version in reversed(versions) if version < first])
             self._folder.flush([DIGESTS])
         kept = {name for version in self._digests.versions() for name in self._digests.read(version).files}

@@ -27,20 +27,20 @@ _ABOUT_ROW = frozenset({*KEY, _MONTH, VERSION})
 
 @dataclass(frozen=True, slots=True)
 class MergeCount:
-    """What a merge did to the table, row by row."""
+    """Number of rows by the outcome of a merge."""
 
     new: int
     changed: int
     """Rows that replaced a stored one: other values, or the same under a newer version."""
     unchanged: int
     outdated: int
-    """Rows that lost to what is stored; they are kept in :meth:`Observations.superseded`."""
+    """Rows that lost to a stored one; :meth:`Observations.superseded` returns them."""
     version: int
-    """Version of the table afterwards; the same as before if nothing was new or changed."""
+    """Version of the table after the merge; the same as before if no row was new or changed."""
 
 
 _ENDED = timedelta(days=31)
-"""A series from which nothing came for so long is waited for no more."""
+"""A series without a value for this long counts as ended."""
 
 
 class Observations(Table):
@@ -69,16 +69,18 @@ class Observations(Table):
         partial: bool = False,
         outdated: pl.DataFrame | None = None,
     ) -> MergeCount:
-        """Insert new rows and replace those that lose to them, in one commit; rows already there change nothing.
+        """Insert new rows and replace stored rows that lose to them, in one commit. Idempotent.
 
-        ``rows`` has the key, the channels, and ``version`` (Int64, nullable) if the source tells one: unique keys, UTC
-        times, no null in the key. Whoever calls has checked that, and it is checked again here. A stored row is
-        replaced by a newer version (null is older than any); of one version ``conflicts`` decides. ``partial`` rows
-        tell only some channels: a null of theirs leaves the stored value. ``outdated`` are rows that have lost already,
-        of any keys: they are only kept.
+        ``rows`` has the key, the channels, and ``version`` (Int64, nullable) if the source has one. Keys are unique and
+        have no null; times are UTC. The caller has checked this already; it is checked again here because Delta would
+        accept such rows. A newer version replaces a stored row (null is older than any version); between equal versions
+        ``conflicts`` decides. ``partial`` rows have only some channels: a null keeps the stored value. ``outdated``
+        rows have lost already, whatever their keys: they only go to :meth:`superseded`.
+
+        Raises ``lake.schema``, ``lake.null_key``, ``lake.duplicate_key`` and ``lake.channels_changed``.
         """
-        rows = self._sound(rows)
-        lost = rows.clear() if outdated is None else self._sound(outdated, unique=False)
+        rows = self._checked(rows)
+        lost = rows.clear() if outdated is None else self._checked(outdated, unique=False)
         with self._writing() as at:
             names = self._names(at)
             names.require(self._channels, self._folder.location, self._dataset)
@@ -88,16 +90,16 @@ class Observations(Table):
                 return MergeCount(len(rows), 0, 0, 0, version)
             months = rows.select(_month()).to_series().unique().to_list()
             known = self._rows(at, at.files.filter(pl.col("part").is_in(months))).collect().with_row_index(AT)
-            # Of a month that is long past its beginning few rows are compared.
+            # Compare only the rows between the first and the last new one: few, late in a month.
             near = known.filter(pl.col("time").is_between(rows["time"].min(), rows["time"].max()))
-            message = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
-            settled = (plan_partial_merge if partial else plan_merge)(rows, message, self._channels, conflicts)
-            # Before the commit: once that is acknowledged, nobody would send the outdated rows again.
-            self._superseded.append(self._stored(pl.concat([lost, settled.outdated]), names))
+            stored = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
+            plan = (plan_partial_merge if partial else plan_merge)(rows, stored, self._channels, conflicts)
+            # Before the commit: once it is acknowledged, the source does not send the outdated rows again.
+            self._superseded.append(self._stored(pl.concat([lost, plan.outdated]), names))
             version = at.version
-            if len(settled.new) or len(settled.changed):
-                version = self._replace(at, known, settled, names)
-            return MergeCount(len(settled.new), len(settled.changed), settled.unchanged, len(settled.outdated), version)
+            if len(plan.new) or len(plan.changed):
+                version = self._replace(at, known, plan, names)
+            return MergeCount(len(plan.new), len(plan.changed), plan.unchanged, len(plan.outdated), version)
 
     def read(
         self,
@@ -107,10 +109,10 @@ class Observations(Table):
         until: datetime | None = None,
         channels: Sequence[str] | None = None,
     ) -> pl.DataFrame:
-        """Return rows with ``since <= time < until``, sorted by key, as of the latest or the given version.
+        """Return rows with ``since <= time < until``, sorted by key, of the latest or the given version.
 
-        Columns: ``series``, ``time``, and the channels, which go by their present names in every version. Only files of
-        the months that are asked for are read.
+        Columns: ``series``, ``time`` and the channels, under their present names for every version. Reads only files of
+        the requested months.
         """
         channels = self._channels if channels is None else tuple(channels)
         with translated_storage_errors(self._folder.location):
@@ -120,8 +122,8 @@ class Observations(Table):
             names.require(channels, self._folder.location, self._dataset)
             files = at.files.filter(_within(pl.col("part"), since, until)).sort("part")
             rows = self._rows(at, files).select(*KEY, *_by_name(names, channels, at.schema)).collect()
-        # Only rows of the first and the last month can lie outside: taking them out of a frame is cheaper than reading
-        # each column by a mask.
+        # Only rows of the first and last month can lie outside: filtering the frame is cheaper than reading every
+        # column through a mask.
         if since is not None:
             rows = rows.filter(pl.col("time") >= since)
         if until is not None:
@@ -129,10 +131,10 @@ class Observations(Table):
         return in_order(rows)
 
     def watermark(self, channels: Sequence[str]) -> datetime | None:
-        """Return the newest time up to which each series has been observed in each of the channels.
+        """Return the newest time up to which every series has values in all of the channels.
 
-        A series or channel without a value in the newest 31 days is taken to have ended and holds nothing up; ``None``
-        where nothing was observed.
+        A series or channel without a value in the newest 31 days counts as ended and is ignored. Returns ``None`` if
+        there is no value at all.
         """
         if not self.exists:
             return None
@@ -146,36 +148,36 @@ class Observations(Table):
         return found if isinstance(found, datetime) else None
 
     def require_channels(self) -> None:
-        """Raise ``lake.channels_changed`` if the table's channels are not those that it was opened with."""
+        """Raise ``lake.channels_changed`` if the table lacks a channel of the config file."""
         with translated_storage_errors(self._folder.location):
             names = self._names(self._open(self._kept(None)))
         names.require(self._channels, self._folder.location, self._dataset)
 
     def superseded(self) -> pl.DataFrame:
-        """Return the rows that lost to a stored one when they came: key, version, channels, ``recorded_at``."""
+        """Return the rows that lost to another row on arrival: key, version, channels, ``recorded_at``."""
         with translated_storage_errors(self._folder.location):
             names = self._names(self._open(self._kept(None)))
         kept = self._superseded.read()
         return kept.select(*KEY, _version(kept.schema), *_by_name(names, self._channels, kept.schema), RECORDED_AT)
 
     def add_channel(self, name: str) -> None:
-        """Add a channel, empty so far; a retired one comes back with its values."""
+        """Add an empty channel; a retired channel comes back with its values."""
         with self._changing() as at:
             names = self._names(at).with_added(name, at.schema)
-            self._call(self._extend(at, pl.Schema({names.used[name]: pl.Float64()})), names)
+            self._save_names(self._extend(at, pl.Schema({names.used[name]: pl.Float64()})), names)
 
     def rename_channel(self, old: str, new: str) -> None:
-        """Give a channel another name, under which every version is read from now on; no value is written again."""
+        """Rename a channel in every version, without rewriting a value."""
         with self._changing() as at:
-            self._call(at, self._names(at).with_renamed(old, new))
+            self._save_names(at, self._names(at).with_renamed(old, new))
 
     def retire_channel(self, name: str) -> None:
-        """Take a channel out of use: it is neither read nor written until it is added again; its values stay."""
+        """Retire a channel: it is neither read nor written until it is added again. Its values stay."""
         with self._changing() as at:
-            self._call(at, self._names(at).with_retired(name))
+            self._save_names(at, self._names(at).with_retired(name))
 
     def maintain(self, retention: timedelta, now: datetime) -> Maintained:
-        """Maintain the table, and put small files of its superseded rows together; those are kept for ever."""
+        """Maintain the table, and compact its superseded rows, which are kept for ever."""
         done = super().maintain(retention, now)
         self._superseded.maintain(retention, now)
         return done
@@ -187,7 +189,7 @@ class Observations(Table):
     @contextmanager
     def _changing(self) -> Iterator[Snapshot]:
         with self._writing() as at:
-            yield at or self._open(self._kept(None))  # which tells that nothing was ever written
+            yield at or self._open(self._kept(None))  # raises lake.no_table
 
     def _arranged(self, rows: pl.DataFrame) -> pl.DataFrame:
         return in_order(rows)
@@ -199,7 +201,7 @@ class Observations(Table):
             at.table.metadata().configuration, (each for each in at.schema if each not in _ABOUT_ROW)
         )
 
-    def _call(self, at: Snapshot, names: ChannelNames) -> None:
+    def _save_names(self, at: Snapshot, names: ChannelNames) -> None:
         if names != self._names(at):
             self._alter(
                 at,
@@ -212,27 +214,36 @@ class Observations(Table):
             )
 
     def _stored(self, rows: pl.DataFrame, names: ChannelNames) -> pl.DataFrame:
-        """Return rows as they are stored: channels in their columns, ``version`` if any has one, and the month."""
+        """Return rows in the stored layout: channels in their columns, ``version`` if any row has one, and the month."""
         has_version = rows[VERSION].is_not_null().any()
         columns = [pl.col(name).alias(names.used[name]) for name in self._channels]
         return rows.select(*KEY, *([VERSION] if has_version else []), *columns, _month())
 
-    def _replace(self, at: Snapshot, known: pl.DataFrame, settled: MergePlan, names: ChannelNames) -> int:
-        """Write each month's new and changed rows, with all other rows of the files that held the changed ones."""
-        changed = self._stored(settled.changed, names)
+    def _replace(self, at: Snapshot, known: pl.DataFrame, plan: MergePlan, names: ChannelNames) -> int:
+        """Write the new and changed rows of each month, together with the other rows of every replaced file.
+
+        ``known`` holds the stored rows of the affected months, with their number in ``AT`` and their file in ``FILE``.
+        """
+        # A Delta file cannot be edited, so each file that holds a changed row is written again without that row:
+        #
+        #   month    replaced files                        one new file
+        #   2024-01  a (1 of 3 rows changes), b (small)    rest of a + all of b + changed + new rows
+        #   2024-02  -                                     new rows
+        #
+        changed = self._stored(plan.changed, names)
         ours = [names.used[name] for name in self._channels]
         others = [name for name in at.schema if name not in {*ours, *_ABOUT_ROW}]
-        before = known[settled.changed[AT]]
-        if others:  # channels that the job file does not name keep their values
+        before = known[plan.changed[AT]]
+        if others:  # channels that the config file does not name keep their values
             changed = changed.hstack(before.select(others))
-        fresh = pl.concat([changed, self._stored(settled.new, names)], how="diagonal")
+        fresh = pl.concat([changed, self._stored(plan.new, names)], how="diagonal")
         at = self._extend(at, pl.Schema({name: dtype for name, dtype in fresh.schema.items() if name != _MONTH}))
         months = fresh.partition_by(_MONTH, as_dict=True, include_key=False).items()
         frames = {str(key[0]): part for key, part in months}
         place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
         held = at.files.filter(place.is_in(before[FILE].unique().to_list()))
         replaced = pl.concat([held, at.small(frames, MANY_FILES)]).unique("name")
-        is_kept = pl.repeat(value=True, n=len(known), eager=True).scatter(settled.changed[AT], values=False)
+        is_kept = pl.repeat(value=True, n=len(known), eager=True).scatter(plan.changed[AT], values=False)
         kept = known.filter(is_kept).drop(AT)
         for part in replaced["part"].unique():
             files = replaced.filter(pl.col("part") == part).select(place).to_series().to_list()
@@ -240,15 +251,15 @@ class Observations(Table):
             frames[part] = pl.concat([rest, frames[part]], how="diagonal")
         return self._commit(at, frames.items(), replaced)
 
-    def _sound(self, rows: pl.DataFrame, *, unique: bool = True) -> pl.DataFrame:
-        """Return rows as the merge needs them, or say what is wrong with them."""
+    def _checked(self, rows: pl.DataFrame, *, unique: bool = True) -> pl.DataFrame:
+        """Return rows with the columns that the merge needs; raise if types, nulls or keys are wrong."""
         schema = {"series": pl.String(), "time": TIME} | {name: pl.Float64() for name in self._channels}
         wrong = {
             name: dtype for name, dtype in rows.schema.items() if ({VERSION: pl.Int64()} | schema).get(name) != dtype
         }
         missing = [name for name in schema if name not in rows.columns]
         if wrong or missing:
-            raise DataError("lake.schema", f"columns do not fit the table: wrong {wrong}, missing {missing}")
+            raise DataError("lake.schema", f"the columns do not fit the table: wrong {wrong}, missing {missing}")
         if rows.select(pl.any_horizontal(pl.col(KEY).is_null().any())).item():
             raise DataError("lake.null_key", "a row has no series or no time")
         if unique and _repeats_a_key(rows):
@@ -270,7 +281,7 @@ def _by_name(names: ChannelNames, channels: Sequence[str], schema: pl.Schema) ->
 
 
 def _repeats_a_key(rows: pl.DataFrame) -> bool:
-    """Whether two rows have one key; of sorted rows, which most are, neighbours tell, and nothing is hashed."""
+    """Whether two rows have the same key. Compares neighbours: most rows come sorted, so nothing is hashed."""
     keys = in_order(rows.select(KEY))
     return bool(keys.select(pl.all_horizontal([pl.col(key) == pl.col(key).shift() for key in KEY]).any()).item())
 

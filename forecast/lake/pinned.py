@@ -1,4 +1,4 @@
-"""A table's files held still while they are copied, however long that takes and whatever is written meanwhile."""
+"""Pin the files of a table by hard links, so that a backup can copy them while writers go on."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from forecast.lake.storage import Folder
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """Every version of a table that was acknowledged and kept at one moment."""
+    """The files of every version that a table had at one moment."""
 
     version: int
     folder: Path
     files: Mapping[str, str | None]
-    """SHA-256 by name; ``None`` for the files of digests, which tell their own."""
+    """SHA-256 by name; ``None`` for the files of checksums, which contain their own."""
 
 
 def pin(table: Path, lock: Path, folder: Path) -> Pinned | None:
-    """Link every file of a table's kept versions into a folder of the same disk; ``None`` if nothing was ever written.
+    """Hard-link every file of a table's versions into a folder of the same disk; ``None`` if the table is empty.
 
-    The writers wait for that moment only: a table's files never change, and those that maintenance removes afterwards
-    stay under their second name. A tail that was not acknowledged is not taken. On a disk without links the writers
-    wait while the files are copied.
+    Writers wait only while the links are made: a table's files never change, and a file that maintenance removes later
+    stays under its second name. An unacknowledged tail is left out. On a disk without hard links the files are copied,
+    and the writers wait for that.
+
+    Raises ``lake.corrupt`` if a file is missing.
     """
     digests = Digests(Folder(table))
     with one_writer(lock), translated_storage_errors(str(table)):
@@ -53,7 +55,7 @@ def _link(source: Path, target: Path) -> None:
         raise StorageError(
             "lake.corrupt", f'"{source}" is damaged: it is missing', "put this file back from a backup of the home"
         )
-    with suppress(OSError):  # another disk, or one that has no links
+    with suppress(OSError):  # another disk, or one without hard links
         os.link(source, target)
         return
     shutil.copyfile(source, target)

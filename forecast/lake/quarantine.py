@@ -17,7 +17,7 @@ _MONTH = "month"
 
 
 class Quarantine(Table):
-    """The rows of one data set that were put aside, each once, with the reason; by month of their recording."""
+    """The quarantined rows of one data set, each once with its reason; partitioned by the month of arrival."""
 
     def __init__(self, lake: Path | str, locks: Path, dataset: str, clock: Clock | None = None) -> None:
         super().__init__(
@@ -25,15 +25,15 @@ class Quarantine(Table):
         )
 
     def append(self, rows: pl.DataFrame) -> int:
-        """Keep those rows that are not there yet, and return how many that were.
+        """Add the rows that are not stored yet, and return their number. Idempotent.
 
-        ``rows`` has the columns of :data:`QUARANTINE` but ``recorded_at`` and ``digest``. One row's content is kept
-        once for one reason, from whatever source and however often it comes.
+        ``rows`` has the columns of :data:`QUARANTINE` without ``recorded_at`` and ``digest``. The same content with the
+        same code is stored once, whatever its source.
         """
         with self._writing() as at:
             now = self._now(at)
-            message = zip(rows["code"], rows["content"], strict=True)
-            digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in message]
+            pairs = zip(rows["code"], rows["content"], strict=True)
+            digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in pairs]
             rows = rows.with_columns(
                 pl.lit(now).cast(TIME).alias("recorded_at"), pl.Series("digest", digests, dtype=pl.String)
             )
@@ -46,7 +46,7 @@ class Quarantine(Table):
             return len(rows)
 
     def read(self, *, limit: int | None = None) -> pl.DataFrame:
-        """Return the newest rows, or all, in the columns of :data:`QUARANTINE`; none if nothing was ever put aside."""
+        """Return the newest ``limit`` rows, or all, in the columns of :data:`QUARANTINE`."""
         if not self.exists:
             return pl.DataFrame(schema=QUARANTINE)
         with translated_storage_errors(self._folder.location):

@@ -20,11 +20,11 @@ FORECASTS = pl.Schema(
         "quantiles": pl.List(pl.Float64()),
     }
 )
-"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
+"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles as the issuance orders them."""
 
 ISSUED = pl.Schema({**FORECASTS, "naive": pl.Float64(), "base": pl.List(pl.Float64())})
-"""The same with what scoring needs: ``naive``, the seasonal naive forecast from what was known at the origin, and
-``base``, the quantiles as they were before a correction; null where there was none."""
+"""Issued forecasts with the columns for scoring. ``naive``: the seasonal naive forecast from the data known at the
+origin. ``base``: the quantiles before a correction. Null where there is none."""
 
 QUARANTINE = pl.Schema(
     {
@@ -39,4 +39,5 @@ QUARANTINE = pl.Schema(
         "digest": pl.String(),
     }
 )
-"""Rows put aside: ``series`` and ``time`` as they came, ``content`` the whole row as JSON, ``digest`` of it and why."""
+"""Quarantined rows: ``series`` and ``time`` as received, ``content`` the whole row as JSON, ``digest`` of code
+and content."""

@@ -1,4 +1,4 @@
-"""The folder of one table, on this machine's disk or in an object store, through one set of verbs."""
+"""The folder of one table, on the local disk or in an object store, behind one interface."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _HALF_WRITTEN: Final = ".tmp"
 
 
 class Folder:
-    """Files by their names relative to one folder; a folder that is not there yet has none.
+    """Files by their names relative to one folder; a folder that does not exist is empty.
 
-    An object store is told by a URL such as ``s3://bucket/lake``; its credentials come from the environment, where
-    ``deltalake``, polars and fsspec all look for them. What it has accepted is durable, so nothing is flushed there.
+    An object store is given by a URL such as ``s3://bucket/lake``. Its credentials come from the environment, where
+    ``deltalake``, polars and fsspec all look for them. An object it has accepted is durable, so nothing is flushed.
+
+    >>> Folder("memory://lake/load/observations").place("month=2024-01/a.parquet")
+    'memory://lake/load/observations/month=2024-01/a.parquet'
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -28,7 +31,7 @@ class Folder:
         self.location: Final = str(location)
         self._files: Any = LocalFileSystem()
         self._root = self.location
-        if not self.is_local:  # looked up anew each time: another process may have written a moment ago
+        if not self.is_local:  # no listings cache: another process may have written a moment ago
             self._files, self._root = fsspec.url_to_fs(self.location, use_listings_cache=False)
 
     def place(self, name: str) -> str:
@@ -36,7 +39,7 @@ class Folder:
         return f"{self.location}/{name}"
 
     def names(self, subfolder: str) -> list[str]:
-        """Return the sorted names, without the subfolder's, of what lies in a subfolder."""
+        """Return the sorted names of the entries of a subfolder, without half-written files."""
         try:
             found = self._files.ls(f"{self._root}/{subfolder}", detail=False)
         except FileNotFoundError:
@@ -49,14 +52,14 @@ class Folder:
         return {path[len(self._root) + 1 :]: info["size"] for path, info in found.items()}
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a file; ``None`` if it is not there."""
+        """Return the bytes of a file; ``None`` if it does not exist."""
         try:
             return int(self._files.size(f"{self._root}/{name}"))
         except FileNotFoundError:
             return None
 
     def stamp(self, name: str) -> str:
-        """Return what changes when a file does: size, time of writing, and the like."""
+        """Return a stamp that changes with the file: from its size and time of writing, or the object's tag."""
         return str(self._files.ukey(f"{self._root}/{name}"))
 
     def read(self, name: str) -> bytes:
@@ -69,7 +72,7 @@ class Folder:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Write a file whole or not at all; on a disk, its content is flushed but not yet the folder that names it."""
+        """Write a file completely or not at all; flushes its content, but not the folder that lists it."""
         path = f"{self._root}/{name}"
         if not self.is_local:
             self._files.pipe_file(path, bytes(content))
@@ -81,13 +84,13 @@ class Folder:
         half.replace(path)
 
     def flush(self, names: Iterable[str]) -> None:
-        """Bring files, and folders by the names in them, to the disk, in this order; ``""`` is the folder itself."""
+        """Flush files and folders to disk, in this order; ``""`` is the folder itself."""
         if self.is_local:
             for name in names:
                 flush(Path(self._root, name))
 
     def move(self, name: str, target: str) -> None:
-        """Move a file; the folders of both are flushed."""
+        """Move a file, and flush both folders."""
         self._files.makedirs(os.path.dirname(f"{self._root}/{target}"), exist_ok=True)  # noqa: PTH120 - may be a URL
         self._files.cp_file(f"{self._root}/{name}", f"{self._root}/{target}")
         self._files.rm_file(f"{self._root}/{name}")

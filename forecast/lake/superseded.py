@@ -1,4 +1,4 @@
-"""Rows that lost when they came: kept beside the observations, each once, so that the history has them too."""
+"""Rows that lost a conflict on arrival: stored in a table of their own, so that no received value is lost."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RECORDED_AT = "recorded_at"
 
 
 class Superseded(Table):
-    """The outdated rows of one data set, in the columns of its observations' table, by month of their time."""
+    """The superseded rows of one data set, in the columns of its observations, partitioned by month."""
 
     def __init__(self, location: Path | str, lock: Path, clock: Clock | None) -> None:
         super().__init__(location, lock, "month", clock)
 
     def append(self, rows: pl.DataFrame) -> None:
-        """Keep those rows that are not kept yet; they have the columns in which observations are stored."""
+        """Add the rows that are not stored yet; they have the columns of the observations' table. Idempotent."""
         if rows.is_empty():
             return
         with self._writing() as latest:
@@ -35,7 +35,7 @@ class Superseded(Table):
                     at, at.files.filter(pl.col("part").is_in(rows["month"].unique().to_list()))
                 ).collect()
                 for name in at.schema:
-                    if name not in {*rows.columns, RECORDED_AT}:  # rows with a value there are not among these
+                    if name not in {*rows.columns, RECORDED_AT}:  # a row with a value there is another row
                         known = known.filter(pl.col(name).is_null())
                 rows = rows.join(known, on=values, how="anti", nulls_equal=True)
             if len(rows):

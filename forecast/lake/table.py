@@ -166,7 +166,7 @@ class VersionedTable:
         return files.with_columns(pl.Series("name", [unquote(path) for path in files["path"]], dtype=pl.String))
 
     def _rows(self, at: Snapshot, files: pl.DataFrame) -> pl.LazyFrame:
-        """Return the rows of some files without the partition's column; ``FILE`` is the file's path. Verifies each file.
+        """Return the rows of some files, each verified, without the partition's column; ``FILE`` is the file's path.
 
         The files are listed here because ``pl.scan_delta`` takes a folder's ``%20`` or ``?`` for an escape, and a
         ``c=d`` above the table for a partition.
@@ -218,7 +218,7 @@ class VersionedTable:
         *,
         changes_data: bool = True,
     ) -> int:
-        """Write frames, each into its partition, in place of the ``replaced`` files; one version, acknowledged on return."""
+        """Write frames, each into its partition, in place of the ``replaced`` files; acknowledged on return."""
         stamp = int(self._now(at).timestamp() * 1000)
         removed = [
             RemoveAction(path, changes_data, stamp, size, {self._partition: part})

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from forecast.config.jobs import Job
 from forecast.installation import Installation
-from forecast.lake.checksums import forget
+from forecast.lake import checksums
 from forecast.ledger.leases import Host
 from forecast.scheduling import processes
 from forecast.scheduling.job_book import JobBook
@@ -40,7 +40,7 @@ def found(sick: Installation) -> Found:
     """Make some of the checks; what is well is left out."""
 
     def look(*names: str, deep: bool = False, port: int = 0, ui_port: int = 0) -> list[Diagnosis]:
-        forget()  # as a process that has just started
+        checksums._INTACT.clear()  # as a process that has just started
         with Patient(sick.home.path, deep=deep, port=port or 1, ui_port=ui_port or 1) as patient:
             findings = examine(patient, {name: CHECKS[name] for name in names})
         assert findings

@@ -19,7 +19,7 @@ import pytest
 
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.lake.checksums import forget
+from forecast.lake import checksums
 from forecast.lake.pinned import Pinned
 from forecast.ledger.issuances import Issuance
 from forecast.runtime.model import load
@@ -88,7 +88,7 @@ def reopened() -> Callable[[Path], Installation]:
     """Open a restored home as a process that has just started."""
 
     def reopen(folder: Path) -> Installation:
-        forget()
+        checksums._INTACT.clear()
         return Installation.open(folder)
 
     return reopen
