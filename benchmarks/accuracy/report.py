@@ -41,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     before, after = page[: page.find(BEGIN)], page[page.find(END) :]
     options.page.write_text(f"{before}{BEGIN}\n\n{render(rows)}\n{after}", encoding="utf-8")
-    draw(summarise(rows)).savefig(
-        options.figure, dpi=150, metadata={"Software": None}
-    )  # the same rows give the same bytes
+    draw(summarise(rows)).savefig(options.figure, dpi=150, metadata={"Software": None})  # equal rows, equal bytes
     return 0
 
 

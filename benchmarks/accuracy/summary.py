@@ -95,7 +95,7 @@ class Result:
 
 
 def summarise(rows: Iterable[Row]) -> list[Result]:
-    """Group rows over seeds, by horizon; each begins with the references, then follow models in the order of recipes."""
+    """Group rows over seeds, by horizon: first the references, then models in the order of the recipes."""
     gathered: dict[tuple[int, int, str, str, int], list[Row]] = {}
     order = list(RECIPES)
     for row in sorted(rows, key=lambda row: row.cell):

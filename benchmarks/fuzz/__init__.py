@@ -1,1 +1,1 @@
-"""Requests of every kind to every route, made of the OpenAPI document: the long form of tests/api/test_fuzz.py."""
+"""Fuzzing of every route from the OpenAPI document: the long form of tests/api/test_fuzz.py."""

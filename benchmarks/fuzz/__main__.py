@@ -1,8 +1,8 @@
-"""Fuzz every route of a service that runs in a process of its own. Writes one row per route into results/.
+"""Fuzz every route of a service in a separate process. Writes one row per route into results/.
 
 python -m benchmarks.fuzz --requests 100000
 
-Fails if an answer is not as documented, none comes within 5 s, fewer than 30 % of a route's requests succeed, or the
+Fails if a response violates the document or takes over 5 s, if fewer than 30 % of a route's requests succeed, or if the
 service's memory grows by more than 20 % after the first tenth of the requests.
 """
 
@@ -27,7 +27,7 @@ _ROUNDS = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fuzz; returns 1 if anything was wrong."""
+    """Fuzz; returns 1 after any failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000, help="over all routes")
     parser.add_argument("--seed", type=int, default=1)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write(options.results / "routes.csv", fuzzer.tallies)
     for (label, kind), message in fuzzer.wrong.items():
         sys.stderr.write(f"{label}: {kind}\n{message}\n\n")
-    for label, share in fuzzer.wanting().items():
+    for label, share in fuzzer.too_few_successes().items():
         sys.stderr.write(f"{label}: only {share:.0%} succeeded\n")
     asked = sum(tally.requests for tally in fuzzer.tallies.values())
     longest = max(tally.longest for tally in fuzzer.tallies.values())
@@ -61,12 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(fuzzer.wrong)} kinds wrong; longest {longest:.2f} s; "
         f"memory {memory[0] / 2**20:.0f} to {memory[-1] / 2**20:.0f} MiB ({growth:+.1%})\n"
     )
-    is_sound = not fuzzer.wrong and not fuzzer.wanting() and longest <= LONGEST_SECONDS and growth <= MOST_GROWTH
+    is_sound = (
+        not fuzzer.wrong and not fuzzer.too_few_successes() and longest <= LONGEST_SECONDS and growth <= MOST_GROWTH
+    )
     return 0 if is_sound else 1
 
 
 def _rounds(fuzzer: Fuzzer, wanted: int, service: psutil.Process) -> list[int]:
-    """Ask in rounds; returns the resident bytes after each. The first round fills what is kept in memory on purpose."""
+    """Send requests in rounds; returns the resident bytes after each. The first round fills the caches."""
     routes = sum(1 for _ in fuzzer.operations())
     memory = []
     for number in range(1, _ROUNDS + 1):

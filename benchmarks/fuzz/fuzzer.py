@@ -1,4 +1,4 @@
-"""Sends requests to every route, of which some must succeed and some must not, and checks each answer in all ways."""
+"""Fuzzer: sends valid and invalid requests to every route and checks each response against the document."""
 
 import time
 from collections import Counter
@@ -25,23 +25,24 @@ from forecast.home import Home
 LONGEST_SECONDS = 5.0
 LEAST_SUCCESS = 0.3
 ENDLESS = frozenset({"GET /v1/events"})
-"""Streams that end only when the client goes; tests/api/events/test_streams.py has them."""
+"""Streams that end only when the client disconnects; tests/api/events/test_streams.py tests them."""
 _KNOWN, _PLACED, _VALID = 0.45, 0.2, 0.15
-"""Shares of requests that must succeed, that fit the schema and name what there is, that fit the schema."""
+"""Shares of requests: those that must succeed, those that fit the schema and name existing things, those that fit the
+schema."""
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
-"""Statuses of what fits the schema: names of series, zones and trained levels are no part of it, hence 422."""
+"""Statuses of requests that fit the schema. It does not list series, zones and trained levels, hence 422."""
 
 
 @dataclass
 class Tally:
-    """What a route was asked and answered."""
+    """Counts of a route's requests and responses."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     longest: float = 0.0
 
     @property
     def requests(self) -> int:
-        """How many answers came."""
+        """Number of responses."""
         return self.statuses.total()
 
     @property
@@ -52,12 +53,12 @@ class Tally:
 
 
 class Fuzzer:
-    """Asks a running service; the same seed asks the same."""
+    """Sends requests to a running service; the same seed gives the same requests."""
 
     def __init__(self, address: str, key: str, home: Home, number: int = 1) -> None:
         self.tallies: dict[str, Tally] = {}
         self.wrong: dict[tuple[str, str], str] = {}
-        """The first of each kind of failure, by route and kind."""
+        """The first failure of each kind, by route and kind."""
         self._headers = {"Authorization": f"Bearer {key}"}
         self._seed = number
         self._client = httpx.Client(base_url=address, headers=self._headers, timeout=30, trust_env=False)
@@ -76,26 +77,26 @@ class Fuzzer:
         self._session.trust_env = False
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         self._session.close()
         self._client.close()
 
     def operations(self) -> Iterator[APIOperation]:
-        """Yield every operation that is fuzzed."""
+        """Yield every operation to fuzz."""
         for found in self._schema.get_all_operations():
-            if not isinstance(found, Ok):  # a document that cannot be read is a mistake of the service's
+            if not isinstance(found, Ok):  # an invalid document is a fault of the service
                 raise found.err()
             operation = found.ok()
             if operation.label not in ENDLESS:
                 yield operation
 
     def run(self, each: int) -> None:
-        """Send so many requests to each route."""
+        """Send a number of requests to each route."""
         for operation in self.operations():
             self.ask(operation, each)
 
     def ask(self, operation: APIOperation, count: int) -> None:
-        """Send so many requests to one route."""
+        """Send a number of requests to one route."""
         tally = self.tallies.setdefault(operation.label, Tally())
         end = tally.requests + count
         names = {name: value for name, value in self._known.path.items() if f"{{{name}}}" in operation.path}
@@ -104,7 +105,7 @@ class Fuzzer:
         if _takes_something(operation):
             self._generated(operation, GenerationMode.NEGATIVE, round(count * (1 - _KNOWN - _PLACED - _VALID)), {})
         random = Random(f"{self._seed} {operation.label} {end}")  # noqa: S311
-        while tally.requests < end:  # also what a route without parameters has no variants for
+        while tally.requests < end:  # also for a route without parameters, which has no variants
             parts = self._known.request(operation.method.upper(), operation.path, random)
             body = {} if parts.media is None else {"body": parts.body, "media_type": parts.media}
             case = operation.Case(path_parameters=parts.path, query=parts.query, headers=parts.headers, **body)
@@ -112,15 +113,15 @@ class Fuzzer:
             if status is not None and not 200 <= status < 300:
                 self._note(operation, "a request that must succeed", f"{status}: {parts}")
 
-    def wanting(self) -> dict[str, float]:
-        """Return the routes of whose requests too few succeeded."""
+    def too_few_successes(self) -> dict[str, float]:
+        """Return the routes with too few successful requests."""
         return {label: tally.success for label, tally in self.tallies.items() if tally.success < LEAST_SUCCESS}
 
     def _generated(self, operation: APIOperation, mode: GenerationMode, count: int, fixed: Mapping[str, Any]) -> None:
         if not count:
             return
 
-        @seed(self._seed + self.tallies[operation.label].requests)  # another round asks something else
+        @seed(self._seed + self.tallies[operation.label].requests)  # another round sends other requests
         @settings(
             max_examples=count,
             database=None,
@@ -132,7 +133,7 @@ class Fuzzer:
         def ask(case: Case) -> None:
             self._send(operation, case)
 
-        with suppress(Unsatisfiable):  # there is no text that does not fit a parameter which is any text
+        with suppress(Unsatisfiable):  # every text fits a parameter that is any text
             ask()
 
     def _send(self, operation: APIOperation, case: Case) -> int | None:

@@ -1,4 +1,4 @@
-"""A home that rows are pushed to over REST, with a champion that was trained for real and its forecast."""
+"""A home with rows pushed over REST, a champion from a real training, and its forecast."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ channels.wind = { role = "past", unit = "m/s" }
 
 
 def make_home(folder: Path) -> tuple[Installation, str]:
-    """Write a home without rows; returns it and an admin's key."""
+    """Write a home without rows; returns it and an admin key."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "forecast.toml").write_text(_JOB_FILE, encoding="utf-8")
     installation = Installation.open(folder)
@@ -41,7 +41,7 @@ def make_home(folder: Path) -> tuple[Installation, str]:
 
 
 def fill(installation: Installation, client: httpx.Client) -> None:
-    """Push rows, train a champion, issue a forecast; there was another champion before, to which one may go back."""
+    """Push rows, train a champion and issue a forecast, with a former champion in the ledger for a rollback."""
     frame = rows(_HOURS).with_columns(pl.col("time").dt.to_string("iso:strict"))
     client.post("/v1/datasets/tiny/observations", json=frame.to_dict(as_series=False)).raise_for_status()
     _run("train", installation)

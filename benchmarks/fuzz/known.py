@@ -1,4 +1,4 @@
-"""Requests that must succeed: made of what the installation has and of the document's own examples."""
+"""Requests that must succeed, from the content of the installation and the examples of the document."""
 
 import json
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ import httpx
 from forecast.home import Home
 
 JOB = "fuzzed"
-"""A job of the ledger's, which is there before each request."""
+"""A job in the ledger, which exists before each request."""
 _NEW = {"dataset": "tiny", "steps": ["ingest", "forecast"], "cron": "5 * * * *"}
 _ROWS = {"time": "2024-01-01T00:00:00", "site": "east", "load": 50.0, "price": 30.0, "wind": 4.0}
 _QUEUE = frozenset({"/v1/jobs/{job}/runs", "/v1/models/{dataset}/promote", "/v1/models/{dataset}/rollback"})
-"""Routes that put a run into the queue."""
+"""Routes that queue a run."""
 _TABLES = ("application/json", "text/csv", "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a request is made of."""
+    """The parts of a request."""
 
     path: dict[str, Any] = field(default_factory=dict)
     query: dict[str, Any] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Parts:
 
 
 class Known:
-    """What there is, and how a request and what it leaves behind are made and taken away."""
+    """The content of the installation; builds requests and cleans up after them."""
 
     def __init__(self, client: httpx.Client, document: Mapping[str, Any], home: Home) -> None:
         self._client = client
@@ -50,11 +50,11 @@ class Known:
 
     @property
     def path(self) -> dict[str, Any]:
-        """Path parameters that name something."""
+        """Path parameters of existing things."""
         return {"dataset": "tiny", "name": "tiny", "version": "champion", "job": JOB, "run": self._ended}
 
     def request(self, method: str, route: str, random: Random) -> Parts:
-        """Return a request of a route that must be answered with 2xx; may make what it needs beforehand."""
+        """Return a request of a route that must succeed with 2xx; may first create the things it needs."""
         names = {name: value for name, value in self.path.items() if f"{{{name}}}" in route}
         make = _MAKERS.get((method, route))
         if make is not None:
@@ -67,7 +67,7 @@ class Known:
         return Parts(names)
 
     def tidy(self, method: str, route: str, status: int, content: bytes) -> None:
-        """Take away what a request left behind: what is stored must not grow with the number of requests."""
+        """Delete the things that a request created, so that the store does not grow with the number of requests."""
         if not 200 <= status < 300 or method not in {"POST", "PATCH", "DELETE"}:
             return
         if (method, route) == ("POST", "/v1/jobs"):
@@ -117,7 +117,7 @@ class Known:
         return Parts(names | {"job": f"fuzzed-{self._number}"})
 
     def _wanted_run(self, names: dict[str, Any], random: Random) -> Parts:
-        begin = random.randint(1, 20)  # dates that had a run are not run again: an empty list is an answer too
+        begin = random.randint(1, 20)  # dates with a run do not run again, so an empty list is valid
         between = {"first": f"2024-01-{begin:02}T00:00:00Z", "last": f"2024-01-{begin:02}T06:00:00Z"}
         return Parts(names, body=random.choice([{}, between]), media="application/json")
 
@@ -176,4 +176,4 @@ _MAKERS: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/runs/{run}/log"): "_log",
     ("GET", "/model_params"): "_params",
 }
-"""Routes whose examples in the document do not say enough; of all others they do."""
+"""Routes whose examples in the document are not sufficient for a request."""

@@ -1,1 +1,1 @@
-"""Training on a GPU: whether the Triton kernels are used, and what they bring."""
+"""Training on a GPU: a check that Triton kernels are used, and their speed-up."""

@@ -1,10 +1,10 @@
-"""A night of Informer and S-Mamba on a GPU, which fails unless MLflow's runs say that the Triton kernels trained.
+"""A night of Informer and S-Mamba on a GPU; fails unless the runs in MLflow record the Triton kernels.
 
 python -m benchmarks.gpu.night            (make gpu)
 
-The same night is run twice in processes of their own, with the Triton kernels and with plain torch in their place
-(``KERNELS_TRITON=off``, the eager form), and the windows per second of both are printed side by side. The device's
-memory holds the windows, and matrix products are in bfloat16 where the GPU has it.
+The same night runs twice in separate processes, with the Triton kernels and with plain torch instead
+(``KERNELS_TRITON=off``, the eager form). The output shows the windows per second of both. The windows are in the
+device's memory, and matrix products are in bfloat16 if the GPU supports it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ training = {{ max_epochs = {epochs}, patience = {epochs}, budget = "10m", batch_
 baselines = [] }}
 """
 KERNELS: Mapping[str, str] = {"informer": "prob_sparse_attention", "s_mamba": "selective_scan"}
-"""By model: the operation that must have run as a Triton kernel."""
+"""By model: the operation that must run as a Triton kernel."""
 SETTINGS = ("lookback", "horizon", "epochs", "stride")
 NARROW = "{ informer = { width = 16, feed_forward = 16, heads = 2 }, s_mamba = { width = 16, feed_forward = 16 } }"
 
@@ -49,13 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--stride", type=int, default=1, help="steps between two training windows")
     parser.add_argument("--one", action="store_true", help="run one night and print it as JSON")
-    parser.add_argument("--narrow", action="store_true", help="with --one: small networks, whose speed says nothing")
+    parser.add_argument("--narrow", action="store_true", help="with --one: small networks; their speed is meaningless")
     options = parser.parse_args(arguments)
     if options.one:
         sys.stdout.write(json.dumps(night(options)) + "\n")
         return 0
     if not has_gpu():
-        sys.stderr.write("error: torch sees no GPU here; install a CUDA build of torch on a machine that has one\n")
+        sys.stderr.write("error: torch finds no GPU; install a CUDA build of torch on a machine with a GPU\n")
         return 2
     with_triton, without = measured(options, "on"), measured(options, "off")
     sys.stdout.write(table(with_triton, without))
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def table(with_triton: Mapping[str, Any], without: Mapping[str, Any]) -> str:
-    """Put the windows per second of both nights side by side."""
+    """Return a table of the windows per second of both nights."""
     lines = ["model     kernel                 windows/s with Triton   plain torch   ratio"]
     for model, one in with_triton.items():
         rate, plain = one["windows_per_second"], without[model]["windows_per_second"]
@@ -75,7 +75,7 @@ def table(with_triton: Mapping[str, Any], without: Mapping[str, Any]) -> str:
 
 
 def not_by_triton(runs: Mapping[str, Any]) -> list[str]:
-    """Say of which models MLflow knows no Triton kernel."""
+    """Report the models without a Triton kernel in MLflow."""
     kernels = {model: runs[model]["kernel"] if model in runs else "nothing: it failed" for model in KERNELS}
     return [
         f"the MLflow run of {model} says '{kernel}', where a Triton kernel was expected"
@@ -102,7 +102,7 @@ def measured(options: argparse.Namespace, triton: str) -> dict[str, Any]:
 
 
 def night(options: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """Train in a home of its own, and return what MLflow knows of each model's run."""
+    """Train in a new home, and return the data of each model's run in MLflow."""
     import mlflow
     from rich.console import Console
 

@@ -1,1 +1,1 @@
-"""Model folders by somebody who controls each of their files: what comes of loading them."""
+"""Hostile model folders, whose every file an attacker controls, and the outcome of loading them."""

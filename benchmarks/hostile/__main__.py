@@ -2,8 +2,8 @@
 
 python -m benchmarks.hostile --mutations 5000
 
-Fails if anything was executed or raised, if a hostile kind was loaded, or if the service would serve any folder whose
-manifest is not the one that the ledger knows.
+Fails if a file was executed, an exception escaped, or a hostile kind was loaded, or if the service would serve a folder
+whose manifest differs from the ledger's.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _BATCH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try all; returns 1 if anything was wrong."""
+    """Try all folders; returns 1 after any failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -92,7 +92,7 @@ def _refusal(folder: Path, digest: str | None) -> str:
 
 
 def _mutations(count: int, seed: int, sound: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return how often each outcome came for each file and way, and how many the service would serve."""
+    """Count the outcomes by file and mutation, and the folders that the service would serve."""
     chance, digest, served = random.Random(seed), manifest_digest(sound), 0  # noqa: S311 - to be the same again
     counts: Counter[tuple[str, str, Outcome]] = Counter()
     for first in range(0, count, _BATCH):

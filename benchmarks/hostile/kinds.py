@@ -1,7 +1,7 @@
-"""Kinds of hostile model folders: each changes a sound one, and the digests are made again afterwards.
+"""Kinds of hostile model folders: each changes a sound one and then recomputes the digests.
 
-``KINDS`` are to be refused by the guard alone, whatever the manifest says. ``SLEEPERS`` behave on the golden example,
-which is the attacker's too, and differ elsewhere: of these only the ledger knows.
+The guard alone must refuse ``KINDS``, whatever the manifest says. ``SLEEPERS`` are correct on the golden example, which
+the attacker controls as well, and differ elsewhere: only the digest in the ledger detects them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from forecast.runtime.manifest import GOLDEN, MANIFEST, NETWORK, Manifest
 from forecast.runtime.model import ServedModel, session
 
 Attack = Callable[[Path, Path], None]
-"""Changes a sound folder; the second path is a marker file that the attacker would like to have written."""
+"""Changes a sound folder; the second path is a marker file, which exists if the attack succeeds."""
 
 
 def pickled(marker: Path) -> bytes:
-    """Return a pickle that makes the marker file when it is loaded."""
+    """Return a pickle that creates the marker file when it is loaded."""
     return f"cos\nsystem\n(S'touch {marker}'\ntR.".encode()
 
 
@@ -291,7 +291,7 @@ KINDS: Mapping[str, Attack] = {
     "golden example: one number for all": _one_number,
     **{f"manifest: {what}": attack for what, attack in _MANIFESTS.items()},
 }
-"""Those that are refused at once."""
+"""Kinds that are refused at once."""
 
 STOPPED: Mapping[str, Attack] = {
     "network: an array that doubles forty times": partial(_network, networks.growing_array),
@@ -300,7 +300,7 @@ STOPPED: Mapping[str, Attack] = {
     "network: functions that double": partial(_network, networks.functions_that_double),
     "network: a chain of 50,000 nodes": partial(_network, networks.long_chain),
 }
-"""Those that use up their time or memory first."""
+"""Kinds that first exhaust their time or memory."""
 
 
 def _other_network(folder: Path, _: Path) -> None:
@@ -322,7 +322,7 @@ SLEEPERS: Mapping[str, Attack] = {
 
 
 def make(folder: Path, marker: Path, attack: Attack) -> None:
-    """Change a sound folder, and make its digests again unless the manifest itself was the target."""
+    """Change a sound folder, and recompute its digests unless the manifest itself is the target."""
     before = (folder / MANIFEST).read_bytes()
     attack(folder, marker)
     path = folder / MANIFEST

@@ -1,4 +1,4 @@
-"""Random changes to the bytes of a sound folder's files; the digests are made again."""
+"""Random changes to the bytes of a sound folder's files, with recomputed digests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WAYS: Mapping[str, Callable[[bytearray, random.Random], None]] = {
 
 
 def mutate(sound: Path, folder: Path, chance: random.Random) -> tuple[str, str]:
-    """Copy a sound folder with a change in one file; returns the file and the way. No copy is like the original."""
+    """Copy a sound folder and change one file; returns the file and the mutation. Copies always differ."""
     shutil.copytree(sound, folder)
     name, way = chance.choice(FILES), chance.choice(list(WAYS))
     before = (sound / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Networks that are attacks: on memory, time, the stack, other files, and on what is believed of an answer."""
+"""Hostile networks: attacks on memory, time, the stack, other files, and on trust in the output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _constant(name: str, values: Any, kind: type = np.int64) -> onnx.TensorProto
 
 
 def _answering(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], number: str) -> onnx.ModelProto:
-    """Return a network that answers one number everywhere."""
+    """Return a network with a constant output."""
     last = helper.make_node("Expand", [number, "whole"], ["prediction"])
     return model([*nodes, last], [*constants, _constant("whole", _WHOLE)])
 
@@ -50,7 +50,7 @@ def long_product() -> onnx.ModelProto:
 
 
 def huge_array(bytes_power: int = 35) -> onnx.ModelProto:
-    """Return a network that makes an array of so many bytes out of nothing."""
+    """Return a network that allocates an array of a number of bytes."""
     nodes = [
         helper.make_node("ConstantOfShape", ["size"], ["huge"]),
         helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
@@ -67,7 +67,7 @@ def growing_array() -> onnx.ModelProto:
 
 
 def shape_beyond_all_measure() -> onnx.ModelProto:
-    """Return a network with an initialiser that says it has 2^60 numbers, and has four bytes."""
+    """Return a network with an initialiser that claims 2^60 numbers and has four bytes."""
     made = products()
     (bias,) = (one for one in made.graph.initializer if one.name == "bias")
     bias.dims[:] = [2**60]
@@ -76,7 +76,7 @@ def shape_beyond_all_measure() -> onnx.ModelProto:
 
 
 def overflowing_shape() -> onnx.ModelProto:
-    """Return a network with an initialiser whose count of numbers does not fit 64 bits."""
+    """Return a network with an initialiser whose number of elements exceeds 64 bits."""
     made = products()
     (bias,) = (one for one in made.graph.initializer if one.name == "bias")
     bias.dims[:] = [2**40, 2**40]
@@ -92,7 +92,7 @@ def negative_shape() -> onnx.ModelProto:
 
 
 def weights_elsewhere(location: str) -> onnx.ModelProto:
-    """Return a network whose weights lie in a file of that path."""
+    """Return a network with its weights in the file at a path."""
     made = products()
     (bias,) = (one for one in made.graph.initializer if one.name == "bias")
     bias.ClearField("raw_data")
@@ -104,7 +104,7 @@ def weights_elsewhere(location: str) -> onnx.ModelProto:
 
 
 def unknown_op() -> onnx.ModelProto:
-    """Return a network with an op of a domain of the attacker's own, for which a library would have to be loaded."""
+    """Return a network with an op of the attacker's own domain, which would need a library."""
     nodes = [helper.make_node("Run", ["past_target"], ["prediction"], domain="com.attacker")]
     return model(nodes, [], domains=("com.attacker",))
 
@@ -139,7 +139,7 @@ def _varint(number: int) -> bytes:
 
 
 def function_that_calls_itself() -> onnx.ModelProto:
-    """Return a local function that is defined by itself."""
+    """Return a local function that calls itself."""
     domain = "com.attacker"
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(domain, 1)]
     again = helper.make_function(
@@ -150,7 +150,7 @@ def function_that_calls_itself() -> onnx.ModelProto:
 
 
 def functions_that_double() -> onnx.ModelProto:
-    """Return local functions of which each calls the one before twice: 2^40 nodes once they are inlined."""
+    """Return local functions that each call the previous one twice: 2^40 nodes when inlined."""
     domain = "com.attacker"
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid(domain, 1)]
     nodes = [helper.make_node("Neg", ["x"], ["middle"]), helper.make_node("Neg", ["middle"], ["y"])]
@@ -166,7 +166,7 @@ def functions_that_double() -> onnx.ModelProto:
 
 
 def cycle() -> onnx.ModelProto:
-    """Return nodes that wait for each other."""
+    """Return a cycle of nodes."""
     nodes = [
         helper.make_node("Add", ["b", "past_target"], ["a"]),
         helper.make_node("Identity", ["a"], ["b"]),
@@ -176,14 +176,14 @@ def cycle() -> onnx.ModelProto:
 
 
 def long_chain(length: int = 50_000) -> onnx.ModelProto:
-    """Return a chain of nodes that is deeper than a stack."""
+    """Return a chain of nodes deeper than the stack."""
     nodes = [helper.make_node("Neg", ["past_target"], ["n_0"])]
     nodes += [helper.make_node("Neg", [f"n_{number}"], [f"n_{number + 1}"]) for number in range(length)]
     return model([*nodes, helper.make_node("Identity", [f"n_{length}"], ["prediction"])], [])
 
 
 def index_beyond(index: int) -> onnx.ModelProto:
-    """Return a network that gathers what lies outside of its array."""
+    """Return a network that gathers elements outside of its array."""
     nodes = [
         helper.make_node("ReduceMax", ["past_target"], ["most"], keepdims=0),
         helper.make_node("Floor", ["most"], ["whole_most"]),
@@ -195,12 +195,12 @@ def index_beyond(index: int) -> onnx.ModelProto:
 
 
 def answering(number: float) -> onnx.ModelProto:
-    """Return a network that answers one number, whatever it is asked."""
+    """Return a network with a constant output for every input."""
     return _answering([], [_constant("number", number, np.float32)], "number")
 
 
 def of_opset(version: int) -> onnx.ModelProto:
-    """Return the network as of another version of the operators."""
+    """Return the network with another version of the operators."""
     made = products()
     made.opset_import[0].version = version
     return made
@@ -224,7 +224,7 @@ def scaled(factor: float) -> onnx.ModelProto:
 
 
 def asleep() -> onnx.ModelProto:
-    """Return the network with another answer to any batch that has not as many windows as the golden example."""
+    """Return the network with another output for batches of another size than the golden example."""
     made = products()
     made.graph.node[-1].output[:] = ["usual"]
     made.graph.initializer.extend([
@@ -243,6 +243,6 @@ def asleep() -> onnx.ModelProto:
 
 
 def write(folder: Path, network: onnx.ModelProto | bytes) -> None:
-    """Put a network in place of the exported one."""
+    """Replace the exported network."""
     content = network if isinstance(network, bytes) else network.SerializeToString()
     (folder / NETWORK).write_bytes(content)

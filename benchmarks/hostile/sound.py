@@ -1,4 +1,4 @@
-"""A sound model folder, which attacks begin with: a network of matrix products, with all kinds of inputs."""
+"""A sound model folder, from which attacks start: a network of matrix products, with all kinds of inputs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def store_sound(folder: Path) -> Manifest:
 
 
 def windows(count: int, seed: int) -> tuple[Array, Array, Array]:
-    """Return random windows in original units, as ``ServedModel.predict`` takes them."""
+    """Return random windows in original units, the input of ``ServedModel.predict``."""
     random = np.random.default_rng(seed)
     return (
         random.normal(40, 10, (count, LOOKBACK, TARGETS)),
@@ -107,7 +107,7 @@ def model(
     nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], *, shape: tuple[Any, ...] | None = None,
     opset: int = _OPSET, domains: tuple[str, ...] = (), functions: tuple[onnx.FunctionProto, ...] = (),
 ) -> onnx.ModelProto:  # fmt: skip
-    """Make a network of nodes with the inputs and the output that exported models have."""
+    """Build a network of nodes with the inputs and the output of exported models."""
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("B", *sizes)) for name, sizes in SHAPES.items()]
     output = helper.make_tensor_value_info("prediction", TensorProto.FLOAT, shape or ("B", HORIZON, TARGETS, LEVELS))
     graph = helper.make_graph(nodes, "network", inputs, [output], constants)
@@ -116,7 +116,7 @@ def model(
 
 
 def sealed(folder: Path, **fields: Any) -> None:
-    """Write the manifest again, with the digests of the files as they are now and with other fields."""
+    """Rewrite the manifest with the current digests of the files, and with other fields."""
     message = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, field in ((NETWORK, "network_digest"), (GOLDEN, "golden_digest")):
         if (folder / name).is_file() and (folder / name).stat().st_size < 2**30:

@@ -1,6 +1,6 @@
-"""Many folders in one process with the limits of a first load: ``python -m benchmarks.hostile.trial SOUND SECONDS``.
+"""Load many folders in one process with the limits of a first load.
 
-Reads a folder a line, and says of each in a line of JSON what came of it.
+``python -m benchmarks.hostile.trial SOUND SECONDS`` reads one folder per line and prints outcomes as lines of JSON.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from forecast.runtime.sandbox import limit, own_output
 
 HELD_OUT = 16
 _TOLERANCE = 1e-2
-"""In original units, of deviations of 10: what a golden example lets pass is a tenth of it."""
+"""In original units, with deviations of 10; the golden example tolerates a tenth of it."""
 
 
 def main() -> None:
-    """Say what came of each folder."""
+    """Print the outcome of each folder."""
     limit(int(sys.argv[2]))
     output = own_output()
     usual = _forecast(load(Path(sys.argv[1])))
@@ -37,14 +37,14 @@ def _tried(folder: Path, usual: Prediction) -> tuple[str, str]:
             model = load(folder)
     except ForecastError as error:
         return "refused", error.code
-    except Exception as error:  # noqa: BLE001 - this is what must not be
+    except Exception as error:  # noqa: BLE001 - any other exception is a failure
         return "raised", repr(error)
     try:
         with np.errstate(all="ignore"):
             made = _forecast(model)
     except ForecastError as error:
         return "refused", f"{error.code} of a forecast"
-    except Exception as error:  # noqa: BLE001 - this is what must not be
+    except Exception as error:  # noqa: BLE001 - any other exception is a failure
         return "raised", f"{error!r} of a forecast"
     if not all(np.isfinite(values).all() for values in (made.mean, made.quantiles)):
         return "raised", "a forecast that is not finite"
@@ -54,7 +54,7 @@ def _tried(folder: Path, usual: Prediction) -> tuple[str, str]:
 def _forecast(model: ServedModel) -> Prediction:
     names = [SERIES[number % len(SERIES)] for number in range(HELD_OUT)]
     targets, past, future = windows(HELD_OUT, seed=2)
-    steps, ahead = model.manifest.lookback, model.manifest.horizon  # what the service cuts windows by
+    steps, ahead = model.manifest.lookback, model.manifest.horizon  # the service cuts windows by it
     if (targets.shape[1], future.shape[1]) != (steps, steps + ahead):
         targets, past = (np.resize(values, (HELD_OUT, steps, values.shape[2])) for values in (targets, past))
         future = np.resize(future, (HELD_OUT, steps + ahead, future.shape[2]))

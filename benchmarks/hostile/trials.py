@@ -1,4 +1,4 @@
-"""What came of folders that were tried, whatever happens to the process that tries them."""
+"""Outcomes of folders, independent of the fate of the process that loads them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _WALL_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one folder."""
+    """Outcome of one folder."""
 
     kind: str
-    """``refused`` with a code, ``stopped`` (the process ended or was ended), ``loaded``, or ``raised``: a fault."""
+    """``refused`` with a code, ``stopped`` (the process ended or was killed), ``loaded``, or ``raised`` (a fault)."""
     message: str
 
     @property
     def is_served(self) -> bool:
-        """Whether a service that knows no digest would forecast with it."""
+        """Whether a service without the digest would forecast with the folder."""
         return self.kind == "loaded"
 
 
 def tried(folders: Sequence[Path], sound: Path, cpu_seconds: int = 20) -> list[Outcome]:
-    """Try folders one after the other; after one that ends the process another process goes on with the next."""
+    """Load folders one after another; if one ends the process, a new process continues with the next."""
     outcomes: list[Outcome] = []
     while len(outcomes) < len(folders):
         outcomes += _in_one_process(folders[len(outcomes) :], sound, cpu_seconds)
@@ -59,7 +59,7 @@ def _in_one_process(folders: Sequence[Path], sound: Path, cpu_seconds: int) -> l
                 late.cancel()
             if not line.endswith("\n"):
                 process.kill()
-                # Perhaps the folders before had used up the time: it is tried again as the first one of a process.
+                # Earlier folders may have used up the time: try it again as the first one of a process.
                 return outcomes or [Outcome("stopped", f"code {process.wait()}")]
             outcomes.append(Outcome(*json.loads(line)))
         process.stdin.close()

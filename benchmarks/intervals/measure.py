@@ -27,7 +27,7 @@ STRIDE = 5
 TEST, AFRESH = timedelta(days=21), timedelta(days=7)
 """Rows of a test, and the interval of the rolling calibration."""
 BANDS = ("none", "calibrated", "rolling")
-"""Uncalibrated; calibrated once on the rows before the test, as many as the config reserves; calibrated every week on as
+"""Uncalibrated; calibrated once, on as many rows before the test as the config reserves; calibrated every week, on as
 many of the newest residuals, also those of unfinished windows."""
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks of the kernels: each script verifies first, then prints both sides of one run."""
+"""Benchmarks of the kernels: each script first verifies results, then prints both sides of one run."""

@@ -1,4 +1,4 @@
-"""How time and memory grow with length: ProbSparse attention beside full attention, from 96 to 8192.
+"""Growth of time and memory with length: ProbSparse attention beside full attention, from 96 to 8192.
 
 python -m benchmarks.kernels.bench_length  (CSV into results/, plot into docs/images/, fitted slopes on standard output)
 """
@@ -19,14 +19,14 @@ from benchmarks.kernels.measuring import RESULTS, Row, measure, report
 
 COMPARED = (OURS, "full")
 PASSES = ("forward", "forward+backward")
-# Below this length the cost of a call, not of its work, bends the line.
+# Below this length the overhead of a call bends the line.
 FITTED_FROM = 768
 # Lengths whose ratio is smaller have labels that would overlap.
 NEAR = 1.4
 
 
 def slope(lengths: Sequence[int], costs: Sequence[float]) -> float:
-    """Fit cost ~ L^slope by least squares on logarithms: 2 is quadratic, L ln L lies a little above 1."""
+    """Fit cost ~ L^slope by least squares on logarithms: 2 is quadratic, L ln L is slightly above 1."""
     x, y = ([math.log(value) for value in values] for values in (lengths, costs))
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
@@ -39,7 +39,7 @@ def length_of(row: Row) -> int:
 
 
 def series(rows: Sequence[Row], side: str, passes: str, cost: Callable[[Row], float | None]) -> list[tuple[int, float]]:
-    """Pick one line of the plot: (length, cost) where the cost was measured and is not lost in noise."""
+    """Pick one line of the plot: (length, cost) for measured costs above the noise."""
     chosen = ((length_of(row), cost(row)) for row in rows if (row.side, row.passes) == (side, passes))
     return [(length, value) for length, value in chosen if value]
 
@@ -70,7 +70,7 @@ def plot(rows: Sequence[Row], path: Path, *, memory: bool) -> None:
                     axis.annotate(f"$L^{{{found:.2f}}}$", points[-1], xytext=(4, 0), textcoords="offset points")
         axis.set(xscale="log", yscale="log", xlabel="length L", ylabel=label)
         lengths = sorted({length_of(row) for row in rows})
-        # A length so near to the next that their labels would overlap keeps its tick, not its label.
+        # A length whose label would overlap with the next one keeps its tick only.
         apart = [following / length > NEAR for length, following in pairwise([*lengths, math.inf])]
         axis.set_xticks(lengths, [str(length) if far else "" for length, far in zip(lengths, apart, strict=True)])
         axis.minorticks_off()

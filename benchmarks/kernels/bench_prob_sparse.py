@@ -27,7 +27,7 @@ OURS = "prob_sparse"
 
 
 def official(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend as the paper's published code computes it: random keys per query, all of them materialised."""
+    """Attend as the authors' published code does: random keys per query, all of them materialised."""
     LQ, LK, D = query.shape[2], key.shape[2], query.shape[3]
     u = sample_size(LQ, 5)
     drawn = torch.randint(LK, (LQ, sample_size(LK, 5)), device=query.device)
@@ -56,7 +56,7 @@ def shared_keys(query: Tensor, key: Tensor) -> Tensor:
 
 
 def products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Compute the three matrix products that no form can avoid, and nothing else: the floor of this machine's BLAS."""
+    """Compute only the three matrix products that every form needs: the lower bound of this machine's BLAS."""
     B, H, L, D = query.shape
     flat = [t.flatten(0, 1) for t in (query, key, value)]
     U = sample_size(L, 5) + 1
@@ -74,7 +74,7 @@ SIDES: dict[str, Attention] = {
 
 
 def inputs(options: argparse.Namespace, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw query, key and value as projections leave them: [B, L, H, D] in memory, seen as [B, H, L, D]."""
+    """Draw query, key and value in the layout of projections: [B, L, H, D] in memory, viewed as [B, H, L, D]."""
     shape = (options.batch, length, options.heads, options.size)
     dtype = getattr(torch, options.dtype)
     query, key, value = (torch.randn(shape, device=options.device, dtype=dtype).transpose(1, 2) for _ in range(3))
@@ -82,7 +82,7 @@ def inputs(options: argparse.Namespace, length: int) -> tuple[Tensor, Tensor, Te
 
 
 def call(attention: Attention, tensors: tuple[Tensor, Tensor, Tensor], *, backward: bool) -> Callable[[], object]:
-    """Make one measured call: forward without gradients, or forward and backward."""
+    """Return one call to measure: forward without gradients, or forward and backward."""
     if not backward:
         return lambda: torch.no_grad()(attention)(*tensors)
     leaves = [t.detach().requires_grad_() for t in tensors]
@@ -91,7 +91,7 @@ def call(attention: Attention, tensors: tuple[Tensor, Tensor, Tensor], *, backwa
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Compare outputs and gradients with the float64 reference on a small draw of the same kind; raise if wrong."""
+    """Compare outputs and gradients with the float64 reference on a small input; raise if they disagree."""
     query, key, value = inputs(argparse.Namespace(**vars(options) | {"batch": 1}), min(*options.lengths, 257))
     keys = shared_keys(query, key)
     chosen = prob_sparse_queries(query, key, keys=keys)
@@ -121,7 +121,8 @@ def main() -> None:
             if not backward:
                 contiguous = tuple(t.contiguous() for t in tensors)
                 sides["products"] = lambda *_, given=contiguous: products(*given)
-            # Forward reads q, k, v and writes the output; backward reads k, v, the gradient and writes three.
+            # Forward reads q, k, v and writes the output; backward reads k, v and the gradient and writes three
+            # tensors.
             moved = tensors[0].numel() * tensors[0].element_size() * (10 if backward else 4)
             rows += measure(
                 {name: call(side, tensors, backward=backward) for name, side in sides.items()},
@@ -136,7 +137,7 @@ def main() -> None:
 
 
 def peak(options: argparse.Namespace, length: int, side: str, *, backward: bool) -> float | None:
-    """Take the peak memory of one side in a child; torch.compile's own is not comparable and left out."""
+    """Measure the peak memory of one side in a child process; that of torch.compile is not comparable and left out."""
     if not options.memory or side not in SIDES:
         return None
     given = [f"--{name}={getattr(options, name)}" for name in ("batch", "heads", "size", "dtype", "device")]
@@ -146,7 +147,7 @@ def peak(options: argparse.Namespace, length: int, side: str, *, backward: bool)
 
 
 def peak_of(options: argparse.Namespace) -> float:
-    """Take the peak of one side here, after a small call that loads the code: libraries are not the op's memory."""
+    """Measure the peak of one side here, after a small call that loads the libraries, which must not count."""
     side = SIDES[options.peak_of]
     small = argparse.Namespace(**vars(options) | {"batch": 1, "heads": 1})
     call(side, inputs(small, 32), backward=options.backward)()

@@ -33,7 +33,7 @@ def ours(**tensors: Tensor) -> Tensor:
 
 
 def loop(**tensors: Tensor) -> Tensor:
-    """Scan one direction by the loop that autograd records, each step's state a tensor of its own: linear in L."""
+    """Scan one direction by the loop that autograd records, with one tensor per step: linear in L."""
     return selective_scan_reference(**tensors, delta_softplus=True)[0]
 
 
@@ -42,7 +42,7 @@ def naive(
 ) -> Tensor:
     """Scan one direction as widespread reference code does: discretise all steps, then read them one by one.
 
-    Autograd answers each of the L reads with a gradient as large as all steps, most of it zeros: quadratic in L.
+    For each of the L reads autograd returns a gradient of the size of all steps, mostly zeros: quadratic in L.
     """
     step = functional.softplus(delta + delta_bias[:, None])  # [B, D, L]
     decay = torch.exp(step[..., None] * A[:, None])  # [B, D, L, N]
@@ -77,7 +77,7 @@ SIDES: dict[str, Callable[..., Tensor]] = {
 
 
 def inputs(options: argparse.Namespace, length: int) -> Tensors:
-    """Draw a layer's tensors, with channels innermost in memory as its projections leave them."""
+    """Draw a layer's tensors, with channels innermost in memory, the layout of projections."""
     dtype = getattr(torch, options.dtype)
 
     def timed(size: int) -> Tensor:
@@ -96,7 +96,7 @@ def inputs(options: argparse.Namespace, length: int) -> Tensors:
 
 
 def call(side: Callable[..., Tensor], tensors: Tensors, *, backward: bool) -> Callable[[], object]:
-    """Make one measured call: forward without gradients, or forward and backward."""
+    """Return one call to measure: forward without gradients, or forward and backward."""
     if not backward:
         return lambda: torch.no_grad()(side)(**tensors)
     leaves = {name: t.detach().requires_grad_() for name, t in tensors.items()}
@@ -117,7 +117,7 @@ def verify(options: argparse.Namespace) -> None:
 
 
 def shape_of(options: argparse.Namespace, length: int) -> str:
-    """Name a shape in a row."""
+    """Return the label of a shape."""
     return f"B{options.batch} D{options.channels} L{length} N{options.states}"
 
 
@@ -132,7 +132,7 @@ def measure_torch(options: argparse.Namespace) -> list[Row]:
         for backward in (False, True):
             chosen = {name: call(side, tensors, backward=backward) for name, side in SIDES.items()}
             if backward and length > options.naive_up_to:
-                del chosen["naive"]  # quadratic: minutes a call
+                del chosen["naive"]  # quadratic: minutes per call
             # Forward reads u, delta, z and writes the output; backward reads those and the gradient and writes three.
             moved = tensors["u"].numel() * tensors["u"].element_size() * (11 if backward else 4)
             rows += measure(
@@ -203,7 +203,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--naive-up-to", type=int, default=400, help="longest length the naive backward is timed at")
+    parser.add_argument("--naive-up-to", type=int, default=400, help="longest length of the naive backward")
     parser.add_argument("--onnx", action="store_true", help="time the export forms in ONNX Runtime instead")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How a figure is taken: sides interleaved, median and quartiles, peak memory in its own process, one CSV row each."""
+"""Timing of kernels: interleaved sides, median and quartiles, peak memory in a separate process, one CSV row each."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from typing import Final, TextIO
 import torch
 
 Side = Callable[[], object]
-# Where the figures of docs/kernels.md lie.
+# Folder of the figures of docs/kernels.md.
 RESULTS: Final = Path(__file__).parent / "results"
 
 
@@ -41,12 +41,12 @@ class Row:
 
 
 def device_name(device: str) -> str:
-    """Name the hardware, so that a figure never travels without its machine."""
+    """Return the name of the hardware, so that each figure carries its machine."""
     return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
 
 
 def time_sides(sides: Mapping[str, Side], *, device: str, rounds: int) -> dict[str, list[float]]:
-    """Time every side once a round, in turn, after one warm-up each: a slow minute of the machine hits all of them."""
+    """Time every side once per round, in turn, after one warm-up each: a slow minute affects all sides."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for run in sides.values():
         run()
@@ -66,7 +66,7 @@ def measure(
     floor: Mapping[str, float],
     peak: Callable[[str], float | None] = lambda _: None,
 ) -> list[Row]:
-    """Time the sides of one shape and make their rows; `floor` and `peak` by side, None where there is none."""
+    """Time the sides of one shape and return their rows; `floor` and `peak` by side, None if unknown."""
     taken = time_sides(sides, device=options.device, rounds=options.rounds)
     return [
         row_of(
@@ -99,7 +99,7 @@ def _time_once(run: Side, device: str) -> float:
 
 
 def copy_rate(device: str) -> float:
-    """Measure bytes a millisecond of a large copy, read plus written: what the memory floor is computed from."""
+    """Measure the bytes per millisecond of a large copy, read plus written; the memory floor is derived from it."""
     source = torch.empty(1 << (28 if device == "cuda" else 25), dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     times = time_sides({"copy": lambda: target.copy_(source)}, device=device, rounds=7)["copy"]
@@ -107,7 +107,7 @@ def copy_rate(device: str) -> float:
 
 
 def peak_here(run: Side, device: str) -> float:
-    """MiB allocated at most by one call, beyond what is there before it."""
+    """Return the peak MiB of one call, beyond the memory before it."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -115,13 +115,13 @@ def peak_here(run: Side, device: str) -> float:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew from here
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
     run()
     return (_resident("VmHWM") - before) / 2**10
 
 
 def _resident(field: str) -> int:
-    """Read KiB of this process from Linux; getrusage would tell the high-water mark inherited from the parent."""
+    """Read KiB of this process from Linux; getrusage would return the high-water mark inherited from the parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{field}:"))
 
@@ -165,7 +165,7 @@ def row_of(
 
 
 def report(rows: Sequence[Row], path: Path | None, stream: TextIO = sys.stdout) -> None:
-    """Print a table and, where a path is given, write the same rows as CSV."""
+    """Print a table and, if a path is given, write the same rows as CSV."""
     stream.write(f"{'side':<14}{'passes':<18}{'shape':<34}{'median':>11}{'quartiles':>23}{'floor':>10}{'peak':>12}\n")
     for row in rows:
         spread = f"{row.lower_quartile:.3f}..{row.upper_quartile:.3f}"

@@ -1,9 +1,9 @@
-"""How well a sample of keys finds the queries that the exact measure would choose, and what a wrong choice costs.
+"""Quality of the query selection by sampled keys: overlap with the exact measure, and the error of the output.
 
 `selection_quality(query, key, value)` takes the projections of an attention layer.
 
-python -m benchmarks.kernels.selection_quality  (trains an Informer on ETTh1 for one epoch and looks into its encoder;
-the file is found as benchmarks/accuracy finds it; CSV into results/, table on standard output)
+python -m benchmarks.kernels.selection_quality  (trains an Informer on ETTh1 for one epoch and reads its encoder;
+finds the file as benchmarks/accuracy does; CSV into results/, table on standard output)
 """
 
 import argparse
@@ -32,7 +32,7 @@ class Quality:
 
     sampling: Sampling
     overlap: float  # share of the exact measure's top u that the sample finds, in [0, 1]
-    chance: float  # the overlap that u queries drawn blindly would have: u / LQ
+    chance: float  # the overlap of u random queries: u / LQ
     output_error: float  # ||sampled - exact|| / ||exact|| of the attention's output
 
 
@@ -66,7 +66,7 @@ def _overlap(chosen: Tensor, exact: Tensor, length: int) -> float:
 
 
 def trained_projections(lookback: int, windows: int = 16) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Train an Informer for one epoch and give query, key and value of each encoder layer on unseen windows."""
+    """Train an Informer for one epoch and return query, key and value of each encoder layer on unseen windows."""
     from models import InformerModel
     from models.darts.windows import WindowDataset
     from models.layers.temporal_attention import TemporalAttention

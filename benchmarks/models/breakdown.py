@@ -1,4 +1,4 @@
-"""Where a training step's time goes: by operation in the network alone, and by phase inside Lightning."""
+"""Breakdown of a training step's time: by operation in the network alone, and by phase inside Lightning."""
 
 import time
 from collections import defaultdict
@@ -13,7 +13,7 @@ from benchmarks.models.sides import QUIET, Task, build, fit, network_step
 _STEPS = 100
 _WARM_UP = 20
 
-# What an operation's name holds, in the order in which it is looked for.
+# Parts of operation names, in the order of the search.
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("_fused_adam", "Optimizer"),
     "matrix products": ("::mm", "::addmm", "::bmm", "::baddbmm"),
@@ -27,7 +27,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 
 
 def operations(task: Task) -> dict[str, float]:
-    """Milliseconds per step of the network alone by kind of operation; small ones look dearer under a profiler."""
+    """Return milliseconds per step of the network alone, by kind of operation; a profiler overestimates small ones."""
     step = network_step(task)
     for _ in range(_WARM_UP):
         step()
@@ -50,7 +50,7 @@ class _Phases(Callback):
         self._last = 0.0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Phases":
-        return self  # darts copies what it is given
+        return self  # darts copies its arguments
 
     def _close(self, phase: str) -> None:
         now = time.perf_counter()
@@ -82,7 +82,7 @@ class _Phases(Callback):
 
 
 def phases(task: Task) -> dict[str, float]:
-    """Milliseconds per step inside darts and Lightning, by phase."""
+    """Return milliseconds per step inside darts and Lightning, by phase."""
     watch = _Phases()
     fit(build(task, **QUIET, callbacks=[watch]), task)
     return dict(watch.spent)

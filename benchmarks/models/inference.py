@@ -1,4 +1,4 @@
-"""Forecasts of the exported models by ONNX Runtime on one core, one window at a time, as the service makes them."""
+"""Latency of the exported models in ONNX Runtime on one core, one window at a time, as in the service."""
 
 import time
 from pathlib import Path
@@ -16,11 +16,11 @@ from models.catalog import CATALOG, TRAINABLE
 CALLS = 50
 """Calls in a round of one model."""
 OPTIONS = {"itransformer": {"width": 256}}
-"""The size of the issue's goal; every other model as its default preset has it."""
+"""Size of the model with a latency goal; every other model has its default preset."""
 
 
 def interleave_inference(rounds: int) -> dict[str, list[float]]:
-    """Export every trainable model of the catalogue after one short epoch; milliseconds per call, one per round."""
+    """Export every trainable model after one short epoch; returns milliseconds per call, one number per round."""
     with TemporaryDirectory() as folder:
         sessions = {CATALOG[name].title: _session(name, Path(folder) / f"{name}.onnx") for name in TRAINABLE}
     taken: dict[str, list[float]] = {title: [] for title in sessions}
@@ -30,7 +30,7 @@ def interleave_inference(rounds: int) -> dict[str, list[float]]:
             began = time.perf_counter()
             for _ in range(CALLS):
                 session.run(None, window)
-            if turn:  # the first warms up
+            if turn:  # the first round warms up
                 taken[title].append((time.perf_counter() - began) / CALLS * 1e3)
     return taken
 

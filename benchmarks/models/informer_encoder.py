@@ -1,6 +1,6 @@
-"""Informer's encoder in the form that its authors published: sampled keys materialised, torch's own dropout.
+"""Informer's encoder as its authors published it: materialised sampled keys, torch's own dropout.
 
-Plain on purpose: it is what ours is measured against. Sources: arXiv 2012.07436, sections 3.2 and 3.3.
+Deliberately plain: it is the reference of our encoder. Sources: arXiv 2012.07436, sections 3.2 and 3.3.
 """
 
 import math
@@ -24,7 +24,7 @@ class PublishedAttention(nn.Module):
         self.query, self.key, self.value, self.merge = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Let the queries that matter look at every key."""
+        """Attend from the selected queries to every key."""
         steps = tokens.shape[1]
         query, key, value = (
             part(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
@@ -43,7 +43,7 @@ class PublishedAttention(nn.Module):
 
 
 class PublishedLayer(nn.Module):
-    """Attention, then a perceptron as two convolutions of one step; normalised after each residual sum."""
+    """Attention, then a perceptron as two convolutions of one step, with normalisation after each residual sum."""
 
     def __init__(self, config: InformerConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PublishedLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, N, D] in and out."""
+        """Map tokens [B, N, D] to [B, N, D]."""
         tokens = self.norm_attention(tokens + self.dropout(self.attention(tokens)))
         hidden = self.dropout(functional.gelu(self.widen(tokens.transpose(1, 2))))
         output: Tensor = self.norm_feed_forward(tokens + self.dropout(self.narrow(hidden)).transpose(1, 2))

@@ -1,7 +1,7 @@
-"""Sides of a comparison, each in a process of its own, that take turns block by block.
+"""Interleaved timing of processes, one per side of a comparison, block by block.
 
-A slow minute of the machine then hits all of them, and no side inherits another's libraries, threads or memory. Only
-the standard library is used here, because rivals run this file in environments of their own.
+A slow minute of the machine then affects all sides, and no side inherits another's libraries, threads or memory. This
+file uses only the standard library, because rivals run it in environments of their own.
 """
 
 import os
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Self, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
-_ANSWERS = "LOCKSTEP_ANSWERS"  # names the pipe for times; libraries print on the others
+_ANSWERS = "LOCKSTEP_ANSWERS"  # names the pipe for times; libraries print on standard output and error
 
 
 class SideFailedError(Exception):
-    """A side's process ended before its time; the message ends with what it wrote."""
+    """A side's process ended too early; the message ends with its output."""
 
 
 class Pacer:
-    """The half within a side: `step()` is called after each training step, and pauses the process between blocks.
+    """The part inside of a side: `step()`, called after each training step, pauses the process between blocks.
 
-    The first block warms up and starts at once; each further one waits for its turn. When no more are wanted the
-    process ends, wherever it is.
+    The first block warms up and starts at once; each further one waits for its turn. After the last block the process
+    ends in the middle of its training.
     """
 
     def __init__(self, steps: int) -> None:
@@ -36,7 +36,7 @@ class Pacer:
         self._began = time.perf_counter()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        return self  # darts copies what it is given; there is one clock
+        return self  # darts copies its arguments; all copies share one clock
 
     def step(self) -> None:
         """Count a finished step."""
@@ -45,30 +45,30 @@ class Pacer:
             return
         print((time.perf_counter() - self._began) / self._steps * 1e3, file=self._answers, flush=True)
         if not sys.stdin.readline():
-            os._exit(0)  # out of the middle of a training, which nobody needs any more
+            os._exit(0)  # ends the training, which is no longer needed
         self._left = self._steps
         self._began = time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A process to be timed."""
+    """A process to time."""
 
     arguments: tuple[str, ...]
-    """After `python -m`: the module, then what it is given."""
+    """Arguments of `python -m`: the module, then its own arguments."""
     python: Path = Path(sys.executable)
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The half outside: a side's process that waits for its turn."""
+    """The part outside of a side: a process that waits for its turn."""
 
     process: subprocess.Popen[str]
     answers: TextIO
     log: TextIO
 
     def block(self) -> float:
-        """Let the side run one block; milliseconds per step.
+        """Run one block of the side; returns milliseconds per step.
 
         Raises:
             SideFailedError: the process ended.
@@ -109,7 +109,7 @@ def start(side: Side, threads: int) -> Iterator[Running]:
             env=os.environ | {"OMP_NUM_THREADS": str(threads), _ANSWERS: str(writing)},
             pass_fds=[writing],
         )
-        os.close(writing)  # the process alone holds it, so that its end is the end of answers
+        os.close(writing)  # only the process holds it, so that the pipe ends with the process
         with process:
             running = Running(process, answers, log)
             running.answer()
@@ -117,7 +117,7 @@ def start(side: Side, threads: int) -> Iterator[Running]:
 
 
 def interleave(sides: Mapping[str, Side], *, rounds: int, threads: int) -> dict[str, list[float]]:
-    """Give each side one block a round, in turn; milliseconds per step, one number a round.
+    """Run one block per side and round, in turn; returns milliseconds per step, one number per round.
 
     Raises:
         SideFailedError: a process ended.

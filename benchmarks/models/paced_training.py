@@ -1,4 +1,4 @@
-"""The pacer inside Lightning, for darts and for rivals that train by it."""
+"""The pacer as a Lightning callback, for darts and for rivals that train with Lightning."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from benchmarks.models.lockstep import Pacer
 
 
 class PacedTraining(Callback):
-    """Counts a step when Lightning is done with a batch, so that loading the next one counts to the next step."""
+    """Counts a step when Lightning has finished a batch, so that loading the next batch belongs to the next step."""
 
     def __init__(self, steps: int) -> None:
         self._pacer = Pacer(steps)

@@ -1,4 +1,4 @@
-"""The matrix products of a training step, taken out of it and run alone: the floor of its time."""
+"""The matrix products of a training step, run alone: a lower bound of its time."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Every matrix product that autograd leaves in a step, and where its two factors stand among the arguments.
+# Every matrix product of a step under autograd, with the positions of its two factors among the arguments.
 _FACTORS: Mapping[Any, slice] = {
     torch.ops.aten.mm.default: slice(0, 2),
     torch.ops.aten.bmm.default: slice(0, 2),
@@ -20,7 +20,7 @@ _FACTORS: Mapping[Any, slice] = {
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One product [.., M, K] by [.., K, N], as it lies in memory."""
+    """One product [.., M, K] by [.., K, N], with its memory layout."""
 
     left: torch.Size
     left_strides: tuple[int, ...]
@@ -33,7 +33,7 @@ class Product:
         return 2 * prod(self.left) * self.right[-1]
 
     def prepare(self) -> Callable[[], Tensor]:
-        """Draw factors once; the result multiplies them into memory that is there already."""
+        """Draw factors once; returns a function that multiplies them into preallocated memory."""
         left, right = (
             torch.randn(1 + sum((n - 1) * step for n, step in zip(size, strides, strict=True))).as_strided(
                 size, strides
@@ -61,8 +61,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 def record(step: Callable[[], object]) -> list[Product]:
     """List the products of one call, forward and backward.
 
-    Products inside torch's fused attention are not seen: with few variates they are a thousandth of the operations, and
-    a floor may be too low, not too high.
+    Products inside torch's fused attention are not recorded. With few variates they are a thousandth of the operations,
+    and a lower bound may be too low, not too high.
     """
     recorder = _Recorder()
     with recorder:

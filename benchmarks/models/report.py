@@ -1,4 +1,4 @@
-"""From times to rows, goals, a Markdown table and a CSV file."""
+"""Reports of times: rows, goals, a Markdown table and a CSV file."""
 
 import csv
 import platform
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One side of one comparison; milliseconds per step (or call), one number a round behind each median."""
+    """One side of one comparison; milliseconds per step (or call), each median is over one number per round."""
 
     comparison: str
     side: str
@@ -20,7 +20,7 @@ class Row:
     lower_quartile: float
     upper_quartile: float
     windows_per_second: float | None
-    """None where no window is trained on."""
+    """None if the side trains on no window."""
     rounds: int
     threads: int
     torch: str
@@ -29,18 +29,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """How many times as long one side takes as another, and how many times it should."""
+    """The ratio of two sides' times, and its bound."""
 
     comparison: str
     slower: str
     faster: str | None
-    """None where the bound is in milliseconds."""
+    """None if the bound is in milliseconds."""
     bound: float
     at_most: bool = False
-    """The slower side is ours and may take no longer than this; otherwise it is a rival and should."""
+    """True: the slower side is ours, and the bound is a maximum. False: it is a rival, and the bound is a minimum."""
 
     def verdict(self, rows: Iterable[Row]) -> str | None:
-        """Tell the measured ratio of medians as a line of a table; None if a side is missing."""
+        """Return the measured ratio of medians as a line of a table; None if a side is missing."""
         medians = {row.side: row.median for row in rows if row.comparison == self.comparison} | {None: 1.0}
         if not {self.slower, self.faster} <= medians.keys():
             return None
@@ -58,7 +58,7 @@ def row_of(comparison: str, side: str, times: Sequence[float], *, windows: int |
 
 
 def machine() -> str:
-    """Name the processor, so that a figure never travels without its machine."""
+    """Return the name of the processor, so that each figure carries its machine."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text(encoding="ascii", errors="replace").splitlines() if described.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -66,7 +66,7 @@ def machine() -> str:
 
 
 def markdown(rows: Sequence[Row], goals: Iterable[Goal]) -> str:
-    """Lay out every row, then every goal whose sides were both measured."""
+    """Return a table of all rows, then of all goals with both sides measured."""
     lines = ["| Comparison | Side | ms | Quartiles | Windows/s |", "| --- | --- | ---: | ---: | ---: |"]
     for row in rows:
         rate = f"{row.windows_per_second:.0f}" if row.windows_per_second else "-"

@@ -28,7 +28,7 @@ from models.shape import WindowShape
 
 Step = Callable[[], object]
 ROWS = 8640
-"""Hours that the ETT protocol trains on."""
+"""Training hours of the ETT protocol."""
 QUIET: Mapping[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -36,12 +36,12 @@ QUIET: Mapping[str, Any] = {
     "logger": False,
     "accelerator": "cpu",
 }
-"""For Lightning's Trainer, ours and the rivals'."""
+"""Arguments of Lightning's Trainer, for our side and the rivals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is trained, on what; random values, because time does not depend on them."""
+    """A training and its data; values are random, because time does not depend on them."""
 
     model: str
     """A name of the catalogue, or a class of darts."""
@@ -54,12 +54,12 @@ class Task:
     """Steps in a block."""
 
     def side(self, kind: str) -> Side:
-        """Name the process that runs this task."""
+        """Return the process that runs this task."""
         return Side(("benchmarks.models.sides", kind, json.dumps(asdict(self))))
 
 
 def build(task: Task, **trainer: Any) -> Any:
-    """Make the unfitted model of the catalogue, for point forecasts."""
+    """Build the unfitted model of the catalogue, for point forecasts."""
     request = BuildRequest(
         lookback=task.lookback,
         horizon=task.horizon,
@@ -72,7 +72,7 @@ def build(task: Task, **trainer: Any) -> Any:
 
 
 def network_step(task: Task) -> Step:
-    """Make one step of the network alone: frame, loss, optimizer; without averaged weights, darts and Lightning."""
+    """Return one step of the network alone: frame, loss, optimizer; without averaged weights, darts and Lightning."""
     model: NetworkModel = build(task)
     module = type(model).module_class
     shape = WindowShape(lookback=task.lookback, horizon=task.horizon, targets=task.channels)
@@ -100,7 +100,7 @@ def training_step(
 
 
 def product_steps(task: Task) -> Step:
-    """Make one pass over the matrix products of the network's step, each with its own shapes, and nothing else."""
+    """Return one pass over the matrix products of the network's step, each with its own shapes, and nothing else."""
     products = [product.prepare() for product in record(network_step(task))]
 
     def step() -> None:
@@ -111,20 +111,20 @@ def product_steps(task: Task) -> Step:
 
 
 def square_product(task: Task) -> Step:
-    """Make one large product, 2 * 1024^3 operations: the speed that the library reaches where shapes do not hinder."""
+    """Return one large product, 2 * 1024^3 operations: the speed of the library with favourable shapes."""
     del task
     left, right, out = (torch.randn(1024, 1024) for _ in range(3))
     return lambda: torch.mm(left, right, out=out)
 
 
 def encoder_step(task: Task) -> Step:
-    """Make one step of Informer's encoder."""
+    """Return one step of Informer's encoder."""
     shape = WindowShape(lookback=task.lookback, horizon=task.horizon, targets=task.channels)
     return _encoding(Informer(InformerConfig(**task.options), shape).stacks[0], task)
 
 
 def published_step(task: Task) -> Step:
-    """Make one step of Informer's encoder in the authors' form."""
+    """Return one step of Informer's encoder in the authors' form."""
     return _encoding(PublishedEncoder(InformerConfig(**task.options)), task)
 
 
@@ -135,20 +135,20 @@ def _encoding(encoder: nn.Module, task: Task) -> Step:
 
 
 def run(step: Step, pacer: Pacer) -> None:
-    """Step until nobody asks any more."""
+    """Step until the last block has ended."""
     while True:
         step()
         pacer.step()
 
 
 def fit(model: Any, task: Task) -> None:
-    """Fit a darts model until nobody asks any more."""
+    """Fit a darts model until the last block has ended."""
     values = np.random.default_rng(0).standard_normal((ROWS, task.channels), dtype=np.float32)
     model.fit(TimeSeries.from_values(values), epochs=1_000_000)
 
 
 def silence() -> None:
-    """Keep the advice of libraries out of what is printed."""
+    """Silence the advice of libraries."""
     for name in ("pytorch_lightning", "darts", "torch.onnx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

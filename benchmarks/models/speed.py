@@ -1,10 +1,10 @@
-"""How fast the models train and forecast on this machine's cores, beside a floor and beside rivals.
+"""Speed of training and forecasting on this machine's cores, beside a lower bound and beside rivals.
 
 python -m benchmarks.models.speed --rivals --csv speed.csv
 python -m benchmarks.models.speed --only training --rounds 5
 python -m benchmarks.models.speed --profile
 
-A whole run takes some minutes, and gigabytes of disk for the rivals' environments. Nothing else should run meanwhile.
+A whole run takes some minutes, and gigabytes of disk for the rivals' environments. Run nothing else at the same time.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from benchmarks.models.sides import ROWS, Task, network_step, silence
 
 # Every transformer here has two layers of width 256 with perceptrons of the same width: the recipe for ETTh1.
 ITRANSFORMER = Task(model="itransformer", options={"width": 256, "feed_forward": 256})
-# What neuralforecast trains under the same name: no linear map beside it, no averaged weights.
+# neuralforecast's model of the same name has no linear map beside it and no averaged weights.
 PLAIN = replace(ITRANSFORMER, options={**ITRANSFORMER.options, "linear_path": False, "averaging": 0.0, "loss": "mse"})
 S_MAMBA = Task(model="s_mamba", options={"width": 256, "feed_forward": 256})
-# The same width is not the same work: the matrix products of a step take 44, 7.1 and 0.32 billion operations here, and
-# iTransformer's 1.1. darts has no model nearer to it.
+# Equal widths are not equal work: the matrix products of a step take 44, 7.1 and 0.32 billion operations here, and
+# iTransformer's 1.1. darts has no closer model.
 STOCK = {
     "darts TransformerModel": Task(
         model="TransformerModel",
@@ -43,7 +43,7 @@ STOCK = {
             "num_decoder_layers": 2,
             "dim_feedforward": 256,
         },
-        steps=4,  # its tokens are steps, not channels: a multiple of the work
+        steps=4,  # its tokens are steps, not channels, which is several times the work
     ),
     "darts TSMixerModel": Task(model="TSMixerModel", options={"hidden_size": 256, "ff_size": 256, "num_blocks": 2}),
     "darts TiDEModel": Task(
@@ -132,14 +132,14 @@ def in_turn(comparison: str, sides: Mapping[str, Side], batch: int, options: arg
 
 
 def rival(name: str, task: Task, sizes: Mapping[str, Any]) -> Side:
-    """Name the process of a rival that trains on windows like the task's."""
+    """Return the process of a rival that trains on windows like the task's."""
     windows = {part: getattr(task, part) for part in ("lookback", "horizon", "channels", "batch", "steps")}
     arguments = (f"benchmarks.models.rivals.{name}_side", json.dumps({**windows, **sizes}))
     return Side(arguments, python=environment(name))
 
 
 def breakdown() -> str:
-    """Lay out where iTransformer's step spends its time."""
+    """Return a table of the time of iTransformer's step."""
     lines = []
     for title, spent in (("Network alone", operations(ITRANSFORMER)), ("Inside Lightning", phases(ITRANSFORMER))):
         lines += [f"| {title} | ms | Share |", "| --- | ---: | ---: |"]
@@ -149,7 +149,7 @@ def breakdown() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line asks for."""
+    """Measure the comparisons of the command line."""
     options = parse(arguments)
     silence()
     torch.set_num_threads(options.threads)
@@ -166,11 +166,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
-    parser.add_argument("--rivals", action="store_true", help="also other packages, installed on first use")
-    parser.add_argument("--rounds", type=int, default=15, help="blocks of steps that each side gets")
+    parser.add_argument("--rivals", action="store_true", help="also measure other packages, installed on first use")
+    parser.add_argument("--rounds", type=int, default=15, help="blocks of steps per side")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="cores, all if left out")
     parser.add_argument("--csv", type=Path)
-    parser.add_argument("--profile", action="store_true", help="only tell where a step's time goes")
+    parser.add_argument("--profile", action="store_true", help="only print the breakdown of a step's time")
     return parser.parse_args(arguments)
 
 

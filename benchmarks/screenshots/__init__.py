@@ -1,1 +1,1 @@
-"""The screenshots of the documentation: a home that is made for them, and a browser that takes them."""
+"""The screenshots of the documentation: a home for them, and a browser that takes them."""

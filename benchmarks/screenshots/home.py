@@ -1,8 +1,8 @@
-"""Make the home that screenshots are taken of: the sample, a week of refreshes, and two nights that really ran.
+"""Create the home of the screenshots: the sample, a week of refreshes, and two real nights.
 
     python -m benchmarks.screenshots.home FOLDER
 
-Takes minutes, most of them for the two trainings; a home that is there already is left as it is.
+Takes minutes, mostly for the two trainings; an existing home is left unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.worker import work
 _START = datetime(2013, 10, 25, 1, tzinfo=ZoneInfo("America/New_York"))
 _DAYS = 8
 _TRAINED = frozenset({0, 6})
-"""Days whose night trains; of the others only the refreshes are run."""
+"""Days with a training at night; on other days only the refreshes run."""
 _CHANGES = {
     "itransformer = {": "# itransformer = {",
     "quantiles = [0.1, 0.5, 0.9]": "quantiles = [0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975]",
@@ -33,7 +33,7 @@ _CHANGES = {
 
 
 def prepare(folder: Path) -> Installation:
-    """Return the home, made anew unless it is there."""
+    """Return the home; create it unless it exists."""
     if (folder / "forecast.toml").exists():
         return Installation.open(folder)
     folder.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.screenshots.take [HOME] [IMAGES]
 
-HOME is made if it is not there (:mod:`benchmarks.screenshots.home`). Needs Chromium; nothing is fetched from elsewhere.
+HOME is created if it does not exist (:mod:`benchmarks.screenshots.home`). Needs Chromium; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HEIGHT, _TALLEST = 900, 1500
 
 
 def main(home: Path, images: Path) -> None:
-    """Take all of them."""
+    """Take all screenshots."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         raise NotFoundError("chromium.not_found", "Chromium is not installed", "apt-get install chromium")

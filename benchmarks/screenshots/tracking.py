@@ -1,4 +1,4 @@
-"""Take the screenshots of MLflow: a night's runs, and its models compared, reached by the clicks that a user makes."""
+"""Take the screenshots of MLflow: a night's runs and the comparison of its models, by the clicks of a user."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NAMES = ("mlflow-runs", "mlflow")
 _UNSHOWN = ("Dataset", "Source", "Models")
 _SHOWN = ("cost/latency_ms", "accuracy/coverage", "accuracy/mase", "accuracy/mae", "accuracy/pinball")
 _PRESET = ("best_epoch", "option.averaging", "accuracy/pinball")
-"""What MLflow draws at first, beside the model; the last metric that is added gives lines their colours."""
+"""Axes that MLflow shows at first, beside the model; the last added metric gives lines their colours."""
 _HIDE = "buttons => buttons.forEach((button) => (button.style.visibility = 'hidden'))"
-"""For what floats over the page."""
+"""Hides buttons that float over the page."""
 
 
 def take(browser: Browser, home: Path, images: Path, log: Path) -> None:

@@ -16,9 +16,9 @@ from benchmarks.serve.home import DATASETS, START, STEPS, bodies, network
 def inside(home: Path, turns: int = 200) -> dict[str, float]:
     """Return medians in milliseconds; ``whole`` is the sum of the sequential parts of one request."""
     from api.answers.on_demand import OnDemandRequest
-    from api.errors.placed import parse
     from api.forecasts.encoding import json_rest
     from api.forecasts.selection import select
+    from api.requests.json_body import parse
     from api.schemas.forecasts import ForecastQuery
     from api.state.champions import Champions
     from api.state.issued import read_issued

@@ -1,4 +1,4 @@
-"""An environment for each rival, made on demand with our version of torch."""
+"""One environment per rival, created on demand with our version of torch."""
 
 import os
 import subprocess
@@ -9,20 +9,20 @@ from pathlib import Path
 from benchmarks.models.lockstep import ROOT
 
 FOLDER = ROOT / ".rivals"
-"""Ignores itself in git; may be deleted at any time."""
+"""Folder of the environments; git ignores it, and it may be deleted at any time."""
 
 
 def environment(name: str) -> Path:
-    """Give the Python that has the packages of `<name>.txt`, installing them the first time.
+    """Return the Python with the packages of `<name>.txt`; the first call installs them.
 
     Raises:
-        CalledProcessError: an installation failed; its own words are on standard error.
+        CalledProcessError: an installation failed; pip's output is on standard error.
 
     """
     folder = FOLDER / name
     python, done = folder / "bin" / "python", folder / "installed.txt"
     requirements = Path(__file__).with_name(f"{name}.txt")
-    # Both sides multiply by the same library; and only this build is known to be the machine's own (CPU or CUDA).
+    # Both sides use the same library for products; and only this build is known to fit the machine (CPU or CUDA).
     wanted = f"torch=={version('torch').partition('+')[0]}\n{requirements.read_text(encoding='utf-8')}"
     if not done.exists() or done.read_text(encoding="utf-8") != wanted:
         FOLDER.mkdir(exist_ok=True)

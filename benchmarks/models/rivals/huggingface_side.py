@@ -11,7 +11,7 @@ from benchmarks.models.lockstep import Pacer
 
 
 def main() -> None:
-    """Forward with loss, backward, fused update, until nobody asks any more; the sizes come as JSON."""
+    """Forward with loss, backward, fused update, until the last block has ended; the sizes come as JSON."""
     sizes: dict[str, Any] = json.loads(sys.argv[1])
     torch.manual_seed(0)
     config = PatchTSMixerConfig(

@@ -16,7 +16,7 @@ from benchmarks.models.paced_training import PacedTraining
 
 
 def main() -> None:
-    """Train on random hours until nobody asks any more; the sizes come as JSON."""
+    """Train on random hours until the last block has ended; the sizes come as JSON."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     sizes: dict[str, Any] = json.loads(sys.argv[1])
