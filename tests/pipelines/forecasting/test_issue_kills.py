@@ -44,7 +44,8 @@ from pipelines.forecasting.issue import issue
 def issue_on(home):
     installation = Installation.open(Path(home))
     models = [(name, manifest_digest(installation.home.models / name)) for name in ("repeat_last-1", "repeat_last-2")]
-    first = installation.ledger.issuances.latest("tiny").model_version == models[0][0]  # who died may have promoted before
+    latest = installation.ledger.issuances.latest("tiny")
+    first = latest.model_version == models[0][0]  # the dead process may have promoted before
     while True:
         name, digest = models[first]
         now = SystemClock().now()
@@ -241,7 +242,8 @@ installation = Installation.open(home)
 before = installation.ledger.issuances.latest("tiny")
 name = "repeat_last-2"
 digest = manifest_digest(installation.home.models / name)
-installation.ledger.champions.promote(Champion("tiny", "repeat_last", name, name, digest, SystemClock().now(), "its turn"))
+champion = Champion("tiny", "repeat_last", name, name, digest, SystemClock().now(), "its turn")
+installation.ledger.champions.promote(champion)
 filler = home / "filler"
 with filler.open("wb", buffering=0) as stream:
     try:

@@ -210,7 +210,7 @@ def test_what_was_running_waits_in_the_queue_of_a_restored_home(
     restore(back_up(issued_home, tmp_path / "one.tar").path, tmp_path / "again")
     with reopened(tmp_path / "again").ledger as restored:
         assert [run.state for run in restored.runs.find()] == ["queued"]
-        assert restored.lease("scheduler") is None
+        assert restored.leases.get("scheduler") is None
     assert [run.state for run in ledger.runs.find()] == ["running"]
 
 

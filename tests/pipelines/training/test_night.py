@@ -8,7 +8,7 @@ from forecast.installation import Installation
 from forecast.runtime.manifest import Manifest
 from pipelines.preparation.clean import clean
 from pipelines.preparation.slices import Slices
-from pipelines.retrain import _champion_model
+from pipelines.training.night import comparable_champion
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -18,7 +18,7 @@ def compared(installation: Installation) -> tuple[bool, str]:
     """Whether the champion can be scored beside challengers, and else why not."""
     config = installation.config.datasets["tiny"]
     panel = clean(installation.dataset("tiny").observations.read(), config)
-    model, reason = _champion_model(installation.dataset("tiny"), config, panel, Slices.of(panel, config))
+    model, reason = comparable_champion(installation.dataset("tiny"), config, panel, Slices.of(panel, config))
     return model is not None, reason
 
 
