@@ -1,1 +1,1 @@
-"""Scheduler, worker hosts, leases and the processes they watch."""
+"""Scheduling: scheduler, worker hosts, leases, and supervision of their processes."""

@@ -1,4 +1,4 @@
-"""All jobs of an installation, from the job file and from the ledger, and what may be done with them."""
+"""All jobs of an installation, from the config file and the ledger, and the operations on them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _MOMENT = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class KnownJob:
-    """A job, where it is defined, and how it stands."""
+    """A job with its origin and its state."""
 
     name: str
     definition: Job
     origin: Literal["job_file", "ledger"]
-    """Where it is defined; what stands in the job file is changed there."""
+    """Where the job is defined; jobs of the config file can only be changed there."""
     paused: bool
     since: datetime | None
-    """Its dates count from here, on its data set's clock; ``None`` until a scheduler has seen it with this schedule."""
+    """Start of its dates, on the data set's clock; ``None`` until a scheduler has seen this schedule."""
 
 
 class JobBook:
@@ -44,7 +44,7 @@ class JobBook:
         self._ledger = installation.ledger
 
     def jobs(self) -> dict[str, KnownJob]:
-        """Return every job by name: those of the job file first, which win over others of the same name."""
+        """Return all jobs by name. A job of the config file hides one of the ledger with the same name."""
         states = self._ledger.jobs.states()
         found = {
             name: _known(name, definition, "job_file", states.get(name))
@@ -53,7 +53,7 @@ class JobBook:
         for name, state in states.items():
             try:
                 definition = state.definition
-            except ConflictError as error:  # the others go on
+            except ConflictError as error:  # the other jobs stay available
                 _LOG.error("%s [%s]", error, error.code)
                 continue
             if (
@@ -65,50 +65,50 @@ class JobBook:
         return found
 
     def job(self, name: str) -> KnownJob:
-        """Return one job; raises ``job.unknown``."""
+        """Return a job; raises ``job.unknown``."""
         jobs = self.jobs()
         if name not in jobs:
-            raise NotFoundError("job.unknown", "there is no job of that name", nearest(name, jobs))
+            raise NotFoundError("job.unknown", "no job of that name exists", nearest(name, jobs))
         return jobs[name]
 
     def see(self, known: KnownJob, now: datetime) -> KnownJob:
-        """Let the dates of a job of the job file count from now if it is new or its schedule has changed."""
+        """Start the dates of a job from the config file at ``now`` if it is new or its schedule has changed."""
         state = self._ledger.jobs.see(known.name, timing_of(known.definition), now)
         return _known(known.name, known.definition, known.origin, state)
 
     def add(self, name: str, definition: Job) -> KnownJob:
-        """Keep a new job in the ledger; raises ``job.name``, ``job.exists`` and ``job.no_data_set``."""
+        """Add a job to the ledger; raises ``job.name``, ``job.exists`` and ``job.no_data_set``."""
         if not re.fullmatch(JOB_NAME, name):
-            raise ConfigError(
-                "job.name", "that is no name for a job", "write small letters, digits, - and _, at most 63"
-            )
+            raise ConfigError("job.name", "job name is invalid", "use lower-case letters, digits, - and _, at most 63")
         self._installation.config.check_job(name, definition)
         if name in self._installation.config.jobs:
-            raise ConflictError("job.exists", f'the job file has a job "{name}"', "choose another name")
+            raise ConflictError("job.exists", f'the config file has a job "{name}"', "choose another name")
         self._ledger.jobs.define(name, definition, self._installation.dataset(definition.dataset).clock.now())
         return self.job(name)
 
     def change(self, name: str, definition: Job) -> KnownJob:
-        """Replace the definition of a job that is not in the job file; raises ``job.other_data_set``."""
-        known = self._ours(name)
+        """Replace the definition of a job of the ledger; raises ``job.other_data_set`` and ``job.in_job_file``."""
+        known = self._from_ledger(name)
         self._installation.config.check_job(name, definition)
         if definition.dataset != known.definition.dataset:  # its dates count on that data set's clock
-            raise ConflictError("job.other_data_set", "a job stays with its data set", "add another job for the other")
+            raise ConflictError(
+                "job.other_data_set", "a job cannot change its data set", "add another job for that data set"
+            )
         now = self._installation.dataset(known.definition.dataset).clock.now()
         self._ledger.jobs.define(name, definition, now, replace=True)
         return self.job(name)
 
     def remove(self, name: str) -> None:
-        """Forget a job that is not in the job file; its runs stay, those that wait are cancelled."""
-        self._ours(name)
+        """Remove a job of the ledger and cancel its queued runs; other runs stay. Raises ``job.in_job_file``."""
+        self._from_ledger(name)
         self._ledger.jobs.delete(name)
         for run in self._ledger.runs.queue():
             if run.job == name:
-                with contextlib.suppress(ConflictError):  # a worker may have been quicker
+                with contextlib.suppress(ConflictError):  # a worker may have taken the run meanwhile
                     self._ledger.runs.cancel(run.run_id, SystemClock().now())
 
     def pause(self, name: str, *, paused: bool) -> KnownJob:
-        """Pause a job, of the job file too, or let it go on; what was due meanwhile is not caught up."""
+        """Pause or resume a job (including jobs of the config file). Dates missed while paused are not caught up."""
         known = self.job(name)
         now = self._installation.dataset(known.definition.dataset).clock.now()
         if known.origin == "job_file":
@@ -117,63 +117,67 @@ class JobBook:
         return self.job(name)
 
     def run_now(self, name: str) -> int:
-        """Queue a run of a job, whatever its schedule says; returns its number."""
+        """Queue a run of a job regardless of its schedule; returns the run id."""
         return self._ask(name, self.job(name).definition)
 
     def _ask(self, name: str, definition: Job) -> int:
         now = self._installation.dataset(definition.dataset).clock.now()
-        # Two people may ask in one second: each gets a run.
+        # Two requests in the same second each get a run.
         date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
         (run_id,) = self._ledger.runs.claim(name, definition, [date], SystemClock().now())
         return run_id
 
     def roll_back(self, dataset: str, version: str = "") -> int:
-        """Queue that an earlier champion, or the one before, becomes champion again and forecasts; returns the run.
+        """Queue a rollback to ``version``, by default the previous champion, and a forecast; returns the run id.
 
-        Raises ``promotion.no_earlier`` where there is none, ``promotion.is_champion`` and ``model.unknown``.
+        Raises ``promotion.no_earlier``, ``promotion.is_champion`` and ``model.unknown``.
         """
         versions = [one.model_version for one in distinct(self._ledger.champions.history(dataset, limit=None))]
         if version and version not in versions:
-            message = "no model of that version is or was champion"
+            message = "no champion, present or past, has that version"
             raise NotFoundError("model.unknown", message, nearest(version, versions))
         if not versions or (not version and len(versions) < 2):
-            raise NotFoundError("promotion.no_earlier", "no other model was champion before", "train another one")
+            raise NotFoundError("promotion.no_earlier", "the data set has no earlier champion", "train another model")
         if version == versions[0]:
-            raise ConflictError("promotion.is_champion", f"{version} is the champion already", "there is nothing to do")
+            raise ConflictError("promotion.is_champion", f"{version} is the champion already", "choose another version")
         steps = (JobStep.ROLLBACK, JobStep.FORECAST)
         return self._ask(f"{dataset}.rollback", Job(dataset=dataset, steps=steps, version=version))
 
     def backfill(self, name: str, first: datetime, last: datetime) -> list[int]:
-        """Queue a run for each date of a range, both ends included, that never had one; returns their numbers.
+        """Queue a run for each date in [first, last] that never had one; returns the run ids.
 
-        Raises ``job.no_cron`` for a job that has no dates, ``job.range`` for a range that is turned round, reaches
-        into the future or is too long.
+        Raises ``job.no_cron`` for a job without a cron schedule, and ``job.range`` for a range that is reversed,
+        reaches into the future or has too many dates.
         """
         known = self.job(name)
         dataset = self._installation.config.datasets[known.definition.dataset]
         cron = known.definition.cron_in(dataset.zone)
         if cron is None:
-            raise ConfigError("job.no_cron", f'job "{name}" is not due by the clock', "run it with run now")
+            raise ConfigError("job.no_cron", f'job "{name}" has no cron schedule', "run it now instead")
         if not _EARLIEST <= first <= last <= self._installation.dataset(known.definition.dataset).clock.now():
-            raise ConfigError("job.range", "a range begins before it ends, and ends before now", "give other ends")
+            raise ConfigError(
+                "job.range",
+                "the range is reversed or reaches into the future",
+                "give a start before the end, and an end before now",
+            )
         dates = []
         for due in cron.between(first - _MOMENT, last):
             dates.append(Due(logical_date=cron.logical_date(due), at=due, cause=Cause.BACKFILL))
             if len(dates) > _MOST_DATES:
-                raise ConfigError("job.range", f"that range has over {_MOST_DATES:,} dates", "give a shorter one")
+                raise ConfigError("job.range", f"the range has over {_MOST_DATES:,} dates", "give a shorter range")
         return self._ledger.runs.claim(name, known.definition, dates, SystemClock().now())
 
     def following(self, known: KnownJob) -> datetime | None:
-        """Return when a job is due next by the clock, in UTC on its data set's clock."""
+        """Return the next due time of a job's cron schedule, in UTC on its data set's clock; ``None`` without one."""
         cron = known.definition.cron_in(self._installation.config.datasets[known.definition.dataset].zone)
         if cron is None or known.paused:
             return None
         return next(cron.following(self._installation.dataset(known.definition.dataset).clock.now()), None)
 
-    def _ours(self, name: str) -> KnownJob:
+    def _from_ledger(self, name: str) -> KnownJob:
         known = self.job(name)
         if known.origin == "job_file":
-            raise ConflictError("job.in_job_file", f'job "{name}" stands in the job file', "change it there")
+            raise ConflictError("job.in_job_file", f'job "{name}" is defined in the config file', "change it there")
         return known
 
 

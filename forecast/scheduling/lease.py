@@ -1,4 +1,4 @@
-"""A lease: of several processes one does what only one may do, and another takes over when it falls silent."""
+"""A lease: leader election among processes, with a takeover when the holder stops renewing."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import ClassVar
 from forecast.ledger import Ledger
 
 SCHEDULER = "scheduler"
-"""The lease of who schedules."""
+"""Name of the scheduler's lease."""
 
 
 class Lease:
-    """One process's claim to a lease, to be renewed about once a second by :meth:`hold`.
+    """One process's claim to a lease; :meth:`hold` must be called about once a second.
 
-    Whether the holder lives is told by its beat alone, seen against this process's own monotonic clock: neither clocks
-    that jump nor clocks that disagree between machines make two holders. What only one may do must be safe all the
-    same if two do it for a moment, because the holder may be frozen between a renewal and what it does then.
+    The holder is alive while its heartbeat counter keeps changing. Only this process's monotonic clock is used, so that
+    clocks which jump or disagree between machines cannot produce two holders. The protected work must still tolerate
+    two holders for a moment: a holder may be frozen between a renewal and its work.
     """
 
     PATIENCE_SECONDS: ClassVar[float] = 3.5
-    """How long a beat must stand still before another takes over."""
+    """Time without a heartbeat after which another process takes over."""
 
     def __init__(self, ledger: Ledger, name: str, holder: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
@@ -33,14 +33,14 @@ class Lease:
         self._seen_at = 0.0
 
     def hold(self) -> bool:
-        """Renew the lease, or take it if nobody has it or its holder is silent; returns whether it is held."""
+        """Renew the lease, or take it if it is free or its holder is silent; returns whether this process holds it."""
         if self._is_held and self._ledger.leases.renew(self._name, self._holder) is not None:
             return True
         self._is_held = self._try()
         return self._is_held
 
-    def drop(self) -> None:
-        """Let the lease go at once."""
+    def release(self) -> None:
+        """Release the lease at once, so that another process need not wait."""
         if self._is_held:
             self._ledger.leases.release(self._name, self._holder)
         self._is_held = False

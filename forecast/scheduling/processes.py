@@ -1,4 +1,4 @@
-"""Processes of this machine: who this one is, whether another still is what it was, and how one is ended."""
+"""Processes of this machine: identity, liveness, memory, and termination with all descendants."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _CLOCK_SLACK = 10.0
 
 
 def machine() -> str:
-    """Return the name of this machine, or what ``FORECAST_MACHINE`` calls it."""
+    """Return ``FORECAST_MACHINE``, or else the host name."""
     return os.environ.get("FORECAST_MACHINE") or socket.gethostname()
 
 
 def identity() -> str:
-    """Return what tells this process from every other one of all machines."""
+    """Return a name of this process that is unique across machines: machine, pid and start time."""
     started = datetime.fromtimestamp(psutil.Process().create_time(), UTC)
     return f"{machine()}:{os.getpid()}:{started:%Y%m%dT%H%M%S}"
 
 
 def find(pid: int, *words: str) -> psutil.Process | None:
-    """Return the living process of that number, if its command line has these words: numbers are used again."""
+    """Return the running process ``pid`` if its command line contains the words, since pids are reused."""
     try:
         process = psutil.Process(pid)
         line = process.cmdline()
@@ -38,12 +38,12 @@ def find(pid: int, *words: str) -> psutil.Process | None:
 
 
 def works(host: str | None, pid: int | None, run_id: int) -> bool:
-    """Whether the worker of a run can be seen to live; never that of another machine."""
+    """Whether the worker of a run is running on this machine; always false for other machines."""
     return host == machine() and pid is not None and find(pid, "worker", str(run_id)) is not None
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs."""
+    """Whether a process is running and no zombie."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -51,7 +51,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def has_lived_since(pid: int, time: datetime) -> bool:
-    """Whether the process of that number still runs and is no later one: numbers are used again."""
+    """Whether process ``pid`` is running and was started by ``time``, since pids are reused."""
     try:
         process = psutil.Process(pid)
         return is_alive(process) and process.create_time() <= time.timestamp() + _CLOCK_SLACK
@@ -60,7 +60,7 @@ def has_lived_since(pid: int, time: datetime) -> bool:
 
 
 def parent(process: psutil.Process) -> int | None:
-    """Return the number of a process's parent; ``None`` if it has just ended."""
+    """Return the pid of a process's parent; ``None`` if the process has just ended."""
     try:
         return int(process.ppid())
     except psutil.Error:
@@ -68,12 +68,12 @@ def parent(process: psutil.Process) -> int | None:
 
 
 def resident_mb(process: psutil.Process) -> float:
-    """Return the resident memory of a process and all its children, in megabytes of 10^6 bytes."""
+    """Return the resident memory of a process and its descendants, in megabytes of 10^6 bytes."""
     return sum(_resident(one) for one in _family(process)) / 1e6
 
 
 def end(process: psutil.Process, signum: signal.Signals) -> None:
-    """Send a signal to a process, its children, and all of its session, which may have outlived it."""
+    """Send a signal to a process, its descendants, and its session, which may have outlived the process."""
     for one in {*_family(process), *_session(process)}:
         with contextlib.suppress(psutil.Error):
             one.send_signal(signum)
@@ -87,7 +87,7 @@ def _family(process: psutil.Process) -> Iterator[psutil.Process]:
 
 def _session(process: psutil.Process) -> Iterator[psutil.Process]:
     if psutil.pid_exists(process.pid) and not process.is_running():
-        return  # the number is another's now, and so is its session
+        return  # the pid was reused, so the session belongs to another process
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):
             if os.getsid(pid) == process.pid:

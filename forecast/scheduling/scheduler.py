@@ -1,4 +1,4 @@
-"""The scheduler: once a second it sees which dates are due and claims each once; worker hosts execute them."""
+"""The scheduler: each second it claims the dates that are due, each exactly once; worker hosts execute them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from forecast.scheduling.watchdog import Watchdog
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_TICK = timedelta(seconds=5)
-"""A replay moves on by at most this much real time at once: a suspended laptop does not skip a week."""
+"""Maximum real time by which a tick advances a replay, so that a suspended laptop does not skip a week."""
 
 
 class Scheduler:
-    """Fires the jobs of one installation; APScheduler keeps the beat, the ledger keeps the truth.
+    """Queues the due runs of one installation. APScheduler provides the timer, the ledger holds all state.
 
-    Any number may run: one holds the lease, the others wait to take over.
+    Several schedulers may run: one holds the lease, the others wait to take over.
     """
 
     BEAT_SECONDS: ClassVar[float] = 1.0
@@ -47,16 +47,16 @@ class Scheduler:
         self._clock = clock or SystemClock()
         self._name = name or identity()
         self._lease = Lease(installation.ledger, SCHEDULER, self._name, monotonic)
-        self._vigil = Watchdog(installation.ledger, monotonic)
+        self._watchdog = Watchdog(installation.ledger, monotonic)
         self._triggers = Triggers(installation)
         self._book = JobBook(installation)
         self._last_tick = self._clock.now()
         self._next: dict[str, tuple[KnownJob, datetime, datetime | None]] = {}
-        """By job: as what it was seen, when (on its clock), and when it is due next."""
+        """By job: its last state, the time of that look (on its clock), and its next due time."""
         self._leads: bool | None = None
 
     def run(self) -> None:
-        """Beat until SIGINT or SIGTERM."""
+        """Tick once a second until SIGINT or SIGTERM."""
         beat = BackgroundScheduler(timezone=UTC)
         beat.add_job(
             self.tick,
@@ -72,33 +72,37 @@ class Scheduler:
         finally:
             if beat.running:
                 beat.shutdown(wait=True)
-            self._lease.drop()
+            self._lease.release()
 
     def tick(self) -> None:
-        """Hold the lease; with it move replays on, give up dead workers, claim what is due.
+        """Renew the lease; as its holder advance replays, give up runs of dead workers, and claim due dates.
 
-        Trouble with one job stays with it.
+        An error in one job does not affect the others.
         """
         try:
             if not self._holds():
                 return
             self._move_replays()
-            self._vigil.keep(self._clock.now())
+            self._watchdog.check(self._clock.now())
             jobs = self._book.jobs()
         except ForecastError as error:
-            _LOG.error("%s [%s]", error, error.code)  # one line a beat, not a traceback
+            _LOG.error("%s [%s]", error, error.code)  # one line per tick instead of a traceback
             return
         for known in jobs.values():
             try:
                 self._claim_due(known)
             except ForecastError as error:
-                self._next.pop(known.name, None)  # what was due may not have been claimed: it is looked at again
+                self._next.pop(known.name, None)  # its due dates may be unclaimed: the next tick looks again
                 _LOG.error("job %s: %s [%s]", known.name, error, error.code)
 
     def _holds(self) -> bool:
         leads = self._lease.hold()
         if leads != self._leads:
-            _LOG.info("%s %s", self._name, "schedules now" if leads else "waits: another scheduler is at work")
+            _LOG.info(
+                "%s %s",
+                self._name,
+                "is the active scheduler now" if leads else "is on standby: another scheduler holds the lease",
+            )
             self._last_tick = self._clock.now()
             self._next.clear()
         self._leads = leads
@@ -106,7 +110,7 @@ class Scheduler:
 
     def _move_replays(self) -> None:
         now = self._clock.now()
-        # Not below zero: a machine's clock may be set back, a replay never goes back.
+        # Not below zero: the machine's clock may be set back, but a replay never runs backwards.
         elapsed = min(max(now - self._last_tick, timedelta()), _LONGEST_TICK)
         self._last_tick = now
         for dataset, config in self._installation.config.datasets.items():
@@ -122,17 +126,17 @@ class Scheduler:
         if known.paused:
             self._next.pop(known.name, None)
             return
-        dates = [*self._dates(known, now), *self._triggers.asked(known, now)]
+        dates = [*self._dates(known, now), *self._triggers.due(known, now)]
         for run_id in self._installation.ledger.runs.claim(known.name, known.definition, dates, self._clock.now()):
             _LOG.info("job %s: run %d is queued", known.name, run_id)
 
     def _dates(self, known: KnownJob, now: datetime) -> list[Due]:
-        """Return the dates of a job's cron schedule that are due and that nobody claimed."""
+        """Return the due, unclaimed dates of a job's cron schedule."""
         cron = known.definition.cron_in(self._installation.config.datasets[known.definition.dataset].zone)
         if cron is None or known.since is None:
             return []
         before = self._next.get(known.name)
-        # Looked at anew only when something is due, the job is another one, or its clock was set back.
+        # The ledger is read only if a date is due, the job has changed, or its clock was set back.
         if before is not None and before[0] == known and before[1] <= now and (before[2] is None or now < before[2]):
             self._next[known.name] = (known, now, before[2])
             return []

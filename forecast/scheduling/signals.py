@@ -1,4 +1,4 @@
-"""Wait for SIGINT or SIGTERM without running anything inside a signal handler."""
+"""Wait for SIGINT or SIGTERM without running code in a signal handler."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[float | None], bool]]:
-    """Give a function that waits some seconds, or for ever, and returns whether a signal asked for the end.
+    """Yield a function that waits some seconds (``None``: for ever) and returns whether a signal arrived.
 
-    A signal only writes a byte: an exception raised from its handler could leave a lock held for ever.
+    A signal only writes a byte to a pipe: an exception raised in its handler could leave a lock held for ever.
     """
-    message, telling = os.pipe()
-    os.set_blocking(telling, False)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
     before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
-    wakeup = signal.set_wakeup_fd(telling)
+    wakeup = signal.set_wakeup_fd(writing)
     try:
-        yield lambda seconds: bool(select.select([message], [], [], seconds)[0])
+        yield lambda seconds: bool(select.select([reading], [], [], seconds)[0])
     finally:
         signal.set_wakeup_fd(wakeup)
         for one, handler in before.items():
             signal.signal(one, handler)
-        os.close(message)
-        os.close(telling)
+        os.close(reading)
+        os.close(writing)

@@ -1,4 +1,4 @@
-"""Service, scheduler and MLflow UI under one supervisor: started together, watched, and stopped together."""
+"""Supervisor of service, scheduler and MLflow UI: it starts, watches and stops them together."""
 
 from __future__ import annotations
 
@@ -20,33 +20,36 @@ from types import FrameType
 from typing import Any, Self
 
 from forecast.errors import ConflictError, UnavailableError
-from forecast.scheduling.parent_death import leashed
+from forecast.scheduling.parent_death import tied_to_parent
 
 _GRACE_SECONDS = 15.0
 _READY_SECONDS = 120.0
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows our own loopback addresses
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback addresses
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process under the supervisor."""
+    """A process under the supervisor."""
 
     name: str
     command: Sequence[str]
     ready_url: str | None = None
-    """Answers 200 as soon as the process can be used; ``None`` if it has no address."""
+    """URL that returns 200 once the process is ready; ``None`` if it has no port."""
     environment: Mapping[str, str] | None = None
 
 
 class Supervisor:
-    """Starts members, stops all of them when one dies or a signal comes. A context manager: leaving it stops all."""
+    """Context manager that starts its members, and stops all of them on exit.
+
+    :meth:`watch` returns on a signal and raises if a member dies.
+    """
 
     def __init__(self, members: Sequence[Member], logs: Path) -> None:
         self._members = members
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._handlers: dict[signal.Signals, Any] = {}
-        """What the signals did before."""
+        """The previous signal handlers."""
         self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
@@ -68,33 +71,36 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether a signal asked for the end."""
+        """Whether a stop signal has arrived."""
         return self._stopping.is_set()
 
     def wait_until_ready(self) -> None:
-        """Wait until every member that has an address answers; raises ``member.died`` or ``member.not_ready``."""
+        """Wait until all members with a ``ready_url`` are ready; raises ``member.died`` or ``member.not_ready``."""
         for member in self._members:
             if member.ready_url is not None:
                 self.wait_for(partial(_answers, member.ready_url), f"{member.name} to answer", _READY_SECONDS)
 
-    def wait_for(self, condition: Callable[[], bool], message: str, seconds: float) -> None:
-        """Wait until a condition holds while all members live; returns early when the end is asked for."""
+    def wait_for(self, condition: Callable[[], bool], goal: str, seconds: float) -> None:
+        """Wait until a condition holds; returns early on a stop signal.
+
+        Raises ``member.died``, and ``member.not_ready`` after ``seconds`` of waiting for the ``goal``.
+        """
         deadline = time.monotonic() + seconds
         while not condition() and not self.stopping:
             self._raise_if_dead()
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    "member.not_ready", f"waited {seconds:.0f} s for {message}", f'see the logs in "{self._logs}"'
+                    "member.not_ready", f"waited {seconds:.0f} s for {goal}", f'see the logs in "{self._logs}"'
                 )
             self._stopping.wait(0.2)
 
     def watch(self) -> None:
-        """Return when a signal asks for the end; raise ``member.died`` if a member ends by itself."""
+        """Return on a stop signal; raise ``member.died`` if a member exits on its own."""
         while not self._stopping.wait(0.5):
             self._raise_if_dead()
 
     def stop(self) -> None:
-        """Ask every member to end, then make it; none is left behind."""
+        """Terminate all members, and kill those that do not end within the grace period."""
         for process in self._running.values():
             _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -104,23 +110,23 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
-            _signal_group(process, signal.SIGKILL)  # children that a member left behind
+            _signal_group(process, signal.SIGKILL)  # orphaned children of the member
         self._running.clear()
 
     def _start(self, member: Member) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **(member.environment or {})}
         program = member.command[0]
-        # Asked beforehand: the leash starts in any case, and what it fails to run would only be seen as a death.
+        # Checked first: the wrapper itself always starts, so a missing program would look like a member that died.
         if shutil.which(program, path=environment.get("PATH")) is None:
-            raise _not_started(member, f'there is no program "{program}"')
+            raise _not_started(member, f'program "{program}" does not exist')
         try:
             with (self._logs / f"{member.name}.log").open("ab") as log:
                 return subprocess.Popen(
-                    leashed(member.command),
+                    tied_to_parent(member.command),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the members in order
+                    start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the members in order
                     env=environment,
                 )
         except OSError as error:
@@ -140,7 +146,7 @@ class Supervisor:
 
 
 def require_free_port(port: int, option: str, host: str = "127.0.0.1") -> None:
-    """Raise ``port.taken`` if nobody else could listen there."""
+    """Raise ``port.taken`` if a server could not listen on the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,7 +157,7 @@ def require_free_port(port: int, option: str, host: str = "127.0.0.1") -> None:
             raise ConflictError(
                 "port.taken",
                 f"port {port} on {host} cannot be used ({reason})",
-                f"stop what listens there, or choose another port with {option}",
+                f"stop the process that uses it, or choose another port with {option}",
             ) from error
 
 

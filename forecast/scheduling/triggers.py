@@ -1,4 +1,4 @@
-"""What makes jobs due beside the clock: rows that came in, and alerts."""
+"""Triggers: events that make jobs due beside their cron schedule (new rows, alerts)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _BY_TRIGGER = tuple(Cause(trigger) for trigger in Trigger)
 
 
 class Triggers:
-    """Looks at what jobs wait for; what a job was run for once does not make it due again."""
+    """Finds the events that jobs wait for. Each event makes a job due once."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._watermarks: dict[str, tuple[int | None, datetime | None]] = {}
-        """By data set: a data version and its watermark."""
+        """Data version and its watermark by data set, cached."""
         self._done: dict[tuple[str, Trigger], str] = {}
-        """What each job was last found to be claimed for: spares a look into the ledger in every beat."""
+        """Last claimed date by job and trigger; saves a query of the ledger in every tick."""
 
-    def asked(self, known: KnownJob, now: datetime) -> list[Due]:
-        """Return what a job is due for by its triggers, at most one date of each."""
+    def due(self, known: KnownJob, now: datetime) -> list[Due]:
+        """Return the dates that a job's triggers make due, at most one per trigger."""
         if not known.definition.on or self._rests(known, now):
             return []
         found = []

@@ -1,6 +1,6 @@
-"""A worker host: takes runs from the queue, gives each a process of its own, and watches over it.
+"""A worker host: takes runs from the queue, starts a worker process for each, and enforces its limits.
 
-Its workers survive it: another host of the same machine goes on watching those of one that was killed.
+Workers survive a killed host: another host of the same machine adopts them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from forecast.scheduling.signals import asked_to_stop
 _LOG = logging.getLogger(__name__)
 _MB_WORTH_NOTING = 16.0
 TRAINING_NICENESS = 10
-"""Whoever asks the service is answered before a training goes on."""
+"""Niceness of trainings, so that the service answers requests first."""
 
 
 @dataclass(slots=True)
@@ -43,23 +43,23 @@ class _Held:
     child: subprocess.Popen[bytes] | None
     """The same process, if this host started it."""
     ends_at: float
-    """Monotonic time at which its time limit is over."""
+    """Monotonic time at which its time limit ends."""
     peak_mb: float = 0.0
     noted_mb: float = 0.0
     ending: tuple[Outcome, str] | None = None
-    """What it will be said to have come to, once it was asked to end."""
+    """Outcome and reason to record once the process has ended, if this host is ending it."""
     killed_at: float = 0.0
-    """Monotonic time at which it is made to end."""
+    """Monotonic time at which it is killed."""
 
 
 class WorkerHost:
-    """Executes the runs of one installation on this machine, a few at a time."""
+    """Executes runs of one installation on this machine: ``trainings`` and ``others`` at a time."""
 
     BEAT_SECONDS: ClassVar[float] = 0.5
     GRACE_SECONDS: ClassVar[float] = 10.0
     """Between SIGTERM and SIGKILL."""
     SIGN_SECONDS: ClassVar[float] = 2.0
-    """Between two signs of life."""
+    """Between two heartbeats of this host."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class WorkerHost:
         self._signed_at = float("-inf")
 
     def run(self) -> None:
-        """Work until SIGINT or SIGTERM; runs that are not done then are handed back and go on elsewhere or later."""
+        """Work until SIGINT or SIGTERM; unfinished runs return to the queue and continue elsewhere or later."""
         with asked_to_stop() as wait:
             try:
                 while not wait(self.BEAT_SECONDS):
@@ -93,7 +93,7 @@ class WorkerHost:
                 self.stop()
 
     def beat(self) -> None:
-        """See to the runs that are held, take over orphans, take from the queue what there is room for."""
+        """Watch this host's runs, adopt orphans, and take runs from the queue while places are free."""
         try:
             self._sign()
             running = {run.run_id: run for run in self._ledger.runs.find(states=("running",), limit=10_000)}
@@ -103,10 +103,10 @@ class WorkerHost:
             while self._take():
                 pass
         except ForecastError as error:
-            _LOG.error("%s [%s]", error, error.code)  # one line a beat, not a traceback
+            _LOG.error("%s [%s]", error, error.code)  # one line per beat instead of a traceback
 
     def stop(self) -> None:
-        """End the workers and hand their runs back; their trainings go on from their checkpoints."""
+        """Terminate the workers and return their runs to the queue; trainings continue from their checkpoints."""
         for held in self._held.values():
             end(held.process, signal.SIGTERM)
         deadline = self._monotonic() + self.GRACE_SECONDS
@@ -148,10 +148,10 @@ class WorkerHost:
             end(held.process, signal.SIGKILL)
 
     def _leave(self, held: _Held) -> None:
-        """Let a worker go that has ended its run; one whose run was given up, perhaps to another, must not go on."""
+        """Stop watching a worker whose run has ended; end one whose run was given up, perhaps to another worker."""
         found = self._ledger.runs.get(held.run.run_id)
         if found.has_ended and found.attempt == held.run.attempt:
-            held.ending = ("abandoned", "it went on after its run")
+            held.ending = ("abandoned", "its worker did not exit after the run")
             held.killed_at = self._monotonic() + self.GRACE_SECONDS
         else:
             self._end(held, "abandoned", "it was given up", grace=0.0)
@@ -168,9 +168,9 @@ class WorkerHost:
             self._end(held, "cancelled", "it was cancelled")
         elif limit is not None and resident > limit:
             message = f"[run.out_of_memory] it used {resident:,.0f} MB of the {limit:,.0f} that its memory_limit allows"
-            self._end(held, "failed", message, grace=0.0)  # memory runs out faster than a grace does
+            self._end(held, "failed", message, grace=0.0)  # memory may run out within the grace period
         elif now > held.ends_at:
-            self._end(held, "failed", f"[run.timed_out] it was not done within its time_limit, {definition.time_limit}")
+            self._end(held, "failed", f"[run.timed_out] it exceeded its time_limit of {definition.time_limit}")
 
     def _end(self, held: _Held, outcome: Outcome, reason: str, grace: float | None = None) -> None:
         held.ending = (outcome, reason)
@@ -178,33 +178,33 @@ class WorkerHost:
         end(held.process, signal.SIGTERM)
 
     def _ended(self, held: _Held) -> None:
-        end(held.process, signal.SIGKILL)  # children that it left behind
+        end(held.process, signal.SIGKILL)  # its orphaned children
         code = held.child.wait() if held.child is not None else None
         message = "its worker died" + (f" with exit code {code}" if code is not None else "")
         outcome, reason = held.ending or ("abandoned", message)
-        # A worker that could still write has ended its run itself; then this changes nothing.
+        # If the worker could still record the end of its run, this has no effect.
         self._finish(held, outcome, reason)
         del self._held[held.run.run_id]
 
     def _adopt(self, running: dict[int, Run]) -> None:
-        """Watch over runs of this machine whose host is gone."""
+        """Adopt runs of this machine whose host is gone."""
         for run in running.values():
             if run.host != self._machine or run.pid is None:
                 continue
             process = find(run.pid, "worker", str(run.run_id))
             if process is None:
-                if not self._others_here():  # or its own host is about to say how it ended
+                if not self._others_here():  # else its own host will record the outcome
                     self._lose(run)
             elif parent(process) not in self._others_here():
-                _LOG.info("run %d goes on under this worker host", run.run_id)
+                _LOG.info("run %d is adopted by this worker host", run.run_id)
                 try:
                     self._hold(run, process, None)
-                except ForecastError as error:  # another release began it, and nobody knows its limits
+                except ForecastError as error:  # another release started it with limits that this one cannot read
                     end(process, signal.SIGKILL)
                     self._ledger.runs.finish(run, "failed", self._clock.now(), f"[{error.code}] {error}")
 
     def _others_here(self) -> set[int]:
-        """Return the processes of the other worker hosts of this machine."""
+        """Return the pids of the other worker hosts of this machine."""
         return {
             one.pid for one in self._ledger.hosts.known() if one.machine == self._machine and one.name != self._me.name
         }
@@ -212,7 +212,7 @@ class WorkerHost:
     def _lose(self, run: Run) -> None:
         reason = "its worker died, and its worker host with it"
         state = self._ledger.runs.finish(run, "abandoned", self._clock.now(), reason, retry=True)
-        if state is not None:  # or it ended this moment
+        if state is not None:  # else it has just ended
             _LOG.warning("run %d: %s; it is %s now", run.run_id, reason, state)
 
     def _take(self) -> bool:
@@ -225,14 +225,14 @@ class WorkerHost:
         except (OSError, psutil.Error, ForecastError) as error:
             reason = f"its worker could not be started ({error})"
             state = self._ledger.runs.finish(run, "failed", self._clock.now(), reason, retry=True)
-            _LOG.error("run %d: %s; it is %s now", run.run_id, reason, state)  # one line a run, not a traceback
+            _LOG.error("run %d: %s; it is %s now", run.run_id, reason, state)  # one line per run instead of a traceback
             return True
-        _LOG.info("run %d of %s for %s begins", run.run_id, run.job, run.logical_date)
+        _LOG.info("run %d of %s for %s starts", run.run_id, run.job, run.logical_date)
         self._hold(run, psutil.Process(child.pid), child)
         return True
 
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
-        """Start the process of an attempt; what it says goes to the home's ``logs``."""
+        """Start the worker process of an attempt; its output goes to the home's ``logs``."""
         log = self._installation.home.run_log(run.run_id)
         command = [
             sys.executable, "-m", "forecast", "worker", "run", str(run.run_id), "--attempt", str(run.attempt),
@@ -246,11 +246,11 @@ class WorkerHost:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # it outlives its host, and is signalled with its children
+                start_new_session=True,  # it outlives its host, and signals reach its children too
                 env=environment,
             )
         if run.kind == Weight.TRAINING and os.name != "nt":
-            with suppress(OSError):  # it has ended already
+            with suppress(OSError):  # the process has already ended
                 own = os.getpriority(os.PRIO_PROCESS, 0)
                 os.setpriority(os.PRIO_PROCESS, child.pid, min(own + TRAINING_NICENESS, 19))
         self._ledger.runs.started(run, child.pid, str(log))
@@ -267,10 +267,10 @@ class WorkerHost:
             _LOG.warning("run %d: %s; it is %s now", held.run.run_id, reason, state)
 
     def _hand_back(self, held: _Held) -> None:
-        outcome, reason = held.ending or ("handed_back", "its worker host was stopped; it goes on with the next one")
+        outcome, reason = held.ending or ("handed_back", "its worker host was stopped; the next one continues it")
         try:
             self._finish(held, outcome, reason)
-        except ForecastError as error:  # its silence will be noticed
+        except ForecastError as error:  # the watchdog will notice the missing heartbeats
             _LOG.error("%s [%s]", error, error.code)
 
     def _wait(self, held: _Held, seconds: float) -> None:
@@ -280,6 +280,6 @@ class WorkerHost:
         except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
             end(held.process, signal.SIGKILL)
             watched.wait(self.GRACE_SECONDS)
-        except psutil.Error:  # it has ended already
+        except psutil.Error:  # the process has already ended
             pass
-        end(held.process, signal.SIGKILL)  # children that it left behind
+        end(held.process, signal.SIGKILL)  # its orphaned children

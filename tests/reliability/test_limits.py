@@ -116,7 +116,7 @@ def test_a_run_that_is_not_done_in_time_is_ended_and_tried_again(
     wait_until(lambda: installation.ledger.runs.get(run_id).has_ended, SLOW)
     run, attempts = installation.ledger.runs.get(run_id), installation.ledger.runs.attempts(run_id)
     assert (run.state, len(attempts)) == ("failed", 2)
-    assert "[run.timed_out] it was not done within its time_limit, 8s" in (run.reason or "")
+    assert "[run.timed_out] it exceeded its time_limit of 8s" in (run.reason or "")
     assert attempts[0].ended_at is not None
     assert attempts[1].started_at >= attempts[0].ended_at + timedelta(seconds=1)  # its back-off
 

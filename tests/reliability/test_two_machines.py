@@ -71,7 +71,7 @@ def test_two_machines_share_the_work_and_one_takes_over_what_the_other_left(shar
         assert {ledger.runs.get(run_id).host for run_id in left} == {FAR}
         message = [ledger.runs.attempts(run_id)[0] for run_id in left]
         assert {attempt.outcome for attempt in message} == {"abandoned"}
-        assert all("gave no sign of life" in (attempt.reason or "") for attempt in message)
+        assert all("sent no heartbeat" in (attempt.reason or "") for attempt in message)
 
         quick = [book.run_now(QUICK) for _ in range(3)]
         wait_for(lambda: all(ledger.runs.get(run_id).state == "succeeded" for run_id in quick), "what is quick")

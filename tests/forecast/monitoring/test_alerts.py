@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from forecast.config.alerts import AlertKind, AlertRule
-from forecast.config.file import ConfigFile, _told
+from forecast.config.file import ConfigFile, _describe
 from forecast.monitoring.alerts import LivePart, ObservedState, evaluate
 from forecast.monitoring.reference import Holdout, Spread
 
@@ -134,7 +134,7 @@ def test_a_typo_in_the_job_file_names_the_nearest_field(tiny_document: dict[str,
     with pytest.raises(ValidationError) as caught:
         ConfigFile.model_validate(tiny_document)
     (mistake,) = caught.value.errors()
-    assert _told(mistake) == '"datasets.tiny.alerts.0.afer" is not a field; did you mean "after"?'
+    assert _describe(mistake) == '"datasets.tiny.alerts.0.afer" is not a field; did you mean "after"?'
 
 
 # --- how inputs are spread --------------------------------------------------------------------------------------------

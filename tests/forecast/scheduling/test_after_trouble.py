@@ -71,14 +71,14 @@ def test_what_could_not_be_claimed_is_claimed_at_the_next_beat(faulty: Installat
     assert len(faulty.ledger.runs.find()) == 2
 
 
-def test_a_vigil_that_slept_itself_waits_anew_before_it_gives_a_run_up(faulty: Installation) -> None:
+def test_a_watchdog_that_was_suspended_itself_waits_again_before_it_gives_a_run_up(faulty: Installation) -> None:
     ledger, seconds = faulty.ledger, [0.0]
     job = Job.model_validate(ON_DATA)
     ledger.runs.claim("on-data", job, [Due(logical_date="one", at=NOW, cause=Cause.HAND)], NOW)
     assert ledger.runs.take("far away", NOW, trainings=1, others=1) is not None
-    vigil = Watchdog(ledger, lambda: seconds[0])
-    assert vigil.keep(NOW) == []
+    watchdog = Watchdog(ledger, lambda: seconds[0])
+    assert watchdog.check(NOW) == []
     seconds[0] += 3_600  # all of them were suspended together
-    assert vigil.keep(NOW) == []
+    assert watchdog.check(NOW) == []
     seconds[0] += Watchdog.SILENT_SECONDS + 1
-    assert [run.logical_date for run in vigil.keep(NOW)] == ["one"]
+    assert [run.logical_date for run in watchdog.check(NOW)] == ["one"]

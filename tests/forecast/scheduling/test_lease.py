@@ -59,7 +59,7 @@ def test_a_lease_that_was_dropped_is_taken_at_once(pair: tuple[Lease, Lease]) ->
     first, second = pair
     assert first.hold()
     assert not second.hold()
-    first.drop()
+    first.release()
     assert second.hold()
 
 
@@ -70,7 +70,7 @@ def test_who_lost_it_while_frozen_learns_so_before_doing_anything(pair: tuple[Le
     watch.seconds += 60
     assert second.hold()
     assert not first.hold()
-    first.drop()  # is not its own to drop
+    first.release()  # it does not hold the lease any more
     assert second.hold()
 
 
