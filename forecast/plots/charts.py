@@ -1,4 +1,4 @@
-"""Charts of forecasts and losses: the same figures in reports, in MLflow and on the dashboard."""
+"""Charts of forecasts and losses: the same figures in HTML reports and in MLflow."""
 
 from __future__ import annotations
 
