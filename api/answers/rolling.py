@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,9 +18,9 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, NotFoundError
 from forecast.installation import Dataset
 from forecast.ledger.issuances import Issuance
-from forecast.vocabulary import MAX_HORIZON, Quantile, parse_duration
+from forecast.vocabulary import MAX_HORIZON, PLAUSIBLE, Quantile, parse_duration
 
-_FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = PLAUSIBLE
 _MOST_ORIGINS = 10_000
 
 

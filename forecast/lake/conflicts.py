@@ -50,8 +50,8 @@ def unite(rows: pl.DataFrame, before: pl.DataFrame, channels: Sequence[str], con
 
     Both frames have a unique key, ``version`` and the channels. Where both have a value, the newer version wins; of
     equal versions ``rows`` wins, or with ``Conflicts.DIGEST`` the value with the larger digest. The result has the
-    newer version. Returns the combined rows of the keys that are in both frames, with ``ROWS_LOST`` and ``BEFORE_LOST``:
-    whether a value of ``rows`` or of ``before`` was replaced.
+    newer version. Returns the combined rows of the keys that are in both frames, with ``ROWS_LOST`` and
+    ``BEFORE_LOST``: whether a value of ``rows`` or of ``before`` was replaced.
     """
     #            version  load  price
     #   before         1   5.0    7.0

@@ -214,7 +214,7 @@ class Observations(Table):
             )
 
     def _stored(self, rows: pl.DataFrame, names: ChannelNames) -> pl.DataFrame:
-        """Return rows in the stored layout: channels in their columns, ``version`` if any row has one, and the month."""
+        """Return rows in the stored layout: channels in their columns, ``version`` if any row has one, the month."""
         has_version = rows[VERSION].is_not_null().any()
         columns = [pl.col(name).alias(names.used[name]) for name in self._channels]
         return rows.select(*KEY, *([VERSION] if has_version else []), *columns, _month())

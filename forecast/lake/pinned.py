@@ -53,7 +53,7 @@ def pin(table: Path, lock: Path, folder: Path) -> Pinned | None:
 def _link(source: Path, target: Path) -> None:
     if not source.exists():
         raise StorageError(
-            "lake.corrupt", f'"{source}" is damaged: it is missing', "put this file back from a backup of the home"
+            "lake.corrupt", f'"{source}" is damaged: it is missing', "restore this file from a backup of the home"
         )
     with suppress(OSError):  # another disk, or one without hard links
         os.link(source, target)

@@ -20,7 +20,7 @@ FORECASTS = pl.Schema(
         "quantiles": pl.List(pl.Float64()),
     }
 )
-"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles as the issuance orders them."""
+"""Issued forecasts: one row per series, channel and lead (1 is the first step); quantiles in the issuance's order."""
 
 ISSUED = pl.Schema({**FORECASTS, "naive": pl.Float64(), "base": pl.List(pl.Float64())})
 """Issued forecasts with the columns for scoring. ``naive``: the seasonal naive forecast from the data known at the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 import numpy as np
@@ -13,7 +13,7 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError, nearest
 from forecast.panel import Array, Mask, Panel
 from forecast.runtime.manifest import Manifest
-from forecast.vocabulary import Action
+from forecast.vocabulary import PLAUSIBLE, Action
 from pipelines.ingestion.duplicates import resolve_duplicates
 from pipelines.ingestion.row_checks import check_rows
 from pipelines.preparation.clean import clean, statics_of
@@ -23,7 +23,6 @@ from pipelines.sources import Batch
 Values = Sequence[float | None]
 Columns = Mapping[str, Values]
 
-PLAUSIBLE = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 _MOST_NAMES = 20
 _REFUSED = ("null_key", "malformed_series", "unknown_series", "malformed_time", "implausible_time", "off_grid",
             "missing_hour", "not_a_number", "not_finite", "out_of_range", "conflicting")  # fmt: skip
@@ -90,12 +89,12 @@ def from_rows(batch: Batch, config: DatasetConfig) -> Panel:
     first places, ``history.empty`` and ``history.off_grid``.
     """
     strict = config.model_copy(update={"checks": {**config.checks, **_CHECKS}})
-    sieve = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # when the rows happened is for the client to know
-    resolve_duplicates(sieve, config.source)
-    if sieve.rows.is_empty():
+    checked = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # when the rows happened is for the client to know
+    resolve_duplicates(checked, config.source)
+    if checked.rows.is_empty():
         raise DataError("history.empty", "the body has no rows", "send rows that were observed")
     try:
-        return clean(sieve.rows.select("series", "time", *config.channels), config)
+        return clean(checked.rows.select("series", "time", *config.channels), config)
     except DataError as error:
         if error.code != "history.off_grid":
             raise DataError(error.code, error.fact, "send rows that were observed") from None

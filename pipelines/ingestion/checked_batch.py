@@ -1,4 +1,4 @@
-"""The rows of one batch on their way through the checks, with what was found and what was put aside."""
+"""One batch under validation: the remaining rows, the findings of the checks, and the quarantined rows."""
 
 from __future__ import annotations
 
@@ -15,42 +15,58 @@ from pipelines.sources import Batch
 
 ROW = "row"
 FROM = " from"
-"""Of several batches together: the name of the one that a row came with."""
+"""Column of several batches combined: the name of the batch that a row came with."""
 _SHOWN = 3
 
 Repair = Callable[[pl.DataFrame, pl.Series], pl.DataFrame]
-"""Takes the rows and which of them are wrong, gives the mended rows."""
+"""A function of the rows and the mask of the wrong ones that returns the repaired rows."""
 
 
 class CheckedBatch:
-    """Holds the rows that are left; each check takes from them what the job file says."""
+    """A batch whose wrong rows each check repairs, quarantines, reports or rejects, as the config file says.
+
+    >>> rows = pl.DataFrame({"row": [1, 2], "series": ["a", None], "time": ["2024-01-01", "2024-01-02"]})
+    >>> batch = CheckedBatch(Batch(name="a.csv", rows=rows, digest=""), {})
+    >>> batch.flag_rows("null_key", pl.col("series").is_null())
+    >>> (len(batch.rows), batch.quarantined["row"].to_list(), batch.findings[0].first)
+    (1, [2], ('a.csv row 2: 2024-01-02',))
+    """
 
     def __init__(self, batch: Batch, chosen: Mapping[str, Action], *, echo: bool = True) -> None:
         self.rows = batch.rows
         self.name = batch.name
-        self._echo = echo  # whether findings repeat what stands in the rows, or only where it stands
+        self._echo = echo  # whether findings repeat the values, or only their place
         self.findings: list[IngestFinding] = []
         self._chosen = chosen
         self._raw: pl.DataFrame | None = batch.rows
-        self._aside: list[pl.DataFrame] = []
+        self._quarantined: list[pl.DataFrame] = []
 
     @property
     def quarantined(self) -> pl.DataFrame:
-        """Rows that were put aside: row, code, reason, series, time and the whole row as it came."""
-        return pl.concat([pl.DataFrame(schema=ASIDE), *self._aside])
+        """Quarantined rows: row, code, reason, series, time, and the whole row as received."""
+        return pl.concat([pl.DataFrame(schema=QUARANTINED), *self._quarantined])
 
     def finish(self) -> None:
-        """Let go of the rows as they came: what is put aside from now on is kept as it has become."""
+        """Release the rows as received; rows quarantined from now on are stored in their present form."""
         self._raw = None
 
-    def rows_where(self, name: str, wrong: pl.Expr, repair: Repair | None = None) -> None:
-        """Act on rows for which a condition holds."""
+    def flag_rows(self, name: str, wrong: pl.Expr, repair: Repair | None = None) -> None:
+        """Apply the action of a check to the rows for which a condition holds.
+
+        Raises ``ingest.<name>`` if the action is to reject.
+        """
         mask = self.rows.select(wrong.fill_null(value=False)).to_series()
         if mask.any():
             self._act(name, mask, self._places(self.rows.filter(mask).head(_SHOWN)), repair, int(mask.sum()))
 
-    def values_where(self, name: str, wrong: Mapping[str, pl.Expr], mend: Mapping[str, pl.Expr] | None = None) -> None:
-        """Act on values for which their channel's condition holds; ``mend`` says what they become, else missing."""
+    def flag_values(
+        self, name: str, wrong: Mapping[str, pl.Expr], repaired: Mapping[str, pl.Expr] | None = None
+    ) -> None:
+        """Apply the action of a check to values, given a condition per channel.
+
+        A repair replaces a value by the channel's expression in ``repaired``, or by null. Raises ``ingest.<name>`` if
+        the action is to reject.
+        """
         if not wrong:
             return
         conditions = {channel: condition.fill_null(value=False) for channel, condition in wrong.items()}
@@ -66,15 +82,15 @@ class CheckedBatch:
 
         def repair(rows: pl.DataFrame, _mask: pl.Series) -> pl.DataFrame:
             return rows.with_columns(
-                pl.when(~condition).then(pl.col(channel)).otherwise((mend or {}).get(channel)).alias(channel)
+                pl.when(~condition).then(pl.col(channel)).otherwise((repaired or {}).get(channel)).alias(channel)
                 for channel, condition in found.items()
             )
 
         mask = self.rows.select(pl.any_horizontal(list(found.values()))).to_series()
         self._act(name, mask, tuple(places[:_SHOWN]), repair, sum(counts[channel] for channel in found))
 
-    def tell(self, name: str, count: int, first: tuple[str, ...]) -> None:
-        """Report what concerns no single row; an error if the job file says so."""
+    def report(self, name: str, count: int, first: tuple[str, ...]) -> None:
+        """Report a finding that concerns no single row; raise ``ingest.<name>`` if the action is to reject."""
         done = action(name, self._chosen)
         if done is Action.REJECT:
             raise self._error(name, count, first)
@@ -89,7 +105,7 @@ class CheckedBatch:
             self.rows = repair(self.rows, mask)
             message += f": {CHECKS[name].repair}"
         elif done is Action.QUARANTINE:
-            self._aside.append(self._as_they_came(self.rows.filter(mask), f"ingest.{name}", message))
+            self._quarantined.append(self._as_received(self.rows.filter(mask), f"ingest.{name}", message))
             self.rows = self.rows.filter(~mask)
         self._find(name, done, count, message, first)
 
@@ -98,10 +114,10 @@ class CheckedBatch:
             IngestFinding(code=f"ingest.{name}", action=done, count=count, message=message, first=first)
         )
 
-    def _as_they_came(self, bad: pl.DataFrame, code: str, reason: str) -> pl.DataFrame:
-        came = bad if self._raw is None else self._raw.filter(pl.col(ROW).is_in(bad[ROW].implode()))
-        shown = [name for name in came.columns if name != ROW]
-        return came.select(
+    def _as_received(self, bad: pl.DataFrame, code: str, reason: str) -> pl.DataFrame:
+        received = bad if self._raw is None else self._raw.filter(pl.col(ROW).is_in(bad[ROW].implode()))
+        shown = [name for name in received.columns if name != ROW]
+        return received.select(
             pl.col(ROW).cast(pl.Int64),
             pl.lit(code).alias("code"),
             pl.lit(reason).alias("reason"),
@@ -114,7 +130,7 @@ class CheckedBatch:
         return DataError(
             f"ingest.{name}",
             f"{CHECKS[name].message}: {count}, such as {first[0] if first else self.name}",
-            f'mend the source, or choose another action for "{name}" under checks in the job file',
+            f'correct the source, or set another action for "{name}" under checks in the config file',
         )
 
     def _places(self, rows: pl.DataFrame, cell: str = "") -> tuple[str, ...]:
@@ -136,7 +152,7 @@ def _cut(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-ASIDE = pl.Schema(
+QUARANTINED = pl.Schema(
     {name: dtype for name, dtype in QUARANTINE.items() if name not in {"recorded_at", "source", "digest"}}
 )
-"""What a sieve knows of a row that is put aside: the quarantine's columns but for where and when."""
+"""Columns of a quarantined row within a batch: those of the quarantine without source and time of recording."""

@@ -1,10 +1,10 @@
-"""Every row of a batch is checked before anything is written; what is left are rows the lake takes."""
+"""Checks of single rows: read keys, times, versions and values of a batch, and convert them to the lake's types."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -12,48 +12,50 @@ from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.lake.schemas import KEY, TIME
 from forecast.units import conversion
-from forecast.vocabulary import Doubled
+from forecast.vocabulary import PLAUSIBLE, Doubled
 from pipelines.ingestion.checked_batch import ROW, CheckedBatch
 from pipelines.sources import Batch
 
 _LONGEST_NAME = 200
 _CONTROL = r"[\x00-\x1f\x7f]"
-_PLAUSIBLE = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 _NO_TEXT = (pl.Binary, pl.Object)
 _ENOUGH_WRONG = 20
-"""Rows below which a batch is not refused for the share of its wrong ones."""
+"""Fewest wrong rows for which ``quarantine_limit`` can reject a batch."""
 
 
 def check_rows(batch: Batch, config: DatasetConfig, now: datetime, *, echo: bool = True) -> CheckedBatch:
-    """Check every row of a batch by itself: its key, its time, its values.
+    """Check key, time and values of every row of a batch.
 
-    The rows left have ``row``, ``series``, ``time`` (UTC), ``version`` (Int64) if the source tells one, and one
-    ``Float64`` per channel, sorted by key; keys may repeat, see :func:`settle`.
+    The remaining rows have ``row``, ``series``, ``time`` (UTC), ``version`` (Int64) if the source has one, and one
+    ``Float64`` column per channel. They are in the order of the batch, and keys may repeat; see
+    :func:`~pipelines.ingestion.duplicates.resolve_duplicates`.
+
+    Raises ``ingest.*`` if a check rejects the batch, or if too many rows are wrong.
     """
-    sieve = CheckedBatch(batch, config.checks, echo=echo)
+    checked = CheckedBatch(batch, config.checks, echo=echo)
     if batch.unknown_channels:
-        sieve.tell("unknown_channel", len(batch.unknown_channels), batch.unknown_channels[:3] if echo else ())
-    _name_series(sieve, config)
-    _read_times(sieve, config)
-    _read_versions(sieve)
-    sieve.rows_where("null_key", pl.any_horizontal(pl.col(KEY).is_null()))
-    _to_utc(sieve, config)
-    _keep_to_the_present(sieve, config, now)
-    _read_values(sieve, config)
-    if not sieve.rows["time"].is_sorted():  # in order over all series, as feeds write, is in order within each
-        sieve.rows_where("unordered", pl.col("time") < pl.col("time").shift(1).over("series"))
-    wrong = len(sieve.quarantined.unique(ROW))
+        checked.report("unknown_channel", len(batch.unknown_channels), batch.unknown_channels[:3] if echo else ())
+    _name_series(checked, config)
+    _read_times(checked, config)
+    _read_versions(checked)
+    checked.flag_rows("null_key", pl.any_horizontal(pl.col(KEY).is_null()))
+    _to_utc(checked, config)
+    _check_future(checked, config, now)
+    _read_values(checked, config)
+    if not checked.rows["time"].is_sorted():  # sorted over all series, as in most feeds, implies sorted within each
+        checked.flag_rows("unordered", pl.col("time") < pl.col("time").shift(1).over("series"))
+    wrong = len(checked.quarantined.unique(ROW))
     if wrong >= _ENOUGH_WRONG and wrong > config.quarantine_limit * len(batch.rows):
-        worst = max(sieve.findings, key=lambda finding: finding.count)
+        worst = max(checked.findings, key=lambda finding: finding.count)
         raise DataError(
             worst.code,
             f'"{batch.name}": {worst.message}: {worst.count}, such as {worst.first[0]}; {wrong} of {len(batch.rows)} '
             "rows cannot be used",
-            f"mend the source or the job file ({_REMEDIES.get(worst.code, 'time, zone, frequency, channels')}), "
+            f"correct the source or the config file ({_REMEDIES.get(worst.code, 'time, zone, frequency, channels')}), "
             "or raise quarantine_limit",
         )
-    sieve.finish()
-    return sieve
+    checked.finish()
+    return checked
 
 
 _REMEDIES: Mapping[str, str] = {
@@ -66,60 +68,60 @@ _REMEDIES: Mapping[str, str] = {
 
 
 def coarse_instants(batch: Batch, config: DatasetConfig) -> pl.Series:
-    """Return UTC times that are right but for the doubled hour, whose two instants become the earlier one."""
+    """Return UTC times; both instants of an hour repeated by the clock change become the earlier one."""
     times = _parsed(batch.rows["time"], config)
     if times.dtype.time_zone is None:  # type: ignore[attr-defined]  # _parsed returns datetimes
         times = times.dt.replace_time_zone(config.tz.key, ambiguous="earliest", non_existent="null")
     return times.dt.convert_time_zone("UTC")
 
 
-def _name_series(sieve: CheckedBatch, config: DatasetConfig) -> None:
-    names = sieve.rows["series"]
+def _name_series(batch: CheckedBatch, config: DatasetConfig) -> None:
+    names = batch.rows["series"]
     if names.dtype.is_nested() or names.dtype in _NO_TEXT:
         raise DataError(
-            "ingest.malformed_series", f'"{sieve.name}": the column of series holds {names.dtype}', "give names"
+            "ingest.malformed_series", f'"{batch.name}": the column of series holds {names.dtype}', "give names"
         )
     names = names.cast(pl.String).str.strip_chars()
-    sieve.rows = sieve.rows.with_columns(names.set(names == "", None).alias("series"))
+    batch.rows = batch.rows.with_columns(names.set(names == "", None).alias("series"))
     distinct = names.unique().drop_nulls().to_frame()
     name = pl.col("series")
     if distinct.select((name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME)).any()).item():
-        sieve.rows_where("malformed_series", name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME))
+        batch.flag_rows("malformed_series", name.str.contains(_CONTROL) | (name.str.len_chars() > _LONGEST_NAME))
     if config.known_series:
-        sieve.rows_where("unknown_series", name.is_not_null() & ~name.is_in(config.known_series))
+        batch.flag_rows("unknown_series", name.is_not_null() & ~name.is_in(config.known_series))
 
 
-def _read_times(sieve: CheckedBatch, config: DatasetConfig) -> None:
-    given = sieve.rows["time"]
+def _read_times(batch: CheckedBatch, config: DatasetConfig) -> None:
+    given = batch.rows["time"]
     if not (given.dtype in (pl.String, pl.Date, pl.Null) or isinstance(given.dtype, pl.Datetime)):
         raise DataError(
             "ingest.malformed_time",
-            f'"{sieve.name}": column "{config.time}" holds {given.dtype}, not times',
+            f'"{batch.name}": column "{config.time}" holds {given.dtype}, not times',
             'write times as "2013-01-31 17:00:00"',
         )
     parsed = _parsed(given, config)
     is_blank = given.str.strip_chars() == "" if given.dtype == pl.String else given.is_null()
     wrong = parsed.is_null() & given.is_not_null() & ~is_blank.fill_null(value=True)
     if wrong.any():
-        sieve.rows_where("malformed_time", pl.lit(wrong))
+        batch.flag_rows("malformed_time", pl.lit(wrong))
         parsed = parsed.filter(~wrong)
-    sieve.rows = sieve.rows.with_columns(parsed.alias("time"))
+    batch.rows = batch.rows.with_columns(parsed.alias("time"))
 
 
 def _parsed(times: pl.Series, config: DatasetConfig) -> pl.Series:
     if isinstance(times.dtype, pl.Datetime):
         return times.dt.cast_time_unit("us")
-    if times.dtype != pl.String:  # dates, or nothing at all
+    if times.dtype != pl.String:  # dates, or a column of nulls
         return times.cast(pl.Datetime("us"))
-    with contextlib.suppress(pl.exceptions.PolarsError):  # raised if no row looks like a time
+    with contextlib.suppress(pl.exceptions.PolarsError):  # raised if no row has a time
         return times.str.strip_chars().str.to_datetime(config.time_format or None, time_unit="us", strict=False)
     return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime("us"))
 
 
-def _read_versions(sieve: CheckedBatch) -> None:
-    if "version" not in sieve.rows.columns:
+def _read_versions(batch: CheckedBatch) -> None:
+    if "version" not in batch.rows.columns:
         return
-    given = sieve.rows["version"]
+    given = batch.rows["version"]
     version = pl.Series("version", [None] * len(given), dtype=pl.Int64)
     if given.dtype.is_integer() or given.dtype == pl.Null:
         version = given.cast(pl.Int64)
@@ -131,86 +133,96 @@ def _read_versions(sieve: CheckedBatch) -> None:
             with contextlib.suppress(pl.exceptions.PolarsError):
                 version = _instants(given.str.strip_chars().str.to_datetime(time_unit="us", strict=False))
     wrong = version.is_null() & given.is_not_null()
-    sieve.rows = sieve.rows.with_columns(version.alias("version"))
+    batch.rows = batch.rows.with_columns(version.alias("version"))
     if wrong.any():
-        sieve.rows_where("malformed_version", pl.lit(wrong))
+        batch.flag_rows("malformed_version", pl.lit(wrong))
 
 
 def _instants(times: pl.Series) -> pl.Series:
     return times.dt.epoch("us").cast(pl.Int64)
 
 
-def _to_utc(sieve: CheckedBatch, config: DatasetConfig) -> None:
-    is_aware = sieve.rows.schema["time"].time_zone is not None  # type: ignore[attr-defined]  # datetimes since _read_times
+def _to_utc(batch: CheckedBatch, config: DatasetConfig) -> None:
+    is_aware = batch.rows.schema["time"].time_zone is not None  # type: ignore[attr-defined]  # datetimes since _read_times
     if config.counts_days and not config.resamples:
-        # A day is a date: local midnight wherever the zone's clock stands, told as midnight UTC.
+        # A day is a date: its local midnight is stored as midnight UTC, whatever the offset of the zone.
         wall = (
             pl.col("time").dt.convert_time_zone(config.zone).dt.replace_time_zone(None) if is_aware else pl.col("time")
         )
-        sieve.rows = sieve.rows.with_columns(time=wall)
-        _onto_grid(sieve, config)
-        sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
+        batch.rows = batch.rows.with_columns(time=wall)
+        _onto_grid(batch, config)
+        batch.rows = batch.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
     else:
         if not config.resamples:
-            _onto_grid(sieve, config)
+            _onto_grid(batch, config)
         if not is_aware:
-            _localise(sieve, config)
-        sieve.rows = sieve.rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
-    first, last = _PLAUSIBLE
-    sieve.rows_where("implausible_time", (pl.col("time") < first) | (pl.col("time") >= last))
+            _localise(batch, config)
+        batch.rows = batch.rows.with_columns(pl.col("time").dt.convert_time_zone("UTC").cast(TIME))
+    first, last = PLAUSIBLE
+    batch.flag_rows("implausible_time", (pl.col("time") < first) | (pl.col("time") >= last))
 
 
-def _onto_grid(sieve: CheckedBatch, config: DatasetConfig) -> None:
-    # Naive times are measured on the wall: full hours of a zone half an hour from UTC are full hours.
+def _onto_grid(batch: CheckedBatch, config: DatasetConfig) -> None:
+    # Naive times are checked as wall times: full hours of a zone half an hour off UTC are full hours.
     step = int(min(config.step, timedelta(days=1)).total_seconds() * 1e6)
     is_off = pl.col("time").dt.epoch("us") % step != 0
 
     def nearest(rows: pl.DataFrame, _mask: pl.Series) -> pl.DataFrame:
         return rows.with_columns(pl.col("time").dt.round(f"{step}us"))
 
-    sieve.rows_where("off_grid", is_off, nearest)
+    batch.flag_rows("off_grid", is_off, nearest)
 
 
-def _localise(sieve: CheckedBatch, config: DatasetConfig) -> None:
-    """Read naive times as wall times of the zone."""
+def _localise(batch: CheckedBatch, config: DatasetConfig) -> None:
+    """Convert naive times, which are wall times of the data set's zone, to aware ones."""
     if config.zone == "UTC":
-        sieve.rows = sieve.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+        batch.rows = batch.rows.with_columns(pl.col("time").dt.replace_time_zone("UTC"))
         return
     wall = pl.col("time")
     early = wall.dt.replace_time_zone(config.zone, ambiguous="earliest", non_existent="null")
     late = wall.dt.replace_time_zone(config.zone, ambiguous="latest", non_existent="null")
     day = timedelta(days=1)
 
-    def by_the_clock_before(rows: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
+    def with_offset_of_the_day_before(rows: pl.DataFrame, mask: pl.Series) -> pl.DataFrame:
         instant = (wall - day).dt.replace_time_zone(config.zone, ambiguous="latest").dt.convert_time_zone("UTC") + day
         moved = instant.dt.convert_time_zone(config.zone).dt.replace_time_zone(None)
         return rows.with_columns(pl.when(pl.lit(mask)).then(moved).otherwise(wall).alias("time"))
 
-    sieve.rows_where("missing_hour", wall.is_not_null() & early.is_null(), by_the_clock_before)
-    sieve.rows_where("doubled_hour", early != late, lambda rows, _mask: rows)
+    batch.flag_rows("missing_hour", wall.is_not_null() & early.is_null(), with_offset_of_the_day_before)
+    batch.flag_rows("doubled_hour", early != late, lambda rows, _mask: rows)
     is_late = pl.lit(value=config.doubled_hour is Doubled.LATER)
     if config.doubled_hour is Doubled.IN_ORDER:
-        # Of a series' rows for a doubled time the first is the earlier instant, the second the later, and so on if the
-        # file repeats itself.
-        doubled = sieve.rows.filter(early != late).select(ROW, again=pl.int_range(pl.len()).over(KEY) % 2 == 1)
+        # The first row of a series for a doubled time is the earlier instant, the second the later one, and so on if
+        # the file repeats itself.
+        doubled = batch.rows.filter(early != late).select(ROW, again=pl.int_range(pl.len()).over(KEY) % 2 == 1)
         is_late = pl.col(ROW).is_in(doubled.filter("again")[ROW].implode())
-    sieve.rows = sieve.rows.with_columns(time=pl.when(is_late).then(late).otherwise(early))
+    batch.rows = batch.rows.with_columns(time=pl.when(is_late).then(late).otherwise(early))
 
 
-def _keep_to_the_present(sieve: CheckedBatch, config: DatasetConfig, now: datetime) -> None:
+def _check_future(batch: CheckedBatch, config: DatasetConfig, now: datetime) -> None:
     measured = [name for name in config.channels if name not in config.future_covariates]
     is_ahead = pl.col("time") > now + config.step
-    if config.future_covariates:  # what is known beforehand may be told beforehand
+    if config.future_covariates:  # their values may be ahead of the clock, measured ones may not
         is_ahead &= pl.any_horizontal(pl.col(measured).is_not_null())
-    sieve.rows_where("in_the_future", is_ahead)
+    batch.flag_rows("in_the_future", is_ahead)
 
 
-def _read_values(sieve: CheckedBatch, config: DatasetConfig) -> None:
-    given = sieve.rows
+def _read_values(batch: CheckedBatch, config: DatasetConfig) -> None:
+    """Convert the channels to Float64 in their units, and check each value."""
+    # One pass over all channels per step, so that polars runs the channels in parallel:
+    #
+    #   source column   cast       finite   sentinel   unit         bounds
+    #   " 12.5"         12.5       12.5     12.5       12500.0      12500.0
+    #   "-999"          -999.0     -999.0   null       null         null
+    #   "n/a"           flagged: not_a_number
+    #   "inf"           inf        flagged: not_finite
+    #
+    # Each step sees only the rows that the steps before it have left.
+    given = batch.rows
     for name in config.channels:
         dtype = given.schema[name]
         if dtype.is_nested() or dtype.is_temporal() or dtype in _NO_TEXT:
-            raise DataError("ingest.not_a_number", f'"{sieve.name}": column "{name}" holds {dtype}', "give numbers")
+            raise DataError("ingest.not_a_number", f'"{batch.name}": column "{name}" holds {dtype}', "give numbers")
     number = {
         name: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
         if given.schema[name] == pl.String
@@ -218,24 +230,24 @@ def _read_values(sieve: CheckedBatch, config: DatasetConfig) -> None:
         for name in config.channels
         if given.schema[name] != pl.Float64
     }
-    is_told = {
+    is_given = {
         name: pl.col(name).is_not_null()
         if given.schema[name] != pl.String
         else pl.col(name).str.strip_chars().str.len_bytes() > 0
         for name in number
     }
-    sieve.values_where("not_a_number", {name: is_told[name] & value.is_null() for name, value in number.items()})
-    sieve.rows = sieve.rows.with_columns(value.alias(name) for name, value in number.items())
+    batch.flag_values("not_a_number", {name: is_given[name] & value.is_null() for name, value in number.items()})
+    batch.rows = batch.rows.with_columns(value.alias(name) for name, value in number.items())
     column = {name: pl.col(name) for name in config.channels}
-    sieve.values_where("not_finite", {name: ~value.is_finite() for name, value in column.items()})
+    batch.flag_values("not_finite", {name: ~value.is_finite() for name, value in column.items()})
     sentinels = {name: channel.sentinels for name, channel in config.channels.items() if channel.sentinels}
-    sieve.values_where("sentinel", {name: column[name].is_in(numbers) for name, numbers in sentinels.items()})
+    batch.flag_values("sentinel", {name: column[name].is_in(numbers) for name, numbers in sentinels.items()})
     units = {
         name: conversion(channel.source_unit, channel.unit)
         for name, channel in config.channels.items()
         if channel.source_unit
     }
-    sieve.rows = sieve.rows.with_columns(column[name] * factor + offset for name, (factor, offset) in units.items())
+    batch.rows = batch.rows.with_columns(column[name] * factor + offset for name, (factor, offset) in units.items())
     bounded = {
         name: (channel.lower, channel.upper)
         for name, channel in config.channels.items()
@@ -246,6 +258,6 @@ def _read_values(sieve: CheckedBatch, config: DatasetConfig) -> None:
         for name, (low, high) in bounded.items()
     }
     clipped = {name: column[name].clip(*bounds) for name, bounds in bounded.items() if config.channels[name].clip}
-    sieve.values_where("out_of_range", outside, clipped)
-    order = [ROW, *KEY, *(["version"] if "version" in sieve.rows.columns else []), *config.channels]
-    sieve.rows = sieve.rows.select(order)
+    batch.flag_values("out_of_range", outside, clipped)
+    order = [ROW, *KEY, *(["version"] if "version" in batch.rows.columns else []), *config.channels]
+    batch.rows = batch.rows.select(order)

@@ -1,4 +1,4 @@
-"""What can only be seen over a whole series: its step, flat lines, spikes, jumps of its level, empty channels."""
+"""Checks over a whole series: its step, flat lines, spikes, level jumps, empty channels."""
 
 from __future__ import annotations
 
@@ -21,50 +21,53 @@ _LEVEL = 5
 _RARE = 0.99
 
 Values = NDArray[np.float64]
-Marks = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
-def check_series(sieve: CheckedBatch, config: DatasetConfig, *, is_whole: bool = True) -> None:
-    """Check the series of a batch, whose rows are sorted by key and unique; a whole one for what it lacks, too."""
-    if sieve.rows.is_empty():
+def check_series(batch: CheckedBatch, config: DatasetConfig, *, is_whole: bool = True) -> None:
+    """Check the series of a batch whose rows are sorted by key and unique.
+
+    ``is_whole`` says that the batch has all rows of its source: then its step and empty channels are checked too.
+    """
+    if batch.rows.is_empty():
         return
-    empty = [name for name in config.channels if sieve.rows[name].null_count() == len(sieve.rows)]
+    empty = [name for name in config.channels if batch.rows[name].null_count() == len(batch.rows)]
     if is_whole:
-        _check_frequency(sieve, config)
+        _check_frequency(batch, config)
         if empty:
-            sieve.tell("empty_channel", len(empty), tuple(empty[:3]))
-    # Plans and prices, which are known beforehand, rest and jump.
-    _check_shapes(sieve, config, [name for name in config.channels if name not in {*empty, *config.future_covariates}])
+            batch.report("empty_channel", len(empty), tuple(empty[:3]))
+    # Future covariates such as plans and prices may stay flat and jump.
+    _check_shapes(batch, config, [name for name in config.channels if name not in {*empty, *config.future_covariates}])
 
 
-def _check_shapes(sieve: CheckedBatch, config: DatasetConfig, names: Sequence[str]) -> None:
-    parts = list(_parts(sieve.rows))
+def _check_shapes(batch: CheckedBatch, config: DatasetConfig, names: Sequence[str]) -> None:
+    parts = list(_parts(batch.rows))
     flat: dict[str, pl.Expr] = {}
     spikes: dict[str, pl.Expr] = {}
     jumps: list[str] = []
     for name in names:
-        channel, values = config.channels[name], sieve.rows[name].to_numpy()
+        channel, values = config.channels[name], batch.rows[name].to_numpy()
         length = channel.flat_after or max(2 * config.season, _FEWEST_STEPS)
-        for found, marks in (
+        for found, parts_of_mask in (
             (flat, [flat_line(values[part], channel, length) for part in parts]),
             (spikes, [spike(values[part], channel.spike) for part in parts]),
         ):
-            mask = np.concatenate(marks)
+            mask = np.concatenate(parts_of_mask)
             if mask.any():
                 found[name] = pl.lit(pl.Series(mask))
         for part in parts:
             at = level_jump(values[part], config.season, channel.jump)
             if at is not None:
-                place = sieve.rows.row(part.start + at, named=True)
+                place = batch.rows.row(part.start + at, named=True)
                 jumps.append(f"{place['series']} {place['time']:%Y-%m-%d %H:%M} {name}")
-    sieve.values_where("flat_line", flat)
-    sieve.values_where("spike", spikes)
+    batch.flag_values("flat_line", flat)
+    batch.flag_values("spike", spikes)
     if jumps:
-        sieve.tell("level_jump", len(jumps), tuple(jumps[:3]))
+        batch.report("level_jump", len(jumps), tuple(jumps[:3]))
 
 
-def flat_line(values: Values, channel: Channel, length: int) -> Marks:
-    """Mark the values [T] that lie in runs of at least ``length`` equal ones; a channel may rest at its bounds.
+def flat_line(values: Values, channel: Channel, length: int) -> Mask:
+    """Mask the values [T] in runs of at least ``length`` equal ones; runs at the channel's bounds are valid.
 
     >>> flat_line(np.asarray([1.0, 5.0, 5.0, 5.0, 2.0]), Channel(role="past"), 3).tolist()
     [False, True, True, True, False]
@@ -78,32 +81,36 @@ def flat_line(values: Values, channel: Channel, length: int) -> Marks:
     return np.repeat(is_flat, lengths)
 
 
-def spike(values: Values, factor: float) -> Marks:
-    """Mark the values [T] that leave both neighbours in one direction by more than ``factor`` usual large steps.
+def spike(values: Values, factor: float) -> Mask:
+    """Mask the values [T] that differ from both neighbours, in one direction, by more than ``factor`` large steps.
 
-    A usual large step is what 99 of 100 steps are smaller than, so that heavy tails are no spikes.
+    A large step is the 99% quantile of the steps that are not zero, so that heavy tails are no spikes.
 
     >>> spike(np.asarray([1.0, 2.0, 1.0, 2.0, 999.0, 1.0, 2.0] * 40), 0.5).sum().item()
     40
     """
-    marks = np.zeros(len(values), dtype=bool)
+    mask = np.zeros(len(values), dtype=bool)
     steps = np.diff(values)
     sizes = np.abs(steps)
     real = sizes[sizes > 0]
     if len(real) < _FEWEST_STEPS:
-        return marks
+        return mask
     usual = np.quantile(real, _RARE)
     is_far = sizes > factor * usual
     if is_far.any():
-        marks[1:-1] = is_far[:-1] & is_far[1:] & (steps[:-1] * steps[1:] < 0)
-    return marks
+        mask[1:-1] = is_far[:-1] & is_far[1:] & (steps[:-1] * steps[1:] < 0)
+    return mask
 
 
 def level_jump(values: Values, season: int, factor: float) -> int | None:
-    """Return the step at which the level of a series [T] jumps most, if it jumps at all.
+    """Return the step of the largest level jump of a series [T], or ``None``.
 
-    A level is the median of five seasons' means, which a short disturbance does not move; a jump is a difference of
-    neighbouring levels of more than ``factor`` times the median one.
+    A level is the median of the means of five seasons, which a short disturbance does not change. A jump is a
+    difference between neighbouring levels of more than ``factor`` times the median difference.
+
+    >>> values = np.concatenate([np.arange(40.0) % 4, 100 + np.arange(40.0) % 4]) + 0.1 * np.repeat(range(20), 4)
+    >>> level_jump(values, season=4, factor=5.0)
+    40
     """
     seasons = len(values) // season
     if seasons < _FEWEST_SEASONS:
@@ -119,25 +126,25 @@ def level_jump(values: Values, season: int, factor: float) -> int | None:
     largest = np.nanmax(differences)
     if largest <= factor * np.median(seen):
         return None
-    # Medians see the same jump from some seasons before and after it: it lies in the middle of these.
+    # Medians show one jump over several seasons before and after it: it lies in their middle.
     near = np.flatnonzero(differences > 0.9 * largest)
     return (int(near[len(near) // 2]) + _LEVEL) * season
 
 
 def _parts(rows: pl.DataFrame) -> Iterator[slice]:
-    """Yield where each series lies in rows that are sorted by series."""
+    """Yield the slice of each series in rows that are sorted by series."""
     is_first = rows.select((pl.col("series") != pl.col("series").shift(1)).fill_null(value=True)).to_series()
     begins = [*is_first.arg_true().to_list(), len(rows)]
     for begin, end in pairwise(begins):
         yield slice(begin, end)
 
 
-def _check_frequency(sieve: CheckedBatch, config: DatasetConfig) -> None:
+def _check_frequency(batch: CheckedBatch, config: DatasetConfig) -> None:
     if config.resamples:
         return
     same = pl.col("series") == pl.col("series").shift(1)
     steps = (
-        sieve.rows.lazy()
+        batch.rows.lazy()
         .select("series", step=pl.when(same).then(pl.col("time").diff()))
         .drop_nulls()
         .group_by("series")
@@ -147,11 +154,11 @@ def _check_frequency(sieve: CheckedBatch, config: DatasetConfig) -> None:
         .collect()
     )
     if len(steps):
-        first = tuple(f"{name} every {_told(step)}" for name, step, _ in steps.head(3).rows())
-        sieve.tell("frequency", len(steps), first)
+        first = tuple(f"{name} every {_duration(step)}" for name, step, _ in steps.head(3).rows())
+        batch.report("frequency", len(steps), first)
 
 
-def _told(step: timedelta) -> str:
+def _duration(step: timedelta) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if step.total_seconds() % length == 0:
             return f"{int(step.total_seconds() // length)}{unit}"

@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named_with_the_remedy_and_nothing_is_moved(
     before = sorted(folder(observations).rglob("*"))
     newest = max(folder(observations).glob("month=2024-02/*"), key=lambda path: path.stat().st_mtime_ns)
     flip(newest, 800)
-    with pytest.raises(StorageError, match="put this file back from a backup") as caught:
+    with pytest.raises(StorageError, match="restore this file from a backup") as caught:
         use(observations)
     assert newest.name in caught.value.fact
     assert sorted(folder(observations).rglob("*")) == before

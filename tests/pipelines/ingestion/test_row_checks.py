@@ -42,16 +42,16 @@ def raw(
     )
 
 
-def sieved(frame: pl.DataFrame, config: DatasetConfig, name: str = "rows.csv") -> CheckedBatch:
-    """Check rows and settle those with the same key."""
-    sieve = check_rows(Batch.of(frame, "tiny", config, name, ""), config, NOW)
-    resolve_duplicates(sieve, config.source)
-    return sieve
+def checked(frame: pl.DataFrame, config: DatasetConfig, name: str = "rows.csv") -> CheckedBatch:
+    """Check rows and resolve duplicate keys."""
+    batch = check_rows(Batch.of(frame, "tiny", config, name, ""), config, NOW)
+    resolve_duplicates(batch, config.source)
+    return batch
 
 
 def conform(frame: pl.DataFrame, config: DatasetConfig, name: str) -> tuple[pl.DataFrame, list[IngestFinding]]:
-    sieve = sieved(frame, config, name)
-    return sieve.rows.drop("row"), sieve.findings
+    batch = checked(frame, config, name)
+    return batch.rows.drop("row"), batch.findings
 
 
 def codes(findings: list[IngestFinding]) -> dict[str, int]:
@@ -125,12 +125,12 @@ def test_dates_are_midnights(tiny_config: DatasetConfig) -> None:
     "bad", [["2024-01-01 00:00", "yesterday"], ["2024-01-01", "2024-13-01"], ["2024-01-01 00:00", "12"]]
 )
 def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_config: DatasetConfig, bad: list[str]) -> None:
-    sieve = sieved(raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad)), tiny_config)
-    assert len(sieve.rows) == 1
-    assert codes(sieve.findings) == {"ingest.malformed_time": 1}
-    assert f"rows.csv row 2: east {bad[1]}" in sieve.findings[0].first[0]
-    assert sieve.quarantined.select("row", "time", "code").rows() == [(2, bad[1], "ingest.malformed_time")]
-    assert '"load":"1.0"' in sieve.quarantined["content"][0]
+    batch = checked(raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad)), tiny_config)
+    assert len(batch.rows) == 1
+    assert codes(batch.findings) == {"ingest.malformed_time": 1}
+    assert f"rows.csv row 2: east {bad[1]}" in batch.findings[0].first[0]
+    assert batch.quarantined.select("row", "time", "code").rows() == [(2, bad[1], "ingest.malformed_time")]
+    assert '"load":"1.0"' in batch.quarantined["content"][0]
 
 
 def test_times_may_be_written_in_a_format_that_the_job_names(config_with: MakeJob) -> None:
@@ -358,23 +358,23 @@ def broken_number() -> pl.DataFrame:
 
 
 def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_config: DatasetConfig) -> None:
-    sieve = sieved(broken_number(), tiny_config)
-    assert sieve.rows["load"].to_list() == [1.5]
-    assert sieve.findings[0].code == "ingest.not_a_number"
-    assert sieve.findings[0].first == ("rows.csv row 2: east 2024-01-01 01:00:00+00:00 load=broken",)
-    assert sieve.quarantined["row"].to_list() == [2]
+    batch = checked(broken_number(), tiny_config)
+    assert batch.rows["load"].to_list() == [1.5]
+    assert batch.findings[0].code == "ingest.not_a_number"
+    assert batch.findings[0].first == ("rows.csv row 2: east 2024-01-01 01:00:00+00:00 load=broken",)
+    assert batch.quarantined["row"].to_list() == [2]
 
 
 def test_what_is_not_a_number_becomes_missing_if_the_job_says_so(config_with: MakeJob) -> None:
-    sieve = sieved(broken_number(), config_with(checks={"not_a_number": "repair"}))
-    assert sieve.rows["load"].to_list() == [1.5, None]
-    assert sieve.rows["price"].to_list() == [1.0, 1.0]
-    assert sieve.quarantined.is_empty()
+    batch = checked(broken_number(), config_with(checks={"not_a_number": "repair"}))
+    assert batch.rows["load"].to_list() == [1.5, None]
+    assert batch.rows["price"].to_list() == [1.0, 1.0]
+    assert batch.quarantined.is_empty()
 
 
 def test_what_is_not_a_number_refuses_the_batch_if_the_job_says_so(config_with: MakeJob) -> None:
     with pytest.raises(DataError, match="load=broken") as caught:
-        sieved(broken_number(), config_with(checks={"not_a_number": "reject"}))
+        checked(broken_number(), config_with(checks={"not_a_number": "reject"}))
     assert caught.value.code == "ingest.not_a_number"
 
 
@@ -464,11 +464,11 @@ MORE: list[tuple[str, pl.DataFrame, dict[str, Any]]] = [
 def test_a_wrong_row_is_put_aside_and_the_others_go_in(
     config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
 ) -> None:
-    sieve = sieved(frame, config_with(**fields))
-    assert codes(sieve.findings) == {f"ingest.{name}": 1}
-    assert sieve.findings[0].action is Action.QUARANTINE
-    assert sieve.quarantined.select("row", "code").rows() == [(1, f"ingest.{name}")]
-    assert len(sieve.rows) == 1
+    batch = checked(frame, config_with(**fields))
+    assert codes(batch.findings) == {f"ingest.{name}": 1}
+    assert batch.findings[0].action is Action.QUARANTINE
+    assert batch.quarantined.select("row", "code").rows() == [(1, f"ingest.{name}")]
+    assert len(batch.rows) == 1
 
 
 @pytest.mark.parametrize(("name", "frame", "fields"), MORE)
@@ -476,7 +476,7 @@ def test_a_wrong_row_refuses_the_batch_if_the_job_says_so(
     config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(DataError, match=r"rows\.csv row 1") as caught:
-        sieved(frame, config_with(**fields, checks={name: "reject"}))
+        checked(frame, config_with(**fields, checks={name: "reject"}))
     assert caught.value.code == f"ingest.{name}"
 
 
@@ -490,9 +490,9 @@ def test_a_wrong_row_refuses_the_batch_if_the_job_says_so(
 def test_a_wrong_time_is_mended_if_the_job_says_so(
     config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any], repaired: str
 ) -> None:
-    sieve = sieved(frame, config_with(**fields, checks={name: "repair"}))
-    assert sieve.rows["time"].to_list() == [utc(repaired)]
-    assert CHECKS[name].repair in sieve.findings[0].message
+    batch = checked(frame, config_with(**fields, checks={name: "repair"}))
+    assert batch.rows["time"].to_list() == [utc(repaired)]
+    assert CHECKS[name].repair in batch.findings[0].message
 
 
 @pytest.mark.parametrize(("rule", "instant"), [("earlier", "27T00:00"), ("later", "27T01:00")])
@@ -510,15 +510,15 @@ def test_rows_out_of_order_are_told_and_sorted(tiny_config: DatasetConfig) -> No
 def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_config: DatasetConfig) -> None:
     quarters = [datetime(2024, 1, 1) + timedelta(minutes=15 * step) for step in range(100)]  # noqa: DTZ001
     with pytest.raises(DataError, match="75 of 100 rows cannot be used") as caught:
-        sieved(raw(*quarters), tiny_config)
+        checked(raw(*quarters), tiny_config)
     assert caught.value.code == "ingest.off_grid"
     assert "frequency" in caught.value.remedy
 
 
 def test_findings_of_what_others_send_do_not_repeat_it(tiny_config: DatasetConfig) -> None:
     batch = Batch.of(broken_number(), "tiny", tiny_config, "body", "")
-    sieve = check_rows(batch, tiny_config, NOW, echo=False)
-    assert sieve.findings[0].first == ("body row 2 load",)
+    batch = check_rows(batch, tiny_config, NOW, echo=False)
+    assert batch.findings[0].first == ("body row 2 load",)
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -619,6 +619,6 @@ def test_long_rows_of_one_key_in_several_files_become_one(config_with: MakeJob) 
     parts = [
         check_rows(Batch.of(part, "tiny", config, "part.csv", ""), config, NOW).rows for part in long.iter_slices(1)
     ]
-    sieve = CheckedBatch(Batch("tiny", pl.concat(parts, how="diagonal"), ""), config.checks)
-    resolve_duplicates(sieve, config.source)
-    assert sieve.rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 3.0)]
+    batch = CheckedBatch(Batch("tiny", pl.concat(parts, how="diagonal"), ""), config.checks)
+    resolve_duplicates(batch, config.source)
+    assert batch.rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 3.0)]

@@ -35,14 +35,14 @@ def checked(
             "wind": 5 + random.normal(size=hours),
         }
     ).with_columns(**{name: pl.Series(values) for name, values in columns.items()})
-    sieve = check_rows(Batch.of(frame, "tiny", config, "rows.csv", ""), config, NOW)
-    resolve_duplicates(sieve, config.source)
-    check_series(sieve, config)
-    return sieve
+    batch = check_rows(Batch.of(frame, "tiny", config, "rows.csv", ""), config, NOW)
+    resolve_duplicates(batch, config.source)
+    check_series(batch, config)
+    return batch
 
 
-def counts(sieve: CheckedBatch) -> dict[str, int]:
-    return {finding.code.removeprefix("ingest."): finding.count for finding in sieve.findings}
+def counts(batch: CheckedBatch) -> dict[str, int]:
+    return {finding.code.removeprefix("ingest."): finding.count for finding in batch.findings}
 
 
 def quiet(hours: int = 800) -> np.ndarray:
@@ -56,9 +56,9 @@ def test_a_quiet_series_has_no_finding(tiny_config: DatasetConfig) -> None:
 def test_a_flat_line_is_told_value_by_value(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[100:160] = 50.0
-    sieve = checked(tiny_config, load=load)
-    assert counts(sieve) == {"flat_line": 60}
-    assert "row 101: east 2024-01-05 04:00" in sieve.findings[0].first[0]
+    batch = checked(tiny_config, load=load)
+    assert counts(batch) == {"flat_line": 60}
+    assert "row 101: east 2024-01-05 04:00" in batch.findings[0].first[0]
 
 
 def test_a_flat_line_becomes_missing_if_the_job_says_so(config_with: Callable[..., DatasetConfig]) -> None:
@@ -77,30 +77,30 @@ def test_rest_at_a_bound_is_no_flat_line(config_with: Callable[..., DatasetConfi
 def test_a_spike_is_told(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[400] = 5000.0
-    sieve = checked(tiny_config, load=load)
-    assert counts(sieve) == {"spike": 1}
-    assert sieve.findings[0].first[0].endswith("load=5000")
+    batch = checked(tiny_config, load=load)
+    assert counts(batch) == {"spike": 1}
+    assert batch.findings[0].first[0].endswith("load=5000")
 
 
 def test_a_jump_of_the_level_is_told_with_its_place(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[432:] += 40
-    sieve = checked(tiny_config, load=load)
-    assert counts(sieve) == {"level_jump": 1}
-    assert sieve.findings[0].first == ("east 2024-01-19 00:00 load",)
+    batch = checked(tiny_config, load=load)
+    assert counts(batch) == {"level_jump": 1}
+    assert batch.findings[0].first == ("east 2024-01-19 00:00 load",)
 
 
 def test_a_channel_without_any_value_is_told(tiny_config: DatasetConfig) -> None:
-    sieve = checked(tiny_config, wind=pl.Series([None] * 800, dtype=pl.Float64))
-    assert counts(sieve) == {"empty_channel": 1}
-    assert sieve.findings[0].first == ("wind",)
+    batch = checked(tiny_config, wind=pl.Series([None] * 800, dtype=pl.Float64))
+    assert counts(batch) == {"empty_channel": 1}
+    assert batch.findings[0].first == ("wind",)
 
 
 @pytest.mark.parametrize(("hours", "message"), [(2, "2h"), (24, "1d")])
 def test_a_series_of_another_frequency_is_told(tiny_config: DatasetConfig, hours: int, message: str) -> None:
-    sieve = checked(tiny_config, hours=300, step=timedelta(hours=hours))
-    assert counts(sieve)["frequency"] == 1
-    assert sieve.findings[0].first == (f"east every {message}",)
+    batch = checked(tiny_config, hours=300, step=timedelta(hours=hours))
+    assert counts(batch)["frequency"] == 1
+    assert batch.findings[0].first == (f"east every {message}",)
 
 
 @pytest.mark.parametrize("name", ["frequency", "empty_channel", "level_jump", "flat_line", "spike"])
