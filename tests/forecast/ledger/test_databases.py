@@ -1,4 +1,4 @@
-"""The ledger promises the same on SQLite and on PostgreSQL, whoever else uses it at the same time."""
+"""The ledger promises the same on SQLite and on PostgreSQL, also while many threads use it at once."""
 
 from __future__ import annotations
 
