@@ -1,4 +1,4 @@
-# One target each: demo, test, clients, soak, accuracy, intervals, screenshots, gpu, lint, licences, audit, format, clean. Needs Python 3.11 or newer and make; nothing else.
+# One target each: demo, test, test-slow, clients, soak, accuracy, intervals, screenshots, gpu, lint, licences, audit, format, clean. Needs Python 3.11 or newer and make; nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,13 +17,19 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 
 CLIENTS = $(patsubst tests/api/clients/%.txt,.venv-clients/%/installed,$(wildcard tests/api/clients/*.txt))
 
-.PHONY: demo test clients soak accuracy intervals screenshots gpu lint licences audit format install browser clean
+.PHONY: demo test test-slow clients soak accuracy intervals screenshots gpu lint licences audit format install browser clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/forecast demo $(DEMO) --port $(PORT) --ui-port $(UI_PORT) $(if $(filter 0,$(SERVE)),--no-serve,--serve)
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+
 test: $(VENV)/.development browser clients
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# The tests that take more than five seconds each: whole nights, killed processes, whole documents, browsers.
+test-slow: $(VENV)/.development browser clients
+	$(PYTEST) -m slow
 
 # Clients of other services, each in an environment of its own: they need other versions of packages than the service.
 clients: $(CLIENTS)

@@ -286,6 +286,7 @@ def is_open(port: str) -> bool:
         return probe.connect_ex(("127.0.0.1", int(port))) == 0
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(reader: Reader) -> None:
     message = [command for command in commands(README) if command.text.startswith("curl ")]
     assert '"series":"JFK"' in reader.type(message)
@@ -312,6 +313,7 @@ def test_a_command_that_fails_is_named_with_its_document_and_line(reader: Reader
 OTHERS = sorted(set(DOCUMENTS) - {README, CLIENTS}, key=lambda document: (document == SECURITY, document))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", OTHERS, ids=lambda document: document.name)
 def test_every_command_of_a_document_works(document: Path, reader: Reader) -> None:
     reader.read(document)

@@ -37,6 +37,7 @@ def fuzzer(
     one.close()
 
 
+@pytest.mark.slow
 def test_requests_of_every_kind_to_every_route_are_answered_as_documented(fuzzer: Fuzzer) -> None:
     fuzzer.run(EACH)
     assert fuzzer.wrong == {}

@@ -247,6 +247,7 @@ def hostile(body: Any) -> Iterator[tuple[dict[str, str], bytes]]:
     yield from (({}, whole), ({}, b""))
 
 
+@pytest.mark.slow
 def test_no_body_brings_a_route_down_or_comes_back(
     client: httpx.Client, taking: dict[tuple[str, str], tuple[str, Any]], subtests: pytest.Subtests
 ) -> None:
@@ -266,6 +267,7 @@ def test_no_body_brings_a_route_down_or_comes_back(
             assert wrong == []
 
 
+@pytest.mark.slow
 def test_no_name_in_an_address_brings_a_route_down_or_comes_back(
     client: httpx.Client, document: dict[str, Any], subtests: pytest.Subtests
 ) -> None:
@@ -317,6 +319,7 @@ def test_lengths_that_cannot_be_are_refused(
                 assert MARK.encode() not in answer
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_arrive_is_not_waited_for(
     client: httpx.Client, taking: dict[tuple[str, str], tuple[str, Any]], subtests: pytest.Subtests
 ) -> None:

@@ -115,6 +115,7 @@ def test_the_serving_process_never_loads_a_training_framework(
     assert message["rss"] < 400, "MiB with three data sets"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_answers_until_it_is_asked_to_stop(
     home: Installation, stop: signal.Signals, wait_until: Callable[..., None]

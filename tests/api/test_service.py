@@ -176,7 +176,7 @@ def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
     encode, go_on, lock = api.forecasts.encoding.json_rest, threading.Event(), threading.Lock()
     now = most = 0
 
-    def slow(forecast: Any, part: Any, config: Any) -> bytes:
+    def slow(forecast: Any, part: Any, config: Any, **given: Any) -> bytes:
         nonlocal now, most
         if part.horizon > 24:
             with lock:
@@ -185,7 +185,7 @@ def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
             go_on.wait(20)
             with lock:
                 now -= 1
-        return encode(forecast, part, config)
+        return encode(forecast, part, config, **given)
 
     monkeypatch.setattr(api.forecasts.encoding, "json_rest", slow)
     url = served.client.base_url.join("/v1/datasets/tiny/forecast")
@@ -208,9 +208,9 @@ def test_a_flood_of_long_answers_leaves_the_service_to_the_others(
 def test_a_very_long_answer_is_not_kept(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     encode, made = api.forecasts.encoding.json_rest, []
 
-    def counted(forecast: Any, part: Any, config: Any) -> bytes:
+    def counted(forecast: Any, part: Any, config: Any, **given: Any) -> bytes:
         made.append(part.horizon)
-        return encode(forecast, part, config)
+        return encode(forecast, part, config, **given)
 
     monkeypatch.setattr(api.forecasts.encoding, "json_rest", counted)
     for _ in range(2):

@@ -64,6 +64,7 @@ class KilledError(RuntimeError):
     """Stands for the signal that ends a process."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ETTH1.is_file(), reason=f"ETTh1.csv is not on this machine; name it in {VARIABLE}")
 def test_repeating_the_last_value_has_the_errors_that_are_known_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +76,7 @@ def test_repeating_the_last_value_has_the_errors_that_are_known_for_it(
     assert (round(found.mse, 4), round(found.mae, 4), found.windows) == (1.2944, 0.7132, 2785)
 
 
+@pytest.mark.slow
 def test_another_file_under_the_name_of_etth1_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +92,7 @@ def test_another_file_under_the_name_of_etth1_is_refused_in_words(
     assert not (tmp_path / "rows.csv").exists()
 
 
+@pytest.mark.slow
 def test_scores_in_batches_equal_darts_backtest_of_every_window(data: Dataset) -> None:
     model = build(cell_of("itransformer", "faithful"), replace(SMALL, arguments={**SMALL.arguments, "n_epochs": 1}))
     known, test = data.rows("train", LOOKBACK), data.rows("test", LOOKBACK)
@@ -109,6 +112,7 @@ def test_scores_in_batches_equal_darts_backtest_of_every_window(data: Dataset) -
     assert scored.mae == pytest.approx(np.abs(errors, dtype=np.float64).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_at_its_last_whole_epoch_to_the_same_bits(data: Dataset, tmp_path: Path) -> None:
     def die_in_the_third_epoch(line: str) -> None:
         if "epoch 3" in line:
@@ -126,6 +130,7 @@ def test_a_killed_training_goes_on_at_its_last_whole_epoch_to_the_same_bits(data
         np.testing.assert_array_equal(resumed.model.model.state_dict()[name], weight, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_training_killed_before_its_row_was_written_is_not_trained_again(data: Dataset, tmp_path: Path) -> None:
     once = replace(SMALL, arguments={**SMALL.arguments, "n_epochs": 2})
     first = fit(data, tmp_path, once)
@@ -135,6 +140,7 @@ def test_a_training_killed_before_its_row_was_written_is_not_trained_again(data:
     assert (second.validation, second.best_epoch, second.epochs) == (first.validation, first.best_epoch, 2)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_validated_and_put_back(data: Dataset, tmp_path: Path) -> None:
     rates = {"averaging": 0.5, "learning_rate": 0.1, "n_epochs": 3}  # so wild that the last epoch is not the best
     lines: list[str] = []
@@ -147,6 +153,7 @@ def test_averaged_weights_are_what_is_validated_and_put_back(data: Dataset, tmp_
     assert score(module, windows).mse != pytest.approx(fitted.validation.mse, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_cells_that_have_a_row_are_skipped_and_again_repeats_them(
     data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +171,7 @@ def test_cells_that_have_a_row_are_skipped_and_again_repeats_them(
     assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
+@pytest.mark.slow
 def test_rows_added_at_the_same_time_are_all_there_and_sorted(tmp_path: Path) -> None:
     results = tmp_path / "results" / "rows.csv"
     added = [row(cell_of(model, "default", seed), 0.5, 0.4) for seed in range(20) for model in ("linear", "dlinear")]
@@ -172,6 +180,7 @@ def test_rows_added_at_the_same_time_are_all_there_and_sorted(tmp_path: Path) ->
     assert list(read_rows(results)) == sorted(one.cell for one in added)
 
 
+@pytest.mark.slow
 def test_every_recipe_builds_at_each_of_its_horizons() -> None:
     for (model, preset), recipe in RECIPES.items():
         for horizon in recipe.horizons:
@@ -179,6 +188,7 @@ def test_every_recipe_builds_at_each_of_its_horizons() -> None:
             build(Cell("ETTh1", model, preset, here.lookback, horizon, 0), here)
 
 
+@pytest.mark.slow
 def test_the_report_tells_misses_and_losses_to_linear_beside_the_means() -> None:
     lines = report.render(
         [
@@ -208,6 +218,7 @@ def test_the_report_tells_misses_and_losses_to_linear_beside_the_means() -> None
     assert "- S-Mamba faithful: not yet run at 96, 192, 336, 720." in lines
 
 
+@pytest.mark.slow
 def test_averages_over_the_horizons_wait_until_all_four_are_there() -> None:
     rows = [
         row(Cell("ETTh1", "s_mamba", "default", 96, horizon, seed), mse, 0.42)
@@ -220,6 +231,7 @@ def test_averages_over_the_horizons_wait_until_all_four_are_there() -> None:
     assert "| 0.432 / 0.427 | **missed** by 0.0055 MSE |" in table
 
 
+@pytest.mark.slow
 def test_the_page_keeps_its_words_and_gets_tables_and_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +254,7 @@ def test_the_page_keeps_its_words_and_gets_tables_and_figure(
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_no_two_labels_of_the_figure_overlap() -> None:
     figure = draw(
         summarise(

@@ -3,11 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from benchmarks.accuracy.protocol import Dataset, calendar_of, series_of
 from benchmarks.export.__main__ import HORIZON, LOOKBACK, NETWORKS, RESULTS, Row, markdown, windows, write
 
 
+@pytest.mark.slow
 def test_test_windows_follow_their_look_back_and_lie_behind_the_validation_rows() -> None:
     rows = 2000
     frame = pd.DataFrame({"a": np.arange(rows, dtype=float)}, index=pd.date_range("2020", periods=rows, freq="h"))
@@ -20,6 +22,7 @@ def test_test_windows_follow_their_look_back_and_lie_behind_the_validation_rows(
     assert actual.max() < rows
 
 
+@pytest.mark.slow
 def test_both_precisions_of_every_network_are_in_the_table_and_the_file(tmp_path: Path) -> None:
     rows = [
         Row(name, precision, 1.0, 0.5, 2.0, 0.4, 0.3, 0.2, 10, 1, 8)
@@ -34,6 +37,7 @@ def test_both_precisions_of_every_network_are_in_the_table_and_the_file(tmp_path
         ]
 
 
+@pytest.mark.slow
 def test_the_stored_run_has_every_network_in_both_precisions() -> None:
     with RESULTS.open(encoding="utf-8") as file:
         found = {(row["model"], row["precision"]) for row in csv.DictReader(file)}

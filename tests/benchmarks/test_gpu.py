@@ -13,6 +13,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: make gpu is the test")
 def test_without_a_gpu_the_check_says_so_and_fails() -> None:
     done = run()
@@ -20,6 +21,7 @@ def test_without_a_gpu_the_check_says_so_and_fails() -> None:
     assert "torch sees no GPU here" in done.stderr
 
 
+@pytest.mark.slow
 def test_mlflow_knows_which_kernels_a_night_was_trained_by() -> None:
     done = run("--one", "--narrow", "--lookback=168", "--horizon=24", "--epochs=1", "--stride=401")
     assert done.returncode == 0, done.stderr
@@ -31,6 +33,7 @@ def test_mlflow_knows_which_kernels_a_night_was_trained_by() -> None:
     assert len(not_by_triton(runs)) == (0 if by_triton else 2)
 
 
+@pytest.mark.slow
 def test_a_night_passes_only_if_both_models_were_trained_by_triton() -> None:
     right = {model: {"kernel": "triton: cuda", "windows_per_second": 200.0} for model in KERNELS}
     plain = {model: {"kernel": "torch: KERNELS_TRITON=off", "windows_per_second": 50.0} for model in KERNELS}

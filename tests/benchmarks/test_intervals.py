@@ -25,6 +25,7 @@ def rows(short: History) -> list[Row]:
     return measure(data.MADE, short, "seasonal_naive")
 
 
+@pytest.mark.slow
 def test_every_kind_of_band_has_a_row_per_channel_and_group_of_lead_times(rows: list[Row]) -> None:
     places = {(row.bands, row.channel, row.last_lead) for row in rows}
     assert places == {(bands, name, end) for bands in BANDS for name in ("even", "skewed") for end in (12, 24, 36, 48)}
@@ -32,6 +33,7 @@ def test_every_kind_of_band_has_a_row_per_channel_and_group_of_lead_times(rows: 
     assert {row.tests for row in rows} == {2}
 
 
+@pytest.mark.slow
 def test_calibration_gives_a_point_model_its_band_and_lowers_the_loss(rows: list[Row]) -> None:
     before, after = ([row for row in rows if row.bands == bands] for bands in ("none", "calibrated"))
     for one, two in zip(before, after, strict=True):
@@ -43,6 +45,7 @@ def test_calibration_gives_a_point_model_its_band_and_lowers_the_loss(rows: list
         assert two.width > one.width == pytest.approx(0)
 
 
+@pytest.mark.slow
 def test_a_rolling_calibration_knows_nothing_from_its_day_on(short: History) -> None:
     config, panel = short.config, short.panel
     windows = cut(panel, config, 1000, 1400, 5)
@@ -56,6 +59,7 @@ def test_a_rolling_calibration_knows_nothing_from_its_day_on(short: History) -> 
     assert seen.any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_what_was_measured_survives_its_file_and_is_not_measured_again(
     rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +77,7 @@ def test_what_was_measured_survives_its_file_and_is_not_measured_again(
     assert not message.err
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_not_here_is_left_out_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +86,7 @@ def test_a_data_set_that_is_not_here_is_left_out_and_told(
     assert "etth1 is left out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_measured_jobs_can_be_read() -> None:
     jobs = load_config_file(data.JOBS).datasets
     assert set(jobs) == {"nyc-airports", "etth1", data.MADE}

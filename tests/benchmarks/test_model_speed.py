@@ -33,6 +33,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sides_take_turns_block_by_block_after_warming_up(modules: Path) -> None:
     (modules / "paced.py").write_text(SIDE, encoding="utf-8")
     diary = modules / "diary"
@@ -43,12 +44,14 @@ def test_sides_take_turns_block_by_block_after_warming_up(modules: Path) -> None
     assert all(time > 0 for times in taken.values() for time in times)
 
 
+@pytest.mark.slow
 def test_a_side_that_dies_tells_its_last_words(modules: Path) -> None:
     (modules / "broken.py").write_text("raise SystemExit('no such rival')", encoding="utf-8")
     with pytest.raises(SideFailedError, match="no such rival"):
         interleave({"broken": Side(("broken",))}, rounds=1, threads=1)
 
 
+@pytest.mark.slow
 def test_the_products_of_a_step_are_those_of_its_forward_and_backward() -> None:
     network = nn.Sequential(nn.Linear(3, 5), nn.GELU(), nn.Linear(5, 2))
     windows = torch.randn(4, 3)
@@ -57,6 +60,7 @@ def test_the_products_of_a_step_are_those_of_its_forward_and_backward() -> None:
     assert sorted(product.operations for product in products) == sorted([2 * 4 * 15] * 2 + [2 * 4 * 10] * 3)
 
 
+@pytest.mark.slow
 def test_replayed_products_have_the_step_s_shapes() -> None:
     network = nn.Linear(3, 5)
     windows = torch.randn(2, 4, 3)
@@ -64,6 +68,7 @@ def test_replayed_products_have_the_step_s_shapes() -> None:
     assert shapes == [(8, 5), (5, 3)]
 
 
+@pytest.mark.slow
 def test_the_floor_of_itransformer_is_that_of_its_equations() -> None:
     options = {"width": 16, "feed_forward": 24, "layers": 1, "heads": 2, "linear_path": False}
     task = Task(model="itransformer", options=options, batch=4)
@@ -74,6 +79,7 @@ def test_the_floor_of_itransformer_is_that_of_its_equations() -> None:
     assert operations == 2 * (3 * (layer + head) + 2 * embedding)
 
 
+@pytest.mark.slow
 def test_goals_are_judged_by_medians() -> None:
     rows = [
         row_of("training", "ours", [9.0, 10.0, 90.0], windows=32, threads=1),

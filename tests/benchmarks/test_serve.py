@@ -26,6 +26,7 @@ def figures(per_second: float = 100.0) -> Figures:
     return Figures(loads, {"whole": 1.0, "start_seconds": 2.0, "resident_mb": 300.0})
 
 
+@pytest.mark.slow
 def test_a_load_sends_every_body_and_reads_every_answer(tmp_path: Path) -> None:
     if not is_there():
         pytest.skip("wrk is not installed")
@@ -43,10 +44,12 @@ def test_a_load_sends_every_body_and_reads_every_answer(tmp_path: Path) -> None:
     assert not psutil.pid_exists(bare.process.pid) or not bare.process.is_running()
 
 
+@pytest.mark.slow
 def test_requests_differ_and_both_forms_tell_the_same_histories() -> None:
     assert len(set(bodies(8))) == len(set(tensors(8))) == 8
 
 
+@pytest.mark.slow
 def test_figures_are_medians_over_the_turns(tmp_path: Path) -> None:
     seen = {"service": [Answered(float(speed), 1.0, 2.0, 0.1) for speed in (1, 5, 3)]}
     message = rows("a case", 4, seen)
@@ -56,6 +59,7 @@ def test_figures_are_medians_over_the_turns(tmp_path: Path) -> None:
         assert [row["requests_per_second"] for row in csv.DictReader(file)] == ["3.0"]
 
 
+@pytest.mark.slow
 def test_a_goal_is_met_by_what_was_measured_alone() -> None:
     met = {goal.goal: goal.met for goal in goals(figures(2000.0))}
     assert met["on demand, 32 clients: requests/s, times darts' predict per request"]
@@ -64,6 +68,7 @@ def test_a_goal_is_met_by_what_was_measured_alone() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_stored_goals_follow_from_the_stored_figures() -> None:
     def read(name: str) -> list[dict[str, str]]:
         with (RESULTS / name).open(encoding="utf-8") as file:

@@ -120,6 +120,7 @@ def test_a_replica_that_has_just_come_back_answers_when_the_other_one_goes(
                 assert [is_ready(front) for _ in range(4)] == [True] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_parts_of_the_compose_file_work_together_and_replicas_restart_without_a_failed_request(
     compose: Any,

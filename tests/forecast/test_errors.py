@@ -15,7 +15,7 @@ def test_every_kind_of_error_has_an_exit_code_of_its_own_and_none_is_success() -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_tells_fact_and_remedy_and_keeps_its_code(kind: type[ForecastError]) -> None:
+def test_an_error_states_fact_and_remedy_and_keeps_its_code(kind: type[ForecastError]) -> None:
     error = kind("dataset.unknown", 'no data set "etth2"', 'did you mean "etth1"?')
     assert str(error) == 'no data set "etth2"; did you mean "etth1"?'
     assert (error.code, error.fact, error.remedy) == ("dataset.unknown", 'no data set "etth2"', 'did you mean "etth1"?')

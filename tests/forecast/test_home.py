@@ -34,7 +34,7 @@ def test_a_home_gets_all_its_folders_when_it_is_found(home: Path) -> None:
     assert all(folder.is_dir() for folder in (found.lake, found.models, found.logs, found.reports, found.locks))
 
 
-def test_a_folder_without_a_job_file_is_no_home_and_nothing_is_made_in_it(tmp_path: Path) -> None:
+def test_a_folder_without_a_config_file_is_not_a_home_and_stays_empty(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"there is no forecast\.toml in") as caught:
         find_home(tmp_path)
     assert caught.value.code == "home.not_found"

@@ -61,7 +61,7 @@ def test_what_was_made_afterwards_is_found_only_by_who_asks_for_it(url: str) -> 
         assert ledger.issuances.ids("tiny", 1) == {"made afterwards"}
 
 
-def test_the_code_is_told_by_its_commit_and_whether_it_was_changed(
+def test_the_code_version_names_the_commit_and_uncommitted_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provenance, "_CHECKOUT", tmp_path)

@@ -110,6 +110,7 @@ def assert_clean(code: MachineCode, *, spills: int = 0) -> None:
     assert code.atomics == 0, code  # sums by atomics would change from run to run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", ["attend_split", "differentiate_split"])
@@ -147,6 +148,7 @@ def test_the_shared_measure_runs_on_tensor_cores(capability: int, tmp_path: Path
     assert code.tensor_instructions > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("name", "constants"),
@@ -165,6 +167,7 @@ def test_the_other_attention_kernels_compile_without_spills(
     assert_clean(compile_for(capability, getattr(prob_sparse_kernels, name), constants, types, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("varies", [True, False])
 def test_the_scan_keeps_its_state_in_registers_and_sums_over_it_without_shuffles(
@@ -192,6 +195,7 @@ def test_the_scan_of_16_steps_at_once_compiles_without_spills(
     assert_clean(compile_for(capability, kernel, constants, SCAN_TYPES, tmp_path, warps=warps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("varies", [True, False])
 def test_the_scan_backward_compiles_without_spills(varies: bool, capability: int, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from kernels.triton_support import absence
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(absence() is not None, reason=str(absence()))
 @pytest.mark.parametrize("cases", ["prob_sparse/interpreted.py", "selective_scan/interpreted.py"])
 def test_kernels_equal_the_reference_in_the_interpreter(cases: str) -> None:

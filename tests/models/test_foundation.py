@@ -94,7 +94,7 @@ def test_foundation_models_are_the_ones_that_are_not_trained() -> None:
         ),
     ],
 )
-def test_absent_weights_are_told_with_the_command_that_fetches_them(name: ModelName, command: str) -> None:
+def test_the_error_for_absent_weights_names_the_command_that_downloads_them(name: ModelName, command: str) -> None:
     with pytest.raises(ModelError, match="or set the option local_dir") as caught:
         build(name, {})
     assert caught.value.code == "model.weights_absent"
@@ -102,14 +102,14 @@ def test_absent_weights_are_told_with_the_command_that_fetches_them(name: ModelN
 
 
 @small
-def test_a_folder_without_the_weights_is_told(name: ModelName, tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_weights_names_the_folder(name: ModelName, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=f"--local-dir {tmp_path}") as caught:
         build(name, {"local_dir": str(tmp_path)})
     assert caught.value.code == "model.weights_absent"
 
 
-def test_a_name_that_no_hub_has_is_told() -> None:
+def test_an_invalid_name_of_a_hub_model_is_refused() -> None:
     with pytest.raises(ModelError, match="hub_model_name") as caught:
         build(ModelName.CHRONOS_2, {"hub_model_name": "a/b/c"})
     assert caught.value.code == "model.option_out_of_range"
@@ -186,6 +186,7 @@ def test_a_saved_foundation_model_forecasts_the_same_without_the_folder(
     np.testing.assert_allclose(forecast(loaded, panel), forecast(model, panel), atol=1e-6)
 
 
+@pytest.mark.slow
 @small
 def test_foundation_models_can_be_served(
     name: ModelName, weights: Callable[[ModelName], str], panel: Any, tmp_path: Path
@@ -220,7 +221,7 @@ def test_timesfm_reaches_beyond_128_steps(weights: Callable[[ModelName], str], p
 
 
 @small
-def test_damaged_weights_are_told(name: ModelName, weights: Callable[[ModelName], str], panel: Any) -> None:
+def test_damaged_weights_are_refused(name: ModelName, weights: Callable[[ModelName], str], panel: Any) -> None:
     folder = Path(weights(name))
     (folder / "model.safetensors").write_bytes(b"not weights")
     model = build(name, {"local_dir": str(folder)})
@@ -230,7 +231,7 @@ def test_damaged_weights_are_told(name: ModelName, weights: Callable[[ModelName]
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])
-def test_a_damaged_config_is_told(content: str, weights: Callable[[ModelName], str]) -> None:
+def test_a_damaged_config_is_refused(content: str, weights: Callable[[ModelName], str]) -> None:
     folder = Path(weights(ModelName.CHRONOS_2))
     (folder / "config.json").write_text(content)
     with pytest.raises(ModelError) as caught:

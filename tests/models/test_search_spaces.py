@@ -122,7 +122,7 @@ def test_a_switch_is_no_number_and_a_number_no_switch() -> None:
     assert (Whole(1, 3).find(2.0), Whole(1, 3).find(2.5), Number(0, 1).find(True)) == (2, None, None)
 
 
-def test_the_preset_says_what_an_option_is_that_nobody_gave() -> None:
+def test_an_option_that_is_not_given_has_its_preset_value() -> None:
     assert present_options(ModelName.ITRANSFORMER, {})["width"] == 64
     assert present_options(ModelName.ITRANSFORMER, {"preset": "faithful"})["width"] == 256
     assert present_options(ModelName.ITRANSFORMER, {"preset": "faithful", "width": 32})["width"] == 32

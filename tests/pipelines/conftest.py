@@ -50,7 +50,8 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
         slices = Slices.of(panel, config)
         yardstick = Yardstick.fit(panel, fit_scaler(panel, config, slices.fit), config.season, slices.fit)
         fields: dict[str, Any] = {
-            "dataset": "tiny", "config": config, "panel": panel, "slices": slices, "model_name": name, "data_version": 0,
+            "dataset": "tiny", "config": config, "panel": panel, "slices": slices, "model_name": name,
+            "data_version": 0,
             "data_digest": "", "now": panel.end, "holdout": (slices.calibration, slices.holdout),
             "yardstick": yardstick, "champion": None, "checkpoints": tmp_path / "checkpoints",
         }  # fmt: skip

@@ -39,6 +39,7 @@ def answer(result: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_a_night_from_a_csv_file_to_an_issued_forecast_and_a_second_night(
     command_line: CommandLine,
     make_home: Callable[..., Installation],

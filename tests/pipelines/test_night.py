@@ -51,6 +51,7 @@ def folders(installation: Installation) -> set[str]:
     return {folder.name for folder in (installation.home.models / "tiny").iterdir()}
 
 
+@pytest.mark.slow
 def test_training_again_at_the_same_moment_of_a_replay_keeps_the_champion_on_disk(
     make: Make, tiny_rows: Callable[..., pl.DataFrame], tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_first_night_a_second_one_and_back(make: Make) -> None:
     assert registry.aliases("tiny")["champion"] == first.champion
 
 
+@pytest.mark.slow
 def test_a_winner_that_was_fitted_again_is_compared_as_it_was_before(make: Make) -> None:
     home = make(training={"refit": True})
     night = a_night(home)

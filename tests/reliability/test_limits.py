@@ -107,6 +107,7 @@ def ended(installation: Installation, run: Run, wait_until: WaitUntil) -> Run:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_done_in_time_is_ended_and_tried_again(
     blocked: Callable[..., Installation], here: Callable[..., WorkerHost], wait_until: WaitUntil
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_run_that_is_cancelled_ends_and_so_does_its_process(
     assert (found.state, found.reason) == ("cancelled", "it was cancelled")
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_hear_is_killed_after_its_grace(
     blocked: Callable[..., Installation],
     here: Callable[..., WorkerHost],
@@ -179,6 +181,7 @@ def environment_of(pid: int) -> Mapping[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cores", [1, 3])
 def test_cores_log_and_process_of_a_run_are_where_they_should_be(
     blocked: Callable[..., Installation], here: Callable[..., WorkerHost], wait_until: WaitUntil, cores: int
@@ -193,6 +196,7 @@ def test_cores_log_and_process_of_a_run_are_where_they_should_be(
     assert Path(run.log).is_file()
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_its_killed_host_and_the_next_one_holds_it_to_its_limits(
     blocked: Callable[..., Installation],
     hosts: Callable[..., subprocess.Popen[bytes]],
@@ -213,6 +217,7 @@ def test_a_worker_outlives_its_killed_host_and_the_next_one_holds_it_to_its_limi
     assert [host.pid for host in installation.ledger.hosts.known()] == [os.getpid()]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_there_is_no_host_is_noticed_by_the_next_one(
     blocked: Callable[..., Installation],
     hosts: Callable[..., subprocess.Popen[bytes]],
@@ -230,6 +235,7 @@ def test_a_worker_that_dies_while_there_is_no_host_is_noticed_by_the_next_one(
     assert installation.ledger.runs.attempts(run.run_id)[0].outcome == "abandoned"
 
 
+@pytest.mark.slow
 def test_a_host_that_is_stopped_hands_its_run_back_and_the_next_one_goes_on_with_it(
     blocked: Callable[..., Installation],
     hosts: Callable[..., subprocess.Popen[bytes]],

@@ -44,6 +44,7 @@ def shared(
     return Installation.open(busy_home)
 
 
+@pytest.mark.slow
 def test_two_machines_share_the_work_and_one_takes_over_what_the_other_left(shared: Installation) -> None:
     ledger, book = shared.ledger, JobBook(shared)
     blocked = [book.run_now(name) for name in BLOCKED]

@@ -59,11 +59,11 @@ def test_what_comes_too_late_for_its_turn_is_refused_and_health_is_not(
     issue(home.dataset("tiny"))
     encode, go_on, at_work = api.forecasts.encoding.json_rest, threading.Event(), []
 
-    def slow(forecast: Any, part: Any, config: Any) -> bytes:
+    def slow(forecast: Any, part: Any, config: Any, **given: Any) -> bytes:
         if part.horizon < 6:
             at_work.append(part.horizon)
             go_on.wait(20)
-        return encode(forecast, part, config)
+        return encode(forecast, part, config, **given)
 
     monkeypatch.setattr(api.forecasts.encoding, "json_rest", slow)
     client = serve(home, Limits(max_requests=3, max_requests_per_route=2, max_waiting=1, wait_milliseconds=300))

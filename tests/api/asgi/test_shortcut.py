@@ -24,6 +24,7 @@ def content_of(answer: httpx.Response) -> tuple[object, ...]:
     return answer.status_code, sorted(headers), answer.content.partition(b'"stale"')[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("headers", [{}, {"Accept": "application/json"}, {"If-None-Match": "*"}])
 def test_the_same_words_get_the_same_answer_again(served: Served, query: str, headers: dict[str, str]) -> None:

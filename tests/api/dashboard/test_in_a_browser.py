@@ -57,6 +57,7 @@ def findings(page: Page) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_every_page_is_accessible_fits_and_breaks_no_rule(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any], width: int, theme: str
@@ -71,6 +72,7 @@ def test_every_page_is_accessible_fits_and_breaks_no_rule(
             assert page.locator("h1").count() == 1
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_and_works_everything(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any]
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_key_for_reading_sees_no_buttons(
     assert "data-method" not in answer.text
 
 
+@pytest.mark.slow
 def test_a_year_of_fifty_channels_is_drawn_from_few_points(
     make_home: Callable[..., Installation],
     tiny_document: dict[str, Any],

@@ -177,6 +177,7 @@ def test_a_download_is_what_the_service_tells(served: Served) -> None:
     assert answer.headers["content-disposition"].endswith('.csv"')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["/", "/accuracy", "/models", "/runs", "/data"])
 def test_what_is_wrong_is_told_on_every_page_as_long_as_it_is_so(
     busy: Installation, client: httpx.Client, page: str

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.slow
 def test_jobs_are_run_paused_and_cancelled_and_the_page_follows(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any], make_key: Callable[..., str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_running_run_is_asked_to_stop_from_its_page(
         assert page.get_by_role("button", name="Cancel").count() == 0
 
 
+@pytest.mark.slow
 def test_a_former_champion_is_asked_back_by_whoever_may(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any], make_key: Callable[..., str]
 ) -> None:

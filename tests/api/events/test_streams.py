@@ -213,6 +213,7 @@ def test_nothing_is_lost_or_told_twice_however_fast_it_happens(
     assert first < int(every[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "headers", "status", "code"),
     [
@@ -333,6 +334,7 @@ def test_a_run_is_followed_over_rest_from_its_start_to_its_end(
     assert (done.status_code, done.content) == (204, b"")
 
 
+@pytest.mark.slow
 def test_a_running_run_is_cancelled_over_rest(
     home: Installation,
     follow: Callable[..., Follower],
@@ -389,6 +391,7 @@ def test_lines_of_a_log_are_told_whole_and_once(
         assert again.seen[-1] == follower.seen[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_a_run_outlives_the_service_and_a_client_that_comes_back_misses_nothing(
     home: Installation, working: Callable[[], object], wait_until: Callable[..., None]

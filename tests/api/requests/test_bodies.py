@@ -53,6 +53,7 @@ def test_a_body_may_be_compressed(
         assert (large.status_code, large.json()["code"]) == (413, "body.too_large")
 
 
+@pytest.mark.slow
 def test_a_bomb_does_not_go_off(small: httpx.Client) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bombs = {"gzip": gzip_bomb(1500), "zstd": zstd(bytes(2**28))}

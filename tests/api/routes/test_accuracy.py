@@ -49,6 +49,7 @@ def test_it_is_told_by_group_of_lead_times_if_nothing_is_asked_for(scored: Serve
         assert row["mae_in_units"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "parts"),
     [
@@ -98,6 +99,7 @@ def test_an_unchanged_answer_costs_no_body(scored: Served) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "status", "code"),
     [

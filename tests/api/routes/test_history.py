@@ -61,6 +61,7 @@ def test_rows_are_chosen_by_series_channel_and_time(served: Served) -> None:
     assert (newest["rows"], newest["truncated"]) == (3, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "status", "code"),
     [

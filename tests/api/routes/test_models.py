@@ -4,12 +4,15 @@ import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.api.conftest import Served
 
 MODELS = "/v1/models/tiny"
 
 
+@pytest.mark.slow
 def test_an_earlier_champion_is_asked_back_over_rest_and_a_worker_makes_it_so(
     served: Served,
     crown: Callable[..., Any],

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from api.state.batching import LARGEST_RUN, Batcher, OverloadedError
+from api.errors.kinds import OverloadedError
+from api.state.batching import LARGEST_RUN, Batcher
 from forecast.errors import DataError
 from forecast.runtime.model import load
 from pipelines.forecasting.issue import Round

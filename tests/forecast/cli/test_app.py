@@ -10,37 +10,17 @@ from typing import Any
 
 import polars as pl
 import pytest
+import typer.main
 import typer.testing
 
-from forecast.cli.app import app
+from forecast.cli.app import DEPRECATED, PANELS, app
 from forecast.installation import Installation
 from pipelines.forecasting.issue import issue
 
 MakeHome = Callable[..., Installation]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 Run = Callable[..., tuple[int, str, str]]
-COMMANDS = (
-    "init",
-    "ingest",
-    "check",
-    "receipts",
-    "quarantine",
-    "rows",
-    "maintain",
-    "channel",
-    "train",
-    "forecast",
-    "plot",
-    "backup",
-    "restore",
-    "doctor",
-    "serve",
-    "schedule",
-    "ui",
-    "up",
-    "status",
-    "demo",
-)
+COMMANDS = [name for commands in PANELS.values() for name in commands]
 
 
 def one_line(err: str) -> str:
@@ -53,6 +33,7 @@ def one_line(err: str) -> str:
 # --- through real processes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bad_input_ends_with_one_clear_line_and_its_own_exit_code(
     command_line: CommandLine,
     tiny_home: Installation,
@@ -226,10 +207,29 @@ def test_every_command_explains_itself_and_each_of_its_options(command: str) -> 
     assert "--help" in text
 
 
-def test_the_help_names_all_commands_and_hides_those_that_are_not_for_people() -> None:
+def shown_by_the_help() -> dict[str, list[str]]:
+    """Return the commands that ``forecast --help`` prints, by panel, in its order."""
     text = typer.testing.CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
-    assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
-    assert not re.search(r"^\W*worker\b", text, re.MULTILINE)
+    panels: dict[str, list[str]] = {}
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+        if heading := re.match(r"^\W*─ (\w+) ─", line):
+            panels[heading[1]] = []
+        elif panels and (command := re.match(r"^│ (\w+) ", line)):
+            panels[list(panels)[-1]].append(command[1])
+    return {panel: commands for panel, commands in panels.items() if panel != "Options"}
+
+
+def test_the_help_shows_each_command_in_its_panel_and_begins_with_those_of_the_readme() -> None:
+    shown = shown_by_the_help()
+    assert shown == {panel: list(commands) for panel, commands in PANELS.items()}
+    assert next(iter(shown)) == "Start"
+    assert shown["Start"] == ["init", "ingest", "train", "forecast", "up", "demo", "status", "check"]
+
+
+def test_every_command_has_a_panel_and_those_that_are_not_for_people_are_hidden() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert [name for name, command in commands.items() if command.rich_help_panel not in PANELS] == []
+    assert {name for name, command in commands.items() if command.hidden} == {"worker", *DEPRECATED}
 
 
 def test_a_receipt_can_be_read_by_machines(

@@ -105,6 +105,7 @@ def working(tiny_home: Installation) -> Iterator[Callable[[], None]]:
         assert process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_a_job_is_added_shown_changed_paused_resumed_and_removed(ask: Callable[..., Any]) -> None:
     added = ask("jobs", "add", "hourly", "--step", "ingest", "--step", "forecast", "--cron", "5 * * * *",
                 "--set", "retries=3", "--set", "time_limit=2h")  # fmt: skip
@@ -120,6 +121,7 @@ def test_a_job_is_added_shown_changed_paused_resumed_and_removed(ask: Callable[.
     assert [one["name"] for one in ask("jobs", "list")] == ["nightly"]
 
 
+@pytest.mark.slow
 def test_people_read_what_is_done_when(say: Callable[..., str], tiny_home: Installation) -> None:
     assert say("jobs", "add", "after", "--step", "forecast", "--on", "data") == "after: forecast, on data\n"
     assert say("jobs", "add", "asked", "--step", "score") == "asked: score, when it is asked for\n"
@@ -133,6 +135,7 @@ def test_people_read_what_is_done_when(say: Callable[..., str], tiny_home: Insta
     assert not JobBook(tiny_home).job("nightly").paused
 
 
+@pytest.mark.slow
 def test_a_run_is_queued_listed_shown_and_cancelled(ask: Callable[..., Any], say: Callable[..., str]) -> None:
     queued = ask("jobs", "run", "nightly")
     assert (queued["run_id"], queued["state"], queued["cause"]) == (1, "queued", "hand")
@@ -148,6 +151,7 @@ def test_a_run_is_queued_listed_shown_and_cancelled(ask: Callable[..., Any], say
     assert "cancelled before it began" in say("runs", "show", "1")
 
 
+@pytest.mark.slow
 def test_coalesced_runs_are_listed_only_when_asked_for(ask: Callable[..., Any], tiny_home: Installation) -> None:
     dates = [Due(logical_date=name, at=NOW, cause=Cause.CRON) for name in ("a", "b")]
     tiny_home.ledger.runs.claim("nightly", REFRESH, dates, NOW)
@@ -162,6 +166,7 @@ def test_a_back_fill_queues_each_date_once_in_the_jobs_zone(ask: Callable[..., A
     assert ask("runs", "queue")["queue"][0]["logical_date"] == "2024-05-01T02:30"
 
 
+@pytest.mark.slow
 def test_a_run_is_waited_for_with_its_log(
     command_line: CommandLine, tiny_home: Installation, working: Callable[[], None], say: Callable[..., str]
 ) -> None:

@@ -6,37 +6,35 @@ from typing import TYPE_CHECKING
 from forecast.ledger.keys import Scope, digest_of, id_in
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from forecast.installation import Installation
 
 
 def test_a_key_is_made_shown_once_listed_and_revoked(
-    tiny_home: Installation, command_line: Callable[..., subprocess.CompletedProcess[str]]
+    tiny_home: Installation, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     home = ("--home", tiny_home.home.path)
-    none = command_line("keys", "list", *home)
-    assert "there are no keys" in none.stdout
-    made = command_line(
+    assert "there are no keys" in run("keys", "list", *home)[1]
+    exit_code, made, err = run(
         "keys", "create", "the [b]dashboard[/b]", "--scope", "write", "--dataset", "tiny", "--expires", "90d", *home
     )
-    assert made.returncode == 0, made.stderr
-    text = made.stdout.strip()
+    assert exit_code == 0, err
+    text = made.strip()
     key = tiny_home.ledger.keys.all()[0]
     assert (key.key_id, key.digest, key.scope, key.datasets) == (id_in(text), digest_of(text), Scope.WRITE, ("tiny",))
     assert key.expires_at is not None
-    listed = command_line("keys", "list", "--json", *home)
-    assert text not in listed.stdout
-    assert key.digest not in listed.stdout
-    assert [item["state"] for item in json.loads(listed.stdout)] == ["valid"]
-    assert "the [b]dashboard[/b]" in command_line("keys", "list", *home).stdout
-    assert command_line("keys", "revoke", key.key_id, *home).returncode == 0
-    assert [item["state"] for item in json.loads(command_line("keys", "list", "--json", *home).stdout)] == ["revoked"]
+    listed = run("keys", "list", "--json", *home)[1]
+    assert text not in listed
+    assert key.digest not in listed
+    assert [item["state"] for item in json.loads(listed)] == ["valid"]
+    assert "the [b]dashboard[/b]" in run("keys", "list", *home)[1]
+    assert run("keys", "revoke", key.key_id, *home)[0] == 0
+    assert [item["state"] for item in json.loads(run("keys", "list", "--json", *home)[1])] == ["revoked"]
 
 
 def test_a_key_that_cannot_be_meant_is_refused(
-    tiny_home: Installation, command_line: Callable[..., subprocess.CompletedProcess[str]]
+    tiny_home: Installation, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     home = ("--home", tiny_home.home.path)
     for arguments, code in (
@@ -45,7 +43,7 @@ def test_a_key_that_cannot_be_meant_is_refused(
         (("create", "x" * 81), "key.name"),
         (("revoke", "nothing"), "key.not_found"),
     ):
-        refused = command_line("keys", *arguments, *home)
-        assert refused.returncode in {2, 3}
-        assert code in refused.stderr
+        exit_code, _, err = run("keys", *arguments, *home)
+        assert exit_code in {2, 3}
+        assert code in err
     assert tiny_home.ledger.keys.all() == []

@@ -29,6 +29,7 @@ def home(
     return installation.home.path
 
 
+@pytest.mark.slow
 def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
     options = ("--model", "dlinear", "--minutes", 5, "--home", home)
     code, out, _ = run("tune", *options, "--trials", 2)

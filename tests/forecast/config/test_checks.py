@@ -35,7 +35,7 @@ def test_every_check_can_refuse_a_batch_and_has_a_usual_action(name: str) -> Non
         ({"spike": "ignore"}, "'reject', 'quarantine', 'repair' or 'warn'"),
     ],
 )
-def test_a_mistaken_check_is_told_with_the_way_out(
+def test_an_invalid_check_is_rejected_with_a_remedy(
     to_toml: Callable[..., str], tiny_document: dict[str, Any], tmp_path: Path, checks: dict[str, str], message: str
 ) -> None:
     tiny_document["datasets"]["tiny"]["checks"] = checks
@@ -58,7 +58,7 @@ def test_values_are_converted_between_units_of_one_quantity(
 
 
 @pytest.mark.parametrize(("source", "unit"), [("degC", "MW"), ("flights", "MW"), ("kW", "(("), ("", "MW")])
-def test_units_that_do_not_fit_are_told(source: str, unit: str) -> None:
+def test_units_of_different_quantities_are_rejected(source: str, unit: str) -> None:
     with pytest.raises(ConfigError) as caught:
         conversion(source, unit)
     assert caught.value.code == "unit.no_conversion"

@@ -112,6 +112,6 @@ def test_what_comes_in_two_halves_of_a_time_is_what_comes_in_the_whole(
         ("0 0 * * foo", "day-of-week"),
     ],
 )
-def test_what_is_no_schedule_is_told(text: str, message: str) -> None:
+def test_an_invalid_schedule_is_rejected(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cron(text, "UTC")

@@ -59,7 +59,7 @@ def test_the_edges_of_a_band_belong_to_it() -> None:
     assert coverage(np.array([0.0, 1.0, 2.0, 3.0]), np.zeros(4), np.full(4, 2.0)) == 0.75
 
 
-def test_without_any_observation_every_score_is_nan_and_nobody_is_warned() -> None:
+def test_without_observations_every_score_is_nan_without_a_warning() -> None:
     nothing = np.full(3, NAN)
     assert np.isnan(coverage(nothing, nothing, nothing))
     assert np.isnan(mean_absolute_error(nothing, np.zeros(3)))

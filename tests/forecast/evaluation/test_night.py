@@ -90,7 +90,7 @@ def test_a_champion_is_not_taken_for_the_model_of_its_kind_that_a_baseline_beats
 
 
 @pytest.mark.parametrize(("baseline", "message"), [(0.0, "its loss is 1"), (float("nan"), None)])
-def test_a_baseline_without_a_loss_is_no_bar_and_one_of_nothing_has_no_share(
+def test_a_baseline_with_a_loss_of_nan_or_zero_gives_no_percentage(
     make_night: Callable[..., NightRecord], make_evidence: Make, baseline: float, message: str | None
 ) -> None:
     def losing(version: str, loss: float) -> Evidence:
@@ -138,7 +138,7 @@ def test_a_night_and_its_champion_are_kept_together(
     assert ledger.nights.latest("other") == []
 
 
-def test_all_champions_are_told_newest_first(make_home: Callable[..., Installation]) -> None:
+def test_all_champions_are_listed_newest_first(make_home: Callable[..., Installation]) -> None:
     ledger = make_home().ledger
     for version in ("a", "b", "a"):
         ledger.champions.promote(champion(version))

@@ -31,7 +31,7 @@ def test_the_first_model_becomes_champion(make_evidence: Make) -> None:
     assert "first champion" in verdict.sentence
 
 
-def test_why_a_champion_cannot_be_scored_is_told(make_evidence: Make) -> None:
+def test_the_verdict_says_why_the_champion_cannot_be_scored(make_evidence: Make) -> None:
     verdict = decide(make_evidence("a"), None, POLICY, "b is of other channels")
     assert "becomes champion, since b is of other channels" in verdict.sentence
 
@@ -51,7 +51,7 @@ def test_a_gain_that_may_be_chance_is_none(make_evidence: Make) -> None:
     assert "may be chance" in verdict.sentence
 
 
-def test_with_too_few_origins_only_the_gain_counts_and_that_is_told(make_evidence: Make) -> None:
+def test_with_too_few_origins_only_the_gain_counts_and_the_verdict_says_so(make_evidence: Make) -> None:
     verdict = decide(make_evidence("a", 0.9, origins=5), make_evidence("b", origins=5), POLICY)
     assert verdict.promote
     assert "too few origins" in verdict.sentence
@@ -68,7 +68,7 @@ def test_a_challenger_that_is_worse_somewhere_by_more_than_chance_is_not_promote
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 @given(st.floats(0.2, 3), st.floats(0.2, 3), st.floats(0, 0.9), st.integers(0, 20))
-def test_nobody_is_replaced_by_a_worse_model(
+def test_a_worse_model_never_replaces_the_champion(
     make_evidence: Make, ours: float, theirs: float, min_gain: float, seed: int
 ) -> None:
     challenger, champion = make_evidence("a", ours, seed=seed, origins=40), make_evidence("b", theirs, origins=40)
@@ -116,7 +116,7 @@ def test_a_better_challenger_whose_band_does_not_cover_is_refused(make_evidence:
     assert "80% band covers" in verdict.sentence
 
 
-def test_a_band_that_misses_its_promise_is_no_reason_to_keep_one_that_misses_more(make_evidence: Make) -> None:
+def test_a_challenger_with_poor_coverage_may_replace_a_champion_with_worse_coverage(make_evidence: Make) -> None:
     assert decide(make_evidence("a", 0.5, width=0.9), make_evidence("b", width=0.5), PromotionPolicy()).promote
 
 

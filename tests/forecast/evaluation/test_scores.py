@@ -108,7 +108,7 @@ def test_a_forecast_that_is_not_finite_is_marked(actual: np.ndarray, bad: float)
         assert not scored(backtest(actual, median)).is_finite
 
 
-def test_a_lead_time_that_was_never_observed_is_nan_and_nobody_is_warned(actual: np.ndarray) -> None:
+def test_a_lead_time_that_was_never_observed_is_nan_without_a_warning(actual: np.ndarray) -> None:
     holed = actual.copy()
     holed[:, 3] = NAN
     evidence = scored(backtest(holed, actual))

@@ -35,7 +35,7 @@ def test_unit_and_level_of_the_losses_do_not_matter(seed: int, unit: float, leve
     assert other.p_lower == pytest.approx(one.p_lower, abs=0.01)
 
 
-def test_equal_models_are_told_apart_no_more_often_than_promised() -> None:
+def test_equal_models_are_distinguished_no_more_often_than_the_nominal_level() -> None:
     tests = [paired_test(losses(seed, 200), losses(seed + 9000, 200), 1) for seed in range(400)]
     share = np.mean([test.p_lower <= 0.1 for test in tests if test is not None])
     assert share == pytest.approx(0.1, abs=0.045)  # three standard errors of 400 draws

@@ -71,6 +71,7 @@ def test_a_whole_row_may_still_say_that_there_is_no_value(table: Observations) -
     assert values(table) == [(1.0, None)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(*[st.none() | st.sampled_from([1.0, 2.0, 3.0])] * 2), min_size=2, max_size=3),

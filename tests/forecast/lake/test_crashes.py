@@ -95,6 +95,7 @@ ACTS: dict[str, Callable[[Observations], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ACTS)
 def test_a_writer_may_die_before_any_step(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forecast.lake.acknowledgement._CHECKPOINT_EVERY", 4)

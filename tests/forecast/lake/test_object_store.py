@@ -70,6 +70,7 @@ def rows(first: int, last: int, load: float = 1.0, version: int | None = None) -
     return pl.DataFrame(columns, schema={"series": pl.String, "time": TIME, "version": pl.Int64, "load": pl.Float64})
 
 
+@pytest.mark.slow
 def test_a_table_in_an_object_store_does_all_that_one_on_disk_does(
     lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ def test_a_loss_above_that_of_the_holdout_is_found_per_channel_and_group_and_tes
     assert "times that of the holdout" in found[0].message
 
 
-def test_a_loss_that_may_be_chance_is_no_regression() -> None:
+def test_an_insignificant_loss_is_not_a_regression() -> None:
     rule = AlertRule(kind=AlertKind.REGRESSION, above=0.0)
     restless = part(1.0)
     spread = 1 + 2 * np.random.default_rng(3).normal(size=100)
@@ -69,7 +69,7 @@ def test_a_loss_that_may_be_chance_is_no_regression() -> None:
     assert raised_by(seen(part(1.1)), rule) == [("regression", "1-6")]
 
 
-def test_of_too_few_forecasts_nothing_is_said() -> None:
+def test_too_few_forecasts_raise_no_alert() -> None:
     assert raised_by(seen(part(9.0, origins=7, inside=0.0, skill=-1.0))) == []
 
 
@@ -129,7 +129,7 @@ def test_a_rule_that_cannot_be_meant_is_refused(fields: dict[str, Any]) -> None:
         AlertRule(**fields)
 
 
-def test_a_typo_in_the_job_file_names_the_nearest_field(tiny_document: dict[str, Any]) -> None:
+def test_a_typo_in_the_config_file_names_the_nearest_field(tiny_document: dict[str, Any]) -> None:
     tiny_document["datasets"]["tiny"]["alerts"] = [{"kind": "stale", "afer": "6h"}]
     with pytest.raises(ValidationError) as caught:
         ConfigFile.model_validate(tiny_document)

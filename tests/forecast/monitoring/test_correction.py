@@ -82,6 +82,7 @@ def test_when_the_noise_doubles_after_the_training_the_band_comes_back_to_what_i
     assert after < 0.93 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0.0, 0.9])
 def test_where_nothing_changes_it_costs_less_than_one_percent_of_the_loss(memory: float) -> None:
     losses = []

@@ -41,7 +41,7 @@ def test_a_name_is_given_once(book: JobBook) -> None:
         assert caught.value.code == "job.exists"
 
 
-def test_a_job_of_the_job_file_is_changed_there(book: JobBook) -> None:
+def test_a_job_of_the_config_file_is_changed_there(book: JobBook) -> None:
     for change in (lambda: book.change("nightly", job()), lambda: book.remove("nightly")):
         with pytest.raises(ConflictError) as caught:
             change()
@@ -69,7 +69,7 @@ def test_a_job_can_be_changed_and_removed_and_what_waits_of_it_is_cancelled(
     assert installation.ledger.runs.get(run_id).state == "cancelled"
 
 
-def test_an_unknown_job_is_told_with_the_nearest(book: JobBook) -> None:
+def test_an_unknown_job_is_rejected_with_the_nearest_name(book: JobBook) -> None:
     with pytest.raises(NotFoundError, match='did you mean "nightly"') as caught:
         book.run_now("nightley")
     assert caught.value.code == "job.unknown"
@@ -138,7 +138,7 @@ def test_the_wait_before_a_retry_doubles_up_to_six_hours() -> None:
 
 
 @pytest.mark.parametrize(("text", "megabytes"), [("", None), ("500MB", 500.0), ("8GB", 8000.0)])
-def test_memory_is_told_in_megabytes(text: str, megabytes: float | None) -> None:
+def test_memory_limits_are_converted_to_megabytes(text: str, megabytes: float | None) -> None:
     assert job(memory_limit=text).memory_mb == megabytes
 
 

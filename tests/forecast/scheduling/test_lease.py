@@ -76,11 +76,11 @@ def test_who_lost_it_while_frozen_learns_so_before_doing_anything(pair: tuple[Le
 
 def test_two_that_find_a_silent_holder_do_not_both_take_over(ledger: Ledger, watch: Watch) -> None:
     Lease(ledger, "scheduler", "dead", watch).hold()
-    rivals = [Lease(ledger, "scheduler", f"rival {n}", watch) for n in range(4)]
-    for rival in rivals:
-        assert not rival.hold()
+    others = [Lease(ledger, "scheduler", f"other {n}", watch) for n in range(4)]
+    for other in others:
+        assert not other.hold()
     watch.seconds += 10
-    assert [rival.hold() for rival in rivals].count(True) == 1
+    assert [other.hold() for other in others].count(True) == 1
 
 
 def test_leases_of_other_names_are_others(ledger: Ledger, watch: Watch) -> None:

@@ -49,7 +49,7 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def home_with(make_home: MakeHome, tiny_document: dict[str, Any]) -> Callable[..., Installation]:
-    """Make a home whose job file has some jobs of the tiny data set."""
+    """Make a home whose config file has some jobs of the tiny data set."""
 
     def make(zone: str = "UTC", **jobs: dict[str, Any]) -> Installation:
         tiny_document["datasets"]["tiny"]["zone"] = zone
@@ -178,7 +178,7 @@ def test_a_paused_job_rests_and_catches_up_nothing_when_it_goes_on(
     assert len(queued(installation)) == 1
 
 
-def test_a_job_of_the_ledger_is_run_like_one_of_the_job_file(
+def test_a_job_of_the_ledger_runs_like_one_of_the_config_file(
     home_with: Callable[..., Installation], scheduler_of: Callable[..., Scheduler], clock: HandClock
 ) -> None:
     installation = home_with()

@@ -14,6 +14,7 @@ from forecast.config.cron import Cron
 ZONES = ("America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # 50 s of computing, of which a busy machine may make many minutes
 def test_no_date_of_a_year_in_four_zones_is_lost_or_run_twice(tmp_path: Path) -> None:
     year = Year(tmp_path, seed=3, hours=24)

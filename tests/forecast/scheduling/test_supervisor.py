@@ -90,7 +90,7 @@ def test_a_member_that_dies_before_it_is_ready_is_an_error(tmp_path: Path) -> No
         supervisor.wait_until_ready()
 
 
-def test_a_member_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_that_never_becomes_ready_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forecast.scheduling.supervisor._READY_SECONDS", 0.5)
     member = Member("mute", [sys.executable, "-c", SLEEP], f"http://127.0.0.1:{free_port()}/")
     with pytest.raises(UnavailableError, match="waited") as caught, Supervisor([member], tmp_path) as supervisor:
@@ -98,7 +98,7 @@ def test_a_member_that_never_answers_is_told(tmp_path: Path, monkeypatch: pytest
     assert caught.value.code == "member.not_ready"
 
 
-def test_a_member_that_cannot_be_started_is_told_and_the_others_are_stopped(tmp_path: Path) -> None:
+def test_a_member_that_cannot_be_started_is_an_error_and_the_others_are_stopped(tmp_path: Path) -> None:
     supervisor = Supervisor([python("sleeper", SLEEP), Member("missing", ["/nowhere/at/all"])], tmp_path)
     try:
         with pytest.raises(ForecastError), supervisor:
@@ -206,7 +206,7 @@ def test_a_free_port_is_free() -> None:
     require_free_port(free_port(), "--port")
 
 
-def test_a_taken_port_is_told_with_the_option_that_changes_it() -> None:
+def test_a_taken_port_is_an_error_that_names_the_option() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -217,6 +217,6 @@ def test_a_taken_port_is_told_with_the_option_that_changes_it() -> None:
 
 
 @pytest.mark.parametrize(("port", "host"), [(70_000, "127.0.0.1"), (8000, "203.0.113.7"), (8000, "no such host")])
-def test_what_nobody_could_listen_on_is_told(port: int, host: str) -> None:
+def test_an_address_that_no_server_can_listen_on_is_an_error(port: int, host: str) -> None:
     with pytest.raises(ConflictError, match="cannot be used"):
         require_free_port(port, "--port", host)

@@ -36,7 +36,7 @@ def host(tiny_home: Installation) -> Iterator[WorkerHost]:
 
 @pytest.fixture
 def stuck(tiny_home: Installation) -> Installation:
-    """A home whose source is a pipe: whoever reads it waits for a writer that never comes."""
+    """A home whose source is a pipe: a reader waits for a writer that never comes."""
     source = tiny_home.home.path / "rows.csv"
     source.unlink()
     os.mkfifo(source)
@@ -186,8 +186,9 @@ def test_a_worker_that_cannot_be_started_leaves_no_run_running(
     assert str(run.reason).startswith("its worker could not be started")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "fields", "budget"), [(["ingest"], {}, "1"), (["ingest"], {"cores": 3}, "3")])
-def test_a_worker_is_told_its_budget_of_cores(
+def test_a_worker_gets_its_budget_of_cores(
     stuck: Installation, until: Callable[..., Run], steps: list[str], fields: dict[str, Any], budget: str
 ) -> None:
     run = until(enqueue(stuck, steps=steps, **fields), "running")
@@ -195,8 +196,9 @@ def test_a_worker_is_told_its_budget_of_cores(
     assert {environment[name] for name in ("FORECAST_CORES", "OMP_NUM_THREADS", "POLARS_MAX_THREADS")} == {budget}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "niceness"), [(["ingest"], 0), (["ingest", "retrain"], TRAINING_NICENESS)])
-def test_a_training_yields_to_whoever_asks_the_service(
+def test_a_training_has_a_lower_priority_than_the_service(
     stuck: Installation, until: Callable[..., Run], steps: list[str], niceness: int
 ) -> None:
     run = until(enqueue(stuck, steps=steps), "running")

@@ -46,7 +46,8 @@ def runs(home: Home, dataset: str) -> dict[str, Any]:
     return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
 
 
-def test_a_night_and_its_children_are_told_alike_by_a_file_and_by_a_server(tracking_home: Home, dataset: str) -> None:
+@pytest.mark.slow
+def test_a_night_and_its_children_are_logged_alike_in_a_file_and_on_a_server(tracking_home: Home, dataset: str) -> None:
     home = tracking_home
     client = MlflowClient(home.tracking_uri, home.tracking_uri)
     with Registry(home).night(dataset, "night", {"origins_digest": "abc"}) as night:
@@ -178,7 +179,7 @@ def test_aliases_follow_the_ledger_there_and_back(tracking_home: Home, dataset: 
     assert registry.aliases(dataset) == {"previous": "v1"}, "no alias says what is not so"
 
 
-def test_a_version_is_registered_once_and_tells_where_it_comes_from(tracking_home: Home, dataset: str) -> None:
+def test_a_version_is_registered_once_with_its_origin(tracking_home: Home, dataset: str) -> None:
     home = tracking_home
     registry = Registry(home)
     registered(registry, dataset, "v1", "v1")
@@ -190,7 +191,7 @@ def test_a_version_is_registered_once_and_tells_where_it_comes_from(tracking_hom
 
 
 def refused(call: Callable[[], object], seconds: float) -> str:
-    """The sentence with which MLflow's absence is told, within so many seconds."""
+    """The sentence of the ``tracking.failed`` that a call raises within some seconds."""
     began = time.monotonic()
     with pytest.raises(StorageError) as caught:
         call()
@@ -207,7 +208,7 @@ def refused(call: Callable[[], object], seconds: float) -> str:
     ],
     ids=["nobody listens", "no such kind", "no database", "no such folder"],
 )  # fmt: skip
-def test_a_tracking_server_that_is_not_there_is_told_within_seconds(
+def test_an_unreachable_tracking_server_is_an_error_within_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -219,7 +220,7 @@ def test_a_tracking_server_that_is_not_there_is_told_within_seconds(
     assert "secret" not in refused(open_a_night, 20)
 
 
-def test_a_database_that_cannot_be_written_is_told_and_nothing_is_left_half(
+def test_a_read_only_database_is_an_error_and_leaves_nothing_half_written(
     local: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Registry(local).night("readable", "night", {}):
@@ -236,6 +237,7 @@ def test_a_database_that_cannot_be_written_is_told_and_nothing_is_left_half(
         assert database.execute("select count(*) from runs where name = 'another'").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_between_two_models_ends_the_night_with_its_name(
     tracking_server: Callable[[Path], AbstractContextManager[tuple[str, Supervisor]]],
     tmp_path: Path,
@@ -260,7 +262,7 @@ def test_limits_of_patience_may_be_set_by_the_user(local: Home, monkeypatch: pyt
     assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 30
 
 
-def test_how_good_served_forecasts_were_stands_on_the_version_and_its_run(tracking_home: Home, dataset: str) -> None:
+def test_live_scores_are_logged_on_the_version_and_its_run(tracking_home: Home, dataset: str) -> None:
     registry = Registry(tracking_home)
     assert not registry.live(dataset, "linear-1", {"live/mae/1-24": 0.5}, {})
     registered(registry, dataset, "linear-1")

@@ -44,6 +44,7 @@ def exported(
     return fitted(request.param), export_onnx(fitted(request.param), path), path, request.param
 
 
+@pytest.mark.slow
 def test_the_file_says_what_it_takes_and_gives(exported: tuple[Any, ExportedSignature, Path, ModelName]) -> None:
     _, signature, path, name = exported
     outputs = 3 if CATALOG[name].family == "network" else 1
@@ -78,6 +79,7 @@ def test_every_model_of_the_catalogue_is_exported_here_or_exempt_for_a_reason() 
     assert {*TRAINABLE, *EXEMPT} == set(ModelName)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [(name, form) for form, (covariates, _) in FORMS.items() for name in (REACHING_BACK if covariates else TRAINABLE)],
@@ -100,7 +102,7 @@ def test_with_and_without_covariates_and_at_any_horizon_onnx_runtime_agrees_with
         assert distance(model, session, windows) < TOLERANCE
 
 
-def test_the_graph_is_sound_and_holds_nothing_that_nobody_reads(
+def test_the_graph_is_sound_and_holds_no_unused_parts(
     exported: tuple[Any, ExportedSignature, Path, ModelName],
 ) -> None:
     _, signature, path, _ = exported
@@ -118,6 +120,7 @@ def test_the_graph_is_sound_and_holds_nothing_that_nobody_reads(
     assert b".py" not in path.read_bytes(), "nothing tells where the code lay"
 
 
+@pytest.mark.slow
 def test_equal_weights_give_equal_bytes(
     exported: tuple[Any, ExportedSignature, Path, ModelName], tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_averaged_weights_follow_and_settle() -> None:
     assert not any(parameter.requires_grad for parameter in mean.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     # The frame knows nothing of the network in it: each option once by itself, and all of them around each network.
@@ -156,6 +157,7 @@ def test_every_option_trains_and_saves_with_every_network(
     np.testing.assert_array_equal(forecast(loaded, panel), values)
 
 
+@pytest.mark.slow
 def test_members_and_a_decomposition_are_a_part_of_the_exported_file(
     panel: Any, tiny: Callable[..., Any], tiny_options: Callable[..., Any], tmp_path: Any
 ) -> None:

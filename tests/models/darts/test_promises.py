@@ -76,6 +76,7 @@ def test_a_gap_between_look_back_and_forecast_shifts_the_forecast(
     assert np.isfinite(forecast.values()).all()
 
 
+@pytest.mark.slow
 @every_model
 def test_both_precisions_train_and_forecast_in_their_own(
     name: ModelName, panel: Any, build: Callable[..., Any]
@@ -148,6 +149,7 @@ def test_windows_without_weight_have_no_influence(name: ModelName, panel: Any, b
 
 
 # resuming goes on in a folder that holds checkpoints, as it should
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
 @every_network
 def test_an_interrupted_training_ends_as_the_uninterrupted_one(
@@ -171,6 +173,7 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(
     assert_same_weights(resumed, at_once)
 
 
+@pytest.mark.slow
 @every_network
 def test_fine_tuning_starts_from_the_weights_that_are_there(
     name: ModelName, panel: Any, build: Callable[..., Any], tmp_path: Path
@@ -186,6 +189,7 @@ def test_fine_tuning_starts_from_the_weights_that_are_there(
 
 
 # torch warns of names of its own that it uses itself
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 # One of each origin. darts traces the same module as `export_onnx`, with one window in place of two, which
 # test_export.py does with every model.

@@ -15,6 +15,7 @@ from models.darts.quantization import quantize
 LOOKBACK = 26
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ModelName.NLINEAR, ModelName.TIDE, ModelName.ITRANSFORMER, ModelName.S_MAMBA])
 def test_a_network_in_int8_is_close_whole_and_the_same_bytes_each_time(
     name: ModelName, panel: Any, tiny: Callable[..., Any], tmp_path: Path

@@ -129,6 +129,7 @@ def test_static_covariates_per_channel_and_per_series_are_both_taken(
     assert not torch.allclose(network(*windows[:4], window(3, SHAPE.targets, SHAPE.static, seed=9)), per_channel)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:# The axis name. batch:UserWarning")
 def test_onnx_runtime_agrees_on_stacks_and_the_faithful_decoder(windows: list[Tensor], tmp_path: Path) -> None:
     network = build(replace(FAITHFUL, stacks=2)).float()

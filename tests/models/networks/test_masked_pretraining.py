@@ -70,13 +70,13 @@ class StartingWeights(pl.Callback):
         self.kept = {name: weight.clone() for name, weight in pl_module.network.state_dict().items()}
 
 
-def test_masked_patches_are_told_far_better_than_by_the_mean() -> None:
+def test_masked_patches_are_reconstructed_far_better_than_by_the_mean() -> None:
     model = build(learning_rate=1e-2).fit(waves(LOOKBACK + HORIZON, range(2)), epochs=1, verbose=False)
     task = MaskedPretraining(model.model, mask_ratio=0.4, same_mask=False)
     trainer = pl.Trainer(max_epochs=6, **QUIET)
     setup = model._setup_for_train(model._build_train_dataset(waves(80, range(60)), None, None, None, None))
     trainer.fit(task, setup["datamodule"].train_dataloader())
-    # A masked patch of a scaled window told by its mean, 0, costs 1; the noise alone costs 0.08.
+    # A masked patch of a scaled window predicted by its mean, 0, costs 1; the noise alone costs 0.08.
     assert trainer.callback_metrics["reconstruction_loss"] < 0.5
 
 
@@ -102,6 +102,7 @@ def test_pretraining_is_the_same_twice_and_survives_saving(tmp_path: Any) -> Non
     np.testing.assert_array_equal(forecasts[0].values(), forecasts[1].values())
 
 
+@pytest.mark.slow
 def test_where_labelled_windows_are_few_pretraining_helps() -> None:
     few, held_out = waves(LOOKBACK + HORIZON, range(100, 112)), waves(LOOKBACK + HORIZON, range(200, 260))
 

@@ -238,6 +238,7 @@ def network_before_heads(network: PatchTSMixer, scaled: Tensor) -> Tensor:
     return forecast.unsqueeze(-1).transpose(1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantiles", [(), (0.1, 0.5, 0.9)], ids=["point", "quantiles"])
 @pytest.mark.parametrize("options", [{}, {"decomposition": 5, "members": 2}], ids=["plain", "framed"])
 def test_a_wrong_segment_mean_costs_in_training_and_changes_no_validation_loss(
@@ -263,6 +264,7 @@ def test_a_wrong_segment_mean_costs_in_training_and_changes_no_validation_loss(
     assert losses[1]["val_loss"] < losses[0]["val_loss"] * 1.2
 
 
+@pytest.mark.slow
 def test_both_heads_learn_save_and_export(
     panel: Any, tiny: Callable[..., Any], heads: dict[str, Any], forecast: Callable[..., np.ndarray], tmp_path: Any
 ) -> None:

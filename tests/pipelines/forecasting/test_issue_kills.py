@@ -132,7 +132,7 @@ def test_a_kill_at_a_random_moment_leaves_the_old_forecast_or_the_new_one(
     two_models: Installation, issuer: subprocess.Popen[str]
 ) -> None:
     moments = random.Random(7)  # noqa: S311
-    latest = LatestForecasts(two_models, lambda _: None, lambda: None)
+    latest = LatestForecasts(two_models, lambda _: None)
     acknowledged: set[str] = set()
     for _ in range(KILLS):
         before = two_models.ledger.issuances.latest("tiny")

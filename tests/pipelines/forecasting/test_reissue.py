@@ -68,7 +68,7 @@ def test_nobody_is_served_it(tiny_home: Installation, tiny_rows: MakeRows) -> No
     bring_in(tiny_home, tiny_rows(430))
     issued, _ = issue(tiny_home.dataset("tiny"))
     made, _ = issue(tiny_home.dataset("tiny"), before)
-    latest = LatestForecasts(tiny_home, lambda _: None, lambda: None)
+    latest = LatestForecasts(tiny_home, lambda _: None)
     latest.refresh()
     assert latest.of("tiny").issuance.forecast_id == issued.forecast_id
     assert tiny_home.ledger.issuances.latest("tiny", as_of=made.issued_at) is None

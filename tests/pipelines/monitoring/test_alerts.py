@@ -120,6 +120,7 @@ def test_without_rules_nothing_is_raised(served: Callable[..., Installation]) ->
     assert score(home.dataset("tiny")).raised == ()
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_accuracy_revision_and_alerts(
     served: Callable[..., Installation], command_line: Callable[..., Any]
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_search_ends_with_its_time_within_a_batch(home: Installation) -> None:
 
 
 # Ray leaves the sockets and processes of a cluster that it has stopped to the garbage collector.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_trials_on_ray_end_as_those_here(
     filled: Callable[..., Installation], document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,6 +212,7 @@ def test_trials_on_ray_end_as_those_here(
     assert there.trials[0].losses == here.trials[0].losses
 
 
+@pytest.mark.slow
 def test_a_killed_search_keeps_its_trials_and_goes_on(home: Installation, wait_until: Callable[..., None]) -> None:
     arguments = ["tune", "--model", "dlinear", "--minutes", "5", "--home", str(home.home.path)]
     searching = subprocess.Popen(

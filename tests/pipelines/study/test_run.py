@@ -51,6 +51,7 @@ def look(home: Installation, *questions: str, **limits: Any) -> tuple[Study, lis
     return found, re.findall(r"^(.*): started$", said.getvalue(), re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_study_answers_and_the_next_one_trains_only_what_is_new(home: Installation) -> None:
     first, trained = look(home, "noise", "missing")
     assert trained == ["seasonal_naive, look-back 48", "dlinear, look-back 48"]

@@ -101,6 +101,7 @@ def night(
     return night.run_id, found, verdict
 
 
+@pytest.mark.slow
 def test_a_whole_night_is_told_to_a_file_and_to_a_server_alike(
     tracking_home: Home,
     night: tuple[str, list[Evidence], Verdict],

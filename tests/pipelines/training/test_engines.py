@@ -128,6 +128,7 @@ def test_on_ray_files_come_back_and_a_task_that_fails_or_dies_leaves_the_others(
     assert sorted(files) == ["models/tiny/a/deep/note.txt", "models/tiny/b/deep/note.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_models_trained_on_ray_score_as_those_trained_here(
     tmp_path: Path,

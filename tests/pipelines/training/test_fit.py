@@ -425,6 +425,7 @@ def test_without_a_compiler_a_network_trains_as_it_is_and_that_is_told(tmp_path:
     assert is_same(fitted, run("nlinear"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_network_exports_and_keeps_the_names_of_its_weights(tmp_path: Path, run: Fit) -> None:
     one_batch = {"max_epochs": 1, "batch_size": 1000}  # one graph for training, one for validation
