@@ -1,1 +1,1 @@
-"""A model as it is served: manifest, ONNX session, scaling, calibration."""
+"""A model as it is served: manifest, ONNX session, scaler, calibration; loads no training framework."""

@@ -1,4 +1,4 @@
-"""How a network's quantiles are mended until they cover what they promise; applied by the service, without torch."""
+"""Conformal calibration of a network's quantiles; the service applies it, without torch."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ from forecast.panel import Array
 from forecast.strict import StrictModel
 
 _CALM = 0.01
-"""Deviations that are added to every look-back's changes: where nothing moved, a band still has a width."""
+"""Added to the mean change of every look-back, in deviations: a band has a width even after a constant look-back."""
 
 
 class Calibration(StrictModel):
-    """What is added to the network's scaled output so that its quantiles cover what they promise.
+    """Offsets of the network's scaled output, so that each quantile has its nominal coverage.
 
-    For each group of lead times, channel and level an offset, in units of :func:`scales`: conformalised quantile
-    regression (Romano, Patterson, Candes 2019) with scores normalised by how much the look-back moved. A model that
-    tells one value for all levels gets its band from its residuals by the same rule.
+    One offset per group of lead times, channel and level, in units of :func:`scales`: conformalised quantile regression
+    (Romano, Patterson, Candes 2019) with scores normalised by the changes within the look-back. A point model, whose
+    output is one value for all levels, gets its band from its residuals by the same rule.
+
+    >>> shifted = Calibration(group=1, quantile_offsets=(((-1.0, 0.0, 1.0),),), mean_offsets=((0.0,),))
+    >>> mean, quantiles = shifted.apply(np.zeros((1, 1, 1, 3)), median=1, scale=np.full((1, 1, 1), 2.0))
+    >>> quantiles.ravel().tolist()
+    [-2.0, 0.0, 2.0]
     """
 
     group: int
-    """Lead times in one group."""
+    """Number of lead times in one group."""
     quantile_offsets: tuple[tuple[tuple[float, ...], ...], ...]
     """[groups, C, Q]"""
     mean_offsets: tuple[tuple[float, ...], ...]
     """[groups, C], added to the median."""
     period: int = Field(default=0, ge=0)
-    """Steps of a day, by which :func:`scales` are told; 0: offsets are in deviations, as in models stored before."""
+    """Steps of a day, for :func:`scales`; 0: offsets are in deviations, as in models of earlier releases."""
 
     @classmethod
     def none(cls, channels: int, levels: int, horizon: int) -> Self:
-        """Return offsets of zero: the network's output as it is."""
+        """Return offsets of zero, which leave the network's output unchanged."""
         return cls(
             group=horizon,
             quantile_offsets=((tuple(0.0 for _ in range(levels)),) * channels,),
@@ -42,14 +47,14 @@ class Calibration(StrictModel):
         )
 
     def apply(self, quantiles: Array, median: int, scale: Array) -> tuple[Array, Array]:
-        """Mend [B, H, C, Q], told by scales [B, H, C]: mean [B, H, C], quantiles [B, H, C, Q], ascending."""
+        """Calibrate quantiles [B, H, C, Q] by scales [B, H, C]: mean [B, H, C], ascending quantiles [B, H, C, Q]."""
         ordered = _ascending(quantiles)
         of_means, of_quantiles = _arrays(self)
         groups = np.minimum(np.arange(ordered.shape[1]) // self.group, len(of_means) - 1)
         mean = ordered[..., median] + of_means[groups] * scale
-        mended = of_quantiles[groups] * scale[..., None]
-        mended += ordered
-        return mean, _ascending(mended)
+        calibrated = of_quantiles[groups] * scale[..., None]
+        calibrated += ordered
+        return mean, _ascending(calibrated)
 
 
 @lru_cache(maxsize=64)
@@ -58,17 +63,17 @@ def _arrays(calibration: Calibration) -> tuple[Array, Array]:
 
 
 def _ascending(values: Array) -> Array:
-    # Looking costs a fraction of sorting, and what most networks tell is in order already.
+    # Checking costs a fraction of sorting, and most networks' quantiles are sorted already.
     return values if (values[..., 1:] >= values[..., :-1]).all() else np.sort(values, axis=-1)
 
 
 def scales(lookback: Array, horizon: int, period: int) -> Array:
-    """Return how wide each lead time's band is, up to a factor: scaled look-back [B, L, C] -> [B, H, C].
+    """Return the relative width of each lead time's band: scaled look-back [B, L, C] -> [B, H, C].
 
-    The root of the mean absolute change from one period to the next within the look-back: half of it over all phases
-    of the period, half over the lead time's own and the two beside it. So a band is wider after restless days and in
-    restless hours. The root, because a look-back tells its own scale with errors. All ones if the look-back is shorter
-    than two periods.
+    The square root of the mean absolute change from one period to the next within the look-back. Half of the mean is
+    over all phases of the period, half over the lead time's own phase and its two neighbours. So a band is wider after
+    volatile days and in volatile hours. The root, because one look-back estimates its scale with errors. All ones if
+    the look-back is shorter than two periods.
     """
     windows, steps, channels = lookback.shape
     rounds = steps // period - 1 if period else 0

@@ -1,4 +1,4 @@
-"""Reading the files of a model folder, whoever wrote them: nothing that blocks, no link, nothing without an end."""
+"""Read model files defensively: regular files only (no links, pipes or devices), and only up to a size limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOST_OF_A_FILE = 2**31
-"""Bytes; protobuf cannot hold more, and the manifest and the golden example are a millionth of it."""
+"""Bytes: the limit of protobuf. The manifest and the golden example are a millionth of it."""
 _MOST_UNPACKED = 2**28
-"""Bytes of a golden example: three windows. A megabyte of zeros unpacks to a gigabyte."""
+"""Bytes of a golden example, which has three windows. A megabyte of packed zeros unpacks to a gigabyte."""
 
 
 def content(path: Path, most: int = _MOST_OF_A_FILE) -> bytes:
-    """Return what is in a regular file of at most so many bytes.
+    """Return the content of a regular file of at most ``most`` bytes.
 
-    A link is not followed and a pipe is not waited for. Raises ``OSError``.
+    Does not follow a link or wait for a pipe. Raises ``OSError``.
     """
     with open(path, "rb", opener=_opened) as stream:
         status = os.fstat(stream.fileno())
@@ -34,12 +34,12 @@ def content(path: Path, most: int = _MOST_OF_A_FILE) -> bytes:
 
 
 def _opened(path: str, flags: int) -> int:
-    # These are not there on Windows, where no file of a folder is a pipe.
+    # Windows lacks these flags; there no file in a folder is a pipe.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 
 def arrays(packed: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz file by name; raises what numpy and zipfile raise, and ``ValueError``."""
+    """Return the arrays of an npz file by name; raises errors of numpy and zipfile, and ``ValueError`` if too large."""
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > _MOST_UNPACKED:

@@ -34,7 +34,7 @@ _MOST_STEPS = 1_000_000
 
 
 class Manifest(StrictModel):
-    """Everything that belongs to a network's numbers, stored beside it; the service reads only this."""
+    """All that the service needs to know about a network, stored next to it."""
 
     format: Literal[1] = 1
     dataset: str
@@ -47,7 +47,7 @@ class Manifest(StrictModel):
     targets: tuple[str, ...]
     past: tuple[str, ...]
     future: tuple[str, ...]
-    """The calendar's covariates, then those given by the user."""
+    """The calendar's covariates, then the user's."""
     statics: tuple[str, ...] = ()
     """Names of the static covariates; their values are the scaler's."""
     quantiles: tuple[float, ...]
@@ -57,25 +57,25 @@ class Manifest(StrictModel):
     calibration: Calibration
     data_version: int
     data_digest: str
-    """SHA-256 of the cleaned values the model was trained from."""
+    """SHA-256 of the cleaned training data."""
     fitted_until: datetime
-    """No row from this time on was fitted on."""
+    """End of the rows that the network was fitted on, exclusive."""
     onnx_difference: float = 0.0
-    """Largest difference between ONNX Runtime and torch that was seen at the export in float32, in deviations."""
+    """Largest difference between ONNX Runtime and torch at the export in float32, in deviations."""
     precision: ServedIn = ServedIn.FLOAT32
-    """Of the network in this folder: what serves, and what the golden example is of."""
+    """Precision of the network in this folder, which serves and which the golden example belongs to."""
     variants: Variants | None = None
-    """Both precisions beside each other, if int8 was tried; of a refitted network, what was seen of the scored one."""
+    """Measurements of both precisions, if int8 was tried; for a refitted network, those of the scored one."""
     refitted: bool = False
-    """Whether the network was fitted again on all rows, up to ``fitted_until``, after another one was scored."""
+    """Whether this network was fitted on all rows up to ``fitted_until``, after another one was scored."""
     network_digest: str
     kernels: Mapping[str, str] = {}
-    """By op of ``kernels``: the implementation that the training ran, and why that one."""
+    """By op of ``kernels``: the implementation used in training, and the reason for it."""
     golden_digest: str
     weights_digest: str = ""
-    """Of the weights that a later training may start from; empty if there are none."""
+    """Digest of the weights from which a later training can start; empty if there are none."""
     evaluated_digest: str = ""
-    """Of the manifest of the network that was scored, if this one was fitted again on all rows."""
+    """Digest of the manifest of the scored network, if this one was refitted."""
 
     def faults(self) -> Iterator[str]:
         """Yield a description of each inconsistency that makes the manifest unusable; nothing if it is sound.
@@ -108,36 +108,37 @@ def store(
 ) -> Manifest:
     """Write a model folder completely or not at all; ``manifest`` lacks only the digests, which are computed here.
 
-    ``weights`` is what later trainings may start from, ``evaluated`` the folder of the model that was scored.
+    A later training can start from ``weights``. ``evaluated`` is the folder of the scored model.
+    Raises ``model.exists`` and ``model.not_stored``.
     """
-    half_made = folder.parent / f".half-made-{uuid.uuid4().hex}"
+    partial = folder.parent / f".half-made-{uuid.uuid4().hex}"
     try:
-        half_made.mkdir(parents=True)
-        shutil.copyfile(network, half_made / NETWORK)
-        np.savez(half_made / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types its keywords as a flag
-        digests = {"network_digest": sha256(half_made / NETWORK), "golden_digest": sha256(half_made / GOLDEN)}
+        partial.mkdir(parents=True)
+        shutil.copyfile(network, partial / NETWORK)
+        np.savez(partial / GOLDEN, **golden)  # type: ignore[arg-type]  # numpy types its keywords as a flag
+        digests = {"network_digest": sha256(partial / NETWORK), "golden_digest": sha256(partial / GOLDEN)}
         if weights is not None:
-            shutil.copyfile(weights, half_made / WEIGHTS)
-            digests["weights_digest"] = sha256(half_made / WEIGHTS)
+            shutil.copyfile(weights, partial / WEIGHTS)
+            digests["weights_digest"] = sha256(partial / WEIGHTS)
         if evaluated is not None:
-            shutil.copytree(evaluated, half_made / EVALUATED)
-            digests["evaluated_digest"] = manifest_digest(half_made / EVALUATED)
+            shutil.copytree(evaluated, partial / EVALUATED)
+            digests["evaluated_digest"] = manifest_digest(partial / EVALUATED)
         made = Manifest.model_validate({**manifest, **digests})
-        (half_made / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
-        for target in (*half_made.rglob("*"), half_made):
+        (partial / MANIFEST).write_text(made.model_dump_json(), encoding="utf-8")
+        for target in (*partial.rglob("*"), partial):
             flush(target)
-        if folder.exists():  # never in the way of a model that is there: it may be the champion
+        if folder.exists():  # never replace a model: it may be the champion
             raise StorageError(
-                "model.exists", f'there is a model in "{folder}" already', "give the new one another version"
+                "model.exists", f'the folder "{folder}" already has a model', "give the new model another version"
             )
-        half_made.rename(folder)
+        partial.rename(folder)
         flush(folder.parent)
     except OSError as error:
         raise StorageError(
             "model.not_stored", f'cannot write the model to "{folder}" ({error.strerror})', "check the disk"
         ) from error
     finally:
-        shutil.rmtree(half_made, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return made
 
 
@@ -153,17 +154,20 @@ def sha256(path: Path) -> str:
 
 
 def manifest_digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's manifest, which holds the digests of its other files: it stands for the whole."""
+    """Return the SHA-256 of a model's manifest, which stands for the whole model: it has the digests of the files."""
     return hashlib.sha256(_content(folder / MANIFEST, _MOST_OF_A_MANIFEST)).hexdigest()
 
 
 def read_verified(folder: Path, digest: str | None) -> tuple[Manifest, bytes, bytes]:
-    """Return manifest, network and golden example: the very bytes that were checked, as a file may change later."""
+    """Return manifest, network and golden example as the bytes that were checked, because a file may change later.
+
+    Raises ``model.not_found``, ``model.corrupt`` and ``file.unreadable``.
+    """
     try:
         text = content(folder / MANIFEST, _MOST_OF_A_MANIFEST)
         manifest = Manifest.model_validate_json(text)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError("model.not_found", f'there is no model in "{folder}"', 'run "forecast train"') from error
+        raise NotFoundError("model.not_found", f'the folder "{folder}" has no model', 'run "forecast train"') from error
     except (OSError, ValidationError) as error:
         raise StorageError(
             "model.corrupt", f'the manifest in "{folder}" cannot be read', "roll back or retrain"
@@ -181,7 +185,7 @@ def read_verified(folder: Path, digest: str | None) -> tuple[Manifest, bytes, by
 
 
 def evaluated_in(folder: Path) -> Path:
-    """Return where the network lies that a model was promoted for: inside the folder of one that was refitted."""
+    """Return the folder of the scored network: inside the model's folder if the model was refitted."""
     inside = folder / EVALUATED
     return inside if inside.is_dir() else folder
 

@@ -1,4 +1,4 @@
-"""Exported models: an ONNX file and its manifest, checked by digest and golden example, run without torch."""
+"""A served model: an ONNX network and its manifest, checked by digests and a golden example, run without torch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from forecast.runtime.scaler import Scaler
 
 _BATCH = 256
 _TOLERANCES = {ServedIn.FLOAT32: 1e-4, ServedIn.INT8: 1e-2}
-"""How far a golden example may be off, in deviations. In int8 the last bit of a float, which differs between
-processors, can turn a rounding: inputs changed by a millionth of themselves moved an Informer's forecast by 4e-4."""
+"""Tolerance of the golden example, in deviations. In int8 the last bit of a float, which differs between processors,
+can flip a rounding: a relative change of the inputs by one millionth moved an Informer's forecast by 4e-4."""
 _REFUSALS = tuple(
     kind for kind in vars(onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
-"""What ONNX Runtime raises: its kinds of error have no common class but ``Exception``."""
+"""Errors of ONNX Runtime, which have no common base class below ``Exception``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class ServedModel:
         self._session = session
         self.inputs: tuple[str, ...] = tuple(entry.name for entry in session.get_inputs())
 
-    def knowing(self, panel: Panel) -> ServedModel:
-        """Return the same network for series that it never saw, scaled by the moments of their own history."""
+    def fitted_to(self, panel: Panel) -> ServedModel:
+        """Return the same network for unknown series, with a scaler fitted on their own history."""
         fitted = Scaler.fit(panel, panel.steps)
         return ServedModel(self.manifest.model_copy(update={"scaler": fitted}), self._session)
 
@@ -64,12 +64,14 @@ class ServedModel:
 
     @property
     def threads(self) -> int:
-        """Threads of one run; 0 are as many as ONNX Runtime chooses."""
+        """Threads of one run; 0 lets ONNX Runtime choose."""
         return int(self._session.get_session_options().intra_op_num_threads)
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Run the bare network on scaled inputs, named as in ``inputs``: [B, H, C, Q], or Q = 1 for a point model."""
-        if self.manifest.precision is ServedIn.INT8:  # one scale over a batch: a window would hang on its neighbours
+        if (
+            self.manifest.precision is ServedIn.INT8
+        ):  # int8 uses one scale per batch: a forecast would depend on the other windows
             rows = range(len(next(iter(feeds.values()))))
             parts = [{name: values[row : row + 1] for name, values in feeds.items()} for row in rows]
             return np.concatenate([self._session.run(None, part)[0] for part in parts])
@@ -77,7 +79,7 @@ class ServedModel:
         return output
 
     def scales(self, targets: Array, series: Sequence[str], steps: int) -> Array:
-        """Return how wide bands are in so many steps behind a look-back [B, L, C], up to a factor: [B, steps, C].
+        """Return the relative widths of the bands for ``steps`` after a look-back [B, L, C]: [B, steps, C].
 
         Raises ``forecast.unknown_series``.
         """
@@ -91,11 +93,11 @@ class ServedModel:
         """Forecast a batch of windows.
 
         ``targets`` [B, L, C], ``past`` [B, L, P] and ``future`` [B, L + H, F] in original units, ``series`` the name of
-        each window's series, whose static covariates the manifest knows. ``scale`` [B, H, C] is what :meth:`scales`
-        says of the last real look-back, where ``targets`` has forecasts among it.
+        each window's series, whose static covariates the manifest has. ``scale`` [B, H, C] is the result of
+        :meth:`scales` for the last real look-back; pass it if ``targets`` has forecasts in it.
 
-        Raises ``forecast.unknown_series`` for a series the model never saw, ``forecast.not_finite`` if a window or the
-        output is not finite, and ``model.unusable`` if the network does not run, or answers in another shape.
+        Raises ``forecast.unknown_series`` for a series unknown to the model, ``forecast.not_finite`` if a window or the
+        output is not finite, and ``model.unusable`` if the network fails, or returns another shape.
         """
         self._require(series)
         means, deviations = (
@@ -110,13 +112,13 @@ class ServedModel:
             (mean, deviations, means),
             (quantiles, deviations[..., None], means[..., None]),
         ):
-            values *= scaling  # noqa: PLW2901 - in place: fresh pages for arrays of megabytes cost more than the sums
+            values *= scaling  # noqa: PLW2901 - in place: allocating megabytes costs more than the arithmetic
             values += moving  # noqa: PLW2901
         for number, (lower, upper) in enumerate(zip(self.manifest.lower, self.manifest.upper, strict=True)):
             if lower is not None or upper is not None:
                 mean[..., number] = np.clip(mean[..., number], lower, upper)
                 quantiles[..., number, :] = np.clip(quantiles[..., number, :], lower, upper)
-        if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):  # of moments beyond all measure
+        if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):  # huge moments can overflow
             raise _not_finite()
         return Prediction(mean, quantiles)
 
@@ -130,7 +132,7 @@ class ServedModel:
                 )
 
     def scaled_quantiles(self, targets: Array, past: Array, future: Array, series: Sequence[str]) -> Array:
-        """Return the network's own output, scaled and uncalibrated: [B, H, C, Q]."""
+        """Return the network's output, scaled and uncalibrated: [B, H, C, Q]."""
         feeds = self.feeds(targets, past, future, series)
         try:
             outputs = [
@@ -144,7 +146,7 @@ class ServedModel:
             raise _not_finite()
         whole = (len(targets), self.manifest.horizon, len(self.manifest.targets), len(self.manifest.quantiles))
         if output.shape not in (whole, (*whole[:3], 1)):
-            raise self._unusable(f"answers in the shape {output.shape}")
+            raise self._unusable(f"returns the shape {output.shape}")
         return np.broadcast_to(output, whole)
 
     def _unusable(self, message: str) -> StorageError:
@@ -155,7 +157,7 @@ class ServedModel:
     def feeds(
         self, targets: Array, past: Array, future: Array, series: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """Return windows as the bare network takes them: scaled, named as in ``inputs``."""
+        """Return windows as inputs of the network: scaled, and named as in ``inputs``."""
         manifest, scaler = self.manifest, self.manifest.scaler
         known = scaler.scale_future(future, series)
         arrays = {
@@ -169,9 +171,9 @@ class ServedModel:
 
 
 def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedModel:
-    """Load an exported model; a file that is not what the manifest says, or that answers differently, is refused.
+    """Load an exported model, after checking its files by digest and its output by the golden example.
 
-    ``digest`` is what the ledger knows of the manifest itself, see :func:`manifest_digest`; ``threads`` are those of
+    ``digest`` is the digest of the manifest in the ledger, see :func:`manifest_digest`; ``threads`` as in
     :func:`session`. Raises ``model.not_found``, ``model.corrupt``, ``file.unreadable``, ``model.unusable`` and
     ``model.golden_differs``.
     """
@@ -181,11 +183,11 @@ def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedMod
         example = arrays(golden)
         names = [str(name) for name in example["series"]]
         again = model.scaled_quantiles(example["targets"], example["past"], example["future"], names)
-        # Without the shape one window would be equal to none of them.
+        # Without the shape check, an output without windows would count as equal.
         is_same = again.shape == example["expected"].shape and np.allclose(
             again, example["expected"], atol=_TOLERANCES[manifest.precision]
         )
-    except Exception as error:  # what libraries raise is the choice of whoever wrote the files
+    except Exception as error:  # the author of the files chooses which errors libraries raise
         raise StorageError(
             "model.unusable",
             f'the model in "{folder}" does not run its golden example ({getattr(error, "code", type(error).__name__)})',
@@ -201,7 +203,7 @@ def load(folder: Path, digest: str | None = None, threads: int = 0) -> ServedMod
 
 
 def load_evaluated(folder: Path, digest: str | None = None) -> ServedModel:
-    """Load the network that a model was promoted for: the model itself, or the one before it was refitted."""
+    """Load the network that was scored for a promotion: the model itself, or the one before the refit."""
     model = load(folder, digest)
     return load(folder / EVALUATED, model.manifest.evaluated_digest) if model.manifest.refitted else model
 
@@ -209,7 +211,7 @@ def load_evaluated(folder: Path, digest: str | None = None) -> ServedModel:
 def session(network: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     """Open an ONNX file, or its content, on the CPU; ``threads`` 0 lets ONNX Runtime choose.
 
-    Given as content, weights outside of it cannot be reached.
+    A network given as content cannot read weights from other files.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -222,5 +224,5 @@ def _not_finite() -> DataError:
     return DataError(
         "forecast.not_finite",
         "a look-back window or its forecast has values that are not finite",
-        "see the gaps in the ingestion's receipt",
+        "see the gaps in the receipt of the ingestion",
     )

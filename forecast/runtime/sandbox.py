@@ -1,7 +1,7 @@
-"""First load of a model in a process with limits: ``python -m forecast.runtime.sandbox FOLDER DIGEST ...``.
+"""Load a model for the first time in a limited child process: ``python -m forecast.runtime.sandbox FOLDER DIGEST ...``.
 
-A network is a program: one that never ends, or takes all memory, must not do so in the service. What the child has run
-once under its digest is loaded by the service itself.
+A network is a program. One that never ends or takes all memory must not run in the service. After the child has run a
+model once, the service loads the files with the same digest itself.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _KINDS: Mapping[str, type[ForecastError]] = {"NotFoundError": NotFoundError, "St
 def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> ServedModel:
     """Load an exported model like ``forecast.runtime.model.load``, after a child process has loaded it within limits.
 
-    Raises what ``load`` does, and ``model.hostile`` if the child had to be stopped or broke down. Blocks: a second the
-    first time, milliseconds from then on.
+    Raises as ``load`` does, and ``model.hostile`` if the child was stopped or crashed. Blocks for about a second the
+    first time, and for milliseconds from then on.
     """
     try:
         found = manifest_digest(folder)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            message = f'there is no model in "{folder}"'
+            message = f'the folder "{folder}" has no model'
             raise NotFoundError("model.not_found", message, 'run "forecast train"') from error
         raise
     known = digest or found
-    if known != found:  # no child is needed to see that it is another model
+    if known != found:  # another model: no child process is needed to see that
         message = f'"{folder / MANIFEST}" is not the file that was exported'
         raise StorageError("model.corrupt", message, "roll back or retrain")
-    with _turn:  # one child at a time: the others find its result
+    with _turn:  # one child at a time: waiting threads use its result
         if (folder, known) not in _PASSED:
             _try(folder, known)
             _pass([(folder, known)])
@@ -54,9 +54,9 @@ def load_guarded(folder: Path, digest: str | None = None, threads: int = 0) -> S
 
 
 def try_together(models: Iterable[tuple[Path, str]]) -> None:
-    """Try models, by folder and digest, in one child: most of what a child costs is its start.
+    """Try several models, by folder and digest, in one child process, because most of its cost is its start.
 
-    If it fails nothing is known of any of them: each is tried alone when it is loaded.
+    If the child fails, no model counts as tried: each is tried alone when it is loaded.
     """
     with _turn:
         new = [model for model in models if model not in _PASSED]
@@ -74,11 +74,11 @@ def _pass(models: Sequence[tuple[Path, str]]) -> None:
 
 def _child(models: Sequence[tuple[Path, str]]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "forecast.runtime.sandbox", *(str(part) for model in models for part in model)]
-    # Nothing of the service's secrets goes to the child, and it finds the same code.
+    # The child gets no secret of the service, but finds the same code.
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "PYTHONPATH", "LANG", "VIRTUAL_ENV"}}
     return subprocess.run(
         command, check=False, stdout=subprocess.PIPE, text=True, timeout=_WALL_SECONDS, stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # a network may make ONNX Runtime warn without end
+        stderr=subprocess.DEVNULL,  # a network can make ONNX Runtime print endless warnings
         env=kept | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -91,24 +91,24 @@ def _try(folder: Path, digest: str) -> None:
     if done.returncode == 0:
         return
     kind, _, rest = done.stdout.strip().partition(_SEPARATOR)
-    message = rest.split(_SEPARATOR)
-    if kind in _KINDS and len(message) == 3:
-        raise _KINDS[kind](*message)
+    parts = rest.split(_SEPARATOR)
+    if kind in _KINDS and len(parts) == 3:
+        raise _KINDS[kind](*parts)
     raise _hostile(folder, f"its process ended with code {done.returncode}")
 
 
 def _hostile(folder: Path, reason: str) -> StorageError:
     return StorageError(
         "model.hostile",
-        f'the model in "{folder}" could not be tried within {_CPU_SECONDS} s and {_MEMORY // 2**30} GiB ({reason})',
+        f'the model in "{folder}" was not loaded within {_CPU_SECONDS} s and {_MEMORY // 2**30} GiB ({reason})',
         "roll back or retrain",
     )
 
 
 def limit(cpu_seconds: int = _CPU_SECONDS) -> None:
-    """Bind this process, for good: processor time, memory, and no byte into any file."""
+    """Limit this process for good: processor time, memory, and no writes to files."""
     if os.name != "nt":
-        import resource  # not there on Windows
+        import resource  # not on Windows
 
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -117,7 +117,7 @@ def limit(cpu_seconds: int = _CPU_SECONDS) -> None:
 
 
 def own_output() -> TextIO:
-    """Return standard output for this process's own words: what libraries print there goes to standard error."""
+    """Return standard output for this process alone; the output of libraries is redirected to standard error."""
     sys.stdout.flush()
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -125,7 +125,7 @@ def own_output() -> TextIO:
 
 
 def main() -> None:
-    """Load models within limits; what is wrong with the first bad one is told on standard output."""
+    """Load models within limits; write the error of the first one that fails to standard output."""
     limit()
     output = own_output()
     try:

@@ -1,4 +1,4 @@
-"""Scaling to mean zero and deviation one, by moments that a model keeps with it."""
+"""Standardise each series and channel to mean zero and deviation one, by moments stored with the model."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from forecast.panel import Array, Panel
 from forecast.strict import StrictModel
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
-"""Means and standard deviations of channels, in their order."""
+"""Means and standard deviations of the channels, in their order."""
 
 
 class Scaler(StrictModel):
-    """Mean and standard deviation of every series and channel, fitted on the rows a model was fitted on, no others."""
+    """Mean and standard deviation of each series and channel, fitted on the rows that the model is fitted on.
+
+    >>> scaler = Scaler(targets={"a": ((10.0,), (2.0,))}, past={"a": ((), ())})
+    >>> scaler.scale_targets(np.asarray([[[10.0], [14.0]]]), ["a"]).ravel().tolist()
+    [0.0, 2.0]
+    """
 
     targets: dict[str, Moments]
-    """By series, in the order of the target channels."""
+    """Moments of the target channels by series."""
     past: dict[str, Moments]
     future: dict[str, Moments] = Field(default_factory=dict)
-    """The known-future covariates given by the user; the calendar's need no scale. Empty if there are none."""
+    """The user's future covariates; the calendar's are not scaled. Empty if there are none."""
     statics: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    """The static covariates themselves, standardised over the series. Empty if there are none."""
+    """Values of the static covariates, standardised over the series. Empty if there are none."""
 
     @classmethod
     def fit(cls, panel: Panel, last: int) -> Self:
-        """Fit on rows [0, last); a constant channel gets deviation 1, so that scaling never divides by zero.
+        """Fit on rows [0, last). A constant channel gets deviation 1, so that scaling never divides by zero.
 
         Raises ``training.static_missing`` if only some of the series have static covariates.
         """
@@ -79,8 +84,8 @@ def _standardised(panel: Panel) -> dict[str, tuple[float, ...]]:
     if without:
         raise DataError(
             "training.static_missing",
-            f"{', '.join(without)} {'has' if len(without) == 1 else 'have'} no static covariates, other series do",
-            "give every series the same ones under statics in the job file",
+            f"{', '.join(without)} {'has' if len(without) == 1 else 'have'} no static covariates; other series do",
+            "set the same static covariates for every series under statics in the config file",
         )
     (scaled,) = _scaled(panel.statics[None], [_moments(panel.statics)])
     return dict(zip(panel.series, map(tuple, scaled.tolist()), strict=True))
@@ -92,5 +97,5 @@ def _moments(values: Array) -> Moments:
     mean = np.where(finite, values, 0.0).sum(axis=0) / count
     variance = np.where(finite, (values - mean) ** 2, 0.0).sum(axis=0) / count
     deviation = np.sqrt(variance)
-    deviation[deviation <= 1e-9 * np.abs(mean)] = 1.0  # constant, up to rounding, in whatever unit
+    deviation[deviation <= 1e-9 * np.abs(mean)] = 1.0  # constant up to rounding, in any unit
     return tuple(mean.tolist()), tuple(deviation.tolist())

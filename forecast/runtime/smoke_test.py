@@ -1,4 +1,4 @@
-"""A rehearsal: how an exported model behaves before it may serve, apart from how well it forecasts."""
+"""Smoke test of an exported model before it may serve: latency, size, and finite forecasts on pathological inputs."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _REPETITIONS = 15
 
 
 class SmokeTest(StrictModel):
-    """What was seen of an exported model."""
+    """Result of a smoke test."""
 
     latency_ms: float
-    """Wall time of one forecast of one series on one core, the median of some."""
+    """Median wall time of one forecast of one series on one core, over 15 runs."""
     size_mb: float
-    """Of the network's file."""
+    """Size of the network's file."""
     not_finite_on: tuple[str, ...]
-    """Names of the stress inputs that it answered with a value that is not finite."""
+    """Names of the stress inputs for which the forecast was not finite."""
     onnx_difference: float
-    """Largest difference between ONNX Runtime and torch that was seen at the export, in deviations."""
+    """Largest difference between ONNX Runtime and torch at the export, in deviations."""
     precision: ServedIn = ServedIn.FLOAT32
     variants: Variants | None = None
-    """Both precisions beside each other, if int8 was tried."""
+    """Measurements of both precisions, if int8 was tried."""
 
 
 def smoke_test(model: ServedModel, network: Path) -> SmokeTest:
-    """Time a model, whose file is ``network``, and let it forecast from what no history should be but some day will."""
+    """Measure a model's latency, and run it on pathological inputs (zeros, spikes, ramps); ``network`` is its file."""
     series = next(iter(model.manifest.scaler.targets))
     failed = []
     for name, targets, past, future in _stress_inputs(model, series):
         try:
-            model.predict(targets, past, future, [series])  # raises where its answer is not finite
+            model.predict(targets, past, future, [series])  # raises if the forecast is not finite
         except DataError:
             failed.append(name)
     (latency_ms,) = latencies([model])
@@ -57,7 +57,7 @@ def smoke_test(model: ServedModel, network: Path) -> SmokeTest:
 
 
 def latencies(models: Sequence[ServedModel]) -> list[float]:
-    """Return the milliseconds of one forecast of one series by each model, medians of runs that they take in turns."""
+    """Return the median milliseconds of one forecast of one series for each model; the models run alternately."""
     series = next(iter(models[0].manifest.scaler.targets))
     inputs = next(_stress_inputs(models[0], series))[1:]
     seconds: list[list[float]] = [[] for _ in models]

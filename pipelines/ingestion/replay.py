@@ -23,7 +23,7 @@ def until_now(batch: Batch, config: DatasetConfig, now: datetime) -> tuple[Batch
 
 
 def released(rows: pl.DataFrame, config: DatasetConfig, start: datetime, now: datetime) -> pl.DataFrame:
-    """Return the rows released by ``now``: each at the end of its step, but one in fifty three hours late, like a feed."""
+    """Return the rows released by ``now``: each at the end of its step, one in fifty three hours late, as in feeds."""
     late = pl.struct("series", "time").hash(seed=7) % _LATE_ONE_IN == 0  # deterministic: always the same rows
     ready = pl.col("time") + config.step
     is_history = ready <= start

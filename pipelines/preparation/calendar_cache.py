@@ -1,4 +1,4 @@
-"""The calendar's covariates from memory, computed once per block of steps: for forecasts asked for one by one."""
+"""A cache of calendar covariates, computed once per block of 1024 steps, for forecasts on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class CalendarMemory:
-    """Answers as :func:`known_future` does, for one data set; safe to use from several threads."""
+    """Returns the result of :func:`known_future` for one data set, from a cache; thread-safe."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[tuple[timedelta, timedelta, int], Array] = OrderedDict()
@@ -26,7 +26,7 @@ class CalendarMemory:
 
     def __call__(self, start: datetime, step: timedelta, count: int, config: DatasetConfig) -> Array:
         """Return the covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)]."""
-        number, offset = divmod(start - _EPOCH, step)  # steps since the epoch, and where within a step times lie
+        number, offset = divmod(start - _EPOCH, step)  # steps since the epoch, and the offset within a step
         first, last = number // _BLOCK, (number + count - 1) // _BLOCK
         blocks = [self._block(step, offset, place, config) for place in range(first, last + 1)]
         begin = number - first * _BLOCK

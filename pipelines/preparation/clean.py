@@ -1,4 +1,4 @@
-"""Repair history by the job file's policy: a regular grid, gaps filled up to a limit, a mark on what was observed."""
+"""Clean history: put rows on a regular grid, fill gaps up to a limit, and mark the observed values."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _REDUCED: Mapping[Resample, np.ufunc] = MappingProxyType(
 
 
 def clean(rows: pl.DataFrame, config: DatasetConfig) -> Panel:
-    """Put the rows of the lake on one regular grid and fill gaps; rows stay as they are in the lake.
+    """Put rows of the lake on one regular grid and fill the gaps; the lake itself does not change.
 
-    The grid reaches from the first to the newest step in which any series has a target or past covariate: a series
-    whose newest rows are late ends in filled values. Known-future covariates are kept beyond it. Where channels are
-    resampled, all rows of a step become one; a step that is not over yet is missing for its series, not told half.
+    The grid runs from the first to the newest step in which any series has a target or past covariate: a series whose
+    newest rows are late ends in filled values. Future covariates are kept beyond the grid's end. If channels are
+    resampled, all rows of a step become one; an unfinished step counts as missing for its series.
 
-    Raises ``history.empty`` if there is no value, and ``history.off_grid`` if rows do not lie on the grid although
-    nothing is resampled.
+    Raises ``history.empty`` if there is no value, and ``history.off_grid`` if rows are off the grid although no channel
+    is resampled.
     """
     seen, ahead = _spread(rows, config)
     columns, known_ahead = seen.columns, ahead.columns
@@ -60,12 +60,12 @@ def clean(rows: pl.DataFrame, config: DatasetConfig) -> Panel:
 
 
 def missing_counts(rows: pl.DataFrame, config: DatasetConfig) -> tuple[dict[str, int], dict[str, int]]:
-    """Count by channel how many missing values are filled, and how many stay missing; raises as :func:`clean` does."""
+    """Count the missing values by channel: those that are filled, and those that stay; raises as :func:`clean` does."""
     names = tuple(rows["series"].unique().sort())
     filled_in: dict[str, int] = {}
     left: dict[str, int] = {}
     for spread in _spread(rows, config):
-        for name in spread.columns:  # one at a time: a panel of all would take as much memory as the rows again
+        for name in spread.columns:  # one at a time: a panel of all channels would double the memory
             values, observed = _repaired(_on_grid(spread, [name], names), [name], config)
             filled_in |= _added([name], values, observed)
             left[name] = int(np.isnan(values).sum())
@@ -73,14 +73,14 @@ def missing_counts(rows: pl.DataFrame, config: DatasetConfig) -> tuple[dict[str,
 
 
 def known_before(panel: Panel, config: DatasetConfig, row: int) -> Panel:
-    """Return rows [0, row) of a panel as they were repaired before later ones came, which end and fill gaps.
+    """Return rows [0, row) of a panel, with gaps filled as before the later rows were known.
 
-    Its known-future covariates end there too.
+    Its future covariates end at ``row`` too.
     """
 
     def repaired(values: Array, observed: Mask, names: Sequence[str]) -> Array:
         values, observed = values[:, :row], observed[:, :row]
-        if observed[:, -1:].all():  # no gap is open
+        if observed[:, -1:].all():  # no gap reaches the end
             return values
         return filled(values, observed, [config.channels[name] for name in names], config.season)
 
@@ -97,18 +97,18 @@ def known_before(panel: Panel, config: DatasetConfig, row: int) -> Panel:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Numbers the steps of a data set."""
+    """Step numbers of times on a data set's grid."""
 
     origin: datetime
-    """Begin of step 0."""
+    """Start of step 0."""
     step: int
     """Microseconds."""
     day_of: str
-    """The zone whose days are steps, told as midnight UTC; empty if times are instants."""
+    """The zone whose days are the steps, stored as midnight UTC; empty if times are instants."""
 
     @classmethod
     def of(cls, rows: pl.DataFrame, config: DatasetConfig) -> _Grid:
-        """Count from the first row, or from a fixed Monday if rows may lie anywhere within a step."""
+        """Count from the first row, or from a fixed Monday if rows are resampled."""
         first = rows["time"].min()
         if not isinstance(first, datetime):
             raise DataError("history.empty", "the data set has no rows", 'run "forecast ingest" first')
@@ -116,11 +116,11 @@ class _Grid:
         return cls(origin, config.step // _MICROSECOND, config.zone if config.resamples and config.counts_days else "")
 
     def number(self, time: pl.Expr) -> pl.Expr:
-        """Return the number of the step that a time lies in."""
+        """Return the number of the step that contains a time."""
         return self._since(time) // self.step
 
     def is_begin(self, time: pl.Expr) -> pl.Expr:
-        """Whether a time is the begin of its step."""
+        """Whether a time is the start of its step."""
         return self._since(time) % self.step == 0
 
     def _since(self, time: pl.Expr) -> pl.Expr:
@@ -131,18 +131,18 @@ class _Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """Rows by step, and the part of the grid that is laid out."""
+    """Rows by step, and the range of steps that a panel covers."""
 
     steps: pl.DataFrame
     columns: tuple[str, ...]
     start: datetime
-    """Begin of step ``first``."""
+    """Start of step ``first``."""
     first: int
     last: int
 
 
 def _spread(rows: pl.DataFrame, config: DatasetConfig) -> tuple[_Spread, _Spread]:
-    """Return what is known up to the origin, and what is known beyond it."""
+    """Return the channels known up to the origin, and the future covariates known beyond it."""
     columns, known_ahead = (*config.targets, *config.past_covariates), config.future_covariates
     grid = _Grid.of(rows, config)
     seen = _steps(rows, columns, grid, config)
@@ -156,7 +156,7 @@ def _spread(rows: pl.DataFrame, config: DatasetConfig) -> tuple[_Spread, _Spread
 
 
 def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: DatasetConfig) -> pl.DataFrame:
-    """Return one row per series and step: the step's number, and its values of some channels."""
+    """Return one row per series and step: the step's number and the values of ``columns``."""
     if not columns:
         return pl.DataFrame(schema={"series": pl.String, _STEP: pl.Int64})
     if config.resamples:
@@ -165,35 +165,41 @@ def _steps(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: Data
     if len(off):
         raise DataError(
             "history.off_grid",
-            f"{len(off)} rows do not lie a multiple of {config.frequency} after the first, such as {off['time'][0]}",
-            "set the frequency of the data in the job file, or how its channels are resampled",
+            f"{len(off)} rows are not a multiple of {config.frequency} after the first one, such as {off['time'][0]}",
+            "set the frequency of the data in the config file, or a resample rule for its channels",
         )
     return rows.select("series", grid.number(_TIME).alias(_STEP), *columns)
 
 
 def _resampled(rows: pl.DataFrame, columns: Sequence[str], grid: _Grid, config: DatasetConfig) -> pl.DataFrame:
     number, key = grid.number(_TIME).alias(_STEP), ["series", _STEP]
-    message = rows.lazy().filter(_is_told(columns)).sort("series", "time").with_columns(number).collect()
-    is_new = message.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
-    is_begin = message.select(grid.is_begin(_TIME)).to_series().to_numpy()
+    # Rows sorted by series and time; cumsum(is_new) - 1 numbers the steps that have any rows:
+    #
+    #   time   step  is_new  step_of  load      one row per step
+    #   00:00     0  true          0   4.0      mean 5.0
+    #   00:30     0  false         0   6.0
+    #   01:00     1  true          1   7.0      mean 7.0
+    known = rows.lazy().filter(_has_value(columns)).sort("series", "time").with_columns(number).collect()
+    is_new = known.select(~pl.struct(key).eq_missing(pl.struct(key).shift())).to_series().to_numpy()
+    is_begin = known.select(grid.is_begin(_TIME)).to_series().to_numpy()
     step_of = np.cumsum(is_new) - 1
     made = {}
     for name in columns:
-        values, rule = message[name].to_numpy(), config.channels[name].resample
+        values, rule = known[name].to_numpy(), config.channels[name].resample
         kept = np.flatnonzero(np.isfinite(values) & (is_begin | (rule is not Resample.NONE)))
         made[name] = _as_one(values[kept], step_of[kept], rule, int(is_new.sum()))
-    # Nothing but the rows says that a step is over: the next one, as far away as usual, would lie in a later step.
+    # Only rows can show that a step is over: it is, if the next row at the usual distance falls into a later step.
     apart = _TIME.tail(_RECENT).diff().median().fill_null(timedelta(0))
-    newest = message.lazy().group_by("series").agg(pl.col(_STEP).last(), next=_TIME.last() + apart)
+    newest = known.lazy().group_by("series").agg(pl.col(_STEP).last(), next=_TIME.last() + apart)
     unfinished = newest.filter(grid.number(pl.col("next")) == pl.col(_STEP)).collect()
-    steps = message.filter(is_new).select(key).with_columns(pl.DataFrame(made, nan_to_null=True))
+    steps = known.filter(is_new).select(key).with_columns(pl.DataFrame(made, nan_to_null=True))
     return steps.join(unfinished, on=key, how="anti")
 
 
 def _as_one(values: Array, step: NDArray[np.intp], rule: Resample, count: int) -> Array:
-    """Make one value of those of each step, which ascends; NaN for steps without any.
+    """Reduce the values of each step to one; ``step`` ascends. Steps without values become NaN.
 
-    numpy adds up equal rows to equal sums, bit by bit, whatever the other rows are.
+    numpy adds equal rows to bitwise equal sums, whatever the other rows are.
     """
     one = np.full(count, np.nan)
     if len(values):
@@ -204,7 +210,7 @@ def _as_one(values: Array, step: NDArray[np.intp], rule: Resample, count: int) -
     return one
 
 
-def _is_told(columns: Sequence[str]) -> pl.Expr:
+def _has_value(columns: Sequence[str]) -> pl.Expr:
     return pl.any_horizontal(pl.col(columns).is_not_null())
 
 
@@ -212,20 +218,20 @@ def _extent(steps: pl.DataFrame, columns: Sequence[str]) -> tuple[int | None, in
     """Return the first and the newest step with a value."""
     if not columns:
         return None, None
-    message = steps.lazy().filter(_is_told(columns)).select(first=pl.col(_STEP).min(), last=pl.col(_STEP).max())
-    first, last = message.collect().row(0)
+    extent = steps.lazy().filter(_has_value(columns)).select(first=pl.col(_STEP).min(), last=pl.col(_STEP).max())
+    first, last = extent.collect().row(0)
     return first, last
 
 
 def _on_grid(spread: _Spread, columns: Sequence[str], names: Sequence[str]) -> Array:
-    """Lay out some channels as [series, steps, channels]; NaN where there is no value."""
+    """Return some channels as [series, steps, channels]; NaN where there is no value."""
     first, last = spread.first, spread.last
     count = last - first + 1
     values = np.full((len(names) * count, len(columns)), np.nan)
     if columns:
-        message = spread.steps.lazy().select("series", _STEP, *columns)
-        inside = message.filter(pl.col(_STEP).is_between(first, last)).collect()
-        # A row's place follows from its series and step: nothing needs to be joined.
+        chosen = spread.steps.lazy().select("series", _STEP, *columns)
+        inside = chosen.filter(pl.col(_STEP).is_between(first, last)).collect()
+        # Series and step give a row's index in the array, so no join is needed.
         row = pl.col("series").cast(pl.Enum(names)).to_physical().cast(pl.Int64) * count + pl.col(_STEP) - first
         values[inside.select(row).to_series().to_numpy()] = inside.select(columns).to_numpy()
     return values.reshape(len(names), count, len(columns))
@@ -242,7 +248,7 @@ def _added(columns: Sequence[str], values: Array, observed: Mask) -> dict[str, i
 
 
 def statics_of(names: Sequence[str], config: DatasetConfig) -> Array:
-    """Return the static covariates of some series, [S, N]; NaN for a series that the job file gives none."""
+    """Return the static covariates of some series, [S, N]; NaN for a series without any in the config file."""
     wanted = static_names(config)
-    message = [[config.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
-    return np.asarray(message, dtype=float).reshape(len(names), len(wanted))
+    values = [[config.statics.get(series, {}).get(name, np.nan) for name in wanted] for series in names]
+    return np.asarray(values, dtype=float).reshape(len(names), len(wanted))

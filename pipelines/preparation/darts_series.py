@@ -1,4 +1,4 @@
-"""From panels to darts: the only place that makes darts ``TimeSeries``."""
+"""Convert panels to darts ``TimeSeries``; no other module makes any."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrainingSeries:
 
 
 def fit_scaler(panel: Panel, config: DatasetConfig, last: int) -> Scaler:
-    """Fit the scaler on rows [0, last) as they were known before row ``last``: no later row has a part in it."""
+    """Fit the scaler on rows [0, last), as they were known before row ``last``: later rows have no influence."""
     return Scaler.fit(known_before(panel, config, last), last)
 
 
@@ -36,8 +36,8 @@ def to_darts(
 ) -> TrainingSeries:
     """Cut rows [first, last) of a panel into darts series, as they were known before row ``last``.
 
-    A stretch without NaN becomes one series each, so that no window crosses a gap; stretches of fewer than ``shortest``
-    rows hold no window and are left out. Series are views of one array per feature.
+    Each stretch without NaN becomes a series of its own, so that no window crosses a gap. Stretches of fewer than
+    ``shortest`` rows hold no window and are left out. The series are views of one array per kind of channel.
     """
     known = known_before(panel, config, last)
     rows = slice(first, last)
@@ -72,6 +72,6 @@ def _series(
 
 
 def _stretches(whole: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return begin and end of the runs of True."""
+    """Return start and end of each run of True."""
     edges = np.flatnonzero(np.diff(whole.astype(np.int8), prepend=0, append=0))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -1,6 +1,6 @@
-"""Covariates that are known beyond the origin: calendar, holidays, and what the user gives.
+"""Future covariates: calendar, holidays, and the channels that the user marks as future.
 
-The same code for training, for backtests and for serving.
+Training, backtests and serving use the same code.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from pipelines.preparation.fill import filled
 FUTURE_FEATURES = (
     "hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "yearday_sin", "yearday_cos", "weekend", "holiday",
 )  # fmt: skip
-"""Names of the calendar's covariates, in the order in which every model gets them; each lies in [-1, 1]."""
+"""Names of the calendar covariates in the order of every model's input; each lies in [-1, 1]."""
 
 Calendar = Callable[[datetime, timedelta, int, DatasetConfig], NDArray[np.float64]]
-"""Gives the calendar's covariates as :func:`known_future` does."""
+"""A function that returns calendar covariates, such as :func:`known_future` or its cache."""
 
 
 def future_names(config: DatasetConfig) -> tuple[str, ...]:
-    """Return the names of all known-future covariates in the order of models: the calendar's, then the user's."""
+    """Return the names of all future covariates in the order of models: the calendar's, then the user's."""
     return (*FUTURE_FEATURES, *config.future_covariates)
 
 
 def static_names(config: DatasetConfig) -> tuple[str, ...]:
-    """Return the names of the static covariates: those of the first series that the job file gives any."""
+    """Return the names of the static covariates: those of the first series that has any in the config file."""
     return tuple(next(iter(config.statics.values()), {}))
 
 
 def known_future(start: datetime, step: timedelta, count: int, config: DatasetConfig) -> NDArray[np.float64]:
-    """Return the calendar's covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)].
+    """Return the calendar covariates of ``count`` steps from ``start``: [count, len(FUTURE_FEATURES)].
 
-    Hours, weekdays and holidays are those of the data set's own zone; steps of days have no hours.
+    Hours, weekdays and holidays are those of the data set's zone; daily steps have no hours.
     """
     local = pl.datetime_range(start, start + step * (count - 1), step, eager=True).dt.convert_time_zone(config.tz.key)
     frame = pl.DataFrame({"t": local})
@@ -60,10 +60,10 @@ def known_future(start: datetime, step: timedelta, count: int, config: DatasetCo
 
 
 def given_future(panel: Panel, config: DatasetConfig, last: int) -> Array:
-    """Return the user's known-future covariates of rows [0, last) in their own units: [S, last, K].
+    """Return the user's future covariates of rows [0, last) in their own units: [S, last, K].
 
-    No row from ``last`` on has a part in them. Rows beyond the newest that is stored are a gap: filled by each
-    channel's policy up to its limit, NaN otherwise.
+    Rows from ``last`` on have no influence. Rows beyond the newest stored one are a gap: filled by each channel's
+    policy up to its limit, NaN otherwise.
     """
     stored = min(last, panel.future.shape[1])
     values, observed = panel.future[:, :stored], panel.future_observed[:, :stored]
@@ -77,12 +77,12 @@ def given_future(panel: Panel, config: DatasetConfig, last: int) -> Array:
 def future_covariates(
     panel: Panel, config: DatasetConfig, first: int, last: int, calendar: Calendar = known_future
 ) -> Array:
-    """Return all known-future covariates of rows [first, last), as :func:`future_names` orders them: [S, T, F].
+    """Return all future covariates of rows [first, last), in the order of :func:`future_names`: [S, T, F].
 
     The calendar's lie in [-1, 1]; the user's are in their own units and as known before row ``last``.
     """
-    message = calendar(panel.time(first), panel.step, last - first, config)
-    shared: Array = np.broadcast_to(message, (len(panel.series), *message.shape))
+    of_calendar = calendar(panel.time(first), panel.step, last - first, config)
+    shared: Array = np.broadcast_to(of_calendar, (len(panel.series), *of_calendar.shape))
     if not config.future_covariates:
         return shared
     return np.concatenate([shared, given_future(panel, config, last)[:, first:]], axis=2)

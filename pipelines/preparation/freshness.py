@@ -1,4 +1,4 @@
-"""How much of what a forecast rests on was observed, and how recently."""
+"""Freshness of a forecast's inputs: the share of filled values, and the times of the newest observed ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from forecast.panel import Mask, Panel
 
 
 def imputed_fraction(panel: Panel, config: DatasetConfig) -> float:
-    """Return the share of the look-back's target values that were filled, not observed."""
+    """Return the share of the look-back's target values that are filled instead of observed."""
     return 1.0 - float(panel.observed[:, -config.lookback :].mean())
 
 
 def newest_observed(panel: Panel, config: DatasetConfig) -> dict[str, dict[str, datetime | None]]:
-    """Return by series and channel the time of the newest value that was observed; ``None`` where none ever was.
+    """Return the time of the newest observed value by series and channel; ``None`` where there is none.
 
-    The origin, ``panel.end``, minus that time is the value's age: one step at least. Known-future covariates may be
+    The age of a value is the origin, ``panel.end``, minus this time: at least one step. Future covariates may be
     observed beyond the origin.
     """
     parts = (
@@ -35,12 +35,16 @@ def newest_observed(panel: Panel, config: DatasetConfig) -> dict[str, dict[str, 
 
 
 def observed_until(panel: Panel) -> datetime | None:
-    """Return the newest observed time of the series and target that are furthest behind; ``None`` if one never was."""
+    """Return the oldest of the newest observed times of all series and targets; ``None`` if one has no value."""
     furthest_behind = int(newest_rows(panel.observed).min())
     return None if furthest_behind < 0 else panel.time(furthest_behind)
 
 
 def newest_rows(observed: Mask) -> np.ndarray:
-    """Return the last row that was observed of [S, T, K], as [S, K]; -1 where none was."""
+    """Return the last observed row of a mask [S, T, K], as [S, K]; -1 where there is none.
+
+    >>> newest_rows(np.asarray([True, True, False])[None, :, None]).tolist()
+    [[1]]
+    """
     rows = observed.shape[1]
     return np.where(observed.any(axis=1), rows - 1 - observed[:, ::-1].argmax(axis=1), -1)

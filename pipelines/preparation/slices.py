@@ -1,4 +1,4 @@
-"""Where a panel is cut in time order: fit, early stopping, calibration, holdout."""
+"""Split a panel in time order into fit, early stopping, calibration and holdout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forecast.panel import Panel
 
 @dataclass(frozen=True, slots=True)
 class Slices:
-    """Row numbers that cut a panel: fit [0, fit), then early stopping, calibration, holdout; later rows are unused."""
+    """End rows of the parts of a panel: fit [0, fit), then early stopping, calibration, holdout; the rest is unused."""
 
     fit: int
     validation: int
@@ -22,11 +22,11 @@ class Slices:
 
     @classmethod
     def of(cls, panel: Panel, config: DatasetConfig) -> Slices:
-        """Find the rows at which the job file's splits lie.
+        """Compute the rows of the splits in the config file.
 
         Raises ``training.too_short`` if no window is left to fit on, ``training.split_too_short`` if a part has fewer
-        rows than the horizon, or begins behind the last row, and ``training.not_as_published`` if the benchmark's rows
-        are too few.
+        rows than the horizon, or begins after the last row, and ``training.not_as_published`` if the benchmark has too
+        few rows.
         """
         slices = _published(panel, config) if config.splits.published else _measured(panel, config)
         ends = (slices.fit, slices.validation, slices.calibration, slices.holdout)
@@ -35,23 +35,23 @@ class Slices:
                 raise TrainingError(
                     "training.split_too_short",
                     f"splits.{part} has {max(end - begin, 0)} rows, from {panel.time(begin)} to {panel.time(end)}, but "
-                    f"the longest horizon takes {config.horizon}",
-                    "mend splits in the job file, or bring in the rows that are missing",
+                    f"the longest horizon needs {config.horizon}",
+                    "correct splits in the config file, or ingest the missing rows",
                 )
         needed = config.lookback + config.horizon
         if slices.fit < needed:
             raise TrainingError(
                 "training.too_short",
-                f"{max(slices.fit, 0)} rows are left to fit on, but one window takes {needed} "
+                f"{max(slices.fit, 0)} rows are left to fit on, but one window needs {needed} "
                 f"(look-back {config.lookback} + horizon {config.horizon})",
-                "bring in a longer history, or shorten lookback, horizons or splits in the job file",
+                "ingest a longer history, or shorten lookback, horizons or splits in the config file",
             )
         return slices
 
 
 def _measured(panel: Panel, config: DatasetConfig) -> Slices:
     def row(moment: datetime) -> int:
-        return -((panel.start - instant(moment, config.tz)) // panel.step)  # the first one not before it
+        return -((panel.start - instant(moment, config.tz)) // panel.step)  # the first row that is not before it
 
     rows = panel.steps if config.splits.until is None else min(row(config.splits.until), panel.steps)
     ends = [rows]
@@ -68,7 +68,7 @@ def _published(panel: Panel, config: DatasetConfig) -> Slices:
     if train + validation + test > panel.steps:
         raise TrainingError(
             "training.not_as_published",
-            f"the published parts have {train + validation + test} rows, but there are {panel.steps}",
-            "bring in the whole benchmark, or give splits of its own",
+            f"the published parts have {train + validation + test} rows, but the data set has {panel.steps}",
+            "ingest the whole benchmark, or set splits in the config file",
         )
     return Slices(train, train + validation // 2, train + validation, train + validation + test)

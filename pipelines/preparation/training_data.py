@@ -1,4 +1,4 @@
-"""What is trained from: the cleaned rows of a data set, where they are cut, and how they are scaled."""
+"""Training data: the cleaned rows of a data set, their split in time, and the scaler."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices
 
 _DECIDING = ("max_epochs", "batch_size", "budget", "patience", "seed", "stride", "precision")
-"""Fields of ``training`` on which a fitted model depends."""
+"""Fields of ``training`` that a fitted model depends on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """One state of a data set, ready to be trained from."""
+    """One version of a data set, ready for training."""
 
     name: str
     config: DatasetConfig
     panel: Panel
-    """Of the series that have rows enough to fit on."""
+    """The series that have enough rows to fit on."""
     slices: Slices
     scaler: Scaler
     """Fitted on the fit slice."""
     version: int
-    """Of the table of observations."""
+    """Version of the table of observations."""
     digest: str
     """SHA-256 of the cleaned values."""
 
     @property
     def terms(self) -> str:
-        """Digest of all that losses depend on beside the model, its options and its look-back.
+        """Digest of all that a loss depends on except the model, its options and its look-back.
 
-        Only losses of the same terms can be compared.
+        Only losses with equal terms are comparable.
         """
         config = self.config
         training = {name: str(getattr(config.training, name)) for name in _DECIDING}
-        message = (self.digest, config.horizon, config.quantiles, config.season, config.splits, training)
-        return hashlib.sha256(repr(message).encode()).hexdigest()
+        terms = (self.digest, config.horizon, config.quantiles, config.season, config.splits, training)
+        return hashlib.sha256(repr(terms).encode()).hexdigest()
 
     @classmethod
     def read(cls, dataset: Dataset) -> TrainingData:
-        """Read the newest rows; raises ``history.empty`` if there are none, and as :meth:`Slices.of` does."""
+        """Read and clean the newest version; raises ``history.empty`` without rows, and as :meth:`Slices.of` does."""
         config = dataset.config
         table = dataset.observations
         if not table.exists:
@@ -64,7 +64,7 @@ class TrainingData:
 
 
 def trainable(panel: Panel, fit: int, config: DatasetConfig) -> Panel:
-    """Leave out series with too few rows to fit on: they would be scaled by nothing; a later night takes them in."""
+    """Leave out series with too few rows to fit on, whose scale is unknown; a later training includes them."""
     parts = (values[:, :fit] for values in (panel.targets, panel.past, panel.future))
     whole = np.logical_and.reduce([np.isfinite(values).all(axis=2) for values in parts]).sum(axis=1)
     names = [name for name, rows in zip(panel.series, whole, strict=True) if rows >= config.lookback + config.horizon]

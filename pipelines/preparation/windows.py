@@ -1,4 +1,4 @@
-"""Cut a panel into the windows that a model would have seen at each origin, beside what came true."""
+"""Cut a panel into windows: the inputs known at each origin, and the values that were observed after it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = NDArray[np.intp]
 class Windows:
     """All windows of a panel whose targets lie within [first, last), as arrays ready for a model.
 
-    N windows, L past steps, H horizon, C targets, P past covariates, F known-future covariates.
+    N windows, L past steps, H horizon, C targets, P past covariates, F future covariates.
     """
 
     origins: tuple[datetime, ...]
@@ -35,20 +35,20 @@ class Windows:
     past: Array
     """[N, L, P]"""
     future: Array
-    """[N, L + H, F]: those given by the user as they are stored now, since when each was told is not kept."""
+    """[N, L + H, F]: the user's as stored now, because their times of arrival are not stored."""
     actual: Array
-    """[N, H, C], NaN where nothing was observed."""
+    """[N, H, C], NaN where there is no observation."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over origins, series and what happened."""
+        """SHA-256 of origins, series and actual values."""
         digest = hashlib.sha256(repr((self.origins, self.series)).encode())
         digest.update(np.ascontiguousarray(self.actual).tobytes())
         return digest.hexdigest()
 
 
 def some(windows: Windows, chosen: Mask | Rows) -> Windows:
-    """Return some of the windows."""
+    """Return the windows chosen by a mask or by their numbers."""
     place = np.arange(len(windows.series))[chosen]
     return Windows(
         origins=tuple(windows.origins[i] for i in place),
@@ -61,10 +61,11 @@ def some(windows: Windows, chosen: Mask | Rows) -> Windows:
 
 
 def cut(panel: Panel, config: DatasetConfig, first: int, last: int, stride: int = 1) -> Windows:
-    """Cut every ``stride``-th window whose inputs are whole and whose targets lie in rows [first, last).
+    """Cut every ``stride``-th window that has complete inputs and whose targets lie in rows [first, last).
 
-    Inputs are what a forecast issued at the origin would have been made from: no gap that is open there is filled with
-    the help of what came later.
+    Inputs are those of a forecast issued at the origin: a gap that is open there is filled without later values.
+
+    Raises ``backtest.no_window``.
     """
     lookback, horizon = config.lookback, config.horizon
     targets = _History(panel.targets, panel.observed, config.targets, config)
@@ -79,8 +80,8 @@ def cut(panel: Panel, config: DatasetConfig, first: int, last: int, stride: int 
     if not whole.any():
         raise TrainingError(
             "backtest.no_window",
-            f"no whole window lies between {panel.time(first)} and {panel.time(last)}",
-            "see the gaps in the ingestion's receipt, or raise fill_limit in the job file",
+            f"no complete window lies between {panel.time(first)} and {panel.time(last)}",
+            "see the gaps in the receipt of the ingestion, or raise fill_limit in the config file",
         )
     if not whole.all():
         series, place, inputs = series[whole], place[whole], [values[whole] for values in inputs]
@@ -99,7 +100,7 @@ def cut(panel: Panel, config: DatasetConfig, first: int, last: int, stride: int 
 
 
 class _History:
-    """Values [S, T, K] of some channels, and what a gap in them looked like while it was open."""
+    """Values [S, T, K] of some channels, and their fills from before a gap's end was known."""
 
     def __init__(self, values: Array, observed: Mask, names: Sequence[str], config: DatasetConfig) -> None:
         self._values = values
@@ -108,18 +109,23 @@ class _History:
         self._open = filled(values, observed, channels, config.season, at_once=True)
 
     def reach(self, begins: Rows, length: int) -> Mask:
-        """Return which windows can be whole, [S, len(begins)]: none of their rows lacks a value both then and now."""
+        """Return which windows can be complete, [S, len(begins)]: each of their rows has a value, then or now."""
         lacking = ~(np.isfinite(self._values) | np.isfinite(self._open)).all(axis=2)
         before = np.pad(np.cumsum(lacking, axis=1), ((0, 0), (1, 0)))  # lacking rows before each row
         free: Mask = before[:, begins + length] == before[:, begins]
         return free
 
     def windows(self, series: Rows, begins: Rows, length: int) -> Array:
-        """Return windows [N, length, K] as they were known before the row behind each."""
+        """Return windows [N, length, K], each as known before the row after it."""
+        # A gap that reaches the end of a window was open at the origin. Only its rows take the fill of that time:
+        #
+        #   observed   1 1 0 1 1 0 0 | 1
+        #   is_open              1 1 |      the gap in the middle was closed by then, so its fill stays
+        #
         rows = begins[:, None] + np.arange(length)
         values: Array = self._values[series[:, None], rows]
         window, channel = np.nonzero(~self._observed[series, rows[:, -1]])
-        place = (series[window, None], rows[window], channel[:, None])  # [gaps that are open, length]
+        place = (series[window, None], rows[window], channel[:, None])  # [open gaps, length]
         is_open = np.logical_and.accumulate(~self._observed[place][:, ::-1], axis=1)[:, ::-1]
         inside = (window[:, None], np.arange(length), channel[:, None])
         values[inside] = np.where(is_open, self._open[place], values[inside])
@@ -127,9 +133,9 @@ class _History:
 
 
 def _while_open(channel: Channel) -> Channel:
-    """Return how a channel's gap is filled before its end is known.
+    """Return the channel with the policy that fills a gap before its end is known.
 
-    Ahead of the origin there is no value to draw a line to, and ``pipelines.forecasting.issue`` refuses to guess one.
+    Beyond the origin a linear fill has no end value, and ``pipelines.forecasting.issue`` does not guess one.
     """
     if channel.role is Role.FUTURE and channel.fill is Fill.LINEAR:
         return channel.model_copy(update={"fill": Fill.NONE})

@@ -1,7 +1,7 @@
-"""Where rows come from: one file per kind of source, one line in ``SOURCES``.
+"""Sources of rows: one file per kind of source, one line each in ``SOURCES``.
 
-A new format of files is a function ``(content, job) -> polars.DataFrame`` that raises ``DataError("source.malformed",
-...)`` and, here, a line ``"kind": files(read_it)``. Anything else is a :data:`Source`.
+A new file format is a function ``(content, config) -> polars.DataFrame`` that raises
+``DataError("source.malformed", ...)``, and a line ``"kind": files(read_it)`` here. Other sources are a :data:`Source`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SOURCES: Mapping[str, Source] = {
     "parquet": files(read_parquet),
     "jsonl": files(read_jsonl),
     "arrow": files(read_arrow),
-    "replay": files(read_parquet),  # the same files; ingest releases their rows by the replay's clock
+    "replay": files(read_parquet),  # Parquet files whose rows ingestion releases by the replay's clock
     "sql": read_sql,
     "benchmark": read_benchmark,
-    "push": lambda *_: iter(()),  # nothing to read: rows come by themselves
+    "push": lambda *_: iter(()),  # nothing to read: clients push the rows
 }
-"""By ``source.kind`` of the job file: (data set, job, folder of the job file, cursor) -> batches."""
+"""By ``source.kind`` of the config file: (data set, config, folder of the config file, cursor) -> batches."""
 
 
 def read(name: str, config: DatasetConfig, base: Path, cursor: str | None = None) -> Iterator[Batch | Unreadable]:
-    """Read the source of the data set ``name``: all of it, or what is new since ``cursor``.
+    """Read the source of the data set ``name``: all rows, or those since ``cursor``.
 
-    Paths are relative to ``base``. Raises ``source.*`` if nothing can be read, ``ingest.missing_column`` if a column is
-    missing; of several files each one that cannot be read comes as an :class:`Unreadable` instead.
+    Paths are relative to ``base``. Raises ``source.*`` if the source cannot be read, and ``ingest.missing_column`` if
+    a column is missing. If the source has several files, an unreadable one is yielded as :class:`Unreadable` instead.
     """
     return SOURCES[config.source.kind](name, config, base, cursor)

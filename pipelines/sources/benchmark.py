@@ -25,11 +25,11 @@ _TIME = "time"
 
 
 def read_benchmark(dataset: str, config: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
-    """Read a benchmark's file: the job's, the environment's (``FORECAST_ETTH1``), or the one that darts fetches.
+    """Read a benchmark's file: from the config's path, the environment's (``FORECAST_ETTH1``), or fetched by darts.
 
-    One series, called as the data set; times are those of the file, whatever ``job.time`` says. Raises
-    ``source.not_found``, ``source.not_fetched``, and ``source.wrong_file`` if the hash is another, unless the job names
-    the hourly file of 321 clients that published results on electricity are for.
+    Yields one series with the name of the data set; the times are those of the file, whatever ``time`` is configured.
+    Raises ``source.not_found``, ``source.not_fetched``, and ``source.wrong_file`` if the hash differs, except for the
+    hourly file of 321 clients that published results on electricity use.
     """
     source = config.source
     if not isinstance(source, BenchmarkSource):
@@ -43,7 +43,7 @@ def read_benchmark(dataset: str, config: DatasetConfig, base: Path, cursor: str 
         raise DataError(
             "source.wrong_file",
             f'"{path}" is not the public file of {source.name}: its MD5 is not {known.md5}',
-            f"name that file in source.path or {_variable(source.name)}",
+            f"set the path of that file in source.path or {_variable(source.name)}",
         )
     one_series = config.model_copy(update={"time": _TIME, "series": ""})
     yield read_file(path, partial(_read, known=known if is_known else None), dataset, one_series, path.name)
@@ -80,12 +80,12 @@ def _found(source: BenchmarkSource, known: Benchmark, base: Path) -> Path:
     path = base / Path(named).expanduser()
     if not path.is_file():
         place = "source.path" if source.path else variable
-        raise NotFoundError("source.not_found", f'"{path}" of {place} is no file', f"mend {place}")
+        raise NotFoundError("source.not_found", f'"{path}" of {place} is not a file', f"correct {place}")
     return path
 
 
 def _fetched(name: BenchmarkName, known: Benchmark) -> Path:
-    # By name, so that only who fetches loads darts.
+    # Imported here, so that only a fetch loads darts.
     darts = importlib.import_module("darts.datasets")
     failure: type[BaseException] = importlib.import_module("darts.datasets.dataset_loaders").DatasetLoadingException
     loader = getattr(darts, known.loader)()

@@ -1,4 +1,4 @@
-"""Files packed by gzip or zstd, told by their first bytes, are unpacked on disk up to a limit."""
+"""Unpack gzip and zstd files, recognised by their first bytes, on disk up to a size limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def unpacked(path: Path, name: str, limit: int | None) -> Iterator[Path]:
-    """Give the file as it is, or what is packed in it as a file that is there as long as the context.
+    """Yield a plain file as it is, or its unpacked content as a temporary file that lives as long as the context.
 
     Raises ``source.malformed`` if it is damaged or cut off, ``source.too_large`` beyond ``limit`` bytes.
     """
@@ -38,14 +38,14 @@ def unpacked(path: Path, name: str, limit: int | None) -> Iterator[Path]:
 
 
 def too_large(name: str, limit: int) -> DataError:
-    """Return the error for a file that grows beyond the job's limit."""
+    """Return the error for a file that exceeds the limit of the config file."""
     return DataError(
-        "source.too_large", f'"{name}" is larger than {limit} bytes', "raise source.max_bytes if it is meant"
+        "source.too_large", f'"{name}" is larger than {limit} bytes', "raise source.max_bytes if the size is intended"
     )
 
 
 def plain_name(name: str) -> str:
-    """Return a file's name without what packing added to it.
+    """Return a file's name without the suffix of its compression.
 
     >>> plain_name("readings.tsv.gz")
     'readings.tsv'
@@ -62,6 +62,6 @@ def _chunks(path: Path, name: str, packing: str) -> Iterator[bytes]:
     except OSError as error:
         raise DataError(
             "source.malformed",
-            f'"{name}" is cut off or damaged ({packing}: {first_line(error)})',
-            "write it again or take it from a backup",
+            f'"{name}" is truncated or damaged ({packing}: {first_line(error)})',
+            "write it again or restore it from a backup",
         ) from error

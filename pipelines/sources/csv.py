@@ -18,7 +18,7 @@ from pipelines.sources.batch import Content, headers, require_columns, value_col
 from pipelines.sources.compression import plain_name
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""What a cell says that has no number."""
+"""Content of a cell without a value."""
 
 _CHUNK = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -27,14 +27,14 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def read_csv(content: Content, config: DatasetConfig) -> pl.DataFrame:
     """Read a CSV file in UTF-8 with a header; a tab separates its cells if its name ends in ``.tsv``.
 
-    A column of values becomes numbers if every cell is one, else it stays text, so that the cell can be named that is
-    none; other columns stay text. Raises ``source.*``, with the line where it can be known.
+    A column of values becomes numbers if every cell is a number. Otherwise it stays text, so that a later check can
+    name the wrong cell. Other columns stay text. Raises ``source.*``, with the line if it is known.
     """
     separator = _separator(content, config)
     names, lines = _header(content, separator)
     require_columns(names, config, content.name)
     values = [name for name in dict.fromkeys(value_columns(config)) if name in names]
-    # Every column is parsed: polars refuses a line with too many cells only then.
+    # Parse every column: only then does polars reject a line with too many cells.
     has_commas = isinstance(config.source, FileSource) and config.source.decimal_comma
     parse = partial(
         pl.read_csv, content.data, has_header=False, skip_lines=lines, separator=separator, glob=False,
@@ -50,12 +50,14 @@ def read_csv(content: Content, config: DatasetConfig) -> pl.DataFrame:
                 text = text.with_columns(pl.col(values).str.replace(",", ".", literal=True))
             frame = text.with_columns(_number_if_all_are(text[name]) for name in values)
     except pl.exceptions.PolarsError as error:
-        _refuse_the_line(content, len(names), separator)
+        _raise_for_line(content, len(names), separator)
         raise _malformed(content.name, f"it cannot be parsed{content.because(error)}") from error
     if frame.is_empty():
-        raise DataError("source.no_rows", f'"{content.name}" has a header but no rows', "check what writes it")
+        raise DataError(
+            "source.no_rows", f'"{content.name}" has a header but no rows', "check the program that writes it"
+        )
     if _count(content, separator) != (len(frame) + 1) * (len(names) - 1):
-        _refuse_the_line(content, len(names), separator)
+        _raise_for_line(content, len(names), separator)
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
@@ -65,15 +67,15 @@ def _separator(content: Content, config: DatasetConfig) -> str:
 
 
 def _header(content: Content, separator: str) -> tuple[list[str], int]:
-    """Return the columns' names and how many lines they take."""
+    """Return the names of the columns, and the number of lines of the header."""
     with content.open() as opened:
         head = opened.read(_CHUNK)
     if not head.strip():
-        raise DataError("source.empty", f'"{content.name}" is empty', "check what writes it")
+        raise DataError("source.empty", f'"{content.name}" is empty', "check the program that writes it")
     if head.startswith(_UTF_16):
         raise _not_utf8(content.name, "UTF-16")
     if b"\0" in head:
-        raise _malformed(content.name, "it holds zero bytes, as no text does")
+        raise _malformed(content.name, "it has zero bytes, so it is not text")
     with content.open() as opened:
         lines = csv.reader(_decoded(opened, content.name), delimiter=separator, strict=True)
         try:
@@ -90,14 +92,14 @@ def _number_if_all_are(text: pl.Series) -> pl.Series:
 
 
 def _count(content: Content, separator: str) -> int:
-    """Count the separators, those in quotes too; many times faster than what tells them apart."""
+    """Count the separators, including those in quotes: many times faster than parsing the quotes."""
     with content.open() as opened:
         chunks = (np.frombuffer(chunk, np.uint8) for chunk in iter(partial(opened.read, _CHUNK), b""))
         return sum(int(np.count_nonzero(chunk == ord(separator))) for chunk in chunks)
 
 
-def _refuse_the_line(content: Content, width: int, separator: str) -> None:
-    """Raise for the first line that is not UTF-8, has too few or many cells or misplaces a quote; else return."""
+def _raise_for_line(content: Content, width: int, separator: str) -> None:
+    """Raise for the first line that is not UTF-8, has the wrong number of cells, or a misplaced quote; else return."""
     with content.open() as opened:
         rows = csv.reader(_decoded(opened, content.name), delimiter=separator, strict=True)
         begin = 1
@@ -119,7 +121,9 @@ def _decoded(opened: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _malformed(name: str, fact: str) -> DataError:
-    return DataError("source.malformed", f'"{name}" is not a readable CSV file: {fact}', "mend what writes it")
+    return DataError(
+        "source.malformed", f'"{name}" is not a readable CSV file: {fact}', "correct the program that writes it"
+    )
 
 
 def _not_utf8(name: str, where: str) -> DataError:

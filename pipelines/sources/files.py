@@ -1,4 +1,4 @@
-"""Files of any format: one, a folder, a glob or an address; packed or not."""
+"""Files of any format: a file, a folder, a glob or an address; compressed or not."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipelines.sources.compression import unpacked
 from pipelines.sources.remote import at_address
 
 Format = Callable[[Content, DatasetConfig], pl.DataFrame]
-"""Reads all rows as they are; columns that the job does not use may be left out."""
+"""Reads all rows unchanged; columns that the config does not use may be left out."""
 
 _TEMPORARY = (".tmp", ".part")
 
 
 def files(read: Format) -> Callable[[str, DatasetConfig, Path, str | None], Iterator[Batch | Unreadable]]:
-    """Make a source of a format: its files one by one, in the order of their names."""
+    """Return the source that reads files of a format one by one, in the order of their names."""
 
     def source(dataset: str, config: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:  # noqa: ARG001  # files are always read whole
         place = config.source
         if not isinstance(place, FilesSource):
             raise TypeError(place)
-        for name, there in at_address(place, is_passing) if place.is_address else _on_disk(place, base):
+        for name, there in at_address(place, is_skipped) if place.is_address else _on_disk(place, base):
             try:
                 with there as path:
                     batch = read_file(path, read, dataset, config, name)
@@ -47,7 +47,7 @@ def files(read: Format) -> Callable[[str, DatasetConfig, Path, str | None], Iter
 
 
 def read_file(path: Path, read: Format, dataset: str, config: DatasetConfig, name: str) -> Batch:
-    """Read one file on disk, unpacked first if it is packed."""
+    """Read one file on disk; a compressed file is unpacked first."""
     limit = config.source.max_bytes if isinstance(config.source, FilesSource) else None
     try:
         with path.open("rb") as opened:
@@ -60,8 +60,8 @@ def read_file(path: Path, read: Format, dataset: str, config: DatasetConfig, nam
         ) from error
 
 
-def is_passing(name: str) -> bool:
-    """Whether a file is hidden or still being written, so that folders and globs pass it over."""
+def is_skipped(name: str) -> bool:
+    """Whether a file is hidden or still being written; folders and globs skip such files."""
     return name.startswith(".") or name.lower().endswith(_TEMPORARY)
 
 
@@ -74,20 +74,20 @@ def _on_disk(place: FilesSource, base: Path) -> Iterator[tuple[str, contextlib.A
 def _located(place: FilesSource, base: Path) -> list[Path]:
     if place.path.startswith("sample:"):
         return [_sample(place.path.removeprefix("sample:"))]
-    message = os.path.expanduser(place.path)  # noqa: PTH111  # pathlib's raises for a user that does not exist
+    given = os.path.expanduser(place.path)  # noqa: PTH111  # pathlib's raises for a user that does not exist
     if place.is_many:
-        pattern = message + "*" * message.endswith("/")
+        pattern = given + "*" * given.endswith("/")
         found = (base / one for one in glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207  # nor may its be absolute
-        several = sorted(one for one in found if one.is_file() and not is_passing(one.name))
+        several = sorted(one for one in found if one.is_file() and not is_skipped(one.name))
         if not several:
             raise NotFoundError(
-                "source.no_files", f'there is no file at "{pattern}"', "mend source.path in the job file"
+                "source.no_files", f'no file matches "{pattern}"', "correct source.path in the config file"
             )
         return several
-    path = (base / message).absolute()
+    path = (base / given).absolute()
     if not path.exists():
         raise NotFoundError(
-            "source.not_found", f'the source "{path}" does not exist', "mend source.path in the job file"
+            "source.not_found", f'the source "{path}" does not exist', "correct source.path in the config file"
         )
     if path.is_dir():
         raise NotFoundError(
@@ -100,5 +100,5 @@ def _sample(name: str) -> Path:
     found = Path(data.__file__).parent / f"{name}.parquet"
     if not found.is_file():
         samples = [file.stem for file in found.parent.glob("*.parquet")]
-        raise NotFoundError("source.unknown_sample", f'there is no sample "{name}"', nearest(name, samples))
+        raise NotFoundError("source.unknown_sample", f'the sample "{name}" does not exist', nearest(name, samples))
     return found

@@ -15,24 +15,25 @@ from pipelines.sources.batch import Batch, digest_of
 
 
 def from_frame(frame: Any, config: DatasetConfig, name: str) -> Batch:
-    """Take the rows of a polars or pandas frame for the data set ``name``, with the columns that its job names.
+    """Return the rows of a polars or pandas frame as a batch for the data set ``name``, by its configured columns.
 
-    The index of a pandas frame that has no column of times is taken for it. Raises ``source.malformed`` for what
-    polars cannot hold, and ``ingest.missing_column``.
+    If a pandas frame has no column of times, its index is used. Raises ``source.malformed`` if polars cannot hold the
+    values, and ``ingest.missing_column``.
     """
     rows = frame if isinstance(frame, pl.DataFrame) else _from_pandas(frame, config)
     return Batch.of(rows, name, config, "frame", digest_of(rows))
 
 
 def from_darts(series: Any, config: DatasetConfig, name: str) -> Batch:
-    """Take one darts ``TimeSeries``, or a sequence of them, whose components are channels of the data set ``name``.
+    """Return darts ``TimeSeries``, one or several, as a batch; their components are channels of the data set ``name``.
 
-    Each is called as its static covariate ``job.series`` says; a lone one without it as the data set. Raises
-    ``source.malformed`` for a series without times, without a name or with samples, and ``ingest.missing_column``.
+    The name of each series is its static covariate named by ``series`` in the config; a single series without it gets
+    the name of the data set. Raises ``source.malformed`` for a series without times or name, or with samples, and
+    ``ingest.missing_column``.
     """
     several = list(series) if isinstance(series, Sequence) else [series]
     if not several:
-        raise DataError("source.empty", "there is no series among those given", "give at least one TimeSeries")
+        raise DataError("source.empty", "the sequence of series is empty", "pass at least one TimeSeries")
     called = [_name_of(one, config) for one in several]
     if len(several) == 1:
         called = [called[0] or name]
@@ -40,7 +41,7 @@ def from_darts(series: Any, config: DatasetConfig, name: str) -> Batch:
         raise DataError(
             "source.malformed",
             f'series {called.index(None) + 1} of {len(several)} has no static covariate "{config.series or "series"}"',
-            "name each by it, as TimeSeries.from_group_dataframe does",
+            "set it for each series, as TimeSeries.from_group_dataframe does",
         )
     column = config.series or "series"
     rows = pl.concat(
@@ -62,7 +63,7 @@ def _from_pandas(frame: Any, config: DatasetConfig) -> pl.DataFrame:
         raise DataError(
             "source.malformed",
             f"the frame cannot be read ({first_line(error)})",
-            "give a polars or pandas frame whose columns hold one type each",
+            "pass a polars or pandas frame whose columns have one type each",
         ) from error
 
 
@@ -74,9 +75,11 @@ def _name_of(series: Any, config: DatasetConfig) -> str | None:
 
 def _rows_of(series: Any, config: DatasetConfig, column: str, called: str) -> pl.DataFrame:
     if not series.has_datetime_index:
-        raise DataError("source.malformed", f'series "{called}" is numbered, not dated', "give it a DatetimeIndex")
+        raise DataError(
+            "source.malformed", f'series "{called}" has a numeric index, not times', "give it a DatetimeIndex"
+        )
     if not series.is_deterministic:
-        raise DataError("source.malformed", f'series "{called}" has samples', "give observations, such as its median")
+        raise DataError("source.malformed", f'series "{called}" has samples', "pass observations, such as its median")
     values = series.values(copy=False)  # [T, C]
     components = {component: values[:, at] for at, component in enumerate(series.components)}
     times = pl.Series(series.time_index.to_numpy())

@@ -1,4 +1,4 @@
-"""Rows from JSON lines, and the frame that parsed JSON makes."""
+"""Rows from JSON lines, and frames from parsed JSON."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pipelines.sources.records import frame_of
 
 
 def read_jsonl(content: Content, config: DatasetConfig) -> pl.DataFrame:
-    """Read one JSON object per line; raises ``source.malformed`` with the first line that is none."""
+    """Read one JSON object per line; raises ``source.malformed`` with the first line that is not an object."""
     try:
         return pl.read_ndjson(content.data, infer_schema_length=None)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        # Slower, but it names the line, and knows the NaN and Infinity that many programs write into JSON.
+        # Slower, but it names the wrong line, and reads the NaN and Infinity that many programs write into JSON.
         return from_records(list(_objects(content)), config, content.name)
 
 
 def from_records(records: Sequence[Mapping[str, Any]], config: DatasetConfig, name: str) -> pl.DataFrame:
-    """Make a frame of JSON objects: of the columns that the job uses those that any object has."""
+    """Return JSON objects as a frame with the used columns that at least one object has."""
     used = [column for column in used_columns(config) if any(column in record for record in records)]
     return frame_of({column: [record.get(column) for record in records] for column in used}, name)
 
@@ -43,8 +43,10 @@ def _objects(content: Content) -> Iterator[dict[str, Any]]:
                 raise _malformed(content.name, number)
             yield found
     if not number:
-        raise DataError("source.empty", f'"{content.name}" is empty', "check what writes it")
+        raise DataError("source.empty", f'"{content.name}" is empty', "check the program that writes it")
 
 
 def _malformed(name: str, line: int) -> DataError:
-    return DataError("source.malformed", f'line {line} of "{name}" is not a JSON object', "mend what writes it")
+    return DataError(
+        "source.malformed", f'line {line} of "{name}" is not a JSON object', "correct the program that writes it"
+    )

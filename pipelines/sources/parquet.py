@@ -11,7 +11,7 @@ from pipelines.sources.batch import Content, used_columns
 
 
 def read_parquet(content: Content, config: DatasetConfig) -> pl.DataFrame:
-    """Read the columns of a Parquet file that the job uses; all of them if one is missing, so that it can be named."""
+    """Read the used columns of a Parquet file; all columns if one is missing, so that the error can suggest a name."""
     used = set(used_columns(config))
     with reading(content, "Parquet") as opened:
         file = ParquetFile(opened)

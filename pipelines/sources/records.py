@@ -1,4 +1,4 @@
-"""Frames made of Python values, as JSON and databases give them."""
+"""Frames from Python values, as JSON and databases return them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ _PLAIN = {bool, int, str, datetime, date}
 
 
 def frame_of(columns: Mapping[str, Sequence[Any]], name: str) -> pl.DataFrame:
-    """Make a frame of columns of equal length, ``None`` for missing values.
+    """Return columns of equal length as a frame; ``None`` is a missing value.
 
-    A column of several types becomes text, so that the cell that does not belong can be named. Raises
-    ``source.not_utf8`` for text that is not Unicode; ``name`` is what messages call the source.
+    A column of several types becomes text, so that a later check can name the wrong cell. Raises ``source.not_utf8``
+    for text that is not Unicode; ``name`` is the source's name in messages.
+
+    >>> frame_of({"load": [1, 2.5, None], "note": ["a", 1, None]}, "body").rows()
+    [(1.0, 'a'), (2.5, '1'), (None, None)]
     """
     try:
         return pl.DataFrame([_column(column, values) for column, values in columns.items()])
     except UnicodeEncodeError as error:
-        raise DataError("source.not_utf8", f'"{name}" holds half of a character', "write valid Unicode") from error
+        raise DataError("source.not_utf8", f'"{name}" has half of a surrogate pair', "write valid Unicode") from error
 
 
 def _column(name: str, values: Sequence[Any]) -> pl.Series:
@@ -35,7 +38,7 @@ def _column(name: str, values: Sequence[Any]) -> pl.Series:
             return pl.Series(name, values)
         if kinds <= _NUMBERS:
             return pl.Series(name, [None if value is None else float(value) for value in values], dtype=pl.Float64)
-    except OverflowError:  # whole numbers of any length are valid JSON
+    except OverflowError:  # valid JSON may have integers of any length
         pass
     return pl.Series(name, [None if value is None else _text(value) for value in values], dtype=pl.String)
 

@@ -1,4 +1,4 @@
-"""Files at an address, ``http(s)://``, ``s3://``, ``gs://`` or ``az://``: fetched one by one to a temporary file."""
+"""Files at an address (``http(s)://``, ``s3://``, ``gs://``, ``az://``), downloaded one by one to a temporary file."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from forecast.vocabulary import parse_duration
 from pipelines.sources.compression import too_large
 
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "gs", "az": "az"}
-"""Scheme -> the optional dependency that brings its client."""
+"""Optional dependency that installs the client, by scheme."""
 
 
 def at_address(
-    place: FilesSource, passing: Callable[[str], bool]
+    place: FilesSource, skipped: Callable[[str], bool]
 ) -> Iterator[tuple[str, contextlib.AbstractContextManager[Path]]]:
-    """Give the files at an address by name, each fetched when its context is entered; files that pass are left out.
+    """Yield the files at an address by name; entering a file's context downloads it. ``skipped`` files are left out.
 
     Raises ``source.unknown_scheme``, ``.extra_missing``, ``.no_files``, ``.not_found``, ``.not_fetched``, ``.timeout``
     and ``.too_large``.
     """
     store = _store(place)
-    paths = _listed(store, place, passing) if place.is_many else [place.path]
+    paths = _listed(store, place, skipped) if place.is_many else [place.path]
     for path in paths:
         name = unquote(PurePosixPath(urlsplit(path).path if "://" in path else path).name)
         yield name, _fetched(store, path, name, place)
@@ -60,14 +60,18 @@ def without_secrets(address: str) -> str:
 def _store(place: FilesSource) -> AsyncFileSystem:
     scheme = place.path.partition("://")[0]
     if scheme not in _EXTRAS:
-        raise ConfigError("source.unknown_scheme", f'no source can be read at "{scheme}://"', nearest(scheme, _EXTRAS))
+        raise ConfigError(
+            "source.unknown_scheme", f'the scheme "{scheme}://" is not supported', nearest(scheme, _EXTRAS)
+        )
     try:
         if _EXTRAS[scheme] == "http":
             import aiohttp
 
             whole = aiohttp.ClientTimeout(total=_seconds(place))
             return fsspec.filesystem(scheme, client_kwargs={"timeout": whole})
-        return fsspec.filesystem(scheme, skip_instance_cache=True)  # which would keep listings and credentials
+        return fsspec.filesystem(
+            scheme, skip_instance_cache=True
+        )  # a cached instance would keep listings and credentials
     except ImportError as error:
         raise ConfigError(
             "source.extra_missing",
@@ -76,13 +80,13 @@ def _store(place: FilesSource) -> AsyncFileSystem:
         ) from error
 
 
-def _listed(store: AsyncFileSystem, place: FilesSource, passing: Callable[[str], bool]) -> list[str]:
+def _listed(store: AsyncFileSystem, place: FilesSource, skipped: Callable[[str], bool]) -> list[str]:
     pattern = place.path + "*" * place.path.endswith("/")
     found: dict[str, dict[str, Any]] = _within_time(partial(store._glob, pattern, detail=True), store, place)  # noqa: SLF001  # fsspec's names for the same as coroutines
-    paths = sorted(path for path, message in found.items() if message["type"] == "file")
-    paths = [path for path in paths if not passing(PurePosixPath(path).name)]
+    paths = sorted(path for path, info in found.items() if info["type"] == "file")
+    paths = [path for path in paths if not skipped(PurePosixPath(path).name)]
     if not paths:
-        raise NotFoundError("source.no_files", f'there is no file at "{pattern}"', "mend source.path in the job file")
+        raise NotFoundError("source.no_files", f'no file matches "{pattern}"', "correct source.path in the config file")
     return paths
 
 
@@ -96,7 +100,7 @@ def _fetched(store: AsyncFileSystem, path: str, name: str, place: FilesSource) -
 
 
 class _Cap(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Told of the size and of every part that comes; raises ``source.too_large`` beyond a limit."""
+    """A callback for the size and every part of a download; raises ``source.too_large`` beyond the limit."""
 
     def __init__(self, name: str, limit: int) -> None:
         super().__init__()
@@ -115,23 +119,25 @@ def _within_time(ask: Callable[[], Any], store: AsyncFileSystem, place: FilesSou
         raise
     except FileNotFoundError as error:
         raise NotFoundError(
-            "source.not_found", f'there is nothing at "{shown}"', "mend source.path in the job file"
+            "source.not_found", f'"{shown}" does not exist', "correct source.path in the config file"
         ) from error
     except (FSTimeoutError, TimeoutError) as error:
         raise UnavailableError(
-            "source.timeout", f'"{shown}" did not come within {place.timeout}', "try again or raise source.timeout"
+            "source.timeout",
+            f'"{shown}" was not downloaded within {place.timeout}',
+            "try again or raise source.timeout",
         ) from error
     except Exception as error:  # the client of each kind of store raises errors of its own
-        status = getattr(error, "status", None)  # whose text may hold the query, and so a key
+        status = getattr(error, "status", None)  # the error's text may hold the query, and so a key
         message = f"status {status}" if status else f"{type(error).__name__}: {first_line(error)}"
         raise StorageError(
             "source.not_fetched",
-            f'cannot fetch "{shown}" ({_blurred(message, place.path)})',
+            f'cannot download "{shown}" ({_redacted(message, place.path)})',
             "check the address, the network and the credentials in the environment",
         ) from error
 
 
-def _blurred(message: str, address: str) -> str:
+def _redacted(message: str, address: str) -> str:
     parts = urlsplit(address)
     for secret in (parts.query, parts.password):
         message = message.replace(secret, "...") if secret else message

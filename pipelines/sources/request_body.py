@@ -1,4 +1,4 @@
-"""Rows that somebody sends: the body of a request, by its content type."""
+"""Rows from the body of a request, by its content type."""
 
 from __future__ import annotations
 
@@ -58,49 +58,51 @@ CONTENT_TYPES: Mapping[str, Format] = MappingProxyType(
         "application/vnd.apache.parquet": read_parquet,
     }
 )
-"""What a body may be, and how it is read."""
+"""Accepted content types, and their readers."""
 
-_NOT_TOLD = MappingProxyType(
+_WITHHELD = MappingProxyType(
     {
-        "ingest.missing_column": "name its columns as the job file does",
+        "ingest.missing_column": "use the column names of the config file",
         "source.doubled_column": "give every column a name of its own",
     }
 )
-"""Errors that would list names which were sent, and the remedy they get instead."""
+"""Errors that would list names from the request, and the remedy they get instead."""
 
 
 def from_body(data: bytes, content_type: str, config: DatasetConfig, name: str) -> Batch:
-    """Read a body as rows of the data set ``name``; no error repeats anything of it.
+    """Read a body as rows of the data set ``name``; no error repeats any of its content.
 
-    Raises ``source.unknown_content_type``, ``source.malformed`` and its kin, ``ingest.missing_column``.
+    Raises ``source.unknown_content_type``, other ``source.*``, and ``ingest.missing_column``.
     """
     media, _, parameters = (part.strip() for part in content_type.lower().partition(";"))
     read = CONTENT_TYPES.get(media)
     if read is None:
         known = ", ".join(CONTENT_TYPES)
-        raise DataError("source.unknown_content_type", "the body's content type is not read", f"send one of {known}")
+        raise DataError(
+            "source.unknown_content_type", "the content type of the body is not supported", f"send one of {known}"
+        )
     if "charset=" in parameters and parameters.partition("charset=")[2].strip("\"' ") not in {"utf-8", "utf8"}:
         raise DataError("source.not_utf8", "the body is not UTF-8", "send it as UTF-8")
     called = "body.tsv" if media == "text/tab-separated-values" else "body"
-    with _told_without_names():
+    with _names_withheld():
         return Batch.of(read(Content(called, data), config), name, config, "body", hashlib.sha256(data).hexdigest())
 
 
 def from_json(rows: Any, config: DatasetConfig, name: str) -> Batch:
-    """Take rows out of parsed JSON, records or columns, as :func:`from_body` does; their digest is left out."""
-    with _told_without_names():
+    """Return rows of parsed JSON, records or columns, as :func:`from_body` does, with an empty digest."""
+    with _names_withheld():
         return Batch.of(_frame(rows, config, "body"), name, config, "body", "")
 
 
 @contextmanager
-def _told_without_names() -> Iterator[None]:
+def _names_withheld() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if error.code not in _NOT_TOLD:
+        if error.code not in _WITHHELD:
             raise
         fact = error.fact if error.code == "ingest.missing_column" else "two columns of the body have the same name"
-        raise DataError(error.code, fact, _NOT_TOLD[error.code]) from None
+        raise DataError(error.code, fact, _WITHHELD[error.code]) from None
 
 
 def _unfit(fact: str) -> DataError:

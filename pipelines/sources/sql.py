@@ -1,4 +1,4 @@
-"""Rows from a table or query of a database that SQLAlchemy knows."""
+"""Rows from a table or query of any database that SQLAlchemy supports."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _READ: Mapping[type, Callable[[str], Any]] = {
     Decimal: Decimal,
     str: str,
 }
-"""Types that a cursor may have, and how their text is read back."""
+"""Types of a cursor, and the parsers of their stored text."""
 
 
 def read_sql(dataset: str, config: DatasetConfig, base: Path, cursor: str | None) -> Iterator[Batch | Unreadable]:
-    """Read a table or query, from the last seen value of its cursor column on if it has one.
+    """Read a table or query; with a cursor column, only from its last seen value on.
 
-    The last seen value is read again, because rows may have come since that have it too. Everything is read if the
-    column begins anew, with smaller values or others. Raises ``source.not_set``, ``.malformed_url``,
+    The last seen value is read again, because later rows may have the same value. All rows are read if the column
+    restarts with smaller values, or changes its type. Raises ``source.not_set``, ``.malformed_url``,
     ``.unknown_database``, ``.driver_missing``, ``.not_found`` (an SQLite file), ``.not_connected``, ``.no_such_table``,
     ``.query_failed``, ``.malformed_cursor`` and ``ingest.missing_column``.
     """
@@ -60,28 +60,32 @@ def _connected(source: SqlSource, base: Path, name: str) -> Iterator[sa.Connecti
         engine = sa.create_engine(url, poolclass=sa.NullPool)
     except sa.exc.NoSuchModuleError:
         raise ConfigError(
-            "source.unknown_database", f'SQLAlchemy knows no database "{url.drivername}"', "mend the URL of the source"
+            "source.unknown_database",
+            f'SQLAlchemy does not support the database "{url.drivername}"',
+            "correct the URL of the source",
         ) from None
     except ImportError as error:
         extra = 'run: pip install "forecast-service[postgresql]" and write postgresql+psycopg:// in the URL'
         raise ConfigError(
             "source.driver_missing",
             f'the driver of "{url.drivername}" is not installed ({error})',
-            extra if url.get_backend_name() == "postgresql" else "install it beside the service",
+            extra if url.get_backend_name() == "postgresql" else "install it in the environment of the service",
         ) from error
     try:
         connection = engine.connect()
     except sa.exc.SQLAlchemyError as error:
         raise StorageError(
             "source.not_connected",
-            f"cannot connect to the database of {name} ({_told(error, url)})",
-            "check host, user, password and that it runs",
+            f"cannot connect to the database of {name} ({_summary(error, url)})",
+            "check host, user, password, and whether the database is running",
         ) from None
     try:
         yield connection
     except sa.exc.SQLAlchemyError as error:
         raise StorageError(
-            "source.query_failed", f"cannot read {name} ({_told(error, url)})", "mend the source in the job file"
+            "source.query_failed",
+            f"cannot read {name} ({_summary(error, url)})",
+            "correct the source in the config file",
         ) from error
     finally:
         connection.close()
@@ -99,7 +103,7 @@ def _url(source: SqlSource, base: Path) -> sa.URL:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         url = None
-    if url is None or "@" in (url.host or ""):  # from None and no text of it: there may be a password in it
+    if url is None or "@" in (url.host or ""):  # from None and without its text: it may hold a password
         raise ConfigError(
             "source.malformed_url",
             "the URL of the database is malformed",
@@ -107,15 +111,15 @@ def _url(source: SqlSource, base: Path) -> sa.URL:
         ) from None
     if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":memory:", "file:")):
         file = base / Path(url.database).expanduser()
-        if not file.is_file():  # SQLite would make an empty one
-            raise NotFoundError("source.not_found", f'the database "{file}" does not exist', "mend the source's URL")
+        if not file.is_file():  # SQLite would create an empty one
+            raise NotFoundError("source.not_found", f'the database "{file}" does not exist', "correct the source's URL")
         return url.set(database=str(file))
     if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
         return url.update_query_dict({"connect_timeout": "10"})
     return url
 
 
-def _told(error: sa.exc.SQLAlchemyError, url: sa.URL) -> str:
+def _summary(error: sa.exc.SQLAlchemyError, url: sa.URL) -> str:
     message = first_line(getattr(error, "orig", None) or error)
     secrets = [url.password, *(value for key, value in url.query.items() if "pass" in key)]
     for secret in secrets:
@@ -132,7 +136,7 @@ def _from(connection: sa.Connection, source: SqlSource) -> sa.FromClause | sa.Te
     inspector = sa.inspect(connection)
     if not inspector.has_table(table, schema=schema or None):
         known = inspector.get_table_names(schema or None) + inspector.get_view_names(schema or None)
-        raise NotFoundError("source.no_such_table", f'there is no table "{source.table}"', nearest(table, known))
+        raise NotFoundError("source.no_such_table", f'the table "{source.table}" does not exist', nearest(table, known))
     return sa.table(table, schema=schema or None)
 
 
@@ -156,13 +160,15 @@ def _since(
     if read is None:
         raise ConfigError(
             "source.malformed_cursor",
-            f'the cursor column "{column}" holds {type(newest).__name__}',
-            "choose one of times, numbers or text",
+            f'the cursor column "{column}" has the type {type(newest).__name__}',
+            "choose a column of times, numbers or text",
         )
-    with contextlib.suppress(ValueError, ArithmeticError, TypeError):  # not a value of this column, or not comparable
+    with contextlib.suppress(
+        ValueError, ArithmeticError, TypeError
+    ):  # a value of another type than the column's, or not comparable
         last = None if seen is None else read(seen)
         if last is not None and last <= newest:
-            # A row without a value would otherwise come the first time only.
+            # Otherwise rows without a cursor value would be read the first time only.
             wanted = wanted.where(sa.or_(grows >= sa.literal(last, _sql_type(last)), grows.is_(None)))
     return wanted, newest.isoformat() if isinstance(newest, date) else str(newest)
 

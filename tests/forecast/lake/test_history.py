@@ -277,7 +277,7 @@ def test_a_retired_channel_comes_back_with_its_values_only_when_it_is_added(
     observations.retire_channel("wind")
     narrow = table(tmp_path, ("load",))
     narrow.merge(batch((1, None, 4.0)).select("series", "time", "load"))
-    with pytest.raises(ConfigError, match="take it up again") as caught:
+    with pytest.raises(ConfigError, match="to use it again") as caught:
         observations.read()
     assert caught.value.code == "lake.channels_changed"
     observations.add_channel("wind")

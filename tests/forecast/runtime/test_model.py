@@ -126,7 +126,7 @@ def test_a_model_is_loaded_as_it_was_stored(tmp_path: Path, tiny_config: Dataset
 
 
 def test_where_there_is_no_model_that_is_told(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="there is no model"):
+    with pytest.raises(NotFoundError, match="has no model"):
         load(tmp_path / "m")
 
 

@@ -147,6 +147,6 @@ def test_weeks_begin_on_mondays(config: MakeJob) -> None:
 
 
 def test_where_nothing_is_resampled_rows_off_the_grid_are_told(config: MakeJob) -> None:
-    with pytest.raises(DataError, match="1 rows do not lie a multiple of 1h") as caught:
+    with pytest.raises(DataError, match="1 rows are not a multiple of 1h") as caught:
         clean(rows({START: 1.0, START + 90 * MINUTE: 2.0}), config("none"))
     assert caught.value.code == "history.off_grid"

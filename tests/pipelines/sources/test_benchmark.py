@@ -100,7 +100,7 @@ def test_a_benchmark_file_that_is_not_there_is_named(refusal: Refuse, monkeypatc
     else:
         source["path"] = "none.csv"
     error = refusal(source, channels=channels("etth1"))
-    assert (error.code, f"mend {by}" in str(error)) == ("source.not_found", True)
+    assert (error.code, f"correct {by}" in str(error)) == ("source.not_found", True)
 
 
 def test_weather_tells_days_before_months(read_one: Read, known_file: Callable[..., Path]) -> None:

@@ -130,11 +130,11 @@ def test_one_file_of_several_that_cannot_be_read_does_not_keep_the_others_out(
         ("none.csv", "source.not_found", "does not exist"),
         ("~nobody-of-this-name/none.csv", "source.not_found", "does not exist"),
         ("folder", "source.is_a_folder", 'write "folder/" to read every file in it'),
-        ("folder/", "source.no_files", 'no file at "folder/*"'),
-        ("nowhere/", "source.no_files", 'no file at "nowhere/*"'),
-        ("*.tsv", "source.no_files", 'no file at "*.tsv"'),
+        ("folder/", "source.no_files", 'no file matches "folder/*"'),
+        ("nowhere/", "source.no_files", 'no file matches "nowhere/*"'),
+        ("*.tsv", "source.no_files", 'no file matches "*.tsv"'),
         ("sample:nyc-airport", "source.unknown_sample", 'did you mean "nyc-airports"?'),
-        ("ftp://example.org/rows.csv", "source.unknown_scheme", 'at "ftp://"'),
+        ("ftp://example.org/rows.csv", "source.unknown_scheme", 'the scheme "ftp://"'),
     ],
 )
 def test_a_path_at_which_nothing_lies_is_named(
@@ -165,7 +165,7 @@ def test_packed_files_that_are_cut_off_are_named(tmp_path: Path, refusal: Refuse
     whole = PACKERS[packing](FRAME.write_csv().encode())
     (tmp_path / "rows.csv").write_bytes(whole[:cut])
     error = refusal({"kind": "csv", "path": "rows.csv"})
-    assert (error.code, '"rows.csv" is cut off or damaged' in str(error)) == ("source.malformed", True)
+    assert (error.code, '"rows.csv" is truncated or damaged' in str(error)) == ("source.malformed", True)
 
 
 def test_packing_that_is_not_known_is_not_text(tmp_path: Path, refusal: Refuse) -> None:

@@ -101,9 +101,9 @@ def test_darts_series_from_a_frame_by_group_come_in_as_they_are(tiny_config: Dat
 @pytest.mark.parametrize(
     ("given", "fact"),
     [
-        ([], "there is no series"),
+        ([], "the sequence of series is empty"),
         ([series(site="a"), series()], 'series 2 of 2 has no static covariate "site"'),
-        (TimeSeries.from_values(np.zeros((3, 3)), columns=list(NAMES)), "is numbered, not dated"),
+        (TimeSeries.from_values(np.zeros((3, 3)), columns=list(NAMES)), "has a numeric index, not times"),
         (concatenate([series(), series()], axis="sample"), "has samples"),
         (series()["load"], 'no column "price"'),
     ],

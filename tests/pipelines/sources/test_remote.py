@@ -112,13 +112,13 @@ def test_a_file_of_the_web_is_read_as_a_local_one(web: str, read_one: Read, kind
 @pytest.mark.parametrize(
     ("path", "code", "fact"),
     [
-        ("/none.csv", "source.not_found", "there is nothing at"),
+        ("/none.csv", "source.not_found", "does not exist"),
         ("/forbidden", "source.not_fetched", "(status 403)"),
         ("/broken", "source.not_fetched", "(status 500)"),
-        ("/cut", "source.not_fetched", "cannot fetch"),
+        ("/cut", "source.not_fetched", "cannot download"),
         ("/to-a-file", "source.not_fetched", "Redirect"),
-        ("/stalls", "source.timeout", "did not come within 1s"),
-        ("/drips", "source.timeout", "did not come within 1s"),
+        ("/stalls", "source.timeout", "was not downloaded within 1s"),
+        ("/drips", "source.timeout", "was not downloaded within 1s"),
         ("/announced", "source.too_large", "is larger than 3000000 bytes"),
         ("/endless", "source.too_large", "is larger than 3000000 bytes"),
         ("/page", "ingest.missing_column", 'has no column "time"'),

@@ -249,4 +249,4 @@ def test_a_cursor_column_that_cannot_grow_is_named(
     monkeypatch.setenv("READINGS", postgresql.render_as_string(hide_password=False))
     query = "select now() as time, '' as site, 1 as load, 1 as price, 1 as wind, '1 day'::interval as changed"
     error = refusal(source(query=query, cursor="changed"))
-    assert (error.code, '"changed" holds timedelta' in str(error)) == ("source.malformed_cursor", True)
+    assert (error.code, '"changed" has the type timedelta' in str(error)) == ("source.malformed_cursor", True)
