@@ -119,7 +119,7 @@ class Champions:
         config = self._installation.config.datasets[loaded.champion.dataset]
         batcher = loaded.batcher
         if not set(panel.series) <= loaded.model.manifest.scaler.targets.keys():
-            batcher = Batcher(loaded.model.knowing(panel), self._executor)
+            batcher = Batcher(loaded.model.fitted_to(panel), self._executor)
         steps = rounds(batcher.model, panel, config, horizon, loaded.calendar)
         asked = next(steps)
         while True:
