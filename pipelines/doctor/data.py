@@ -13,7 +13,8 @@ from forecast.errors import ForecastError, StorageError
 from forecast.runtime.model import load
 from forecast.vocabulary import parse_duration
 from pipelines.doctor.finding import Diagnosis, Level
-from pipelines.maintenance.maintain import check_tables, lost_version
+from pipelines.maintenance.maintain import check_tables
+from pipelines.ingestion.lost_version import lost_version
 
 if TYPE_CHECKING:
     from pipelines.doctor.examine import Patient

@@ -25,7 +25,7 @@ from pipelines.ingestion.duplicates import resolve_duplicates
 from pipelines.ingestion.replay import released, until_now
 from pipelines.ingestion.row_checks import check_rows
 from pipelines.ingestion.series_checks import check_series
-from pipelines.maintenance.maintain import lost_version
+from pipelines.ingestion.lost_version import lost_version
 from pipelines.preparation.clean import missing_counts
 from pipelines.sources import Batch, Unreadable, read
 

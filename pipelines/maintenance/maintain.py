@@ -14,6 +14,7 @@ from forecast.installation import Dataset
 from forecast.lake.maintenance import Damage, Maintained
 from forecast.vocabulary import parse_duration
 from pipelines.forecasting.issue import issuing
+from pipelines.ingestion.lost_version import lost_version
 
 _LOG = logging.getLogger(__name__)
 _UNISSUED_KEPT = timedelta(days=1)
@@ -70,17 +71,3 @@ def check_tables(dataset: Dataset) -> tuple[Damage, ...]:
     found = [damage for table in tables if table.exists for damage in table.check().damages]
     lost = lost_version(dataset)
     return (*found, *([] if lost is None else [lost]))
-
-
-def lost_version(dataset: Dataset) -> Damage | None:
-    """Return what is wrong if the observations are at an earlier version than a receipt has promised."""
-    table = dataset.observations
-    promised = max((item.data_version or 0 for item in dataset.ledger.receipts.latest(dataset.name)), default=-1)
-    found = table.version if table.exists else -1
-    if found >= promised:
-        return None
-    message = (
-        f"the observations of {dataset.name} end at version {found}, but a receipt tells of version {promised}; "
-        "put the table's folder back from a backup of the home, with its _digests"
-    )
-    return Damage("lake.corrupt", message)

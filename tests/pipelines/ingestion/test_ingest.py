@@ -278,7 +278,7 @@ def test_a_version_that_a_receipt_promises_and_the_table_lacks_stops_the_next_in
     table = installation.home.lake / "tiny" / "observations"
     max((table / "_digests").glob("*.sha256")).unlink()
     max((table / "_delta_log").glob("*.json")).write_text("torn", encoding="utf-8")
-    with pytest.raises(StorageError, match="a receipt tells of version 1") as caught:
+    with pytest.raises(StorageError, match="a receipt confirms version 1") as caught:
         ingest(make_home(tiny_rows(61)).dataset("tiny"))
     assert caught.value.code == "lake.corrupt"
 
