@@ -25,8 +25,8 @@ class Forecasts(Table):
 
     def append(self, rows: pl.DataFrame) -> None:
         """Append the rows of forecasts; readers see them once the ledger lists their ids."""
-        with self._writing() as at:
-            latest = None if at is None else self._extend(at, ISSUED)
+        with self._writing() as snapshot:
+            latest = None if snapshot is None else self._extend(snapshot, ISSUED)
             rows = rows.match_to_schema(ISSUED, missing_columns={"naive": "insert", "base": "insert"})
             self._append(latest, rows.select(list(ISSUED)))
 
@@ -34,9 +34,9 @@ class Forecasts(Table):
         """Return the rows of one forecast, sorted by series, channel, lead."""
         month = issued_at.strftime("%Y-%m")
         with translated_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
+            snapshot = self._open(self._kept(None))
             return (
-                self._rows(at, at.files.filter(pl.col("part") == month))
+                self._rows(snapshot, snapshot.files.filter(pl.col("part") == month))
                 .filter(pl.col("forecast_id") == forecast_id)
                 .with_columns(pl.lit(month).alias(self._partition))
                 .select(list(FORECASTS))
@@ -47,25 +47,34 @@ class Forecasts(Table):
     def ids(self, version: int) -> frozenset[str]:
         """Return the ids of all forecasts whose rows are in a version of the table."""
         with translated_storage_errors(self._folder.location):
-            at = self._open(self._kept(version))
-            return frozenset(self._rows(at, at.files).select(pl.col("forecast_id").unique()).collect().to_series())
+            snapshot = self._open(self._kept(version))
+            return frozenset(
+                self._rows(snapshot, snapshot.files).select(pl.col("forecast_id").unique()).collect().to_series()
+            )
 
     def remove(self, forecast_ids: Collection[str]) -> None:
         """Remove the rows of some forecasts; rewrites only the files that hold them."""
         is_removed = pl.col("forecast_id").is_in(list(forecast_ids))
-        with self._writing() as at:
-            if at is None:
+        with self._writing() as snapshot:
+            if snapshot is None:
                 return
             place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
-            named = self._rows(at, at.files).filter(is_removed).select(pl.col(FILE).unique()).collect().to_series()
-            held = at.files.filter(place.is_in(named.to_list()))
+            named = (
+                self._rows(snapshot, snapshot.files)
+                .filter(is_removed)
+                .select(pl.col(FILE).unique())
+                .collect()
+                .to_series()
+            )
+            held = snapshot.files.filter(place.is_in(named.to_list()))
             if held.is_empty():
                 return
             by_month = held.partition_by("part", as_dict=True).items()
             rest = (
-                (str(key[0]), self._rows(at, files).filter(~is_removed).drop(FILE).collect()) for key, files in by_month
+                (str(key[0]), self._rows(snapshot, files).filter(~is_removed).drop(FILE).collect())
+                for key, files in by_month
             )
-            self._commit(at, ((month, rows) for month, rows in rest if len(rows)), held)
+            self._commit(snapshot, ((month, rows) for month, rows in rest if len(rows)), held)
 
     def read_many(self, forecast_ids: Mapping[str, datetime]) -> pl.DataFrame:
         """Return the rows of several forecasts, unordered, in the columns of :data:`ISSUED` without the month.
@@ -75,9 +84,11 @@ class Forecasts(Table):
         months = sorted({issued_at.astimezone(UTC).strftime("%Y-%m") for issued_at in forecast_ids.values()})
         columns = [pl.col(name) for name in ISSUED if name != self._partition]
         with translated_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            absent = [pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in at.schema]
-            rows = self._rows(at, at.files.filter(pl.col("part").is_in(months)))
+            snapshot = self._open(self._kept(None))
+            absent = [
+                pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in snapshot.schema
+            ]
+            rows = self._rows(snapshot, snapshot.files.filter(pl.col("part").is_in(months)))
             kept = rows.filter(pl.col("forecast_id").is_in(list(forecast_ids)))
             return kept.with_columns(absent).select(columns).collect()
 
@@ -87,8 +98,8 @@ class Forecasts(Table):
             return pl.DataFrame(schema=FORECASTS)
         months = {time.strftime("%Y-%m") for time in issued.values()}
         with translated_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            rows = self._rows(at, at.files.filter(pl.col("part").is_in(sorted(months))))
+            snapshot = self._open(self._kept(None))
+            rows = self._rows(snapshot, snapshot.files.filter(pl.col("part").is_in(sorted(months))))
             chosen = rows.filter(pl.col("lead") == lead, pl.col("forecast_id").is_in(list(issued)))
             return (
                 chosen.with_columns(pl.lit(None, pl.String).alias(self._partition))

@@ -80,10 +80,10 @@ class Table(VersionedTable):
         Removes each file that no remaining version needs. Safe to kill at any moment and to run again. The removed
         versions can no longer be read.
         """
-        with self._writing() as at:
+        with self._writing() as snapshot:
             before = self._data_files()
-            if at is not None:
-                self._compact(at)
+            if snapshot is not None:
+                self._compact(snapshot)
                 self._remove_before(now - retention)
             after = self._data_files()
         return Maintained(len(before), len(after), sum(before.values()) - sum(after.values()))
@@ -92,21 +92,21 @@ class Table(VersionedTable):
         sizes = self._folder.sizes()
         return {name: size for name, size in sizes.items() if name.startswith(f"{self._partition}=")}
 
-    def _compact(self, at: Snapshot) -> None:
-        small = at.small(at.files["part"], 2)
+    def _compact(self, snapshot: Snapshot) -> None:
+        small = snapshot.small(snapshot.files["part"], 2)
         if len(small):
             by_part = small.partition_by("part", as_dict=True).items()
-            frames = ((str(key[0]), self._rows(at, files).drop(FILE).collect()) for key, files in by_part)
-            self._commit(at, frames, small, changes_data=False)
+            frames = ((str(key[0]), self._rows(snapshot, files).drop(FILE).collect()) for key, files in by_part)
+            self._commit(snapshot, frames, small, changes_data=False)
 
     def _remove_before(self, time: datetime) -> None:
         """Remove the versions that a newer one had replaced by ``time``, and every file that no other version needs."""
         versions = self._digests.versions()
         first = versions[max(bisect_right(versions, time, key=self._recorded_at) - 1, 0)]
         if first != versions[0]:
-            at = self._open(first)
-            needed = [*commit_log.in_log(at.digests), *at.files["name"]]
-            self._digests.write(first, {name: at.digests[name] for name in needed}, is_whole=True)
+            snapshot = self._open(first)
+            needed = [*commit_log.in_log(snapshot.digests), *snapshot.files["name"]]
+            self._digests.write(first, {name: snapshot.digests[name] for name in needed}, is_whole=True)
             # Newest first: after a crash the older ones still lead back to a whole listing.
             self._folder.remove([digests_of(version) for version in reversed(versions) if version < first])
             self._folder.flush([DIGESTS])

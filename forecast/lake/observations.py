@@ -81,24 +81,26 @@ class Observations(Table):
         """
         rows = self._checked(rows)
         lost = rows.clear() if outdated is None else self._checked(outdated, unique=False)
-        with self._writing() as at:
-            names = self._names(at)
+        with self._writing() as snapshot:
+            names = self._names(snapshot)
             names.require(self._channels, self._folder.location, self._dataset)
-            if at is None:
+            if snapshot is None:
                 self._superseded.append(self._stored(lost, names))
                 version = self._append(None, self._stored(rows, names))
                 return MergeCount(len(rows), 0, 0, 0, version)
             months = rows.select(_month()).to_series().unique().to_list()
-            known = self._rows(at, at.files.filter(pl.col("part").is_in(months))).collect().with_row_index(AT)
+            known = (
+                self._rows(snapshot, snapshot.files.filter(pl.col("part").is_in(months))).collect().with_row_index(AT)
+            )
             # Compare only the rows between the first and the last new one: few, late in a month.
             near = known.filter(pl.col("time").is_between(rows["time"].min(), rows["time"].max()))
             stored = near.select(*KEY, _version(known.schema), *_by_name(names, self._channels, known.schema), AT)
             plan = (plan_partial_merge if partial else plan_merge)(rows, stored, self._channels, conflicts)
             # Before the commit: once it is acknowledged, the source does not send the outdated rows again.
             self._superseded.append(self._stored(pl.concat([lost, plan.outdated]), names))
-            version = at.version
+            version = snapshot.version
             if len(plan.new) or len(plan.changed):
-                version = self._replace(at, known, plan, names)
+                version = self._replace(snapshot, known, plan, names)
             return MergeCount(len(plan.new), len(plan.changed), plan.unchanged, len(plan.outdated), version)
 
     def read(
@@ -117,11 +119,11 @@ class Observations(Table):
         channels = self._channels if channels is None else tuple(channels)
         with translated_storage_errors(self._folder.location):
             latest = self._kept(None)
-            at = self._open(self._kept(version))
-            names = self._names(at if at.version == latest else self._open(latest))
+            snapshot = self._open(self._kept(version))
+            names = self._names(snapshot if snapshot.version == latest else self._open(latest))
             names.require(channels, self._folder.location, self._dataset)
-            files = at.files.filter(_within(pl.col("part"), since, until)).sort("part")
-            rows = self._rows(at, files).select(*KEY, *_by_name(names, channels, at.schema)).collect()
+            files = snapshot.files.filter(_within(pl.col("part"), since, until)).sort("part")
+            rows = self._rows(snapshot, files).select(*KEY, *_by_name(names, channels, snapshot.schema)).collect()
         # Only rows of the first and last month can lie outside: filtering the frame is cheaper than reading every
         # column through a mask.
         if since is not None:
@@ -162,19 +164,19 @@ class Observations(Table):
 
     def add_channel(self, name: str) -> None:
         """Add an empty channel; a retired channel comes back with its values."""
-        with self._changing() as at:
-            names = self._names(at).with_added(name, at.schema)
-            self._save_names(self._extend(at, pl.Schema({names.used[name]: pl.Float64()})), names)
+        with self._changing() as snapshot:
+            names = self._names(snapshot).with_added(name, snapshot.schema)
+            self._save_names(self._extend(snapshot, pl.Schema({names.used[name]: pl.Float64()})), names)
 
     def rename_channel(self, old: str, new: str) -> None:
         """Rename a channel in every version, without rewriting a value."""
-        with self._changing() as at:
-            self._save_names(at, self._names(at).with_renamed(old, new))
+        with self._changing() as snapshot:
+            self._save_names(snapshot, self._names(snapshot).with_renamed(old, new))
 
     def retire_channel(self, name: str) -> None:
         """Retire a channel: it is neither read nor written until it is added again. Its values stay."""
-        with self._changing() as at:
-            self._save_names(at, self._names(at).with_retired(name))
+        with self._changing() as snapshot:
+            self._save_names(snapshot, self._names(snapshot).with_retired(name))
 
     def maintain(self, retention: timedelta, now: datetime) -> Maintained:
         """Maintain the table, and compact its superseded rows, which are kept for ever."""
@@ -188,23 +190,23 @@ class Observations(Table):
 
     @contextmanager
     def _changing(self) -> Iterator[Snapshot]:
-        with self._writing() as at:
-            yield at or self._open(self._kept(None))  # raises lake.no_table
+        with self._writing() as snapshot:
+            yield snapshot or self._open(self._kept(None))  # raises lake.no_table
 
     def _arranged(self, rows: pl.DataFrame) -> pl.DataFrame:
         return in_order(rows)
 
-    def _names(self, at: Snapshot | None) -> ChannelNames:
-        if at is None:
+    def _names(self, snapshot: Snapshot | None) -> ChannelNames:
+        if snapshot is None:
             return ChannelNames.of({}, self._channels)
         return ChannelNames.of(
-            at.table.metadata().configuration, (each for each in at.schema if each not in _ABOUT_ROW)
+            snapshot.table.metadata().configuration, (each for each in snapshot.schema if each not in _ABOUT_ROW)
         )
 
-    def _save_names(self, at: Snapshot, names: ChannelNames) -> None:
-        if names != self._names(at):
+    def _save_names(self, snapshot: Snapshot, names: ChannelNames) -> None:
+        if names != self._names(snapshot):
             self._alter(
-                at,
+                snapshot,
                 lambda table, commit, hooks: table.alter.set_table_properties(
                     names.property(),
                     raise_if_not_exists=False,
@@ -219,7 +221,7 @@ class Observations(Table):
         columns = [pl.col(name).alias(names.used[name]) for name in self._channels]
         return rows.select(*KEY, *([VERSION] if has_version else []), *columns, _month())
 
-    def _replace(self, at: Snapshot, known: pl.DataFrame, plan: MergePlan, names: ChannelNames) -> int:
+    def _replace(self, snapshot: Snapshot, known: pl.DataFrame, plan: MergePlan, names: ChannelNames) -> int:
         """Write the new and changed rows of each month, together with the other rows of every replaced file.
 
         ``known`` holds the stored rows of the affected months, with their number in ``AT`` and their file in ``FILE``.
@@ -230,26 +232,29 @@ class Observations(Table):
         #   2024-01  a (1 of 3 rows changes), b (small)    rest of a + all of b + changed + new rows
         #   2024-02  -                                     new rows
         #
+        # Small files like b are replaced once their month has 32 of them.
         changed = self._stored(plan.changed, names)
         ours = [names.used[name] for name in self._channels]
-        others = [name for name in at.schema if name not in {*ours, *_ABOUT_ROW}]
+        others = [name for name in snapshot.schema if name not in {*ours, *_ABOUT_ROW}]
         before = known[plan.changed[AT]]
         if others:  # channels that the config file does not name keep their values
             changed = changed.hstack(before.select(others))
         fresh = pl.concat([changed, self._stored(plan.new, names)], how="diagonal")
-        at = self._extend(at, pl.Schema({name: dtype for name, dtype in fresh.schema.items() if name != _MONTH}))
+        snapshot = self._extend(
+            snapshot, pl.Schema({name: dtype for name, dtype in fresh.schema.items() if name != _MONTH})
+        )
         months = fresh.partition_by(_MONTH, as_dict=True, include_key=False).items()
         frames = {str(key[0]): part for key, part in months}
         place = pl.concat_str(pl.lit(self._folder.place("")), "name").alias(FILE)
-        held = at.files.filter(place.is_in(before[FILE].unique().to_list()))
-        replaced = pl.concat([held, at.small(frames, MANY_FILES)]).unique("name")
+        held = snapshot.files.filter(place.is_in(before[FILE].unique().to_list()))
+        replaced = pl.concat([held, snapshot.small(frames, MANY_FILES)]).unique("name")
         is_kept = pl.repeat(value=True, n=len(known), eager=True).scatter(plan.changed[AT], values=False)
         kept = known.filter(is_kept).drop(AT)
         for part in replaced["part"].unique():
             files = replaced.filter(pl.col("part") == part).select(place).to_series().to_list()
             rest = kept.filter(pl.col(FILE).is_in(files)).drop(FILE)
             frames[part] = pl.concat([rest, frames[part]], how="diagonal")
-        return self._commit(at, frames.items(), replaced)
+        return self._commit(snapshot, frames.items(), replaced)
 
     def _checked(self, rows: pl.DataFrame, *, unique: bool = True) -> pl.DataFrame:
         """Return rows with the columns that the merge needs; raise if types, nulls or keys are wrong."""

@@ -30,19 +30,19 @@ class Quarantine(Table):
         ``rows`` has the columns of :data:`QUARANTINE` without ``recorded_at`` and ``digest``. The same content with the
         same code is stored once, whatever its source.
         """
-        with self._writing() as at:
-            now = self._now(at)
+        with self._writing() as snapshot:
+            now = self._now(snapshot)
             pairs = zip(rows["code"], rows["content"], strict=True)
             digests = [hashlib.sha256(f"{code}\n{content}".encode()).hexdigest() for code, content in pairs]
             rows = rows.with_columns(
                 pl.lit(now).cast(TIME).alias("recorded_at"), pl.Series("digest", digests, dtype=pl.String)
             )
             rows = rows.match_to_schema(QUARANTINE).unique("digest", keep="first", maintain_order=True)
-            if at is not None:
-                known = self._rows(at, at.files).select("digest").collect()
+            if snapshot is not None:
+                known = self._rows(snapshot, snapshot.files).select("digest").collect()
                 rows = rows.join(known, on="digest", how="anti")
             if len(rows):
-                self._append(at, rows.with_columns(pl.lit(now.strftime("%Y-%m")).alias(_MONTH)))
+                self._append(snapshot, rows.with_columns(pl.lit(now.strftime("%Y-%m")).alias(_MONTH)))
             return len(rows)
 
     def read(self, *, limit: int | None = None) -> pl.DataFrame:
@@ -50,7 +50,7 @@ class Quarantine(Table):
         if not self.exists:
             return pl.DataFrame(schema=QUARANTINE)
         with translated_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            rows = self._rows(at, at.files).select(list(QUARANTINE))
+            snapshot = self._open(self._kept(None))
+            rows = self._rows(snapshot, snapshot.files).select(list(QUARANTINE))
             newest = rows.sort("recorded_at", "source", "row", descending=[True, False, False])
             return (newest if limit is None else newest.head(limit)).collect()

@@ -26,26 +26,26 @@ class Superseded(Table):
         if rows.is_empty():
             return
         with self._writing() as latest:
-            at = latest
+            snapshot = latest
             rows = rows.unique(maintain_order=True)
             values = [name for name in rows.columns if name != "month"]
-            if at is not None:
-                at = self._extend(at, rows.select(values).schema)
+            if snapshot is not None:
+                snapshot = self._extend(snapshot, rows.select(values).schema)
                 known = self._rows(
-                    at, at.files.filter(pl.col("part").is_in(rows["month"].unique().to_list()))
+                    snapshot, snapshot.files.filter(pl.col("part").is_in(rows["month"].unique().to_list()))
                 ).collect()
-                for name in at.schema:
+                for name in snapshot.schema:
                     if name not in {*rows.columns, RECORDED_AT}:  # a row with a value there is another row
                         known = known.filter(pl.col(name).is_null())
                 rows = rows.join(known, on=values, how="anti", nulls_equal=True)
             if len(rows):
-                now = pl.lit(self._now(at)).cast(TIME).alias(RECORDED_AT)
-                self._append(at, rows.with_columns(now))
+                now = pl.lit(self._now(snapshot)).cast(TIME).alias(RECORDED_AT)
+                self._append(snapshot, rows.with_columns(now))
 
     def read(self) -> pl.DataFrame:
         """Return all rows, in the order in which they were recorded."""
         if not self.exists:
             return pl.DataFrame(schema={**dict.fromkeys(KEY, pl.String()), "time": TIME, RECORDED_AT: TIME})
         with translated_storage_errors(self._folder.location):
-            at = self._open(self._kept(None))
-            return self._rows(at, at.files).drop(FILE).sort(RECORDED_AT, *KEY).collect()
+            snapshot = self._open(self._kept(None))
+            return self._rows(snapshot, snapshot.files).drop(FILE).sort(RECORDED_AT, *KEY).collect()

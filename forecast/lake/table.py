@@ -114,10 +114,10 @@ class VersionedTable:
             found = bisect_right(versions, time, key=self._recorded_at)
             if not found and 0 in versions[:1]:
                 raise NotFoundError("lake.before_first", f"the table was created after {time.isoformat()}")
-            at = versions[found - 1] if found else -1
-            if found < len(versions) and versions[found] != at + 1:
+            version = versions[found - 1] if found else -1
+            if found < len(versions) and versions[found] != version + 1:
                 raise _not_kept(f"the version of {time.isoformat()}")
-            return self._kept(at)
+            return self._kept(version)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -165,19 +165,19 @@ class VersionedTable:
         files.columns = ["path", "bytes", "part"]
         return files.with_columns(pl.Series("name", [unquote(path) for path in files["path"]], dtype=pl.String))
 
-    def _rows(self, at: Snapshot, files: pl.DataFrame) -> pl.LazyFrame:
+    def _rows(self, snapshot: Snapshot, files: pl.DataFrame) -> pl.LazyFrame:
         """Return the rows of some files, each verified, without the partition's column; ``FILE`` is the file's path.
 
         The files are listed here because ``pl.scan_delta`` takes a folder's ``%20`` or ``?`` for an escape, and a
         ``c=d`` above the table for a partition.
         """
-        columns = pl.Schema({name: dtype for name, dtype in at.schema.items() if name != self._partition})
+        columns = pl.Schema({name: dtype for name, dtype in snapshot.schema.items() if name != self._partition})
         if not len(files):
             return pl.LazyFrame(schema={**columns, FILE: pl.String()})
         for name in files["name"]:
-            if name not in at.digests:
+            if name not in snapshot.digests:
                 raise corrupt(self._folder.place(name), "the table's checksums do not list it")
-        self._digests.verify({name: at.digests[name] for name in files["name"]})
+        self._digests.verify({name: snapshot.digests[name] for name in files["name"]})
         return pl.scan_parquet(
             [self._folder.place(name) for name in files["name"]],
             schema=columns,
@@ -212,77 +212,77 @@ class VersionedTable:
 
     def _commit(
         self,
-        at: Snapshot,
+        snapshot: Snapshot,
         frames: Iterable[tuple[str, pl.DataFrame]],
         replaced: pl.DataFrame | None = None,
         *,
         changes_data: bool = True,
     ) -> int:
         """Write frames, each into its partition, in place of the ``replaced`` files; acknowledged on return."""
-        stamp = int(self._now(at).timestamp() * 1000)
+        stamp = int(self._now(snapshot).timestamp() * 1000)
         removed = [
             RemoveAction(path, changes_data, stamp, size, {self._partition: part})
-            for path, size, part in (at.files.clear() if replaced is None else replaced)
+            for path, size, part in (snapshot.files.clear() if replaced is None else replaced)
             .select("path", "bytes", "part")
             .iter_rows()
         ]
-        added, properties = self._written(at, frames, removed, changes_data=changes_data)
-        at.table.create_write_transaction(
+        added, properties = self._written(snapshot, frames, removed, changes_data=changes_data)
+        snapshot.table.create_write_transaction(
             [*added, *removed],
             "append",
-            at.table.schema(),
+            snapshot.table.schema(),
             [self._partition],
             commit_properties=properties,
             post_commithook_properties=_HOOKS,
         )
-        return self._acknowledgement.acknowledge(at.version + 1, at.version)
+        return self._acknowledgement.acknowledge(snapshot.version + 1, snapshot.version)
 
-    def _append(self, at: Snapshot | None, rows: pl.DataFrame) -> int:
+    def _append(self, snapshot: Snapshot | None, rows: pl.DataFrame) -> int:
         """Append rows that have the partition's column; compact a partition's small files once it has many."""
-        if at is None:  # these may be years of rows: copy one partition at a time
+        if snapshot is None:  # these may be years of rows: copy one partition at a time
             partition = pl.col(self._partition)
             parts = rows[self._partition].unique().sort()
             each = ((part, rows.filter(partition == part).drop(self._partition)) for part in parts)
             return self._create(rows.schema, each)
         months = rows.partition_by(self._partition, as_dict=True, include_key=False)
         frames = {str(key[0]): part for key, part in months.items()}
-        small = at.small(frames, MANY_FILES)
+        small = snapshot.small(frames, MANY_FILES)
         for part in small["part"].unique():
-            known = self._rows(at, small.filter(pl.col("part") == part)).drop(FILE).collect()
+            known = self._rows(snapshot, small.filter(pl.col("part") == part)).drop(FILE).collect()
             frames[part] = pl.concat([known, frames[part]], how="diagonal")
-        return self._commit(at, frames.items(), small)
+        return self._commit(snapshot, frames.items(), small)
 
-    def _extend(self, at: Snapshot, columns: pl.Schema) -> Snapshot:
+    def _extend(self, snapshot: Snapshot, columns: pl.Schema) -> Snapshot:
         """Add the columns that the table lacks; they are null in all existing rows."""
-        missing = pl.Schema({name: dtype for name, dtype in columns.items() if name not in at.schema})
+        missing = pl.Schema({name: dtype for name, dtype in columns.items() if name not in snapshot.schema})
         if not missing:
-            return at
+            return snapshot
         fields = Schema.from_arrow(missing).fields
         return self._alter(
-            at,
+            snapshot,
             lambda table, commit, hooks: table.alter.add_columns(
                 fields, commit_properties=commit, post_commithook_properties=hooks
             ),
         )
 
     def _alter(
-        self, at: Snapshot, change: Callable[[DeltaTable, CommitProperties, PostCommitHookProperties], None]
+        self, snapshot: Snapshot, change: Callable[[DeltaTable, CommitProperties, PostCommitHookProperties], None]
     ) -> Snapshot:
         """Change the table's columns or properties in one version; acknowledged on return."""
-        _, properties = self._written(at, (), [], changes_data=False)
-        change(at.table, properties, _HOOKS)
-        return self._open(self._acknowledgement.acknowledge(at.version + 1, at.version))
+        _, properties = self._written(snapshot, (), [], changes_data=False)
+        change(snapshot.table, properties, _HOOKS)
+        return self._open(self._acknowledgement.acknowledge(snapshot.version + 1, snapshot.version))
 
     def _written(
         self,
-        at: Snapshot | None,
+        snapshot: Snapshot | None,
         frames: Iterable[tuple[str, pl.DataFrame]],
         removed: list[RemoveAction],
         *,
         changes_data: bool,
     ) -> tuple[list[AddAction], CommitProperties]:
         """Write and flush data files; returns their add actions, and the metadata for the commit that names them."""
-        now = self._now(at)
+        now = self._now(snapshot)
         digests: dict[str, str] = {}
         added: list[AddAction] = []
         for part, frame in frames:
@@ -305,10 +305,10 @@ class VersionedTable:
         """Return rows in the order in which files store them; subclasses sort them."""
         return rows
 
-    def _now(self, at: Snapshot | None) -> datetime:
+    def _now(self, snapshot: Snapshot | None) -> datetime:
         # A clock may be set back; the times of versions must not decrease.
         now = self._clock.now()
-        return now if at is None else max(now, self._recorded_at(at.version))
+        return now if snapshot is None else max(now, self._recorded_at(snapshot.version))
 
 
 def table_location(lake: Path | str, dataset: str, table: str) -> Path | str:

@@ -17,15 +17,15 @@ HOUR = datetime(2024, 1, 1, tzinfo=UTC)
 Row = tuple[float | None, float | None]
 
 
-def rows(*message: Row, version: int | None = None) -> pl.DataFrame:
+def rows(*loads_and_prices: Row, version: int | None = None) -> pl.DataFrame:
     """One row per tuple (load, price), at the same hour of other series."""
     return pl.DataFrame(
         {
-            "series": [f"s{number}" for number in range(len(message))],
-            "time": pl.Series([HOUR] * len(message), dtype=TIME),
-            "version": pl.Series([version] * len(message), dtype=pl.Int64),
-            "load": pl.Series([load for load, _ in message], dtype=pl.Float64),
-            "price": pl.Series([price for _, price in message], dtype=pl.Float64),
+            "series": [f"s{number}" for number in range(len(loads_and_prices))],
+            "time": pl.Series([HOUR] * len(loads_and_prices), dtype=TIME),
+            "version": pl.Series([version] * len(loads_and_prices), dtype=pl.Int64),
+            "load": pl.Series([load for load, _ in loads_and_prices], dtype=pl.Float64),
+            "price": pl.Series([price for _, price in loads_and_prices], dtype=pl.Float64),
         }
     )
 
@@ -77,10 +77,10 @@ def test_a_whole_row_may_still_say_that_there_is_no_value(table: Observations) -
     st.lists(st.tuples(*[st.none() | st.sampled_from([1.0, 2.0, 3.0])] * 2), min_size=2, max_size=3),
 )
 def test_by_digest_the_order_of_batches_does_not_matter(
-    tmp_path_factory: pytest.TempPathFactory, message: list[Row]
+    tmp_path_factory: pytest.TempPathFactory, loads_and_prices: list[Row]
 ) -> None:
     found = set()
-    for order in permutations(message):
+    for order in permutations(loads_and_prices):
         folder = tmp_path_factory.mktemp("lake")
         table = Observations(folder / "lake", folder, "tiny", ("load", "price"))
         for row in order:

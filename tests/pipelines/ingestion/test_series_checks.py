@@ -96,11 +96,11 @@ def test_a_channel_without_any_value_is_told(tiny_config: DatasetConfig) -> None
     assert batch.findings[0].first == ("wind",)
 
 
-@pytest.mark.parametrize(("hours", "message"), [(2, "2h"), (24, "1d")])
-def test_a_series_of_another_frequency_is_told(tiny_config: DatasetConfig, hours: int, message: str) -> None:
+@pytest.mark.parametrize(("hours", "shown"), [(2, "2h"), (24, "1d")])
+def test_a_series_of_another_frequency_is_told(tiny_config: DatasetConfig, hours: int, shown: str) -> None:
     batch = checked(tiny_config, hours=300, step=timedelta(hours=hours))
     assert counts(batch)["frequency"] == 1
-    assert batch.findings[0].first == (f"east every {message}",)
+    assert batch.findings[0].first == (f"east every {shown}",)
 
 
 @pytest.mark.parametrize("name", ["frequency", "empty_channel", "level_jump", "flat_line", "spike"])

@@ -55,8 +55,8 @@ def test_constant_and_all_zero_series_are_forecast_as_what_they_are(
     config = config_with(models=[name])
     constants = {"a": 0.0, "b": 7.25, "c": -1e9}
     west = rows.filter(series="west")
-    message = [west.with_columns(pl.lit(n).alias("series"), price=value, wind=value) for n, value in constants.items()]
-    panel = clean(pl.concat([rows, *message]), config)
+    constant = [west.with_columns(pl.lit(n).alias("series"), price=value, wind=value) for n, value in constants.items()]
+    panel = clean(pl.concat([rows, *constant]), config)
     model = train_model(config, panel, name, tmp_path / "m")
     prediction = extend(model, panel, config, 2 * config.horizon)
     assert np.isfinite(prediction.mean).all()

@@ -55,11 +55,11 @@ def rows(tiny_rows: MakeRows) -> MakeRows:
     """Rows as the lake has them, the plan told ``ahead`` steps beyond the targets."""
 
     def make(ahead: int = HORIZON, steps: int = STEPS) -> pl.DataFrame:
-        message = tiny_rows(steps + ahead).rename({"site": "series"})
-        message = message.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
-        plan = np.random.default_rng(4).normal(100, 20, len(message))
+        known = tiny_rows(steps + ahead).rename({"site": "series"})
+        known = known.with_columns(pl.col("time").dt.replace_time_zone("UTC").cast(TIME))
+        plan = np.random.default_rng(4).normal(100, 20, len(known))
         measured = pl.col("time") < START + steps * HOUR
-        return message.with_columns(pl.when(measured).then(pl.col("load", "price", "wind")), plan=pl.Series(plan))
+        return known.with_columns(pl.when(measured).then(pl.col("load", "price", "wind")), plan=pl.Series(plan))
 
     return make
 
@@ -75,22 +75,22 @@ def test_the_grid_ends_at_the_newest_measured_row_and_the_plan_reaches_beyond(co
 
 
 def test_rows_that_tell_nothing_do_not_lengthen_the_grid(config: MakeJob, rows: MakeRows) -> None:
-    message = rows(0)
-    blank = message.with_columns(
-        pl.col("time") + 48 * HOUR, *(pl.lit(None, pl.Float64).alias(n) for n in message.columns[2:])
+    known = rows(0)
+    blank = known.with_columns(
+        pl.col("time") + 48 * HOUR, *(pl.lit(None, pl.Float64).alias(n) for n in known.columns[2:])
     )
-    assert clean(pl.concat([message, blank.filter(pl.col("time") > message["time"].max())]), config()).steps == STEPS
+    assert clean(pl.concat([known, blank.filter(pl.col("time") > known["time"].max())]), config()).steps == STEPS
 
 
 def test_gaps_in_the_plan_are_filled_and_counted_like_others(config: MakeJob, rows: MakeRows) -> None:
     gap = pl.col("time").is_between(START + 5 * HOUR, START + 7 * HOUR)
-    message = rows().with_columns(pl.when(~gap).then("plan").alias("plan"))
-    panel = clean(message, config())
+    known = rows().with_columns(pl.when(~gap).then("plan").alias("plan"))
+    panel = clean(known, config())
     assert panel.filled == {"load": 0, "price": 0, "wind": 0, "plan": 6}
     assert (panel.future[:, 5:8] == panel.future[:, 4:5]).all()
     assert not panel.future_observed[:, 5:8].any()
-    assert missing_counts(message, config()) == (panel.filled, dict.fromkeys(panel.filled, 0))
-    assert missing_counts(message, config(limit=2))[1] == {"load": 0, "price": 0, "wind": 0, "plan": 6}
+    assert missing_counts(known, config()) == (panel.filled, dict.fromkeys(panel.filled, 0))
+    assert missing_counts(known, config(limit=2))[1] == {"load": 0, "price": 0, "wind": 0, "plan": 6}
 
 
 def test_some_series_of_a_panel_keep_their_own_values(config: MakeJob, rows: MakeRows) -> None:
@@ -121,9 +121,9 @@ def test_the_plan_comes_after_the_calendar_in_its_own_unit(config: MakeJob, rows
 def test_what_is_not_told_ahead_is_filled_by_its_policy_within_its_limit(
     config: MakeJob, rows: MakeRows, fill: str, limit: int, expected: float
 ) -> None:
-    message = rows(2).with_columns(plan=pl.lit(1.0))
+    known = rows(2).with_columns(plan=pl.lit(1.0))
     made = config(fill, limit)
-    ahead = future_covariates(clean(message, made), made, STEPS, STEPS + 5)[0, :, -1]
+    ahead = future_covariates(clean(known, made), made, STEPS, STEPS + 5)[0, :, -1]
     assert np.array_equal(ahead, [1, 1, expected, expected, expected], equal_nan=True)
 
 
@@ -167,8 +167,8 @@ def test_darts_gets_everything_in_float32_with_names(config: MakeJob, rows: Make
 
 def test_no_stretch_crosses_a_gap_in_any_covariate(config: MakeJob, rows: MakeRows) -> None:
     made = config(limit=0)
-    message = rows().with_columns(pl.when(pl.col("time") != START + 100 * HOUR).then("plan").alias("plan"))
-    panel = clean(message, made)
+    known = rows().with_columns(pl.when(pl.col("time") != START + 100 * HOUR).then("plan").alias("plan"))
+    panel = clean(known, made)
     stretches = to_darts(panel, fit_scaler(panel, made, 200), made, 0, 200, LOOKBACK)
     assert [len(series) for series in stretches.targets] == [100, 99] * 2
 
@@ -260,23 +260,23 @@ def repeating(config: MakeJob, tmp_path: Path, network: Callable[..., Path]) -> 
 def test_a_plan_that_ends_too_early_is_told_with_series_channel_and_time(
     config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
-    message = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))
+    known = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))
     with pytest.raises(DataError, match="west has no plan from 2024-01-18 02:00:00") as caught:
-        extend(repeating, clean(message, config()), config(), HORIZON)
+        extend(repeating, clean(known, config()), config(), HORIZON)
     assert caught.value.code == "forecast.future_missing"
     assert "fill_limit" in caught.value.remedy
     reaching = config(limit=14)
-    assert extend(repeating, clean(message, reaching), reaching, HORIZON).mean.shape == (2, HORIZON, 2)
+    assert extend(repeating, clean(known, reaching), reaching, HORIZON).mean.shape == (2, HORIZON, 2)
 
 
 def test_a_plan_does_not_go_on_by_itself_unless_the_job_says_how(
     config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
-    message = rows().filter(pl.col("time") < START + (STEPS + HORIZON - 1) * HOUR)
+    known = rows().filter(pl.col("time") < START + (STEPS + HORIZON - 1) * HOUR)
     with pytest.raises(DataError, match="1 of the values") as caught:
-        extend(repeating, clean(message, config("linear")), config("linear"), HORIZON)
+        extend(repeating, clean(known, config("linear")), config("linear"), HORIZON)
     assert caught.value.code == "forecast.future_missing"
-    assert extend(repeating, clean(message, config("forward")), config("forward"), HORIZON).mean.shape == (
+    assert extend(repeating, clean(known, config("forward")), config("forward"), HORIZON).mean.shape == (
         2,
         HORIZON,
         2,
@@ -296,8 +296,8 @@ def test_a_longer_forecast_needs_a_longer_plan_and_begins_like_a_shorter_one(
 def test_a_series_without_a_plan_leaves_the_others_their_forecast(
     config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
-    message = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))
-    assert forecastable(clean(message, config()), repeating.manifest, config()).series == ("east",)
+    known = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))
+    assert forecastable(clean(known, config()), repeating.manifest, config()).series == ("east",)
 
 
 # --- manifests of before ----------------------------------------------------------------------------------------------

@@ -50,11 +50,11 @@ def known_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ben
 
 @pytest.mark.parametrize("known", BENCHMARKS.values(), ids=[*BENCHMARKS])
 def test_what_is_known_of_a_benchmark_is_what_darts_knows(known: Benchmark) -> None:
-    message = getattr(datasets, known.loader)()._metadata
-    assert message.hash == known.md5
+    metadata = getattr(datasets, known.loader)()._metadata
+    assert metadata.hash == known.md5
     header = "Unnamed: 0" if known.time == "" else known.time  # pandas' word for a header that is empty
-    assert (message.header_time, message.format_time) == (header, None if header is None else known.time_format)
-    assert message.freq is None or parse_duration(message.freq.removesuffix("in")) == parse_duration(known.frequency)
+    assert (metadata.header_time, metadata.format_time) == (header, None if header is None else known.time_format)
+    assert metadata.freq is None or parse_duration(metadata.freq.removesuffix("in")) == parse_duration(known.frequency)
 
 
 def test_every_benchmark_is_known() -> None:

@@ -115,11 +115,9 @@ def test_channels_may_be_called_like_anything_else_in_the_source(config_with: Ma
         source={"kind": "push", "layout": layout, "channel": "name", "value": "reading"},
         channels={name: {"role": "target", "column": "time" if name == "keys" else name} for name in names},
     )
-    message = [
-        {"time": "t", "site": "a", "name": name, "reading": name} for name in ("self", "channel", "value", "time")
-    ]
+    long = [{"time": "t", "site": "a", "name": name, "reading": name} for name in ("self", "channel", "value", "time")]
     wide = [{"time": "t", "site": "a", "self": "self", "channel": "channel", "value": "value"}]
-    found = batch_of(config, wide if layout == "wide" else message).rows
+    found = batch_of(config, wide if layout == "wide" else long).rows
     assert found.columns == ["row", "series", "time", *names]
     assert found.row(0) == (1, "a", "t", "self", "channel", "value", "t" if layout == "wide" else "time")
 
@@ -148,11 +146,11 @@ def test_no_value_of_a_long_source_is_lost_or_made_up(
     for time in ("t1", "t2"):
         for site in ("a", None):
             wide = found.filter(pl.col("time") == time, pl.col("series").eq_missing(site))
-            message = {
+            values_by_name = {
                 name: [cell[3] for cell in cells if cell[:3] == (time, site, name)] for name in ("load", "price")
             }
-            assert len(wide) == max(map(len, message.values()))
-            for name, values in message.items():
+            assert len(wide) == max(map(len, values_by_name.values()))
+            for name, values in values_by_name.items():
                 last = values[-1:] if values else [None]
                 assert wide[name].to_list() == values + last * (len(wide) - len(values))
     assert found["row"].is_sorted()

@@ -34,12 +34,12 @@ create view loads as select time, site, load, price, wind from "Site readings; -
 def database(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
     """A database whose URL is in the environment as READINGS."""
     if request.param == "sqlite":
-        message = "sqlite:///readings.db"
+        url = "sqlite:///readings.db"
         engine = sa.create_engine(f"sqlite:///{tmp_path}/readings.db")
     else:
-        message = request.getfixturevalue("postgresql").render_as_string(hide_password=False)
-        engine = sa.create_engine(message)
-    monkeypatch.setenv("READINGS", message)
+        url = request.getfixturevalue("postgresql").render_as_string(hide_password=False)
+        engine = sa.create_engine(url)
+    monkeypatch.setenv("READINGS", url)
     with engine.begin() as connection:
         if request.param == "postgresql":
             connection.exec_driver_sql("drop schema public cascade; create schema public")
