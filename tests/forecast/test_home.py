@@ -35,7 +35,7 @@ def test_a_home_gets_all_its_folders_when_it_is_found(home: Path) -> None:
 
 
 def test_a_folder_without_a_config_file_is_not_a_home_and_stays_empty(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"there is no forecast\.toml in") as caught:
+    with pytest.raises(NotFoundError, match=r"no forecast\.toml in") as caught:
         find_home(tmp_path)
     assert caught.value.code == "home.not_found"
     assert "forecast init" in caught.value.remedy
