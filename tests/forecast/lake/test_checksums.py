@@ -1,4 +1,4 @@
-"""Damage is found before anything damaged is read; what was never acknowledged is put aside."""
+"""Damage is found before any damaged file is read; an unacknowledged tail is moved aside."""
 
 import logging
 import random
@@ -120,7 +120,7 @@ def test_a_damaged_file_is_named_with_the_remedy_and_nothing_is_moved(
 
 
 @pytest.mark.parametrize("which", ["data", "log", "digests"])
-def test_a_file_that_is_gone_is_told(observations: Observations, which: str) -> None:
+def test_a_file_that_is_gone_is_reported(observations: Observations, which: str) -> None:
     paths = {
         "data": next(folder(observations).glob("month=2024-01/*")),
         "log": log(observations, 3),
@@ -138,7 +138,7 @@ def test_a_file_is_read_for_its_digest_once_per_process(
     assert len(observations.read()) == 36
 
 
-def test_a_checkpoint_that_nobody_acknowledged_is_not_trusted(observations: Observations) -> None:
+def test_an_unacknowledged_checkpoint_is_not_trusted(observations: Observations) -> None:
     made = folder(observations) / "_delta_log" / f"{3:020d}.checkpoint.parquet"
     stray = made.with_name(f"{4:020d}.checkpoint.parquet")
     shutil.copy(made, stray)
@@ -180,7 +180,7 @@ TEARS: dict[str, Callable[[Path, Path], None]] = {
 
 
 @pytest.mark.parametrize("tear", TEARS)
-def test_a_torn_tail_is_put_aside_and_the_table_goes_on(
+def test_a_torn_tail_is_moved_aside_and_the_table_goes_on(
     observations: Observations, tmp_path: Path, tear: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, version = observations.read(), observations.version
@@ -226,7 +226,7 @@ def test_a_first_version_that_was_torn_is_no_table(tmp_path: Path) -> None:
     assert len(observations.read()) == 5
 
 
-def test_an_acknowledged_version_that_is_torn_is_refused_not_put_aside(observations: Observations) -> None:
+def test_an_acknowledged_version_that_is_torn_is_rejected_not_moved_aside(observations: Observations) -> None:
     cut(log(observations, 4), 0.5)
     for use in (observations.read, lambda: observations.merge(rows(0, 1)), lambda: observations.version_at(FUTURE)):
         with pytest.raises(StorageError) as caught:

@@ -40,7 +40,7 @@ def values(table: Observations) -> list[Row]:
 
 
 @pytest.mark.parametrize("conflicts", Conflicts)
-def test_what_a_row_does_not_tell_stays(table: Observations, conflicts: Conflicts) -> None:
+def test_a_null_keeps_the_stored_value(table: Observations, conflicts: Conflicts) -> None:
     table.merge(rows((1.0, None), (None, 5.0)), conflicts=conflicts, partial=True)
     count = table.merge(rows((None, 2.0), (4.0, None)), conflicts=conflicts, partial=True)
     assert values(table) == [(1.0, 2.0), (4.0, 5.0)]

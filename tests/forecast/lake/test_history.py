@@ -1,4 +1,4 @@
-"""Which row of a key stays, what becomes of the others, and what was known at a time."""
+"""Which row of a key wins, where the losing rows go, and which version was the latest at a time."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -178,7 +178,7 @@ def test_in_whatever_order_batches_come_the_table_and_its_history_are_the_same(
 # --- what was known at a time -----------------------------------------------------------------------------------------
 
 
-def test_what_was_known_at_a_time_is_read_back_exactly(tmp_path: Path) -> None:
+def test_the_version_of_a_time_is_read_back_exactly(tmp_path: Path) -> None:
     observations = table(tmp_path, clock=Ticking())
     for number in range(4):
         observations.merge(batch((0, None, float(number))))

@@ -45,7 +45,7 @@ def data_files(observations: Observations | Forecasts) -> list[Path]:
     return sorted(Path(observations._folder.location).rglob("*.parquet"))
 
 
-def test_every_version_within_the_retention_is_read_as_before_and_the_others_are_told_to_be_gone(
+def test_every_version_within_the_retention_is_read_as_before_and_the_others_are_reported_as_gone(
     tmp_path: Path,
 ) -> None:
     observations = table(tmp_path)
@@ -81,7 +81,7 @@ def test_a_second_maintenance_changes_nothing(tmp_path: Path) -> None:
     assert done.files_before == done.files_after == 1
 
 
-def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
     observations = table(tmp_path)
     observations.merge(rows(0, 10))
     left = Path(observations._folder.location, "month=2024-01", "left.parquet")
@@ -137,7 +137,7 @@ def put_aside(*content: str, source: str = "a.csv", code: str = "flat_line") -> 
     )  # fmt: skip
 
 
-def test_rows_are_put_aside_once_whatever_file_they_come_in(tmp_path: Path) -> None:
+def test_rows_are_quarantined_once_whatever_file_they_come_in(tmp_path: Path) -> None:
     (tmp_path / "locks").mkdir()
     quarantine = Quarantine(tmp_path / "lake", tmp_path / "locks", "tiny", Ticking())
     assert quarantine.read().is_empty()

@@ -84,7 +84,7 @@ def test_an_earlier_version_can_still_be_read(observations: Observations) -> Non
     assert observations.read().equals(observations.read(version=versions[-1]))
 
 
-def test_a_version_that_never_was_is_told(observations: Observations) -> None:
+def test_a_version_that_does_not_exist_is_reported(observations: Observations) -> None:
     observations.merge(rows(0, 1))
     with pytest.raises(NotFoundError, match="the latest is 0") as caught:
         observations.read(version=7)
@@ -154,7 +154,7 @@ def test_after_any_batches_each_row_has_the_value_that_came_last(
     assert len(read) == len(expected)
 
 
-def test_a_channel_that_the_table_does_not_have_is_told(observations: Observations, tmp_path: Path) -> None:
+def test_a_channel_that_the_table_does_not_have_is_reported(observations: Observations, tmp_path: Path) -> None:
     observations.merge(rows(0, 1))
     with pytest.raises(ConfigError, match="no channel humidity") as caught:
         table(tmp_path, ("load", "wind", "humidity")).read()
@@ -181,7 +181,7 @@ def test_a_table_lies_where_it_should_whatever_the_folder_is_called(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["a%20b", "a[1]"])
-def test_a_folder_whose_name_delta_cannot_take_is_told_and_nothing_is_written_elsewhere(
+def test_a_folder_whose_name_delta_cannot_take_is_reported_and_nothing_is_written_elsewhere(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ForecastError):
@@ -189,14 +189,14 @@ def test_a_folder_whose_name_delta_cannot_take_is_told_and_nothing_is_written_el
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
-def test_a_table_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "lake").touch()
     with pytest.raises(StorageError) as caught:
         table(tmp_path).merge(rows(0, 1))
     assert caught.value.code == "lake.failed"
 
 
-def test_a_lock_that_cannot_be_taken_for_lack_of_permission_is_told(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_taken_for_lack_of_permission_is_reported(tmp_path: Path) -> None:
     observations = table(tmp_path)
     (tmp_path / "locks" / "tiny.observations.lock").mkdir()
     with pytest.raises(StorageError):
@@ -208,7 +208,7 @@ def test_a_lock_that_cannot_be_taken_for_lack_of_permission_is_told(tmp_path: Pa
     [Observations.read, lambda each: each.version_at(datetime.now(UTC)), lambda each: each.merge(rows(0, 1))],
     ids=["read", "version at a time", "merge"],
 )
-def test_a_broken_log_is_told_whatever_is_asked(
+def test_a_broken_log_is_reported_by_every_method(
     observations: Observations, use: Callable[[Observations], object]
 ) -> None:
     observations.merge(rows(0, 1))
@@ -219,7 +219,7 @@ def test_a_broken_log_is_told_whatever_is_asked(
     assert caught.value.code == "lake.corrupt"
 
 
-def test_a_truncated_data_file_is_told(observations: Observations) -> None:
+def test_a_truncated_data_file_is_reported(observations: Observations) -> None:
     observations.merge(rows(0, 50))
     for file in folder(observations).rglob("*.parquet"):
         file.write_bytes(file.read_bytes()[:-40])

@@ -60,7 +60,7 @@ def test_a_hostile_folder_is_refused_with_a_code(outcomes: dict[str, Outcome], m
     assert not marker.exists()
 
 
-def test_what_uses_up_its_time_is_stopped(scratch: Path, sound: Path, marker: Path) -> None:
+def test_a_model_that_uses_up_its_time_is_stopped(scratch: Path, sound: Path, marker: Path) -> None:
     folder = Path(shutil.copytree(sound, scratch / "endless"))
     make(folder, marker, STOPPED["network: a loop without an end"])
     assert [outcome.kind for outcome in tried([folder], sound, cpu_seconds=2)] == ["stopped"]

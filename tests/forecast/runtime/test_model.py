@@ -75,7 +75,7 @@ def test_no_forecast_leaves_the_bounds(
     assert (np.diff(prediction.quantiles, axis=-1) >= 0).all()
 
 
-def test_a_series_that_the_model_never_saw_is_told(
+def test_a_series_that_the_model_never_saw_is_reported(
     tmp_path: Path, tiny_config: DatasetConfig, store_model: MakeModel, windows: MakeWindows
 ) -> None:
     store_model(tmp_path / "m", tiny_config)
@@ -125,7 +125,7 @@ def test_a_model_is_loaded_as_it_was_stored(tmp_path: Path, tiny_config: Dataset
     assert sorted(file.name for file in (tmp_path / "m").iterdir()) == sorted([NETWORK, MANIFEST, GOLDEN])
 
 
-def test_where_there_is_no_model_that_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="has no model"):
         load(tmp_path / "m")
 
@@ -145,7 +145,7 @@ def test_one_flipped_bit_is_noticed(
 
 
 @pytest.mark.parametrize("name", [NETWORK, GOLDEN])
-def test_a_missing_file_of_a_model_is_told(
+def test_a_missing_file_of_a_model_is_reported(
     tmp_path: Path, tiny_config: DatasetConfig, store_model: MakeModel, name: str
 ) -> None:
     store_model(tmp_path / "m", tiny_config)
@@ -155,7 +155,7 @@ def test_a_missing_file_of_a_model_is_told(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[1, 2]"])
-def test_a_manifest_that_is_none_is_told(
+def test_a_malformed_manifest_is_reported(
     tmp_path: Path, tiny_config: DatasetConfig, store_model: MakeModel, content: bytes
 ) -> None:
     store_model(tmp_path / "m", tiny_config)
@@ -193,7 +193,7 @@ def test_a_model_that_answers_differently_from_its_golden_example_is_refused(
     assert caught.value.code == "model.golden_differs"
 
 
-def test_a_model_that_cannot_be_written_is_told_and_leaves_nothing(
+def test_a_model_that_cannot_be_written_is_reported_and_leaves_nothing(
     tmp_path: Path, tiny_config: DatasetConfig, store_model: MakeModel
 ) -> None:
     (tmp_path / "models").touch()

@@ -30,6 +30,6 @@ def test_int8_serves_only_where_it_forecasts_as_well_and_is_faster_or_of_a_large
     assert variants.summary.startswith(f"serves in {serves};")
 
 
-def test_both_sides_are_told() -> None:
+def test_the_summary_has_both_sides() -> None:
     summary = both(1.0, 0.8, 1.009).summary
     assert "1.00 against 4.00 MB, 0.80 against 1.00 ms, loss 1.0090 against 1.0000" in summary

@@ -129,7 +129,7 @@ def test_weights_outside_of_the_network_are_not_reached(stored: Path, tmp_path: 
     assert refused.value.code == "model.unusable"
 
 
-def test_a_model_that_is_not_there_is_told_so(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as refused:
         load_guarded(tmp_path / "nothing")
     assert refused.value.code == "model.not_found"

@@ -57,7 +57,7 @@ def test_a_longer_and_corrected_file_adds_and_changes_only_what_differs(
     assert (receipt.new, receipt.changed, receipt.unchanged) == (2, 1, 199)
 
 
-def test_rows_of_the_future_are_left_out_and_told(
+def test_rows_of_the_future_are_left_out_and_reported(
     make_home: Callable[..., Any], tiny_rows: Callable[..., pl.DataFrame]
 ) -> None:
     rows = tiny_rows(48)
@@ -68,7 +68,7 @@ def test_rows_of_the_future_are_left_out_and_told(
     assert receipt.last.year == 2024
 
 
-def test_what_is_missing_on_the_grid_is_told(
+def test_values_missing_on_the_grid_are_reported(
     make_home: Callable[..., Any], tiny_rows: Callable[..., pl.DataFrame]
 ) -> None:
     rows = tiny_rows(48)
@@ -140,7 +140,7 @@ def test_one_file_that_cannot_be_read_refuses_all_if_the_job_says_so(
     assert not strict.dataset("tiny").observations.exists
 
 
-def test_a_series_that_is_missing_from_the_source_is_told(
+def test_a_series_that_is_missing_from_the_source_is_reported(
     make_home: Callable[..., Installation], tiny_rows: Callable[..., pl.DataFrame]
 ) -> None:
     installation = make_home(tiny_rows(100))
@@ -227,7 +227,7 @@ def test_a_data_set_that_is_pushed_to_has_nothing_to_read(
     assert (pushed.new, refreshed.rows, refreshed.data_version) == (100, 0, pushed.data_version)
 
 
-def test_that_nothing_has_come_since_the_last_time_is_no_error(table: Installation) -> None:
+def test_a_source_without_new_rows_is_no_error(table: Installation) -> None:
     ingest(table.dataset("tiny"))
     with closing(sqlite3.connect(table.home.path / "plant.db")) as connection, connection:
         connection.execute("DELETE FROM readings")

@@ -114,7 +114,7 @@ def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
 
 
 @pytest.mark.parametrize(
-    "retold",
+    "rewritten",
     [
         pl.col("time").dt.replace_time_zone("UTC"),
         pl.col("time").dt.strftime("%Y-%m-%d %H:%M"),
@@ -123,13 +123,13 @@ def test_a_row_without_a_time_does_not_keep_a_replay_from_stopping(
     ids=["aware", "text", "nanoseconds"],
 )
 def test_a_replay_takes_times_in_every_form_that_other_sources_take(
-    replay: Callable[..., Installation], tiny_rows: MakeRows, retold: pl.Expr
+    replay: Callable[..., Installation], tiny_rows: MakeRows, rewritten: pl.Expr
 ) -> None:
-    assert ingest(replay(rows=tiny_rows().with_columns(retold)).dataset("tiny")).new == 480
+    assert ingest(replay(rows=tiny_rows().with_columns(rewritten)).dataset("tiny")).new == 480
 
 
 @pytest.mark.parametrize("column", ["time", "site", "load"])
-def test_a_replay_whose_file_lacks_a_column_is_told(
+def test_a_replay_whose_file_lacks_a_column_is_reported(
     replay: Callable[..., Installation], tiny_rows: MakeRows, column: str
 ) -> None:
     with pytest.raises(DataError, match=f'no column "{column}"; did you mean') as caught:

@@ -124,7 +124,7 @@ def test_dates_are_midnights(tiny_config: DatasetConfig) -> None:
 @pytest.mark.parametrize(
     "bad", [["2024-01-01 00:00", "yesterday"], ["2024-01-01", "2024-13-01"], ["2024-01-01 00:00", "12"]]
 )
-def test_what_is_not_a_time_is_put_aside_with_its_place(tiny_config: DatasetConfig, bad: list[str]) -> None:
+def test_a_malformed_time_is_quarantined_with_its_place(tiny_config: DatasetConfig, bad: list[str]) -> None:
     batch = checked(raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series(bad)), tiny_config)
     assert len(batch.rows) == 1
     assert codes(batch.findings) == {"ingest.malformed_time": 1}
@@ -160,7 +160,7 @@ def test_of_a_doubled_hour_the_first_row_is_the_earlier_instant(config_with: Mak
     assert codes(findings) == {"ingest.doubled_hour": 2}
 
 
-def test_a_doubled_hour_that_is_told_once_is_the_earlier_instant(config_with: MakeJob) -> None:
+def test_a_doubled_hour_that_occurs_once_is_the_earlier_instant(config_with: MakeJob) -> None:
     rows, _ = conform(raw(BEFORE, DOUBLED, AFTER), config_with(zone=BERLIN), "rows.csv")
     assert rows["time"].to_list() == [utc("2024-10-26T23:00"), utc("2024-10-27T00:00"), utc("2024-10-27T02:00")]
 
@@ -189,7 +189,7 @@ def test_a_file_that_holds_everything_twice_means_what_it_means_once(config_with
     assert conform(pl.concat([once, once]), config, "rows.csv")[0].equals(conform(once, config, "rows.csv")[0])
 
 
-def test_rows_at_wall_times_that_spring_skips_are_left_out_and_told(config_with: MakeJob) -> None:
+def test_rows_at_wall_times_that_spring_skips_are_left_out_and_reported(config_with: MakeJob) -> None:
     rows, findings = conform(
         raw("2024-03-31 01:00", "2024-03-31 02:00", "2024-03-31 03:00"), config_with(zone=BERLIN), "rows.csv"
     )
@@ -209,7 +209,7 @@ def test_a_year_of_wall_times_comes_back_as_a_year_of_instants(config_with: Make
 # --- the grid ---------------------------------------------------------------------------------------------------------
 
 
-def test_rows_off_the_grid_are_left_out_and_told(tiny_config: DatasetConfig) -> None:
+def test_rows_off_the_grid_are_left_out_and_reported(tiny_config: DatasetConfig) -> None:
     rows, findings = conform(
         raw("2024-01-01 00:00", "2024-01-01 00:30", "2024-01-01 01:00:01"), tiny_config, "rows.csv"
     )
@@ -244,33 +244,33 @@ def test_rows_at_full_local_steps_are_on_the_grid(
 # --- keys and values --------------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_repeats_another_is_left_out_and_told(tiny_config: DatasetConfig) -> None:
+def test_a_row_that_repeats_another_is_left_out_and_reported(tiny_config: DatasetConfig) -> None:
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 00:00", load=[1.0, 1.0]), tiny_config, "rows.csv")
     assert rows["load"].to_list() == [1.0]
     assert codes(findings) == {"ingest.repeated": 1}
 
 
-def test_of_conflicting_rows_the_later_one_stays_and_that_is_told(tiny_config: DatasetConfig) -> None:
+def test_of_conflicting_rows_the_later_one_stays_and_that_is_reported(tiny_config: DatasetConfig) -> None:
     rows, findings = conform(raw(*["2024-01-01 00:00"] * 3, load=[1.0, 2.0, 3.0]), tiny_config, "rows.csv")
     assert rows["load"].to_list() == [3.0]
     assert codes(findings) == {"ingest.conflicting": 2}
 
 
 @pytest.mark.parametrize("site", [None, "", "   "])
-def test_a_row_without_a_series_is_left_out_and_told(tiny_config: DatasetConfig, site: str | None) -> None:
+def test_a_row_without_a_series_is_left_out_and_reported(tiny_config: DatasetConfig, site: str | None) -> None:
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", site=["east", site]), tiny_config, "rows.csv")
     assert rows["series"].to_list() == ["east"]
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_a_row_without_a_time_is_left_out_and_told(tiny_config: DatasetConfig) -> None:
+def test_a_row_without_a_time_is_left_out_and_reported(tiny_config: DatasetConfig) -> None:
     given_rows = raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(time=pl.Series([datetime(2024, 1, 1), None]))  # noqa: DTZ001
     rows, findings = conform(given_rows, tiny_config, "rows.csv")
     assert len(rows) == 1
     assert codes(findings) == {"ingest.null_key": 1}
 
 
-def test_a_file_without_any_time_is_told(tiny_config: DatasetConfig) -> None:
+def test_a_file_without_any_time_is_reported(tiny_config: DatasetConfig) -> None:
     given_rows = raw("2024-01-01 00:00").with_columns(time=pl.lit(None, dtype=pl.String))
     rows, findings = conform(given_rows, tiny_config, "rows.csv")
     assert rows.is_empty()
@@ -295,7 +295,7 @@ def test_names_of_series_lose_their_outer_blanks_and_may_be_numbers(tiny_config:
         (100.5, "out_of_range"),
     ],
 )
-def test_a_value_that_cannot_be_becomes_missing_and_is_told(config_with: MakeJob, bad: float, code: str) -> None:
+def test_a_value_that_cannot_be_becomes_missing_and_is_reported(config_with: MakeJob, bad: float, code: str) -> None:
     config = bounded(config_with, sentinels=[-999])
     rows, findings = conform(raw("2024-01-01 00:00", "2024-01-01 01:00", load=[bad, 5.0]), config, "rows.csv")
     assert rows["load"].to_list() == [None, 5.0]
@@ -321,7 +321,7 @@ def bounded(config_with: MakeJob, checks: dict[str, str] | None = None, **load: 
         ({"out_of_range": "warn"}, False, [-3.0, 105.0, 5.0]),
     ],
 )
-def test_what_is_done_about_a_value_out_of_range_is_the_jobs_choice(
+def test_the_action_on_a_value_out_of_range_is_configured(
     config_with: MakeJob, checks: dict[str, str], left: list[float], *, clip: bool
 ) -> None:
     config = bounded(config_with, checks, clip=clip)
@@ -357,7 +357,7 @@ def broken_number() -> pl.DataFrame:
     return raw("2024-01-01 00:00", "2024-01-01 01:00").with_columns(load=pl.Series(["1.5", "broken"]))
 
 
-def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_config: DatasetConfig) -> None:
+def test_a_row_with_a_malformed_number_is_quarantined_with_its_place(tiny_config: DatasetConfig) -> None:
     batch = checked(broken_number(), tiny_config)
     assert batch.rows["load"].to_list() == [1.5]
     assert batch.findings[0].code == "ingest.not_a_number"
@@ -365,14 +365,14 @@ def test_a_row_with_what_is_not_a_number_is_put_aside_with_its_place(tiny_config
     assert batch.quarantined["row"].to_list() == [2]
 
 
-def test_what_is_not_a_number_becomes_missing_if_the_job_says_so(config_with: MakeJob) -> None:
+def test_a_value_that_is_not_a_number_becomes_missing_if_so_configured(config_with: MakeJob) -> None:
     batch = checked(broken_number(), config_with(checks={"not_a_number": "repair"}))
     assert batch.rows["load"].to_list() == [1.5, None]
     assert batch.rows["price"].to_list() == [1.0, 1.0]
     assert batch.quarantined.is_empty()
 
 
-def test_what_is_not_a_number_refuses_the_batch_if_the_job_says_so(config_with: MakeJob) -> None:
+def test_a_value_that_is_not_a_number_rejects_the_batch_if_so_configured(config_with: MakeJob) -> None:
     with pytest.raises(DataError, match="load=broken") as caught:
         checked(broken_number(), config_with(checks={"not_a_number": "reject"}))
     assert caught.value.code == "ingest.not_a_number"
@@ -461,7 +461,7 @@ MORE: list[tuple[str, pl.DataFrame, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "frame", "fields"), MORE)
-def test_a_wrong_row_is_put_aside_and_the_others_go_in(
+def test_a_wrong_row_is_quarantined_and_the_others_go_in(
     config_with: MakeJob, name: str, frame: pl.DataFrame, fields: dict[str, Any]
 ) -> None:
     batch = checked(frame, config_with(**fields))
@@ -501,7 +501,7 @@ def test_a_doubled_hour_may_always_mean_one_of_the_two(config_with: MakeJob, rul
     assert rows["time"].to_list() == [utc(f"2024-10-{instant}")]
 
 
-def test_rows_out_of_order_are_told_and_sorted(tiny_config: DatasetConfig) -> None:
+def test_rows_out_of_order_are_reported_and_sorted(tiny_config: DatasetConfig) -> None:
     rows, findings = conform(raw("2024-01-01 01:00", "2024-01-01 00:00", "2024-01-01 02:00"), tiny_config, "rows.csv")
     assert rows["load"].to_list() == [1.0, 0.0, 2.0]
     assert codes(findings) == {"ingest.unordered": 1}
@@ -515,7 +515,7 @@ def test_a_batch_that_is_wrong_in_too_many_rows_is_refused_whole(tiny_config: Da
     assert "frequency" in caught.value.remedy
 
 
-def test_findings_of_what_others_send_do_not_repeat_it(tiny_config: DatasetConfig) -> None:
+def test_findings_about_a_request_do_not_repeat_its_values(tiny_config: DatasetConfig) -> None:
     batch = Batch.of(broken_number(), "tiny", tiny_config, "body", "")
     batch = check_rows(batch, tiny_config, NOW, echo=False)
     assert batch.findings[0].first == ("body row 2 load",)
@@ -545,7 +545,7 @@ def test_the_newest_version_stays_wherever_it_stands(config_with: MakeJob, versi
     assert codes(findings) == {"ingest.conflicting": 2}
 
 
-def test_what_is_no_version_is_put_aside(config_with: MakeJob) -> None:
+def test_a_malformed_version_is_quarantined(config_with: MakeJob) -> None:
     config = config_with(source={"kind": "csv", "path": "rows.csv", "version": "updated"})
     rows, findings = conform(versioned(pl.Series(["1", "new"]), [1.0, 2.0]), config, "rows.csv")
     assert rows["load"].to_list() == [1.0]
@@ -581,7 +581,7 @@ def partial_job(config_with: MakeJob, **source: Any) -> DatasetConfig:
     return config_with(source={"kind": "csv", "path": "in/", "partial": True, **source})
 
 
-def test_rows_that_tell_some_channels_each_become_one(config_with: MakeJob) -> None:
+def test_rows_that_have_some_channels_each_become_one(config_with: MakeJob) -> None:
     frame = raw(*["2024-01-01 00:00"] * 2, load=[1.0, None]).with_columns(price=pl.Series([None, 2.0]))
     rows, findings = conform(frame, partial_job(config_with), "rows.csv")
     assert rows.select("load", "price", "wind").rows() == [(1.0, 2.0, 2.0)]

@@ -53,7 +53,7 @@ def test_a_quiet_series_has_no_finding(tiny_config: DatasetConfig) -> None:
     assert counts(checked(tiny_config)) == {}
 
 
-def test_a_flat_line_is_told_value_by_value(tiny_config: DatasetConfig) -> None:
+def test_a_flat_line_is_reported_value_by_value(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[100:160] = 50.0
     batch = checked(tiny_config, load=load)
@@ -61,7 +61,7 @@ def test_a_flat_line_is_told_value_by_value(tiny_config: DatasetConfig) -> None:
     assert "row 101: east 2024-01-05 04:00" in batch.findings[0].first[0]
 
 
-def test_a_flat_line_becomes_missing_if_the_job_says_so(config_with: Callable[..., DatasetConfig]) -> None:
+def test_a_flat_line_becomes_missing_if_so_configured(config_with: Callable[..., DatasetConfig]) -> None:
     load = quiet()
     load[100:160] = 7.0
     assert checked(config_with(checks={"flat_line": "repair"}), load=load).rows["load"].null_count() == 60
@@ -74,7 +74,7 @@ def test_rest_at_a_bound_is_no_flat_line(config_with: Callable[..., DatasetConfi
     assert counts(checked(config_with(channels=channels), load=load)) == {}
 
 
-def test_a_spike_is_told(tiny_config: DatasetConfig) -> None:
+def test_a_spike_is_reported(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[400] = 5000.0
     batch = checked(tiny_config, load=load)
@@ -82,7 +82,7 @@ def test_a_spike_is_told(tiny_config: DatasetConfig) -> None:
     assert batch.findings[0].first[0].endswith("load=5000")
 
 
-def test_a_jump_of_the_level_is_told_with_its_place(tiny_config: DatasetConfig) -> None:
+def test_a_jump_of_the_level_is_reported_with_its_place(tiny_config: DatasetConfig) -> None:
     load = quiet()
     load[432:] += 40
     batch = checked(tiny_config, load=load)
@@ -90,21 +90,21 @@ def test_a_jump_of_the_level_is_told_with_its_place(tiny_config: DatasetConfig) 
     assert batch.findings[0].first == ("east 2024-01-19 00:00 load",)
 
 
-def test_a_channel_without_any_value_is_told(tiny_config: DatasetConfig) -> None:
+def test_a_channel_without_any_value_is_reported(tiny_config: DatasetConfig) -> None:
     batch = checked(tiny_config, wind=pl.Series([None] * 800, dtype=pl.Float64))
     assert counts(batch) == {"empty_channel": 1}
     assert batch.findings[0].first == ("wind",)
 
 
 @pytest.mark.parametrize(("hours", "shown"), [(2, "2h"), (24, "1d")])
-def test_a_series_of_another_frequency_is_told(tiny_config: DatasetConfig, hours: int, shown: str) -> None:
+def test_a_series_of_another_frequency_is_reported(tiny_config: DatasetConfig, hours: int, shown: str) -> None:
     batch = checked(tiny_config, hours=300, step=timedelta(hours=hours))
     assert counts(batch)["frequency"] == 1
     assert batch.findings[0].first == (f"east every {shown}",)
 
 
 @pytest.mark.parametrize("name", ["frequency", "empty_channel", "level_jump", "flat_line", "spike"])
-def test_what_is_told_of_a_series_refuses_the_batch_if_the_job_says_so(
+def test_a_finding_about_a_series_rejects_the_batch_if_so_configured(
     config_with: Callable[..., DatasetConfig], name: str
 ) -> None:
     load = quiet()

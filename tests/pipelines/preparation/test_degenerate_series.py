@@ -76,7 +76,7 @@ def test_a_series_of_a_few_rows_is_left_out_and_others_go_on(
     assert trainable(panel, Slices.of(panel, tiny_config).fit, tiny_config).series == ("east",)
 
 
-def test_a_data_set_of_one_row_is_told_to_be_too_short(tiny_config: DatasetConfig, rows: pl.DataFrame) -> None:
+def test_a_data_set_of_one_row_is_reported_as_too_short(tiny_config: DatasetConfig, rows: pl.DataFrame) -> None:
     panel = clean(rows.head(1), tiny_config)
     with pytest.raises(TrainingError) as caught:
         Slices.of(panel, tiny_config)
@@ -129,7 +129,7 @@ def test_a_channel_that_was_never_observed_leaves_its_series_out(
 
 
 @pytest.mark.parametrize("channel", ["load", "wind"])
-def test_a_channel_that_no_series_has_is_told(
+def test_a_channel_that_no_series_has_is_reported(
     tmp_path: Path, tiny_config: DatasetConfig, rows: pl.DataFrame, train_model: Train, channel: str
 ) -> None:
     panel = clean(changed(changed(rows, channel, None), channel, None, "east"), tiny_config)

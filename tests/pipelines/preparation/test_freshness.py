@@ -32,7 +32,7 @@ def panel(tiny_rows: MakeRows, tiny_config: DatasetConfig) -> Panel:
     return clean(hidden(rows, "west", "load", 70), tiny_config)
 
 
-def test_the_newest_observed_value_is_told_by_series_and_channel(panel: Panel, tiny_config: DatasetConfig) -> None:
+def test_the_newest_observed_value_is_reported_by_series_and_channel(panel: Panel, tiny_config: DatasetConfig) -> None:
     newest = START + 99 * HOUR
     assert newest_observed(panel, tiny_config) == {
         "east": {"load": newest, "price": START + 89 * HOUR, "wind": newest},

@@ -52,7 +52,7 @@ def config(config_with: MakeJob) -> MakeJob:
 
 @pytest.fixture
 def rows(tiny_rows: MakeRows) -> MakeRows:
-    """Rows as the lake has them, the plan told ``ahead`` steps beyond the targets."""
+    """Rows as the lake has them, the plan known ``ahead`` steps beyond the targets."""
 
     def make(ahead: int = HORIZON, steps: int = STEPS) -> pl.DataFrame:
         known = tiny_rows(steps + ahead).rename({"site": "series"})
@@ -118,7 +118,7 @@ def test_the_plan_comes_after_the_calendar_in_its_own_unit(config: MakeJob, rows
     ("fill", "limit", "expected"),
     [("forward", 3, 1.0), ("linear", 3, 1.0), ("zero", 3, 0.0), ("forward", 2, NAN), ("none", 3, NAN)],
 )
-def test_what_is_not_told_ahead_is_filled_by_its_policy_within_its_limit(
+def test_values_unknown_ahead_are_filled_by_their_policy_within_its_limit(
     config: MakeJob, rows: MakeRows, fill: str, limit: int, expected: float
 ) -> None:
     known = rows(2).with_columns(plan=pl.lit(1.0))
@@ -173,7 +173,7 @@ def test_no_stretch_crosses_a_gap_in_any_covariate(config: MakeJob, rows: MakeRo
     assert [len(series) for series in stretches.targets] == [100, 99] * 2
 
 
-def test_a_series_without_static_covariates_is_told_where_others_have_them(config: MakeJob, rows: MakeRows) -> None:
+def test_a_series_without_static_covariates_is_reported_where_others_have_them(config: MakeJob, rows: MakeRows) -> None:
     lacking = config(statics={"east": STATICS["east"]})
     with pytest.raises(DataError, match="west has no static covariates") as caught:
         fit_scaler(clean(rows(), lacking), lacking, 200)
@@ -257,7 +257,7 @@ def repeating(config: MakeJob, tmp_path: Path, network: Callable[..., Path]) -> 
     return ServedModel(manifest, session(file, threads=1))
 
 
-def test_a_plan_that_ends_too_early_is_told_with_series_channel_and_time(
+def test_a_plan_that_ends_too_early_is_reported_with_series_channel_and_time(
     config: MakeJob, rows: MakeRows, repeating: ServedModel
 ) -> None:
     known = rows().filter((pl.col("series") == "east") | (pl.col("time") < START + (STEPS + 10) * HOUR))

@@ -128,7 +128,7 @@ def test_earlier_rows_do_not_move_the_grid(config: MakeJob) -> None:
 
 
 @pytest.mark.parametrize(("day", "hours"), [(date(2024, 3, 31), 23), (date(2024, 10, 27), 25), (date(2024, 5, 5), 24)])
-def test_days_are_those_of_the_zone_however_long_told_as_midnight_utc(config: MakeJob, day: date, hours: int) -> None:
+def test_days_are_those_of_the_zone_however_long_stored_as_midnight_utc(config: MakeJob, day: date, hours: int) -> None:
     midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC)
     values = every(60, [1.0] * (hours + 24), midnight)
     short = dict.fromkeys(("validation", "calibration", "holdout"), "9d")
@@ -146,7 +146,7 @@ def test_weeks_begin_on_mondays(config: MakeJob) -> None:
     assert load(panel) == [5]
 
 
-def test_where_nothing_is_resampled_rows_off_the_grid_are_told(config: MakeJob) -> None:
+def test_where_nothing_is_resampled_rows_off_the_grid_are_reported(config: MakeJob) -> None:
     with pytest.raises(DataError, match="1 rows are not a multiple of 1h") as caught:
         clean(rows({START: 1.0, START + 90 * MINUTE: 2.0}), config("none"))
     assert caught.value.code == "history.off_grid"

@@ -27,7 +27,7 @@ def test_the_splits_are_measured_back_from_the_end_in_time_order(config_with: Ca
 
 
 @pytest.mark.parametrize("steps", [0, 1, 9 * 24, 9 * 24 + LOOKBACK + HORIZON - 1])
-def test_a_history_that_leaves_no_window_to_fit_on_is_told(tiny_config: DatasetConfig, steps: int) -> None:
+def test_a_history_that_leaves_no_window_to_fit_on_is_reported(tiny_config: DatasetConfig, steps: int) -> None:
     with pytest.raises(TrainingError, match="one window needs 72") as caught:
         Slices.of(make_panel(steps), tiny_config)
     assert caught.value.code == "training.too_short"
@@ -84,14 +84,14 @@ def test_rows_from_until_on_are_unused(config_with: MakeJob, until: date, end: i
     assert rows_of(config) == (end - share - 96, end - share - 48, end - share, end)
 
 
-def test_a_part_that_begins_behind_the_rows_is_told(config_with: MakeJob) -> None:
+def test_a_part_that_begins_behind_the_rows_is_reported(config_with: MakeJob) -> None:
     config = config_with(splits={"holdout": date(2024, 2, 1)})
     with pytest.raises(TrainingError, match=r"splits\.holdout has 0 rows") as caught:
         Slices.of(make_panel(), config)
     assert caught.value.code == "training.split_too_short"
 
 
-def test_a_share_of_fewer_rows_than_the_horizon_is_told(config_with: MakeJob) -> None:
+def test_a_share_of_fewer_rows_than_the_horizon_is_reported(config_with: MakeJob) -> None:
     with pytest.raises(TrainingError, match=r"splits\.calibration has 20 rows.* needs 24") as caught:
         Slices.of(make_panel(), config_with(splits={"validation": "2d", "calibration": 0.05, "holdout": "2d"}))
     assert caught.value.code == "training.split_too_short"
@@ -114,7 +114,7 @@ def test_the_published_parts_are_taken_with_validation_in_halves(benchmark_job: 
     assert rows_of(benchmark_job("exchange", "1d"), 7588) == (5311, 5311 + 380, 5311 + 760, 7588)
 
 
-def test_too_few_rows_for_the_published_parts_are_told(benchmark_job: MakeJob) -> None:
+def test_too_few_rows_for_the_published_parts_are_reported(benchmark_job: MakeJob) -> None:
     with pytest.raises(TrainingError, match="14400 rows, but the data set has 14399") as caught:
         Slices.of(make_panel(14_399), benchmark_job("etth1"))
     assert caught.value.code == "training.not_as_published"

@@ -58,7 +58,7 @@ def test_a_stride_takes_every_so_manieth_origin(tiny_config: DatasetConfig) -> N
 
 
 @pytest.mark.parametrize(("first", "last"), [(100, 123), (0, 71), (400, 400)])
-def test_where_no_window_fits_that_is_told(tiny_config: DatasetConfig, first: int, last: int) -> None:
+def test_a_history_without_a_complete_window_is_reported(tiny_config: DatasetConfig, first: int, last: int) -> None:
     with pytest.raises(TrainingError) as caught:
         cut(make_panel(), tiny_config, first, last)
     assert caught.value.code == "backtest.no_window"

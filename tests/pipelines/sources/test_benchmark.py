@@ -118,7 +118,7 @@ def test_weather_tells_days_before_months(read_one: Read, known_file: Callable[.
     assert batch.rows["temperature"].to_list() == [1.5, 2.0]
 
 
-def test_exchange_rates_have_no_dates_and_are_told_as_days_that_follow_each_other(
+def test_exchange_rates_have_no_dates_and_become_consecutive_days(
     read_one: Read, known_file: Callable[..., Path]
 ) -> None:
     file = known_file(BenchmarkName.EXCHANGE, "0,1,2,3,4,5,6,7\n" + "1,2,3,4,5,6,7,8\n" * 3)

@@ -107,7 +107,7 @@ def test_whatever_is_in_a_file_it_is_read_or_refused_in_words(plain_job: Dataset
         ("rows.tsv", "|", "|"),
     ],
 )
-def test_the_separator_is_given_or_told_by_the_name(
+def test_the_separator_is_configured_or_follows_from_the_name(
     rows: Callable[..., pl.DataFrame], name: str, separator: str, given: str
 ) -> None:
     text = (HEADER + "t,east,1,2,3\n").replace(",", separator)
@@ -186,7 +186,7 @@ def test_columns_that_the_job_does_not_use_are_left_out(rows: Callable[..., pl.D
         (b"2024-01-01,east,1,2,3\n2024-01-02,east,1,2,3\n", "ingest.missing_column", 'has no column "time"'),
     ],
 )
-def test_what_is_no_csv_is_refused_with_its_line(
+def test_a_malformed_csv_is_rejected_with_its_line(
     error: Callable[..., ForecastError], content: bytes, code: str, fact: str
 ) -> None:
     found = error(content)

@@ -211,7 +211,7 @@ def code_of(read: Format, content: bytes, config: DatasetConfig) -> str:
         ('{"site": 1}\n', 'has no column "time"'),
     ],
 )
-def test_what_is_no_json_line_is_named_by_its_number(tmp_path: Path, refusal: Refuse, text: str, fact: str) -> None:
+def test_a_malformed_json_line_is_named_by_its_number(tmp_path: Path, refusal: Refuse, text: str, fact: str) -> None:
     (tmp_path / "rows.jsonl").write_text(text)
     assert fact in str(refusal({"kind": "jsonl", "path": "rows.jsonl"}))
 

@@ -184,7 +184,7 @@ def test_a_caller_keeps_the_names_of_the_frame_that_is_laid_out(config_with: Mak
         ({"kind": "replay", "path": "x", "start": "2024-01-01T00:00:00"}, True),
     ],
 )
-def test_what_tells_everything_anew_settles_conflicts_by_the_last_row(
+def test_a_source_that_sends_all_rows_again_resolves_conflicts_by_the_last_row(
     config_with: Make, source: dict[str, Any], is_snapshot: bool
 ) -> None:
     found = config_with(source=source).source

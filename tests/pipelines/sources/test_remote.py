@@ -148,7 +148,7 @@ def test_a_store_whose_client_is_missing_names_what_to_install(
     assert (error.code, f'pip install "forecast-service[{extra}]"' in str(error)) == ("source.extra_missing", True)
 
 
-def test_addresses_are_told_without_secrets() -> None:
+def test_addresses_are_shown_without_secrets() -> None:
     assert without_secrets(f"https://me:pass@host:1/a/b?{KEY}#x") == "https://host:1/a/b"
 
 

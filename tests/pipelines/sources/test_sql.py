@@ -236,7 +236,7 @@ def test_a_missing_driver_of_postgresql_names_the_extra(refusal: Refuse, monkeyp
     assert 'pip install "forecast-service[postgresql]"' in str(error)
 
 
-def test_a_wrong_password_is_named_and_not_told(postgresql: sa.URL, refusal: Refuse) -> None:
+def test_a_wrong_password_is_reported_but_not_shown(postgresql: sa.URL, refusal: Refuse) -> None:
     url = postgresql.set(password=f"{postgresql.password}-wrong").render_as_string(hide_password=False)
     error = refusal({"kind": "sql", "url": url, "table": "rows"})
     assert (error.code, 'for user "me"' in str(error)) == ("source.not_connected", True)
