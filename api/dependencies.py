@@ -1,4 +1,4 @@
-"""What routes ask for by the type of a parameter."""
+"""Dependencies that routes declare by a parameter's type, such as ``dataset: DatasetDep``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.auth.scopes import require_dataset
 from api.context import access
-from api.errors.problems import suggest
+from api.errors.suggestions import suggest
 from api.service import Service
 from forecast.errors import NotFoundError
 from forecast.home import default_dataset as configured_dataset
@@ -23,33 +24,34 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 
 def find_dataset(name: str, service: Service) -> Dataset:
-    """Return a data set of the job file, or raise ``dataset.unknown`` with the nearest name.
+    """Return a data set of the config file.
 
-    Raises ``key.other_dataset`` for one that the key of the request is not for.
+    Raises ``dataset.unknown`` with the nearest name, and ``key.other_dataset`` if the request's key is not valid for
+    it.
     """
-    access().require(name)
+    require_dataset(access(), name)
     datasets = service.installation.config.datasets
     if name not in datasets:
-        raise NotFoundError("dataset.unknown", "there is no data set of that name", suggest(name, datasets))
+        raise NotFoundError("dataset.unknown", "the data set does not exist", suggest(name, datasets))
     return service.installation.dataset(name)
 
 
 def seen_datasets(service: Service) -> list[Dataset]:
-    """Return the data sets that the key of the request is for, in the order of the job file."""
+    """Return the data sets that the request's key is valid for, in the order of the config file."""
     seen = access()
     return [dataset for dataset in service.installation.datasets if seen.sees(dataset.name)]
 
 
 def default_dataset(service: Service) -> Dataset:
-    """Return the data set that is meant where none is named: the only one, or ``FORECAST_DEFAULT_DATASET``.
+    """Return the data set of a request that names none: the only one, or ``FORECAST_DEFAULT_DATASET``.
 
-    Raises ``dataset.ambiguous``, and ``key.other_dataset`` if the key of the request is not for it.
+    Raises ``dataset.ambiguous``, and ``key.other_dataset`` if the request's key is not valid for it.
     """
     return find_dataset(service.installation.config.dataset(configured_dataset())[0], service)
 
 
 async def _dataset(
-    dataset: Annotated[str, Path(description="Name of a data set, as in the job file.", examples=["nyc-airports"])],
+    dataset: Annotated[str, Path(description="Name of a data set in the config file.", examples=["nyc-airports"])],
     service: ServiceDep,
 ) -> Dataset:
     return find_dataset(dataset, service)

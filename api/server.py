@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from api.app import create_app
 from api.asgi.deadlines import protocol_of
 from api.errors import problems
+from api.errors.kinds import BUSY
 from api.limits import Exposure, Limits
 from api.observability import logs
 from api.service import Service
@@ -65,7 +66,7 @@ def server(
 
     async def busy(scope: Scope, receive: Receive, send: Send) -> None:
         service.metrics.refused("service.busy")
-        await problems.answer(problems.BUSY)(scope, receive, send)
+        await problems.answer(BUSY)(scope, receive, send)
 
     config = uvicorn.Config(
         app,

@@ -1,10 +1,10 @@
-"""What all routes share: the installation, and what the service remembers of it."""
+"""The state of one serving process: the installation and everything kept in memory."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -12,37 +12,36 @@ import anyio
 from anyio.to_thread import run_sync
 
 from api.asgi.admission import Admission
-from api.asgi.shortcut import ReadyAnswers
 from api.auth.keyring import Keyring
 from api.auth.sessions import Sessions
-from api.errors.problems import BUSY
-from api.forecasts.encoding import json_rest
+from api.errors.kinds import BUSY
+from api.forecasts.encoding import encode, entity_tag
 from api.forecasts.selection import select
 from api.limits import Exposure, Limits
-from api.observability.metrics import Metrics
+from api.observability.metrics import Gauge, Metrics
 from api.observability.operations import Operations
 from api.observability.tracing import Tracer
 from api.requests.negotiation import JSON
 from api.schemas.forecasts import ForecastQuery
+from api.state.answers import ANSWER_BYTES, Answers, EncodedForecast
 from api.state.champions import Champions
 from api.state.event_feed import Feed
 from api.state.histories import Histories
-from api.state.issued import IssuedForecast, read_issued
+from api.state.issued import IssuedForecast, age_of, read_issued
 from api.state.latest import LatestForecasts
 from api.state.long_horizon import MOST_WAITING, LongHorizons
 from api.state.lru import Recent
-from api.state.poller import Follower
+from api.state.poller import Poller
 from forecast.errors import ForecastError, NotFoundError
 from forecast.installation import Installation
 from pipelines.maintenance.maintain import check_tables
 
 _log = logging.getLogger("api")
 _PAST_BYTES = 32 * 2**20
-_ANSWER_BYTES = 64 * 2**20
 
 
 class Service:
-    """One serving process's state; everything in it can be lost and is read again."""
+    """One process's state. All of it is a copy of the ledger and the lake: a restart loses nothing."""
 
     def __init__(
         self, installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None
@@ -57,65 +56,74 @@ class Service:
         self.metrics = Metrics()
         self.metrics.add(self.operations.gauges)
         self.tracer = Tracer.if_configured()
-        # Not with the forecasts: reading a large one must not delay that a revoked key is refused.
-        self._follower = Follower(((self.keyring.refresh, 1), (self.operations.refresh, 5)))
         self.histories = Histories(installation)
         self.champions = Champions(installation)
-        self.latest = LatestForecasts(installation, self._encode_whole, self._look)
-        self.ready = ReadyAnswers(self.latest, self.metrics)
+        self.latest = LatestForecasts(installation, self._encode_whole)
+        self.metrics.add(self.gauges)
         self.extensions = LongHorizons(installation, self.histories)
         self.feed = Feed(installation.ledger)
-        self.answers: Recent[tuple[object, ...], bytes] = Recent(_ANSWER_BYTES)
-        # Two at a time: threads that write long answers hold the interpreter, and everybody else would wait for them.
+        self.answers: Answers = Recent(ANSWER_BYTES)
+        # Two at a time: threads that encode long answers hold the interpreter, and all other requests would wait.
         self.long_answers = anyio.CapacityLimiter(2)
+        self._poller = Poller()
+        self._poller.subscribe(self.keyring.refresh, 1)  # first: a revoked key must be refused soon
+        self._poller.subscribe(self.feed.look, 0.5, at_start=False)
+        self._poller.subscribe(self.latest.refresh, 1)
+        self._poller.subscribe(self.champions.look, 1, at_start=False)
+        self._poller.subscribe(self.histories.look, 1, at_start=False)
+        self._poller.subscribe(self.operations.refresh, 5)
         self._damages: dict[str, tuple[str, ...]] = {}
         self._past: Recent[str, IssuedForecast] = Recent(_PAST_BYTES)
 
     def faults_of_tables(self, dataset: str) -> tuple[str, ...]:
-        """Return codes of what was found damaged when the service started; none before that is known."""
+        """Return codes of damages found by the check at start-up; none until it has finished."""
         return self._damages.get(dataset, ())
 
     def long_turn(self) -> anyio.CapacityLimiter:
-        """Return whose turn a long answer waits for; raises ``service.busy`` if too many wait already."""
+        """Return the limiter of long answers; raises ``service.busy`` if too many requests wait for it."""
         if self.long_answers.statistics().tasks_waiting >= MOST_WAITING:
-            raise BUSY.with_traceback(None)  # or it would grow with every raise
+            raise BUSY.with_traceback(None)  # the traceback would grow with every raise
         return self.long_answers
 
     def reasons(self) -> list[str]:
-        """Return codes of what is wrong with the installation as a whole."""
+        """Return codes of faults of the installation as a whole."""
         own = {"keys.missing": self.keyring.lacks_keys, "keys.not_followed": self.keyring.is_late}
         return [*(code for code, holds in own.items() if holds), *self.operations.reasons()]
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Return the age of each data set's forecast and newest row; answers from memory."""
+        for dataset, config in self.installation.config.datasets.items():
+            label = (("dataset", dataset),)
+            issued, newest = self.latest.find(dataset), self.histories.newest_row(dataset)
+            if issued is not None:
+                age, stale = age_of(issued, config, self.latest.now(dataset))
+                yield Gauge("forecast_age_seconds", "Time since the served forecast was issued.", age, label)
+                yield Gauge("forecast_stale", "Whether the served forecast is older than stale_after.", stale, label)
+            if newest is not None:
+                behind = (self.latest.now(dataset) - newest).total_seconds()
+                yield Gauge("forecast_data_age_seconds", "Time since the newest row.", behind, label)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the ledger while the body runs."""
-        await run_sync(self._follower.start)
-        await run_sync(self.latest.start)
-        await run_sync(self.champions.begin)  # or the first who asks for a forecast would wait for the network
-        # Beside serving: a large lake takes a while, and what is read is verified anyway.
+        await run_sync(self._poller.start)
+        await run_sync(self.champions.begin)  # otherwise the first forecast on demand would wait for the network
+        # In the background: a large lake takes a while, and every read is verified anyway.
         threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:
-            async with anyio.create_task_group() as beside:
-                beside.start_soon(self.feed.follow)
-                yield
-                beside.cancel_scope.cancel()
+            yield
         finally:
-            await run_sync(self.latest.stop)
+            await run_sync(self._poller.stop)
             await run_sync(self.champions.close)
-            await run_sync(self._follower.stop)
             if self.tracer is not None:
                 await run_sync(self.tracer.close)
 
     async def known_at(self, dataset: str, as_of: datetime | None, model: str | None = None) -> IssuedForecast:
-        """Return the latest forecast, or the one that was the latest at ``as_of``, or of a model of that version."""
+        """Return the latest forecast, or the latest at ``as_of``, or the latest of a model version."""
         latest = self.latest.of(dataset)
         if as_of is None and model in {None, latest.issuance.model_version}:
             return latest
         return await run_sync(self._read_past, latest, as_of, model)
-
-    def _look(self) -> None:
-        self.champions.look()
-        self.histories.look()
 
     def _check_tables(self) -> None:
         for dataset in self.installation.config.datasets:
@@ -131,8 +139,10 @@ class Service:
 
     def _encode_whole(self, issued: IssuedForecast) -> None:
         part = select(ForecastQuery(), issued)
-        rest = json_rest(issued, part, self.installation.config.datasets[issued.issuance.dataset])
-        self.answers.keep((issued.issuance.forecast_id, part, JSON), rest, len(rest))
+        config = self.installation.config.datasets[issued.issuance.dataset]
+        tags = (entity_tag(issued, part, JSON, stale=stale) for stale in (False, True))
+        encoded = EncodedForecast(issued, config, encode(issued, part, JSON, config), *tags)
+        self.answers.keep((issued.issuance.forecast_id, part, JSON), encoded, len(encoded.body))
 
     def _read_past(self, latest: IssuedForecast, as_of: datetime | None, model: str | None) -> IssuedForecast:
         dataset = latest.issuance.dataset
@@ -140,12 +150,12 @@ class Service:
         if issuance is None and model is not None:
             raise NotFoundError(
                 "forecast.none_by_model",
-                "no forecast was issued by then with a model of that version",
+                "no forecast was issued by then with this model version",
                 "see /v1/models for versions",
             )
         if issuance is None:
             raise NotFoundError(
-                "forecast.none_then", f"no forecast of {dataset} had been issued by then", "ask for a later as_of"
+                "forecast.none_then", f"no forecast of {dataset} had been issued by then", "give a later as_of"
             )
         if issuance.forecast_id == latest.issuance.forecast_id:
             return latest

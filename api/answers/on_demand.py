@@ -10,10 +10,11 @@ from anyio.to_thread import run_sync
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.dependencies import find_dataset
-from api.errors.placed import parse
 from api.forecasts.selection import instant
+from api.requests.json_body import parse
+from api.schemas.models import CHAMPION
 from api.service import Service
-from api.state.champions import CHAMPION, Loaded
+from api.state.champions import Loaded
 from api.state.issued import IssuedForecast
 from forecast.errors import DataError
 from forecast.installation import Dataset

@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import numpy as np
-from pydantic import BaseModel, Field
 
+from api.schemas.history import Lacking, Needed, NeededChannel, Requirements
 from api.service import Service
 from api.state.champions import Loaded
 from forecast.config.dataset import DatasetConfig
 from forecast.installation import Dataset
 from forecast.panel import Mask, Panel
-from forecast.vocabulary import Role
-
-
-class Needed(BaseModel):
-    """Times of rows, the last one included."""
-
-    start: datetime
-    end: datetime
-    rows: int
-    channels: list[str]
-
-
-class NeededChannel(BaseModel):
-    """One channel that rows must have."""
-
-    name: str
-    column: str = Field(description="Its name in rows that are pushed.")
-    role: Role
-    unit: str
-    lower: float | None
-    upper: float | None
-
-
-class Lacking(BaseModel):
-    """Values that are not stored: what a forecast made now would fill by the channel's policy, or miss."""
-
-    series: str
-    channel: str
-    count: int
-    first: datetime
-    last: datetime
-
-
-class Requirements(BaseModel):
-    """What a forecast from ``origin`` on needs."""
-
-    dataset: str
-    model_name: str
-    model_version: str
-    frequency: str
-    zone: str
-    origin: datetime = Field(description="Time of the first step: the step after the newest row, or now without rows.")
-    horizon: int
-    horizon_trained: int
-    series: list[str] = Field(description="Those that the model was trained on.")
-    channels: list[NeededChannel]
-    history: Needed = Field(
-        description="The look-back: every one of its times, of every series that is to be forecast."
-    )
-    future: Needed | None = Field(description="Known-future covariates beyond the origin; null if there are none.")
-    data_version: int | None
-    lacking: list[Lacking] = Field(description="What is not stored of it; empty when all is there.")
 
 
 def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service: Service) -> Requirements:

@@ -1,4 +1,4 @@
-"""Who asks, whether they may, whether it is their turn: decided in front of the routes, before a body is read."""
+"""Authentication, rate limits, scopes and admission, checked before the route and before a body is read."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from api.asgi.admission import Admission, Rates
 from api.auth.keyring import Keyring
 from api.auth.scopes import RouteScope, RouteScopes
 from api.auth.sessions import Sessions, cookie_in
-from api.context import EVERYTHING, NOTHING, Access, ForbiddenError, RequestContext, UnauthenticatedError
+from api.context import EVERYTHING, NOTHING, Access, RequestContext
 from api.errors import problems
+from api.errors.kinds import BUSY, ForbiddenError, RefusedBody, UnauthenticatedError, too_large, too_many
 from api.limits import Limits
 from api.observability.metrics import Metrics
-from api.requests.bodies import too_large
-from api.requests.body_limit import LimitedBody, RefusedBody
+from api.requests.body_limit import LimitedBody
 from forecast.errors import ForecastError
 
-_ASKED = frozenset(
+_READ_HEADERS = frozenset(
     (b"authorization", b"x-api-key", b"cookie", b"x-csrf-token", b"content-length", b"transfer-encoding", b"accept")
 )
 _READS = frozenset({"GET", "OPTIONS"})  # the guard made a GET of HEAD
 _AT_ONCE = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Told even when there is too much to do: whoever asks decides whether this process goes on."""
+"""Answered even under overload: an orchestrator decides by them whether to restart this process."""
 _SMALL = 100_000
-"""A body of fewer bytes takes its turn when it is there: who sends slowly keeps nobody waiting."""
+"""A body of fewer bytes is received before the request is admitted: a slow sender occupies no place."""
 _LOGIN = "/login"
 
 
 class AccessControl:
-    """The layer around the routes that knows keys, rules and turns."""
+    """ASGI layer that checks a request's key, rate, scope and body size, then waits for admission.
+
+    An error is answered here, and the route is not called.
+    """
 
     def __init__(
         self, app: ASGIApp, rules: RouteScopes, keyring: Keyring, sessions: Sessions, limits: Limits,
@@ -48,55 +51,55 @@ class AccessControl:
         self._rates = Rates(limits.rate_per_second, limits.rate_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it here."""
+        """Pass a request on, or answer it with an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange: RequestContext = scope["exchange"]
+        context: RequestContext = scope["context"]
         method = scope["method"]
-        headers = {name: value for name, value in scope["headers"] if name in _ASKED}
+        headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
         found = self._rules.find(method, scope["path"])
         rule, dataset = found or (None, None)
         if rule is not None:
-            exchange.template = rule.template
+            context.template = rule.template
         try:
-            self._check(scope, headers, exchange, rule, dataset)
+            self._check(scope, headers, context, rule, dataset)
         except ForecastError as error:
             await self._refused(error, rule, headers)(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            receive = inbound = LimitedBody(receive, self._limits.max_body, self._limits.body_seconds)
+            receive = body = LimitedBody(receive, self._limits.max_body, self._limits.body_seconds)
             if _length(headers, unknown=_SMALL) < _SMALL:
                 self._admission.arriving += 1
                 try:
-                    await inbound.arrive()
+                    await body.arrive()
                 except RefusedBody as refused:
                     await self._refused(refused.error, rule, headers)(scope, receive, send)
                     return
                 finally:
                     self._admission.arriving -= 1
-        if rule is None and not self._keyring.is_open:  # what no rule is known of is not even looked for
-            await self._nothing(scope["path"])(scope, receive, send)
+        if rule is None and not self._keyring.is_open:  # without a known scope the routes are not searched
+            await self._without_route(scope["path"])(scope, receive, send)
         elif rule is None or rule.template in _AT_ONCE:
             await self._app(scope, receive, send)
         elif self._admission.try_enter(rule.template) or await self._admission.enter(rule.template):
             await self._work(rule.template, scope, receive, send)
         else:
-            await self._refused(problems.BUSY, rule, headers)(scope, receive, send)
+            await self._refused(BUSY, rule, headers)(scope, receive, send)
 
     def _check(
         self,
         scope: Scope,
         headers: dict[bytes, bytes],
-        exchange: RequestContext,
+        context: RequestContext,
         rule: RouteScope | None,
         dataset: str | None,
     ) -> None:
         access = EVERYTHING if self._keyring.is_open else self._access(headers, scope["method"], rule)
-        exchange.access = access
+        context.access = access
         wait = self._rates.wait(access.key_id or _address(scope))
         if wait:
-            raise problems.too_many(wait)
+            raise too_many(wait)
         if rule is not None:
             rule.check(access, dataset)
         if _length(headers) > self._limits.max_body:
@@ -108,7 +111,7 @@ class AccessControl:
             kind, _, given = headers[b"authorization"].partition(b" ")
             if kind.lower() != b"bearer":
                 given = b""
-        if given is not None:  # a key that is sent counts, whatever cookie a browser adds
+        if given is not None:  # a key takes precedence over a cookie that the browser adds
             return self._keyring.identify(given.strip().decode("latin-1")) or NOTHING
         cookie = cookie_in(headers[b"cookie"].decode("latin-1")) if b"cookie" in headers else None
         access = self._sessions.recognise(cookie) if cookie else None
@@ -118,12 +121,12 @@ class AccessControl:
             token = headers.get(b"x-csrf-token", b"").decode("latin-1")
             if not self._sessions.has_token(cookie, token):
                 raise ForbiddenError(
-                    "csrf.missing", "a write of a browser's session needs its token", "send it as X-CSRF-Token"
+                    "csrf.missing", "a write of a browser session requires its token", "send it as X-CSRF-Token"
                 )
         return access
 
     async def _work(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a turn until the answer begins: sending it to a slow client is no work."""
+        """Occupy a place until the answer begins: sending it to a slow client costs no computation."""
         works = True
 
         async def send_and_leave(message: Message) -> None:
@@ -142,7 +145,7 @@ class AccessControl:
             else:
                 self._admission.answering -= 1
 
-    def _nothing(self, path: str) -> Response:
+    def _without_route(self, path: str) -> Response:
         methods = self._rules.methods(path)
         if methods:
             return problems.without_route(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(methods)})
@@ -157,9 +160,9 @@ class AccessControl:
 
 
 def _length(headers: dict[bytes, bytes], unknown: int = 0) -> int:
-    """Return how many bytes a body is said to have; whoever writes a thousand digits is not asked for their value."""
-    message = headers.get(b"content-length", b"")
-    return int(message[:20]) if message.isdigit() else unknown
+    """Return the declared Content-Length. Only its first 20 digits are parsed, so a huge number costs no time."""
+    digits = headers.get(b"content-length", b"")
+    return int(digits[:20]) if digits.isdigit() else unknown
 
 
 def _address(scope: Scope) -> str:

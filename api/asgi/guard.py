@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.context import CURRENT
 from api.errors import problems
+from api.errors.kinds import UNFORESEEN, ForeignOriginError, UnknownHostError
 from forecast.errors import ForecastError
 
 # A page elsewhere can point its own name at 127.0.0.1 and read what a browser fetches there: only our names are served.
@@ -45,10 +46,10 @@ HEADERS = {
 HEAD_ASKED = "forecast.head_asked"
 """Key of a request's scope: an answer that never ends must end after its headers."""
 
-_FOREIGN_HOST = problems.UnknownHostError(
+_FOREIGN_HOST = UnknownHostError(
     "host.unknown", "this service does not answer to that host name", "use localhost, or start it with --allowed-host"
 )
-_FOREIGN_ORIGIN = problems.ForeignOriginError(
+_FOREIGN_ORIGIN = ForeignOriginError(
     "origin.foreign", "a page of another site may not write here", "send the request from a program"
 )
 
@@ -92,11 +93,11 @@ class SecurityHeaders:
             await self._app(scope, receive, send_guarded)
         except Exception:
             # The boundary of a request: one that fails must neither take its connection along nor tell a stranger why.
-            exchange = CURRENT.get()
-            _log.exception("%s %s failed", scope["method"], exchange.template if exchange else "a request")
+            context = CURRENT.get()
+            _log.exception("%s %s failed", scope["method"], context.template if context else "a request")
             if started:
                 raise
-            await problems.answer(problems.UNFORESEEN)(scope, receive, send_guarded)
+            await problems.answer(UNFORESEEN)(scope, receive, send_guarded)
 
     def _refusal_of(self, scope: Scope) -> ForecastError | None:
         host, origin = b"", None

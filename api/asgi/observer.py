@@ -30,11 +30,11 @@ class Observer:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        exchange = scope["exchange"] = RequestContext(_given_id(scope))
-        token = CURRENT.set(exchange)
+        context = scope["context"] = RequestContext(_given_id(scope))
+        token = CURRENT.set(context)
         answered: float | None = None
         status = _CLIENT_LEFT
-        own = (b"x-request-id", exchange.request_id.encode())
+        own = (b"x-request-id", context.request_id.encode())
         metrics = self._metrics
 
         async def send_observed(message: Message) -> None:
@@ -51,10 +51,10 @@ class Observer:
         finally:
             metrics.in_flight -= 1
             seconds = perf_counter() - began
-            metrics.observe(exchange.template, scope["method"], status, seconds if answered is None else answered)
-            tell(exchange, scope["method"], status, seconds)
+            metrics.observe(context.template, scope["method"], status, seconds if answered is None else answered)
+            tell(context, scope["method"], status, seconds)
             if span is not None and self._tracer is not None:
-                self._tracer.end(span, exchange, scope["method"], status)
+                self._tracer.end(span, context, scope["method"], status)
             CURRENT.reset(token)
 
 

@@ -1,7 +1,7 @@
-"""Which scope a route needs: declared once, beside the route or its router, and read from there.
+"""The scope that each route requires, declared once on the route or its router.
 
-``APIRouter(dependencies=[reads])`` or ``@router.post(..., dependencies=[writes])``; the strictest of what a route and
-its router declare holds, and a route that declares nothing needs ``admin``.
+``APIRouter(dependencies=[reads])`` or ``@router.post(..., dependencies=[writes])``: the stricter of the route's and the
+router's declaration applies. A route without a declaration requires ``admin``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount, compile_path
 
-from api.context import Access, ForbiddenError, UnauthenticatedError
+from api.context import Access
+from api.errors.kinds import ForbiddenError, UnauthenticatedError
 from api.errors.problems import MEDIA_TYPE
 from api.schemas.forecasts import Problem
 from forecast.ledger.keys import Scope
 
 _REMEMBERED = 4096
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
-"""What the layer in front of the routes answers."""
+"""Statuses of :class:`~api.asgi.access_control.AccessControl`, which answers before the route."""
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key, as Authorization: Bearer KEY."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
@@ -32,88 +33,88 @@ _SCHEMES = {
 
 @dataclass(frozen=True, slots=True)
 class ScopeMark:
-    """What a route or a router declares."""
+    """The declaration of a route or a router."""
 
     scope: Scope | None
     own: bool = False
 
     async def __call__(self, request: Request) -> None:
-        """Refuse again what the layer in front of the routes has refused, where FastAPI still knows of the mark."""
+        """Check the scope a second time, on routes where FastAPI still solves this dependency."""
         if self.scope is not None:
-            require(request.scope["exchange"].access, self.scope)
+            require(request.scope["context"].access, self.scope)
 
 
 reads = Depends(ScopeMark(Scope.READ))
-"""The route tells; a key that is limited to data sets is let in where ``{dataset}`` of the path is one of them."""
+"""The route reads. A key that is limited to data sets must be valid for the path's ``{dataset}``."""
 writes = Depends(ScopeMark(Scope.WRITE))
-"""The route changes what any user may change."""
+"""The route changes data of one data set."""
 administers = Depends(ScopeMark(Scope.ADMIN))
-"""The route decides for all."""
+"""The route changes the installation for all users."""
 reads_own = Depends(ScopeMark(Scope.READ, own=True))
-"""As ``reads``, for a path without ``{dataset}``: the route itself keeps to ``api.exchange.access()``."""
-writes_own = Depends(ScopeMark(Scope.WRITE, own=True))
-"""As ``writes``, likewise."""
+"""As ``reads``, for a path without ``{dataset}``: the route itself filters by :func:`api.context.access`."""
 public = Depends(ScopeMark(None, own=True))
-"""The route is for everybody; it must tell nothing that is worth a key."""
+"""The route needs no key, so its answer must hold nothing confidential."""
 _UNDECLARED = ScopeMark(Scope.ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteScope:
-    """What one route needs."""
+    """The scope of one route."""
 
     template: str
     methods: frozenset[str]
-    """Empty: any."""
+    """Empty: every method."""
     pattern: re.Pattern[str]
     scope: Scope | None
-    """``None``: nothing."""
+    """``None``: the route is public."""
     own: bool
     is_declared: bool
     is_page: bool
-    """Whether browsers are its users: it is not part of OpenAPI."""
+    """Whether it is a page for browsers, which OpenAPI leaves out."""
 
     def check(self, access: Access, dataset: str | None) -> None:
-        """Raise ``key.missing``, ``key.scope`` or ``key.other_dataset`` unless the sender may do this."""
+        """Raise ``key.missing``, ``key.scope`` or ``key.other_dataset`` unless the sender may call the route."""
         if self.scope is None:
             return
         require(access, self.scope)
         if not access.datasets:
             return
         if dataset is not None:
-            access.require(dataset)
+            require_dataset(access, dataset)
         elif not self.own:
             raise ForbiddenError(
-                "key.other_dataset", "the key is limited to data sets, and this concerns all", "ask for a wider key"
+                "key.other_dataset",
+                "the key is limited to some data sets, and this address concerns all",
+                "use a key for all data sets",
             )
 
 
 class RouteScopes:
-    """The rules of an application's routes, found by method and path as the application finds the routes."""
+    """The scopes of an application's routes, looked up by method and path in the application's order."""
 
     def __init__(self, app: FastAPI, framework: Mapping[str, Any]) -> None:
-        """``framework`` declares for the paths that the framework adds by itself."""
+        """``framework`` declares the scopes of paths that the framework adds."""
         self.all = tuple(_rules(app, framework))
         self._known: dict[tuple[str, str], tuple[RouteScope, str | None] | None] = {}
 
     def find(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
-        """Return the rule of a request and the data set that its path names; ``None`` if there is no such route."""
+        """Return a request's scope and the data set in its path; ``None`` if no route matches."""
         asked = (method, path)
         if asked in self._known:
             return self._known[asked]
         found = self._search(method, path)
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        if found is not None:  # or unknown addresses would push out the known ones
+        if found is not None:  # unknown addresses would push out the known ones
             self._known[asked] = found
         return found
 
     def methods(self, path: str) -> list[str]:
-        """Return the methods that an address takes."""
+        """Return the methods that an address supports."""
         return sorted({method for rule in self.all if rule.pattern.match(path) for method in rule.methods})
 
     def describe(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Tell in an OpenAPI document which scope each route needs."""
+        """Add each route's scope to an OpenAPI document."""
         document.setdefault("components", {})["securitySchemes"] = _SCHEMES
         for rule in self.all:
             for method in rule.methods:
@@ -123,8 +124,8 @@ class RouteScopes:
                     operation["x-scope"] = str(rule.scope)
                     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
                     for status in _REFUSED:
-                        message = {"description": status.phrase, "content": content}
-                        operation["responses"].setdefault(str(int(status)), message)
+                        response = {"description": status.phrase, "content": content}
+                        operation["responses"].setdefault(str(int(status)), response)
         return document
 
     def _search(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
@@ -136,13 +137,23 @@ class RouteScopes:
 
 
 def require(access: Access, scope: Scope) -> None:
-    """Raise ``key.missing`` or ``key.scope`` unless an access is enough for a scope."""
+    """Raise ``key.missing`` or ``key.scope`` unless an access includes a scope."""
     if access.scope is None:
         raise UnauthenticatedError(
-            "key.missing", "this needs a key", "send it as Authorization: Bearer KEY, or as X-API-Key"
+            "key.missing", "this address requires a key", "send it as Authorization: Bearer KEY, or as X-API-Key"
         )
     if not access.scope.implies(scope):
-        raise ForbiddenError("key.scope", f"this needs a key with the scope {scope}", "ask for one")
+        raise ForbiddenError(
+            "key.scope", f"this address requires a key with the scope {scope}", f"use a key with the scope {scope}"
+        )
+
+
+def require_dataset(access: Access, dataset: str) -> None:
+    """Raise ``key.other_dataset`` if the key is not valid for a data set."""
+    if not access.sees(dataset):
+        raise ForbiddenError(
+            "key.other_dataset", "the key is limited to other data sets", "use a key for this data set"
+        )
 
 
 def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[RouteScope]:
@@ -153,7 +164,7 @@ def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[RouteScope]:
         marks += [declared.dependency for path, declared in framework.items() if path == template]
         declared = [mark for mark in marks if isinstance(mark, ScopeMark)]
         dependant = getattr(context, "dependant", None)
-        if dependant is not None:  # what was read here is not solved again with every request
+        if dependant is not None:  # AccessControl has checked them: FastAPI need not solve them with every request
             dependant.dependencies[:] = [one for one in dependant.dependencies if not isinstance(one.call, ScopeMark)]
         strictest = max(declared, key=_rank, default=_UNDECLARED)
         pattern = compile_path(f"{template}/{{path:path}}" if is_mount else str(context.path))[0]

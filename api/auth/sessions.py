@@ -1,4 +1,4 @@
-"""Sessions of browsers: a signed cookie that is bound to a key, and the token that its writes need."""
+"""Browser sessions: a signed cookie bound to a key, and a CSRF token for writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COOKIE, SECURE_COOKIE = "forecast-session", "__Host-forecast-session"
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """Opens sessions and recognises them; nothing is kept, so that any replica recognises what another opened."""
+    """Opens and recognises sessions. They are stateless, so every replica with the same secret recognises them."""
 
     keyring: Keyring
     lifetime: timedelta
@@ -29,19 +29,19 @@ class Sessions:
 
     @classmethod
     def of(cls, keyring: Keyring, hours: int) -> Sessions:
-        """Return the sessions of this process; ``FORECAST_SESSION_SECRET`` lets them outlive it."""
+        """Return the sessions of this process; with ``FORECAST_SESSION_SECRET`` they survive a restart."""
         secret = os.environ.get("FORECAST_SESSION_SECRET", "").encode() or secrets.token_bytes(32)
         return cls(keyring, timedelta(hours=hours), secret, SystemClock())
 
     def open(self, access: Access) -> str:
-        """Return the cookie of a new session of a key."""
+        """Return the cookie of a new session for a key."""
         assert access.key_id is not None  # noqa: S101 - only keys log in
         ends = int((self.clock.now() + self.lifetime).timestamp())
         payload = f"{access.key_id}.{ends}.{secrets.token_hex(8)}"
         return f"{payload}.{self._signed(payload, access.key_id)}"
 
     def recognise(self, cookie: str) -> Access | None:
-        """Return what a browser may do by its cookie; ``None`` once it ended, or its key was revoked."""
+        """Return the access of a session cookie; ``None`` if the session has ended or its key was revoked."""
         payload, _, signature = cookie.rpartition(".")
         key_id, _, rest = payload.partition(".")
         ends = rest.partition(".")[0]
@@ -53,16 +53,16 @@ class Sessions:
         return replace(found[1], session=cookie, csrf=self.token(cookie))
 
     def token(self, session: str) -> str:
-        """Return the token that writes of a session carry: pages of ours know it, other sites' cannot read it."""
+        """Return the CSRF token of a session: our pages contain it, and other sites cannot read it."""
         return self._mac(f"csrf.{session}", b"")
 
     def has_token(self, session: str, given: str) -> bool:
-        """Whether a write carries the token of its session."""
+        """Whether ``given`` is the CSRF token of a session."""
         return hmac.compare_digest(given.encode(), self.token(session).encode())
 
     def _signed(self, payload: str, key_id: str) -> str:
         found = self.keyring.find(key_id)
-        # The digest alone would let whoever reads the ledger forge a session; the secret alone would not bind it.
+        # The digest alone would let a reader of the ledger forge a session; the secret alone binds it to no key.
         return self._mac(payload, found[0].digest.encode() if found else b"")
 
     def _mac(self, text: str, more: bytes) -> str:
@@ -70,7 +70,7 @@ class Sessions:
 
 
 def cookie_in(header: str) -> str | None:
-    """Return the session's cookie out of a ``Cookie`` header."""
+    """Return the session cookie of a ``Cookie`` header."""
     if COOKIE not in header or len(header) > _LONGEST:
         return None
     try:

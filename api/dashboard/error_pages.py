@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
@@ -12,7 +11,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from api.dashboard.rendering import rendered
-from api.errors.problems import mistakes_of, status_of, told_outside
+from api.errors.problems import client_text, invalid_request, status_of
 from forecast.errors import ForecastError
 
 
@@ -27,10 +26,10 @@ class ForBrowsers(APIRoute):
             try:
                 return await handler(request)
             except RequestValidationError as error:
-                first = mistakes_of(request, error)[0]
-                return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, first["code"], first["detail"], first["remedy"])
+                invalid = invalid_request(request, error)
+                return _problem(status_of(invalid), invalid.code, invalid.fact, invalid.remedy)
             except ForecastError as error:
-                return _problem(status_of(error), error.code, *told_outside(error))
+                return _problem(status_of(error), error.code, *client_text(error))
 
         return handle
 

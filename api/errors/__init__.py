@@ -1,1 +1,1 @@
-"""Errors of the REST interface as problem documents."""
+"""Error classes, the status table, and the translation of pydantic's errors."""

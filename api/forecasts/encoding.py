@@ -1,7 +1,8 @@
-"""A selected part of a forecast as bytes: JSON, CSV, an Arrow stream or Parquet."""
+"""Encode a selected part of a forecast as JSON, CSV, an Arrow stream or Parquet."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
@@ -14,10 +15,13 @@ import polars as pl
 from pydantic_core import to_json
 
 from api.forecasts.selection import Selection
-from api.requests.negotiation import ARROW, CSV, PARQUET
+from api.requests.negotiation import ARROW, CSV, JSON, PARQUET
 from api.state.issued import IssuedForecast
 from forecast.config.dataset import DatasetConfig
 from forecast.vocabulary import Quantile
+
+LONG_POINTS = 5_000
+"""More points than this are encoded in a thread: it takes so long that other requests would notice."""
 
 
 def rfc3339(time: datetime, zone: tzinfo) -> str:
@@ -29,10 +33,38 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
 
 
-def json_rest(forecast: IssuedForecast, part: Selection, config: DatasetConfig, *, is_sent: bool = False) -> bytes:
-    """Return the answer's JSON but for its opening brace, age and staleness, which are told anew each time.
+def encode(
+    forecast: IssuedForecast, part: Selection, media: str, config: DatasetConfig, *, is_sent: bool = False
+) -> bytes:
+    """Return a part of a forecast in a media type; JSON lacks its beginning, see :func:`json_rest`."""
+    if media == JSON:
+        return json_rest(forecast, part, config, is_sent=is_sent)
+    return encoded(table(forecast, part), media)
 
-    ``is_sent`` says that the client sent the rows: they have no data version.
+
+def entity_tag(forecast: IssuedForecast, part: Selection, media: str, *, stale: bool) -> str:
+    """Return the tag of an answer. It is weak: the age differs between answers that mean the same."""
+    query = hashlib.sha256(repr((part, media, stale)).encode()).hexdigest()[:16]
+    return f'W/"{forecast.issuance.forecast_id}-{query}"'
+
+
+def provenance(forecast: IssuedForecast, age: int, *, stale: bool) -> dict[str, str]:
+    """Return the headers of a table, which has no place for these facts."""
+    issuance = forecast.issuance
+    return {
+        "Forecast-Id": issuance.forecast_id,
+        "Forecast-Issued-At": issuance.issued_at.isoformat(),
+        "Forecast-Data-Version": str(issuance.data_version),
+        "Forecast-Model-Version": issuance.model_version,
+        "Forecast-Age": str(age),
+        "Forecast-Stale": str(stale).lower(),
+    }
+
+
+def json_rest(forecast: IssuedForecast, part: Selection, config: DatasetConfig, *, is_sent: bool = False) -> bytes:
+    """Return the JSON without its opening brace, age and staleness, which :func:`with_age` adds to each answer.
+
+    ``is_sent``: the client sent the rows, so they have no data version.
     """
     issuance, zone = forecast.issuance, ZoneInfo(part.zone)
     head = {
@@ -58,17 +90,17 @@ def json_rest(forecast: IssuedForecast, part: Selection, config: DatasetConfig, 
 
 
 def with_age(rest: bytes, age: int, *, stale: bool) -> bytes:
-    """Complete the JSON of an answer."""
+    """Return the complete JSON of an answer."""
     return age_text(age, stale=stale) + rest
 
 
 def age_text(age: int, *, stale: bool) -> bytes:
-    """Begin the JSON of an answer."""
+    """Return the beginning of an answer's JSON."""
     return b'{"age":%d,"stale":%s,' % (age, b"true" if stale else b"false")
 
 
 def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:
-    """Return one row per point: series, channel, time, lead, recursive, mean, one column per quantile."""
+    """Return one row per series, channel and step: time, lead, recursive, mean, one column per quantile."""
     issuance = forecast.issuance
     count, leads = part.horizon - part.first, np.arange(part.first + 1, part.horizon + 1, dtype=np.int32)
     times = pl.Series(forecast.times(part.horizon)[part.first :], dtype=pl.Datetime("us", "UTC"))
@@ -98,7 +130,7 @@ def table(forecast: IssuedForecast, part: Selection) -> pl.DataFrame:
 
 
 def encoded(rows: pl.DataFrame, media: str) -> bytes:
-    """Write a table; in CSV its times carry their offset."""
+    """Return a table in a format other than JSON; CSV writes times with their offset."""
     out = io.BytesIO()
     if media == ARROW:
         rows.write_ipc_stream(out, compat_level=pl.CompatLevel.oldest())
@@ -107,33 +139,32 @@ def encoded(rows: pl.DataFrame, media: str) -> bytes:
     else:
         assert media == CSV, media  # noqa: S101 - JSON is not written from tables
         times = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.Datetime)]
-        message = [_told(rows[name]) for name in times]
-        rows.with_columns(message).write_csv(out)
+        rows.with_columns([_with_offset(rows[name]) for name in times]).write_csv(out)
     return out.getvalue()
 
 
-def _told(times: pl.Series) -> pl.Series:
+def _with_offset(times: pl.Series) -> pl.Series:
     zone = ZoneInfo(str(times.dtype.time_zone))  # type: ignore[attr-defined]  # it is a Datetime
     return pl.Series(times.name, [None if time is None else rfc3339(time, zone) for time in times], dtype=pl.String)
 
 
 def _lines(forecast: IssuedForecast, part: Selection, config: DatasetConfig) -> Iterator[bytes]:
-    """Yield the JSON of each series and channel."""
+    """Yield the JSON of each series and channel: numbers are written in bulk and put into a template of points."""
     issuance, steps = forecast.issuance, slice(part.first, part.horizon)
     levels, channels = list(part.levels), list(part.channels)
-    told_levels = tuple(issuance.quantiles[level] for level in part.levels)
+    quantiles_of_part = tuple(issuance.quantiles[level] for level in part.levels)
     points = _points(
-        issuance.origin, forecast.step, range(part.first, part.horizon), issuance.horizon, told_levels, part.zone
+        issuance.origin, forecast.step, range(part.first, part.horizon), issuance.horizon, quantiles_of_part, part.zone
     )
     width = (part.horizon - part.first) * (1 + len(levels))
     for s in part.series:
         mean, quantiles = forecast.mean[s, channels, steps], forecast.quantiles[s, channels, steps][..., levels]
         numbers = np.concatenate([mean[..., None], quantiles], axis=-1)  # [C, H, 1 + Q]
-        message = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        texts = orjson.dumps(numbers.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         for place, c in enumerate(part.channels):
             channel = forecast.channels[c]
             line = {"series": forecast.series[s], "channel": channel, "unit": config.channels[channel].unit}
-            own = tuple(message[place * width : (place + 1) * width])
+            own = tuple(texts[place * width : (place + 1) * width])
             yield to_json(line)[:-1] + b',"points":[' + points % own + b"]}"
 
 
@@ -141,10 +172,10 @@ def _lines(forecast: IssuedForecast, part: Selection, config: DatasetConfig) -> 
 def _points(
     origin: datetime, step: timedelta, places: range, trained: int, levels: tuple[float, ...], zone: str
 ) -> bytes:
-    """Return the JSON of the points of every line, with a place for each number.
+    """Return the template of the points of every line, with ``%b`` for each number.
 
-    Filling it in takes a quarter of the time that points as dictionaries take. Whoever asks on demand in the same hour
-    is told the same times.
+    Filling it in takes a quarter of the time of points as dictionaries. It is cached: requests on demand within the
+    same hour have the same times.
     """
     own, quantiles = ZoneInfo(zone), ",".join(f'"{level:g}":%b' for level in levels)
     return ",".join(

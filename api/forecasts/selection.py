@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from api.errors.problems import suggest
+from api.errors.suggestions import suggest
 from api.schemas.forecasts import ForecastQuery
 from api.state.issued import IssuedForecast
 from forecast.errors import ConfigError, NotFoundError

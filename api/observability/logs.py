@@ -44,29 +44,29 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
         }
         message["message"] = record.getMessage()
-        exchange = CURRENT.get()
-        if exchange is not None:
-            message["request_id"] = exchange.request_id
+        context = CURRENT.get()
+        if context is not None:
+            message["request_id"] = context.request_id
         if record.exc_info:
             message["exception"] = self.formatException(record.exc_info)
         return json.dumps(message)
 
 
-def tell(exchange: RequestContext, method: str, status: int, seconds: float) -> None:
+def tell(context: RequestContext, method: str, status: int, seconds: float) -> None:
     """Log one request: nothing of it but its declared route, so that no query and no key is ever written down."""
     if _lines is not None:
-        _lines.write(_line(exchange, method, status, seconds))
+        _lines.write(_line(context, method, status, seconds))
     elif _requests.isEnabledFor(logging.INFO):
-        key_id, request_id = exchange.access.key_id, exchange.request_id
-        _requests.info("%s %s %d %.2f ms %s %s", method, exchange.template, status, seconds * 1000, key_id, request_id)
+        key_id, request_id = context.access.key_id, context.request_id
+        _requests.info("%s %s %d %.2f ms %s %s", method, context.template, status, seconds * 1000, key_id, request_id)
 
 
-def _line(exchange: RequestContext, method: str, status: int, seconds: float) -> str:
+def _line(context: RequestContext, method: str, status: int, seconds: float) -> str:
     # By hand, because every request pays for it: none of these has a character that JSON would escape.
-    message = f'"{exchange.access.key_id}"' if exchange.access.key_id else "null"
+    message = f'"{context.access.key_id}"' if context.access.key_id else "null"
     return (
         f'{{"time": "{_time(time.time())}", "level": "info", "logger": "api.requests", '
-        f'"request_id": "{exchange.request_id}", "method": "{method}", "route": "{exchange.template}", '
+        f'"request_id": "{context.request_id}", "method": "{method}", "route": "{context.template}", '
         f'"status": {status}, "milliseconds": {seconds * 1000:.2f}, '
         f'"key_id": {message}}}\n'
     )

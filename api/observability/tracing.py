@@ -56,13 +56,13 @@ class Tracer:
         }
         return self._tracer.start_span("request", context=self._propagator.extract(carrier), kind=self._kind)
 
-    def end(self, span: Any, exchange: RequestContext, method: str, status: int) -> None:
+    def end(self, span: Any, context: RequestContext, method: str, status: int) -> None:
         """End the span of a request, named after its route as declared."""
-        span.update_name(f"{method} {exchange.template}")
+        span.update_name(f"{method} {context.template}")
         span.set_attribute("http.request.method", method)
-        span.set_attribute("http.route", exchange.template)
+        span.set_attribute("http.route", context.template)
         span.set_attribute("http.response.status_code", status)
-        span.set_attribute("forecast.request_id", exchange.request_id)
+        span.set_attribute("forecast.request_id", context.request_id)
         if status >= 500:
             span.set_status(self._failed)
         span.end()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers.on_demand import MOST_POINTS, Numbers
-from api.state.champions import CHAMPION
+from api.schemas.models import CHAMPION
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.panel import Array, Panel

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from api.errors.placed import parse
+from api.requests.json_body import parse
 from forecast.errors import DataError
 
 Tensor = np.ndarray[Any, np.dtype[Any]]

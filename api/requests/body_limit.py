@@ -1,27 +1,17 @@
-"""A body on its way in: never more bytes than the cap, never longer than the deadline, whichever route reads it."""
+"""Limit the size and the arrival time of a body, whichever route reads it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
-from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
-from api.requests.bodies import too_large, too_slow
-from forecast.errors import ForecastError
-
-
-class RefusedBody(HTTPException):
-    """A body is refused while a route reads it; an ``HTTPException``, which frameworks let through as it is."""
-
-    def __init__(self, error: ForecastError) -> None:
-        super().__init__(400)
-        self.error = error
+from api.errors.kinds import RefusedBody, too_large, too_slow
 
 
 class LimitedBody:
-    """A ``receive`` that counts; once the body is there, it only passes on."""
+    """An ASGI ``receive`` that enforces a size limit and a deadline until the body is complete."""
 
     __slots__ = ("_deadline", "_is_whole", "_kept", "_largest", "_receive", "_seconds", "_size")
 
@@ -35,12 +25,12 @@ class LimitedBody:
         self._kept: deque[Message] = deque()
 
     async def arrive(self) -> None:
-        """Wait until the body is there, and keep it for whoever reads it; raises :class:`RefusedBody`."""
+        """Wait for the whole body and keep it for the route; raises :class:`RefusedBody`."""
         while not self._is_whole:
             self._kept.append(await self._next())
 
     async def __call__(self) -> Message:
-        """Return the next piece; raises :class:`RefusedBody`."""
+        """Return the next message; raises :class:`RefusedBody`."""
         return self._kept.popleft() if self._kept else await self._next()
 
     async def _next(self) -> Message:

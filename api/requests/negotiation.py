@@ -1,4 +1,4 @@
-"""Which format a client takes, and whether it has the answer already."""
+"""Content negotiation and conditional requests: ``Accept``, ``ETag``, ``If-None-Match``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from api.errors.problems import NotAcceptableError
+from api.errors.kinds import NotAcceptableError
 
 JSON = "application/json"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 FORMATS = (JSON, CSV, ARROW, PARQUET)
-"""Formats of forecasts and rows; a client that names none gets the first."""
+"""Formats of forecasts and rows; a client without ``Accept`` gets the first."""
 TABLES = {CSV: {"schema": {"type": "string"}}, ARROW: {}, PARQUET: {}}
-"""The formats beside JSON, for OpenAPI."""
+"""The formats other than JSON, for OpenAPI."""
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str:
-    """Return the offered media type that an ``Accept`` header likes best; raises ``format.not_acceptable``.
+    """Return the offered media type that an ``Accept`` header prefers; raises ``format.not_acceptable``.
 
     >>> preferred("text/csv;q=0.5, application/json;q=0.9", [JSON, CSV])
     'application/json'
@@ -30,11 +30,11 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
     'application/json'
     """
     ranges = [_parsed(part) for part in (accept or "*/*").split(",")]
-    liked = [(_quality(media, ranges), -place, media) for place, media in enumerate(offered)]
-    quality, _, media = max(liked)
+    ranked = [(_quality(media, ranges), -place, media) for place, media in enumerate(offered)]
+    quality, _, media = max(ranked)
     if quality <= 0:
         raise NotAcceptableError(
-            "format.not_acceptable", "none of the formats is accepted", f"accept {' or '.join(offered)}"
+            "format.not_acceptable", "Accept excludes every offered format", f"accept {' or '.join(offered)}"
         )
     return media
 
@@ -63,15 +63,15 @@ def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
 def conditional(
     request: Request, body: bytes, media: str, etag: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return the body, or 304 if the client's ``If-None-Match`` names it; caches ask again each time."""
-    message = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept", **(headers or {})}
+    """Return the body, or 304 if ``If-None-Match`` has its tag; caches revalidate each time."""
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept", **(headers or {})}
     if matches(request, etag):
-        return Response(status_code=304, headers=message)
-    return Response(body, media_type=media, headers=message)
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media, headers=headers)
 
 
 def by_content(request: Request, body: bytes, media: str = JSON) -> Response:
-    """Return the body under a tag that is its digest, or 304 if the client has it."""
+    """Return the body with its digest as the tag, or 304 if the client has it."""
     return conditional(request, body, media, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
@@ -82,12 +82,12 @@ def as_json(request: Request, content: BaseModel) -> Response:
 
 
 def matches(request: Request, etag: str) -> bool:
-    """Whether ``If-None-Match`` names an entity tag; weak and strong tags compare alike, as RFC 9110 says."""
+    """Whether ``If-None-Match`` has an entity tag; weak comparison, as RFC 9110 defines it."""
     given = request.headers.get("if-none-match")
     return given is not None and names(given, etag)
 
 
 def names(given: str, etag: str) -> bool:
-    """Whether the text of ``If-None-Match`` names an entity tag."""
+    """Whether the text of ``If-None-Match`` has an entity tag."""
     tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
     return tags == ["*"] or etag.removeprefix("W/") in tags

@@ -8,8 +8,8 @@ from fastapi.responses import Response
 
 from api.auth.scopes import reads_own
 from api.dependencies import DatasetDep, ServiceDep, seen_datasets
+from api.openapi.responses import problems
 from api.requests.negotiation import as_json
-from api.routes.forecasts import problems
 from api.schemas.forecasts import ChampionInfo, ChannelInfo, DatasetInfo, DatasetList, LatestInfo
 from api.service import Service
 from api.state.issued import age_of

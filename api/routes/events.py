@@ -7,22 +7,21 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth.scopes import reads
 from api.dependencies import ServiceDep, find_dataset
-from api.errors.problems import suggest
+from api.errors.suggestions import suggest
 from api.events import streams
+from api.openapi.responses import problems
 from api.requests.negotiation import preferred
-from api.routes.forecasts import problems
+from api.schemas.events import KINDS, EventsQuery
 from api.schemas.jobs import LARGEST_NUMBER
 from api.state.event_feed import Wanted
 from forecast.errors import ConfigError
 
 router = APIRouter(prefix="/v1", tags=["events"], dependencies=[reads])
 
-_KINDS = ("run", "progress", "forecast", "promotion", "alert")
-_USUAL = frozenset(_KINDS) - {"progress"}
+_USUAL = frozenset(KINDS) - {"progress"}
 _LastEventId = Annotated[
     str | None, Header(description="Id of the last event that came: the stream goes on behind it.", max_length=64)
 ]
@@ -59,22 +58,6 @@ _EVENT = {
 """One event of a stream; OpenAPI's ``itemSchema``, as FastAPI describes streams too."""
 
 
-class EventsQuery(BaseModel):
-    """Which events are asked for; a parameter that does not exist is an error."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    dataset: Annotated[list[str], Field(description="Data sets, repeated or comma separated; all if left out.")] = []
-    kinds: Annotated[
-        list[str],
-        Field(description=f"Of {', '.join(_KINDS)}, repeated or comma separated; all but progress if left out."),
-    ] = []
-    after: Annotated[
-        int | None,
-        Field(ge=0, le=LARGEST_NUMBER, description="Begin behind this event; with the next one if left out."),
-    ] = None
-
-
 def _streams(example: str) -> dict[int | str, dict[str, Any]]:
     content = {streams.MEDIA_TYPE: {"itemSchema": _EVENT, "example": example}}
     return {200: {"description": "Events, until the client goes.", "content": content}, **problems(404, 406, 422, 503)}
@@ -92,8 +75,8 @@ async def follow_events(
     datasets = [find_dataset(name, service).name for name in _words(query.dataset)]
     kinds = _words(query.kinds)
     for word in kinds:
-        if word not in _KINDS:
-            raise ConfigError("kinds.unknown", "there is no kind of event of that name", suggest(word, _KINDS))
+        if word not in KINDS:
+            raise ConfigError("kinds.unknown", "there is no kind of event of that name", suggest(word, KINDS))
     wanted = Wanted(datasets=frozenset(datasets), kinds=frozenset(kinds) or _USUAL)
     after = streams.event_of(last_event_id, query.after)
     newest = await service.feed.newest()

@@ -9,64 +9,21 @@ import polars as pl
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from api.answers.requirements import Requirements, requirements
+from api.answers.requirements import requirements
 from api.auth.scopes import reads
 from api.dependencies import DatasetDep, ServiceDep
 from api.forecasts.encoding import encoded
 from api.forecasts.selection import instant, places, zone
+from api.openapi.responses import problems
 from api.requests.negotiation import FORMATS, JSON, TABLES, by_content, preferred
-from api.routes.forecasts import problems
+from api.schemas.history import ObservationAnswer, ObservationQuery, Requirements, RequirementsQuery
 from api.service import Service
-from api.state.champions import CHAMPION
 from forecast.errors import ConfigError, UnavailableError
 from forecast.installation import Dataset
-from forecast.vocabulary import MAX_HORIZON
 
 router = APIRouter(prefix="/v1/datasets", tags=["observations"], dependencies=[reads])
-
-
-class ObservationQuery(BaseModel):
-    """Which rows are asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    series: Annotated[list[str], Field(description="Series, repeated or comma separated; all if left out.")] = []
-    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; all if left out.")] = []
-    start: Annotated[str | None, Field(description="RFC 3339 time with offset: the first time.")] = None
-    end: Annotated[str | None, Field(description="RFC 3339 time with offset: the first time that is left out.")] = None
-    tz: Annotated[str | None, Field(description="IANA zone in which times are told; UTC if left out.")] = None
-    limit: Annotated[int, Field(ge=1, le=1_000_000, description="The newest rows, at most so many.")] = 100_000
-
-
-class SeriesOfRows(BaseModel):
-    """The rows of one series as columns."""
-
-    series: str
-    time: list[str]
-    values: dict[str, list[float | None]] = Field(description="By channel; null where there is none.")
-
-
-class ObservationAnswer(BaseModel):
-    """Stored rows as they are, before gaps are filled."""
-
-    dataset: str
-    data_version: int
-    zone: str
-    rows: int
-    truncated: bool = Field(description="Whether older rows of the range were left out; see limit.")
-    series: list[SeriesOfRows]
-
-
-class RequirementsQuery(BaseModel):
-    """Which forecast is meant."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON, description="The trained one if left out.")] = None
-    model: Annotated[str, Field(max_length=200, description="Model version, or champion or previous.")] = CHAMPION
 
 
 @router.get(

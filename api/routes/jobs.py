@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from api.auth.scopes import administers, reads
 from api.dependencies import ServiceDep
-from api.errors.problems import suggest
+from api.errors.suggestions import suggest
+from api.openapi.responses import problems
 from api.requests.json_body import checked, described, sent
-from api.routes.forecasts import problems
 from api.schemas.jobs import JobInfo, JobList, JobPatch, NewJob, QueuedRuns, RunInfo, RunRequest
 from api.service import Service
 from forecast.config.jobs import Job

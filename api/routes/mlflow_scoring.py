@@ -17,11 +17,12 @@ from pydantic_core import to_json
 from api.answers.on_demand import Asked, asked
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep, default_dataset
-from api.errors.placed import parse
+from api.errors.kinds import UnsupportedError
 from api.openapi.inline import inlined
-from api.requests.bodies import UnsupportedError, read_body
+from api.openapi.responses import problems
+from api.requests.bodies import read_body
+from api.requests.json_body import parse
 from api.requests.negotiation import CSV, JSON
-from api.routes.forecasts import problems
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import DataError
 from forecast.installation import Dataset

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
 from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth.scopes import administers, reads_own
 from api.dependencies import DatasetDep, ServiceDep, seen_datasets
+from api.openapi.responses import problems
 from api.requests.json_body import described, sent
 from api.requests.negotiation import as_json
-from api.routes.forecasts import problems
 from api.schemas.forecasts import ChampionInfo
 from api.schemas.jobs import QueuedRuns
+from api.schemas.models import (
+    AllModels,
+    GuardInfo,
+    ModelsOfDataset,
+    ModelsQuery,
+    NightInfo,
+    PromotionRequest,
+    ScoredModel,
+)
 from api.service import Service
 from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
@@ -28,79 +35,6 @@ from forecast.scheduling.job_book import JobBook
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
 writing = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[administers])
 """The routes that change something: a worker does it, because the service loads neither torch nor MLflow."""
-
-
-class ScoredModel(BaseModel):
-    """How a model did on the held-out windows of a night; null where a score is not finite."""
-
-    model_name: str
-    model_version: str
-    windows: int
-    mae: float | None
-    rmse: float | None
-    mase: float | None
-    pinball: float | None = Field(description="Scaled; models are ranked by it.")
-    coverage: float | None
-    by_horizon: dict[int, float | None] = Field(description="Pinball loss of the steps up to each horizon.")
-
-
-class GuardInfo(BaseModel):
-    """A condition that a challenger must meet."""
-
-    name: str
-    passed: bool
-    message: str
-
-
-class NightInfo(BaseModel):
-    """What a night compared and decided."""
-
-    recorded_at: datetime
-    data_version: int
-    holdout_from: datetime
-    holdout_until: datetime
-    origins: int
-    challenger: str
-    promoted: bool
-    gain: float | None = Field(description="Relative gain in pinball loss over the champion; null without one.")
-    why: str
-    guards: list[GuardInfo]
-    leaderboard: list[ScoredModel] = Field(description="Best first.")
-    failures: list[str] = Field(description="Models that could not be trained; the night's log says why.")
-    tracking_run: str = Field(description="Run in MLflow.")
-
-
-class ModelsOfDataset(BaseModel):
-    """The models of one data set."""
-
-    dataset: str
-    champion: ChampionInfo | None
-    previous: ChampionInfo | None = Field(description="Where a rollback would lead.")
-    challenger: str | None = Field(description="Of the last night, if it was not promoted.")
-    versions: list[ChampionInfo] = Field(description="Who is and was champion, newest first.")
-    nights: list[NightInfo] = Field(description="The last ones, newest first.")
-
-
-class AllModels(BaseModel):
-    """The models of every data set."""
-
-    models: list[ModelsOfDataset]
-
-
-class PromotionRequest(BaseModel):
-    """Which model becomes champion."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    version: Annotated[str, Field(min_length=1, max_length=64, examples=["linear-20131102T023000-f53b7c"])]
-
-
-class ModelsQuery(BaseModel):
-    """How much is told."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    nights: Annotated[int, Field(ge=0, le=50, description="How many nights are told.")] = 1
 
 
 @router.get("", response_model=AllModels, summary="Models of all data sets", responses=problems(406, 422, 503))

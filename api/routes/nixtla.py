@@ -12,8 +12,8 @@ from pydantic_core import to_json
 from api.answers.on_demand import asked
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep, default_dataset, find_dataset
-from api.errors.placed import parse
 from api.openapi.inline import inlined
+from api.openapi.responses import problems
 from api.protocols.nixtla import (
     NixtlaAnswer,
     NixtlaRequest,
@@ -25,8 +25,8 @@ from api.protocols.nixtla import (
     refuse_unsupported,
 )
 from api.requests.bodies import read_body
+from api.requests.json_body import parse
 from api.requests.negotiation import JSON
-from api.routes.forecasts import problems
 from api.service import Service
 from forecast.errors import NotFoundError
 from forecast.installation import Dataset

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from api.auth.scopes import reads, writes
 from api.dependencies import DatasetDep, ServiceDep
+from api.openapi.responses import problems
 from api.requests.bodies import read_body
-from api.routes.forecasts import problems
 from api.service import Service
 from forecast.installation import Dataset
 from forecast.ledger.receipts import Receipt

@@ -13,20 +13,18 @@ from starlette.routing import Route
 from api.answers.on_demand import OnDemandQuery, OnDemandRequest, forecast, read_json, read_rows
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep
-from api.errors.placed import mistake
-from api.forecasts import encoding
+from api.errors.validation import first_mistake
+from api.forecasts.encoding import LONG_POINTS, encode, provenance, with_age
 from api.forecasts.selection import Selection, levels, zone
 from api.openapi.inline import inlined
+from api.openapi.responses import problems
 from api.requests.bodies import read_body
 from api.requests.negotiation import FORMATS, JSON, TABLES, preferred
-from api.routes.forecasts import problems, provenance
 from api.schemas.forecasts import ForecastAnswer
 from api.state.issued import IssuedForecast
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError
 from pipelines.sources.request_body import CONTENT_TYPES
-
-_LONG_POINTS = 5_000
 
 router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"], dependencies=[reads_own])
 _SCHEMA = inlined(OnDemandRequest)
@@ -74,7 +72,7 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
         zone=zone(query.tz).key,
     )
     made = await forecast(asked, service)
-    if part.points > _LONG_POINTS or media != JSON:
+    if part.points > LONG_POINTS or media != JSON:
         content = await run_sync(_encoded, made, part, media, asked.dataset.config, limiter=service.long_answers)
     else:
         content = _encoded(made, part, media, asked.dataset.config)
@@ -94,9 +92,8 @@ direct = Route(router.prefix, _at_once, methods=["POST"], include_in_schema=Fals
 
 
 def _encoded(made: IssuedForecast, part: Selection, media: str, config: DatasetConfig) -> bytes:
-    if media != JSON:
-        return encoding.encoded(encoding.table(made, part), media)
-    return encoding.with_age(encoding.json_rest(made, part, config, is_sent=True), 0, stale=False)
+    body = encode(made, part, media, config, is_sent=True)
+    return with_age(body, 0, stale=False) if media == JSON else body
 
 
 def _query(request: Request) -> OnDemandQuery:
@@ -106,5 +103,4 @@ def _query(request: Request) -> OnDemandQuery:
     try:
         return OnDemandQuery.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=True)[0]
-        raise mistake(first, OnDemandQuery) from None
+        raise first_mistake(error, OnDemandQuery) from None

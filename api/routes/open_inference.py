@@ -12,20 +12,21 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
 
 from api.answers.on_demand import asked, require_points
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep, find_dataset, seen_datasets
-from api.errors.client_errors import TellingError
+from api.errors.client_errors import ErrorMemberRoute
 from api.forecasts.selection import instant
 from api.openapi.inline import inlined
+from api.openapi.responses import problems
 from api.protocols.tensors import InferRequest, Tensor, read_tensors, written
 from api.requests.bodies import read_body
 from api.requests.negotiation import JSON
-from api.routes.forecasts import problems
+from api.schemas.models import CHAMPION
+from api.schemas.open_inference import ModelMetadata, ServerMetadata, TensorMetadata
 from api.service import Service
-from api.state.champions import CHAMPION, Loaded
+from api.state.champions import Loaded
 from forecast.errors import DataError
 from forecast.installation import Dataset
 from forecast.vocabulary import Horizon
@@ -35,36 +36,11 @@ _HEADER = "Inference-Header-Content-Length"
 _OCTETS = "application/octet-stream"
 _MOST_WINDOWS = 1_000
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=TellingError, dependencies=[reads_own])
+router = APIRouter(
+    prefix="/v2", tags=["open inference protocol"], route_class=ErrorMemberRoute, dependencies=[reads_own]
+)
 ModelName = Annotated[str, Path(description="Name of a data set.")]
 ModelVersion = Annotated[str, Path(description="Model version, or champion or previous.")]
-
-
-class ServerMetadata(BaseModel):
-    """The server."""
-
-    name: str = "forecast-service"
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(BaseModel):
-    """One tensor; -1 is any size."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
-
-    name: str
-    versions: list[str]
-    platform: str = "onnxruntime_onnx"
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-    parameters: dict[str, Any] = Field(description="Channels, quantile levels, look-back, horizon.")
 
 
 @router.get("", summary="Server metadata")

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from api.auth.scopes import administers, reads
 from api.dependencies import ServiceDep, find_dataset
-from api.errors.problems import suggest
+from api.errors.suggestions import suggest
 from api.events.run_log import LONGEST, read_log
-from api.routes.forecasts import problems
+from api.openapi.responses import problems
 from api.schemas.jobs import (
     LARGEST_NUMBER,
     MOST_RUNS,

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from forecast.errors import ForecastError, UnavailableError
+from api.errors.kinds import OverloadedError
+from forecast.errors import ForecastError
 from forecast.runtime.model import Prediction, ServedModel
 from pipelines.forecasting.issue import Round
 
@@ -25,13 +25,6 @@ _QUICK_SECONDS = 0.001
 """A run that takes less is over before a thread would have begun with it."""
 _DEEPEST = 512
 """Requests that may wait for one model."""
-
-
-class OverloadedError(UnavailableError):
-    """More is asked for than can be answered in time."""
-
-    retry_after: ClassVar[int] = 1
-    """Seconds."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from anyio.to_thread import run_sync
 
-from api.errors.problems import suggest
+from api.errors.suggestions import suggest
+from api.schemas.models import CHAMPION, PREVIOUS
 from api.state.batching import LARGEST_RUN, Batcher
 from api.state.histories import hidden
 from api.state.lru import Recent
@@ -27,8 +28,6 @@ from forecast.runtime.sandbox import load_guarded, try_together
 from pipelines.forecasting.issue import fits, rounds
 from pipelines.preparation.calendar_cache import CalendarMemory
 
-CHAMPION, PREVIOUS = "champion", "previous"
-"""Names by which a model may be asked for beside its version."""
 THREADS = 1
 """Of ONNX Runtime within one run; see docs/rest.md for the measurement."""
 _OTHERS = 4

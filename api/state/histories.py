@@ -6,7 +6,7 @@ import logging
 import threading
 from datetime import datetime
 
-from api.errors.problems import UNFORESEEN
+from api.errors.kinds import UNFORESEEN
 from forecast.errors import ConfigError, DataError, ForecastError, StorageError
 from forecast.installation import Installation
 from forecast.lake.observations import Observations

@@ -9,7 +9,7 @@ import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 
-from api.errors.problems import BUSY
+from api.errors.kinds import BUSY
 from api.state.histories import Histories, hidden
 from api.state.issued import IssuedForecast
 from api.state.lru import Recent

@@ -20,7 +20,7 @@ from api.dashboard.formats import age, count, local_time, percent, short
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import rendered
 from api.dependencies import ServiceDep
-from api.errors.problems import told_outside
+from api.errors.problems import client_text
 from api.service import Service
 from forecast.config.dataset import DatasetConfig
 from forecast.installation import Dataset
@@ -69,7 +69,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     shared = frame("Data", dataset, service) | {
         "title": f"Data of {config.title or name}",
         "fault": fault,
-        "fault_text": told_outside(fault) if fault else (),
+        "fault_text": client_text(fault) if fault else (),
     }
     if history is None:
         return rendered("data_empty.html", **shared)

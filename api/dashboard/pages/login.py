@@ -9,9 +9,10 @@ from fastapi.responses import RedirectResponse, Response
 
 from api.auth.scopes import public
 from api.auth.sessions import set_cookie
-from api.context import ForbiddenError, access
+from api.context import access
 from api.dashboard.rendering import rendered
 from api.dependencies import ServiceDep
+from api.errors.kinds import ForbiddenError
 from api.requests.bodies import read_body
 
 router = APIRouter(include_in_schema=False, dependencies=[public])

@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
-from api.auth.scopes import reads_own
+from api.auth.scopes import reads_own, require_dataset
 from api.context import access
 from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.figures.calendar import BEHIND, SIGNS, calendar
@@ -87,7 +87,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
 
 def _run_page(number: int, service: Service) -> Response:
     run = service.installation.ledger.runs.get(number)
-    access().require(run.dataset)
+    require_dataset(access(), run.dataset)
     jobs = service.installation.config.datasets
     if run.dataset not in jobs:
         raise NotFoundError("run.unknown", f"run {number} is of a data set that is not there any more", "")
