@@ -1,4 +1,4 @@
-"""``GET /v1/datasets/{dataset}/accuracy``: how good the forecasts were that were served."""
+"""``GET /v1/datasets/{dataset}/accuracy``: realised accuracy of the served forecasts."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ router = APIRouter(prefix="/v1/datasets", tags=["accuracy"], dependencies=[reads
 @router.get(
     "/{dataset}/accuracy",
     response_model=AccuracyAnswer,
-    summary="How good the served forecasts were",
-    responses={304: {"description": "The client has it already."}, **problems(404, 406, 422, 503)},
+    summary="Realised accuracy of the served forecasts",
+    responses={304: {"description": "The client has this answer already."}, **problems(404, 406, 422, 503)},
 )
 async def read_accuracy(
     request: Request, dataset: DatasetDep, query: Annotated[AccuracyQuery, Query()], service: ServiceDep
 ) -> Response:
-    """Add up what the step `score` found of forecasts whose steps have come true."""
+    """Aggregate the scores that the step `score` stored for forecasts whose steps have been observed."""
     preferred(request.headers.get("accept"), (JSON,))
     answer = await run_sync(_answer, dataset, query, service)
-    body = answer.model_dump_json().encode()
-    return by_content(request, body)
+    return by_content(request, answer.model_dump_json().encode())
 
 
 def _answer(dataset: Dataset, query: AccuracyQuery, service: Service) -> AccuracyAnswer:
     if query.channel is not None and query.channel not in dataset.config.targets:
         remedy = suggest(query.channel, dataset.config.targets)
-        raise NotFoundError("channel.unknown", "there is no target channel of that name", remedy)
-    # By the whole day, so that an answer stays the same until something is scored.
+        raise NotFoundError("channel.unknown", "the target channel does not exist", remedy)
+    # Whole days, so that the answer and its tag stay the same until new scores are stored.
     now = service.latest.now(dataset.name).replace(hour=0, minute=0, second=0, microsecond=0)
     since = None if query.window is None else before(now, query.window)
     rows = service.installation.ledger.scores.accuracy(

@@ -1,4 +1,4 @@
-"""``GET /v1/models``: champion and challenger of each data set, who was champion before, and why it was decided so."""
+"""``/v1/models``: champions and challengers of each data set, the evidence of the last nights, and rollback."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from forecast.scheduling.job_book import JobBook
 
 router = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[reads_own])
 writing = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[administers])
-"""The routes that change something: a worker does it, because the service loads neither torch nor MLflow."""
+"""Routes that change the champion. They queue a run for a worker: the service loads neither torch nor MLflow."""
 
 
 @router.get("", response_model=AllModels, summary="Models of all data sets", responses=problems(406, 422, 503))
 async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], service: ServiceDep) -> Response:
-    """Tell of every data set which models there are."""
-    message = [await run_sync(_models, dataset, query.nights, service) for dataset in seen_datasets(service)]
-    return as_json(request, AllModels(models=message))
+    """Return the models of every data set that the key is valid for."""
+    found = [await run_sync(_models, dataset, query.nights, service) for dataset in seen_datasets(service)]
+    return as_json(request, AllModels(models=found))
 
 
 @router.get(
@@ -51,12 +51,12 @@ async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], 
 async def read_models(
     request: Request, dataset: DatasetDep, query: Annotated[ModelsQuery, Query()], service: ServiceDep
 ) -> Response:
-    """Tell champion, previous champion and challenger, and the evidence of the last nights."""
+    """Return champion, previous champion and challenger, and the evidence of the last nights."""
     return as_json(request, await run_sync(_models, dataset, query.nights, service))
 
 
 @writing.post(
-    "/{dataset}/promote", status_code=202, summary="Make an earlier champion champion again",
+    "/{dataset}/promote", status_code=202, summary="Promote a former champion",
     responses=problems(404, 409, 413, 415, 422, 503), openapi_extra=described(PromotionRequest),
 )  # fmt: skip
 def promote(
@@ -65,15 +65,15 @@ def promote(
     service: ServiceDep,
     response: Response,
 ) -> QueuedRuns:
-    """Put into the queue that a model that was champion before becomes it again, and a forecast is issued with it."""
+    """Queue a run that promotes a former champion and issues a forecast with it."""
     return _queued(JobBook(service.installation).roll_back(dataset.name, wanted.version), response)
 
 
 @writing.post(
-    "/{dataset}/rollback", status_code=202, summary="Go back to the champion before", responses=problems(404, 503)
+    "/{dataset}/rollback", status_code=202, summary="Roll back to the previous champion", responses=problems(404, 503)
 )
 def roll_back(dataset: DatasetDep, service: ServiceDep, response: Response) -> QueuedRuns:
-    """Put into the queue that the champion before the present one takes over, and a forecast is issued with it."""
+    """Queue a run that promotes the previous champion and issues a forecast with it."""
     return _queued(JobBook(service.installation).roll_back(dataset.name), response)
 
 

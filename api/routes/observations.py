@@ -1,4 +1,4 @@
-"""``POST /v1/datasets/{dataset}/observations``: rows that are pushed, and a dry run of the same."""
+"""``POST /v1/datasets/{dataset}/observations``: push rows, or validate them without writing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.auth.scopes import reads, writes
 from api.dependencies import DatasetDep, ServiceDep
 from api.openapi.responses import problems
 from api.requests.bodies import read_body
-from api.service import Service
+from api.schemas.receipts import ReceiptInfo
 from forecast.installation import Dataset
 from forecast.ledger.receipts import Receipt
 from pipelines.ingestion.ingest import ingest, validate
@@ -21,7 +21,7 @@ from pipelines.sources.request_body import CONTENT_TYPES, from_body
 
 
 class _NoParameters(BaseModel):
-    """A parameter that does nothing would pass for one that does."""
+    """Refuses every parameter: one that has no effect would look as if it had."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,33 +38,34 @@ _BODY = {"requestBody": {"required": True, "content": {media: {} for media in CO
     openapi_extra=_BODY,
     dependencies=[writes],
 )
-async def push(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
-    """Check rows and merge what is new: pushing the same rows again changes nothing."""
+async def push(request: Request, dataset: DatasetDep, _none: _Nothing) -> ReceiptInfo:
+    """Validate rows and store the new ones. Idempotent: rows already stored are left unchanged."""
     body = await read_body(request)
-    return await run_sync(_receipt, ingest, body, request.headers.get("content-type", ""), dataset, service)
+    return await run_sync(_receipt, ingest, body, request.headers.get("content-type", ""), dataset)
 
 
 @router.post(
     "/{dataset}/validate",
-    summary="Check rows without writing them",
+    summary="Validate rows without storing them",
     responses=problems(404, 408, 413, 415, 422, 503),
     openapi_extra=_BODY,
     dependencies=[writes],
 )
-async def check(request: Request, dataset: DatasetDep, service: ServiceDep, _none: _Nothing) -> Receipt:
-    """Answer the receipt that pushing these rows would give; nothing is written."""
+async def check(request: Request, dataset: DatasetDep, _none: _Nothing) -> ReceiptInfo:
+    """Return the receipt that pushing these rows would give; nothing is stored."""
     body = await read_body(request)
-    return await run_sync(_receipt, validate, body, request.headers.get("content-type", ""), dataset, service)
+    return await run_sync(_receipt, validate, body, request.headers.get("content-type", ""), dataset)
 
 
-@router.get("/{dataset}/receipts", summary="Receipts of the last ingestions", responses=problems(404, 422, 503))
+@router.get("/{dataset}/receipts", summary="Receipts of the latest ingestions", responses=problems(404, 422, 503))
 async def receipts(
     dataset: DatasetDep, service: ServiceDep, limit: Annotated[int, Query(ge=1, le=1000)] = 20
-) -> list[Receipt]:
-    """Tell what came in lately, newest first, and what was wrong with it."""
-    return await run_sync(service.installation.ledger.receipts.latest, dataset.name, limit)
+) -> list[ReceiptInfo]:
+    """Return receipts, newest first, each with the findings in its rows."""
+    found = await run_sync(service.installation.ledger.receipts.latest, dataset.name, limit)
+    return [ReceiptInfo.of(receipt) for receipt in found]
 
 
-def _receipt(take: Callable[..., Receipt], body: bytes, media: str, dataset: Dataset, service: Service) -> Receipt:
+def _receipt(take: Callable[..., Receipt], body: bytes, media: str, dataset: Dataset) -> ReceiptInfo:
     batch = from_body(body, media, dataset.config, dataset.name)
-    return take(dataset.name, service.installation, [batch], echo=False)
+    return ReceiptInfo.of(take(dataset, [batch], echo=False))

@@ -1,1 +1,1 @@
-"""Request and response models, as OpenAPI shows them."""
+"""Schemas of requests and responses, as OpenAPI shows them."""

@@ -9,45 +9,45 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class AccuracyQuery(BaseModel):
-    """Which part is asked for; a parameter that does not exist is an error."""
+    """Parameters of realised accuracy; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
     by: Annotated[
         Literal["all", "lead_time", "lead_group", "channel", "model", "series"],
-        Field(description="What there is one row of; lead_group: the horizons of the job file."),
+        Field(description="Grouping of the rows; lead_group: the horizons of the config file."),
     ] = "lead_group"
     window: Annotated[
         str | None,
         Field(
             pattern=r"^[1-9][0-9]{0,5}[smhdw]$",
-            description="Forecasts with origins of the last so long, in whole UTC days, such as 30d; all if left out.",
+            description="Only forecasts with an origin in this period, in whole UTC days, such as 30d; default: all.",
         ),
     ] = None
-    channel: Annotated[str | None, Field(description="Of this channel alone, and also in its unit.")] = None
-    model: Annotated[str | None, Field(max_length=64, description="Of this model version alone.")] = None
+    channel: Annotated[str | None, Field(description="Only this channel; adds errors in its unit.")] = None
+    model: Annotated[str | None, Field(max_length=64, description="Only this model version.")] = None
 
 
 class AccuracyRow(BaseModel):
-    """How good the forecasts of one part were; null where it cannot be told."""
+    """Accuracy of one group; null where a measure is undefined."""
 
     part: str = Field(description="A lead time, a group of them as 1-24, a channel, a model version, a series, or all.")
-    count: int = Field(description="Values that were really observed; what was filled counts nowhere.")
+    count: int = Field(description="Number of observed values; imputed values do not count.")
     mae: float = Field(description="Of the median, in standard deviations of each channel.")
     rmse: float = Field(description="Of the mean, in standard deviations.")
     mase: float | None = Field(
-        description="Absolute error over that of the seasonal naive forecast on the rows that the model was fitted on."
+        description="Absolute error relative to the seasonal naive forecast on the rows that the model was fitted on."
     )
     pinball: float = Field(description="Quantile loss in deviations, averaged over levels and doubled.")
-    wql: float | None = Field(description="That loss in original units over the mean absolute value.")
+    wql: float | None = Field(description="Quantile loss in original units over the mean absolute value.")
     coverage: float = Field(description="Share of values within the outermost quantiles.")
     promised_coverage: float
-    width: float = Field(description="Of the band, in deviations.")
+    width: float = Field(description="Width of the band, in deviations.")
     skill: float | None = Field(
-        description="1 - absolute error / that of the seasonal naive forecast from what was known at the origin."
+        description="1 - absolute error / that of the seasonal naive forecast from the data known at the origin."
     )
     pinball_by_level: dict[str, float]
-    mae_in_units: float | None = Field(description="Where the row is of one channel.")
+    mae_in_units: float | None = Field(description="Only for a row of one channel.")
     rmse_in_units: float | None
 
 
@@ -56,5 +56,5 @@ class AccuracyAnswer(BaseModel):
 
     dataset: str
     by: str
-    since: datetime | None = Field(description="Beginning of the window, whose day counts whole.")
-    rows: list[AccuracyRow] = Field(description="Empty before anything was scored.")
+    since: datetime | None = Field(description="Beginning of the window, at the start of its day.")
+    rows: list[AccuracyRow] = Field(description="Empty before the first score.")

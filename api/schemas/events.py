@@ -12,16 +12,16 @@ KINDS = ("run", "progress", "forecast", "promotion", "alert")
 
 
 class EventsQuery(BaseModel):
-    """Which events are asked for; a parameter that does not exist is an error."""
+    """Selection of events; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
-    dataset: Annotated[list[str], Field(description="Data sets, repeated or comma separated; all if left out.")] = []
+    dataset: Annotated[list[str], Field(description="Data sets, repeated or comma separated; default: all.")] = []
     kinds: Annotated[
         list[str],
-        Field(description=f"Of {', '.join(KINDS)}, repeated or comma separated; all but progress if left out."),
+        Field(description=f"Of {', '.join(KINDS)}, repeated or comma separated; default: all but progress."),
     ] = []
     after: Annotated[
         int | None,
-        Field(ge=0, le=LARGEST_NUMBER, description="Begin behind this event; with the next one if left out."),
+        Field(ge=0, le=LARGEST_NUMBER, description="Begin after this event; default: with the next one."),
     ] = None

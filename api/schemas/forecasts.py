@@ -1,4 +1,4 @@
-"""The shapes of requests and answers: what OpenAPI shows."""
+"""Schemas of forecasts, data sets, health and problem documents."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from forecast.vocabulary import MAX_HORIZON, Role
 
 
 class ForecastQuery(BaseModel):
-    """Which part of a forecast is asked for; a parameter that does not exist is an error."""
+    """Selection of a part of a forecast; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
-    series: Annotated[list[str], Field(description="Series, repeated or comma separated; all if left out.")] = []
-    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; all if left out.")] = []
+    series: Annotated[list[str], Field(description="Series, repeated or comma separated; default: all.")] = []
+    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; default: all.")] = []
     horizon: Annotated[
         int | None,
         Field(
             ge=1,
             le=MAX_HORIZON,
-            description="Steps from the origin; the trained horizon if left out. Steps beyond it are recursive.",
+            description="Steps from the origin; default: the trained horizon. Steps beyond it are recursive.",
         ),
     ] = None
     quantiles: Annotated[
-        list[str], Field(description="Quantile levels, repeated or comma separated; all trained ones if left out.")
+        list[str], Field(description="Quantile levels, repeated or comma separated; default: all trained levels.")
     ] = []
     as_of: Annotated[
         str | None,
-        Field(description="RFC 3339 time with offset: the forecast that was the latest then, on the data set's clock."),
+        Field(description="RFC 3339 time with offset: the latest forecast at that time, on the data set's clock."),
     ] = None
-    tz: Annotated[str | None, Field(description="IANA zone in which times are told; UTC if left out.")] = None
-    start: Annotated[str | None, Field(description="RFC 3339 time with offset: steps before it are left out.")] = None
-    end: Annotated[str | None, Field(description="RFC 3339 time with offset: steps from it on are left out.")] = None
+    tz: Annotated[str | None, Field(description="IANA time zone of returned timestamps; default: UTC.")] = None
+    start: Annotated[str | None, Field(description="RFC 3339 time with offset: start of the range, included.")] = None
+    end: Annotated[str | None, Field(description="RFC 3339 time with offset: end of the range, excluded.")] = None
     model: Annotated[
-        str | None, Field(description="Model version: the latest forecast that was issued with it.", max_length=200)
+        str | None, Field(description="Model version: the latest forecast issued with it.", max_length=200)
     ] = None
     lead_time: Annotated[
         str | None,
         Field(
-            description="Duration such as 24h: the rolling forecast, of each time what was issued so long before.",
+            description="Duration such as 24h: the rolling forecast; for each time the value issued that long before.",
             max_length=20,
         ),
     ] = None
@@ -52,7 +52,7 @@ class Point(BaseModel):
     """One step of a forecast."""
 
     time: datetime
-    lead: int = Field(description="1 is the first step after the newest row.")
+    lead: int = Field(description="1 for the first step after the newest row.")
     mean: float
     quantiles: dict[str, float] = Field(description="By level, ascending.")
     recursive: bool = Field(description="Beyond the trained horizon: computed from the forecast's own median.")
@@ -68,7 +68,7 @@ class ForecastLine(BaseModel):
 
 
 class ForecastAnswer(BaseModel):
-    """A forecast and where it comes from."""
+    """A forecast and its provenance."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -130,21 +130,25 @@ class ForecastAnswer(BaseModel):
         }
     )
 
-    age: int = Field(description="Seconds since it was issued, on the data set's clock (with as_of: at that time).")
-    stale: bool = Field(description="Whether the age has reached stale_after of the job file.")
+    age: int = Field(
+        description="Seconds since the forecast was issued, on the data set's clock (with as_of: at that time)."
+    )
+    stale: bool = Field(description="Whether the age has reached stale_after of the config file.")
     dataset: str
     forecast_id: str
     issued_at: datetime
     origin: datetime = Field(description="Time of the first step.")
     data_version: int | None = Field(
-        description="Version of the data that it was computed from; null if the client sent them."
+        description="Version of the data that the forecast was computed from; null if the client sent the data."
     )
     model_name: str
     model_version: str
-    fallback_reason: str | None = Field(description="Why another model than the champion made it; null if none did.")
-    imputed_fraction: float = Field(description="Share of the look-back's values that were filled, not observed.")
+    fallback_reason: str | None = Field(
+        description="Why a model other than the champion was used; null if the champion was used."
+    )
+    imputed_fraction: float = Field(description="Share of the look-back's values that were imputed.")
     newest_observed: datetime | None = Field(
-        description="Time of the newest observed target value, of the series and channel that are furthest behind."
+        description="Time of the newest observed target value, of the series and channel that is furthest behind."
     )
     frequency: str
     horizon: int
@@ -153,13 +157,14 @@ class ForecastAnswer(BaseModel):
     quantiles: list[float]
     zone: str
     provenance: Provenance | None = Field(
-        description="What else made it, by UTC times of the machine's clock; null if an earlier release issued it."
+        description="Digests, versions and machine; times are of the machine's clock, in UTC. Null if an earlier "
+        "release issued the forecast."
     )
     forecasts: list[ForecastLine]
 
 
 class RollingPoint(BaseModel):
-    """What was told of one time, a fixed lead before it."""
+    """The forecast of one time, issued a fixed lead before it."""
 
     time: datetime
     mean: float
@@ -170,7 +175,7 @@ class RollingPoint(BaseModel):
 
 
 class RollingLine(BaseModel):
-    """The rolling forecast of one channel of one series; a time of which nothing was issued is left out."""
+    """The rolling forecast of one channel of one series; times without an issued forecast are left out."""
 
     series: str
     channel: str
@@ -179,11 +184,11 @@ class RollingLine(BaseModel):
 
 
 class RollingAnswer(BaseModel):
-    """The rolling forecast at a fixed lead, from forecasts as they were issued."""
+    """The rolling forecast at a fixed lead, taken from issued forecasts."""
 
     dataset: str
     lead_time: str
-    lead: int = Field(description="The same in steps.")
+    lead: int = Field(description="lead_time in steps.")
     frequency: str
     quantiles: list[float]
     zone: str
@@ -191,7 +196,7 @@ class RollingAnswer(BaseModel):
 
 
 class ChannelInfo(BaseModel):
-    """One column of a data set."""
+    """One channel of a data set."""
 
     name: str
     role: Role
@@ -201,7 +206,7 @@ class ChannelInfo(BaseModel):
 
 
 class ChampionInfo(BaseModel):
-    """The model that forecasts are issued with."""
+    """A model version that is or was champion."""
 
     model_name: str
     model_version: str
@@ -220,7 +225,7 @@ class LatestInfo(BaseModel):
 
 
 class DatasetInfo(BaseModel):
-    """One data set: what is in it, and how fresh it is."""
+    """One data set: its series and channels, its newest row, its champion and its latest forecast."""
 
     name: str
     title: str
@@ -231,7 +236,7 @@ class DatasetInfo(BaseModel):
     horizons: list[int]
     quantiles: list[float]
     data_version: int | None
-    newest_row: datetime | None = Field(description="Time of the newest row of any series; null before the first.")
+    newest_row: datetime | None = Field(description="Time of the newest row of any series; null without rows.")
     champion: ChampionInfo | None
     latest_forecast: LatestInfo | None
 
@@ -243,28 +248,28 @@ class DatasetList(BaseModel):
 
 
 class Liveness(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: str = "alive"
 
 
 class DatasetReadiness(BaseModel):
-    """Whether one data set can be served, and what is wrong with it."""
+    """Whether one data set can be served, and its faults."""
 
     dataset: str
     ready: bool
     forecast_id: str | None
     age: int | None
     stale: bool | None
-    reasons: list[str] = Field(description="Stable codes; empty when all is well.")
+    reasons: list[str] = Field(description="Stable codes; empty without faults.")
 
 
 class Readiness(BaseModel):
-    """``ready``; ``degraded``: all is served but something is stale or cannot be reached; or ``not ready``."""
+    """``ready``; ``degraded``: everything is served, but a part is stale or unreachable; or ``not ready``."""
 
     status: str
-    reasons: list[str] = Field(default=[], description="What of the whole installation is not as it should be: codes.")
-    datasets: list[DatasetReadiness] = Field(description="Empty for whoever needs a key and sent none.")
+    reasons: list[str] = Field(default=[], description="Codes of faults of the whole installation.")
+    datasets: list[DatasetReadiness] = Field(description="Empty if the request needs a key and has none.")
 
 
 class Problem(BaseModel):
@@ -273,6 +278,6 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    code: str = Field(description="Stable; never changes once released.", examples=["dataset.unknown"])
+    code: str = Field(description="Stable: never changes after its release.", examples=["dataset.unknown"])
     detail: str
     remedy: str

@@ -12,16 +12,18 @@ from forecast.vocabulary import MAX_HORIZON, Role
 
 
 class ObservationQuery(BaseModel):
-    """Which rows are asked for."""
+    """Selection of stored rows."""
 
     model_config = ConfigDict(extra="forbid")
 
-    series: Annotated[list[str], Field(description="Series, repeated or comma separated; all if left out.")] = []
-    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; all if left out.")] = []
-    start: Annotated[str | None, Field(description="RFC 3339 time with offset: the first time.")] = None
-    end: Annotated[str | None, Field(description="RFC 3339 time with offset: the first time that is left out.")] = None
-    tz: Annotated[str | None, Field(description="IANA zone in which times are told; UTC if left out.")] = None
-    limit: Annotated[int, Field(ge=1, le=1_000_000, description="The newest rows, at most so many.")] = 100_000
+    series: Annotated[list[str], Field(description="Series, repeated or comma separated; default: all.")] = []
+    channels: Annotated[list[str], Field(description="Channels, repeated or comma separated; default: all.")] = []
+    start: Annotated[str | None, Field(description="RFC 3339 time with offset: start of the range, included.")] = None
+    end: Annotated[str | None, Field(description="RFC 3339 time with offset: end of the range, excluded.")] = None
+    tz: Annotated[str | None, Field(description="IANA time zone of returned timestamps; default: UTC.")] = None
+    limit: Annotated[int, Field(ge=1, le=1_000_000, description="Return at most this many of the newest rows.")] = (
+        100_000
+    )
 
 
 class SeriesOfRows(BaseModel):
@@ -29,31 +31,33 @@ class SeriesOfRows(BaseModel):
 
     series: str
     time: list[str]
-    values: dict[str, list[float | None]] = Field(description="By channel; null where there is none.")
+    values: dict[str, list[float | None]] = Field(description="By channel; null for a missing value.")
 
 
 class ObservationAnswer(BaseModel):
-    """Stored rows as they are, before gaps are filled."""
+    """Stored rows, before gaps are filled."""
 
     dataset: str
     data_version: int
     zone: str
     rows: int
-    truncated: bool = Field(description="Whether older rows of the range were left out; see limit.")
+    truncated: bool = Field(description="Whether older rows of the range exceed limit and are left out.")
     series: list[SeriesOfRows]
 
 
 class RequirementsQuery(BaseModel):
-    """Which forecast is meant."""
+    """The forecast whose requirements are returned."""
 
     model_config = ConfigDict(extra="forbid")
 
-    horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON, description="The trained one if left out.")] = None
+    horizon: Annotated[int | None, Field(ge=1, le=MAX_HORIZON, description="Steps; default: the trained horizon.")] = (
+        None
+    )
     model: Annotated[str, Field(max_length=200, description="Model version, or champion or previous.")] = CHAMPION
 
 
 class Needed(BaseModel):
-    """Times of rows, the last one included."""
+    """A range of rows; both ends are included."""
 
     start: datetime
     end: datetime
@@ -62,10 +66,10 @@ class Needed(BaseModel):
 
 
 class NeededChannel(BaseModel):
-    """One channel that rows must have."""
+    """A channel that rows must have."""
 
     name: str
-    column: str = Field(description="Its name in rows that are pushed.")
+    column: str = Field(description="Name of the column in pushed rows.")
     role: Role
     unit: str
     lower: float | None
@@ -73,7 +77,7 @@ class NeededChannel(BaseModel):
 
 
 class Lacking(BaseModel):
-    """Values that are not stored: what a forecast made now would fill by the channel's policy, or miss."""
+    """Values that are not stored: a forecast would fill them by the channel's policy, or fail without them."""
 
     series: str
     channel: str
@@ -83,7 +87,7 @@ class Lacking(BaseModel):
 
 
 class Requirements(BaseModel):
-    """What a forecast from ``origin`` on needs."""
+    """Rows, channels and times that a forecast from ``origin`` needs."""
 
     dataset: str
     model_name: str
@@ -93,11 +97,9 @@ class Requirements(BaseModel):
     origin: datetime = Field(description="Time of the first step: the step after the newest row, or now without rows.")
     horizon: int
     horizon_trained: int
-    series: list[str] = Field(description="Those that the model was trained on.")
+    series: list[str] = Field(description="The series that the model was trained on.")
     channels: list[NeededChannel]
-    history: Needed = Field(
-        description="The look-back: every one of its times, of every series that is to be forecast."
-    )
+    history: Needed = Field(description="The look-back: a row for each of its times and each series to forecast.")
     future: Needed | None = Field(description="Known-future covariates beyond the origin; null if there are none.")
     data_version: int | None
-    lacking: list[Lacking] = Field(description="What is not stored of it; empty when all is there.")
+    lacking: list[Lacking] = Field(description="Required values that are not stored; empty if complete.")

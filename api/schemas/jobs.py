@@ -1,4 +1,4 @@
-"""The shapes of jobs and runs in requests and answers: what OpenAPI shows."""
+"""Schemas of jobs, runs and the queue."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ _HOST: dict[str, Any] = {
 
 
 class NewJob(Job):
-    """A job to be kept: the fields of ``[jobs.<name>]`` of the job file, and its name."""
+    """A new job: its name and the fields of ``[jobs.<name>]`` in the config file."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_JOB]})
 
-    name: Annotated[str, Field(pattern=JOB_NAME, description="Small letters, digits, - and _.")]
+    name: Annotated[str, Field(pattern=JOB_NAME, description="Lower-case letters, digits, - and _.")]
 
     @property
     def definition(self) -> Job:
@@ -102,22 +102,23 @@ class NewJob(Job):
 
 
 class JobPatch(BaseModel):
-    """Fields of a job that become others, as RFC 7396 has it: null takes one back to what it is when left out."""
+    """Changes to a job as a JSON merge patch (RFC 7396): null resets a field to its default."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"paused": True}, {"cron": "0 4 * * *"}]})
 
     paused: Annotated[
-        StrictBool | None, Field(description="Whether it rests; the only field that jobs of the job file take.")
+        StrictBool | None,
+        Field(description="Whether the job is paused; the only field that can be changed for jobs of the config file."),
     ] = None
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Everything but ``paused``."""
+        """All fields except ``paused``."""
         return dict(self.model_extra or {})
 
 
 class RunRequest(StrictModel):
-    """Nothing: a run now; or the range whose dates are run, both ends included, that never had a run."""
+    """Empty: one run now. With a range: a run for each of its dates without a run; both ends are included."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -131,13 +132,13 @@ class RunRequest(StrictModel):
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
         if (self.first is None) != (self.last is None):
-            message = "a range has a first and a last"
+            message = "a range requires both first and last"
             raise ValueError(message)
         return self
 
 
 class QueuedRuns(BaseModel):
-    """The numbers of the runs that were put into the queue."""
+    """The numbers of the queued runs."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"runs": [17]}]})
 
@@ -145,38 +146,38 @@ class QueuedRuns(BaseModel):
 
 
 class RunInfo(BaseModel):
-    """One logical date of a job, and how far it got. Times are the machine's, but for ``due_at``."""
+    """One run of a job for one logical date. Times are of the machine's clock, except ``due_at``."""
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_RUN]})
 
     run_id: int
     job: str
     dataset: str
-    kind: str = Field(description="Its weight: training or light.")
+    kind: str = Field(description="Weight of the run: training or light.")
     logical_date: str
     cause: str | None = Field(description="cron, data, watermark, drift, regression, hand or backfill.")
     due_at: datetime | None = Field(description="On the data set's clock.")
     state: State
     claimed_at: datetime
-    not_before: datetime | None = Field(description="It is not tried again before.")
+    not_before: datetime | None = Field(description="No further attempt before this time.")
     started_at: datetime | None
     heartbeat_at: datetime | None
     ended_at: datetime | None
     cancel_asked_at: datetime | None
     coalesced_into: int | None
-    attempt: int = Field(description="How many workers took it.")
+    attempt: int = Field(description="Number of attempts so far.")
     failures: int
-    host: str | None = Field(description="The machine that has or had it.")
-    progress: float | None = Field(description="Share of what it is doing that is done.")
+    host: str | None = Field(description="The machine of the latest attempt.")
+    progress: float | None = Field(description="Completed share of the present step.")
     doing: str | None
-    reason: str | None = Field(description="What it did, or why it failed, waits or was given up.")
+    reason: str | None = Field(description="Result of the run, or the reason why it failed, waits or was abandoned.")
     peak_memory_mb: float | None
-    tracking_run: str | None = Field(description="Its run in MLflow.")
+    tracking_run: str | None = Field(description="The run in MLflow.")
     forecast_id: str | None
 
 
 class AttemptInfo(BaseModel):
-    """One worker's try at a run."""
+    """One attempt of a worker at a run."""
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_ATTEMPT]})
 
@@ -191,7 +192,7 @@ class AttemptInfo(BaseModel):
 
 
 class RunDetail(RunInfo):
-    """One run with its attempts, its position in the queue, and where to read on."""
+    """One run with its attempts, its position in the queue, and links."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -210,9 +211,9 @@ class RunDetail(RunInfo):
         }
     )
 
-    position: int | None = Field(description="In the queue, from 1; null if it does not wait.")
+    position: int | None = Field(description="Position in the queue, from 1; null if the run does not wait.")
     attempts: list[AttemptInfo]
-    links: dict[str, str] = Field(description="events, log, job; forecast and tracking where there is one.")
+    links: dict[str, str] = Field(description="events, log, job; forecast and tracking if they exist.")
 
 
 class RunsPage(BaseModel):
@@ -221,22 +222,22 @@ class RunsPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"runs": [_RUN], "next_before": None}]})
 
     runs: list[RunInfo]
-    next_before: int | None = Field(description="Give it as before to read on; null if there is nothing more.")
+    next_before: int | None = Field(description="Value of before for the next page; null on the last page.")
 
 
 class JobInfo(NewJob):
-    """A job, where it is defined, and how it stands."""
+    """A job, the place of its definition, and its state."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_INFO]})
 
-    origin: Literal["job_file", "ledger"] = Field(description="What stands in the job file is changed there.")
+    origin: Literal["job_file", "ledger"] = Field(description="Jobs of the config file are changed in the config file.")
     paused: bool
-    next: datetime | None = Field(description="When it is due next by the clock, on its data set's clock.")
+    next: datetime | None = Field(description="Next due time of its schedule, on the data set's clock.")
     last_run: RunInfo | None
 
 
 class JobList(BaseModel):
-    """All jobs: those of the job file first."""
+    """All jobs; those of the config file come first."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [_INFO]}]})
 
@@ -244,7 +245,7 @@ class JobList(BaseModel):
 
 
 class HostInfo(BaseModel):
-    """A process that executes runs."""
+    """A worker host: a process that executes runs."""
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_HOST]})
 
@@ -253,12 +254,12 @@ class HostInfo(BaseModel):
     pid: int
     started_at: datetime
     heartbeat_at: datetime
-    trainings: int = Field(description="How many it executes at a time.")
+    trainings: int = Field(description="Number of training runs that it executes at a time.")
     others: int
 
 
 class QueuedRun(BaseModel):
-    """A run that waits."""
+    """A queued run."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"position": 1, "run": _RUN | {"state": "queued"}}]})
 
@@ -267,7 +268,7 @@ class QueuedRun(BaseModel):
 
 
 class QueueInfo(BaseModel):
-    """What waits, the next one first, and who is at work."""
+    """The queue, next run first, the worker hosts and the scheduler."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -283,23 +284,26 @@ class QueueInfo(BaseModel):
     )
 
     waiting: int
-    queue: list[QueuedRun] = Field(description="At most limit of them.")
-    hosts: list[HostInfo] = Field(description="Worker hosts that said they live and not that they ended.")
-    scheduler: str | None = Field(description="The process that holds the scheduler's lease; null if none does.")
+    queue: list[QueuedRun] = Field(description="At most limit runs.")
+    hosts: list[HostInfo] = Field(description="Worker hosts that have started and not reported their end.")
+    scheduler: str | None = Field(description="The process that holds the scheduler's lease; null without a scheduler.")
 
 
 class RunsQuery(BaseModel):
-    """Which runs are asked for; a parameter that does not exist is an error."""
+    """Selection of runs; an unknown parameter is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
     job: Annotated[
-        str | None, Field(pattern=r"^[a-z0-9][a-z0-9_/-]{0,159}$", description="Only of this job, gone ones too.")
+        str | None,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_/-]{0,159}$", description="Only runs of this job, which may have been removed."
+        ),
     ] = None
-    dataset: Annotated[str | None, Field(description="Only of this data set.")] = None
+    dataset: Annotated[str | None, Field(description="Only runs of this data set.")] = None
     state: Annotated[
         list[str],
-        Field(description="Repeated or comma separated; all but coalesced if left out."),
+        Field(description="States, repeated or comma separated; default: all but coalesced."),
     ] = []
-    before: Annotated[int | None, Field(ge=1, le=LARGEST_NUMBER, description="Go on behind this run.")] = None
+    before: Annotated[int | None, Field(ge=1, le=LARGEST_NUMBER, description="Only runs before this one.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST_RUNS)] = 50

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.deprecated import WithTold
 from api.schemas.forecasts import ChampionInfo
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -14,7 +15,7 @@ CHAMPION, PREVIOUS = "champion", "previous"
 
 
 class ScoredModel(BaseModel):
-    """How a model did on the held-out windows of a night; null where a score is not finite."""
+    """Scores of a model on the held-out windows of a night; null where a score is not finite."""
 
     model_name: str
     model_version: str
@@ -22,21 +23,20 @@ class ScoredModel(BaseModel):
     mae: float | None
     rmse: float | None
     mase: float | None
-    pinball: float | None = Field(description="Scaled; models are ranked by it.")
+    pinball: float | None = Field(description="Scaled pinball loss, by which models are ranked.")
     coverage: float | None
     by_horizon: dict[int, float | None] = Field(description="Pinball loss of the steps up to each horizon.")
 
 
-class GuardInfo(BaseModel):
-    """A condition that a challenger must meet."""
+class GuardInfo(WithTold):
+    """A condition that a challenger must meet in addition to a better score."""
 
     name: str
     passed: bool
-    message: str
 
 
 class NightInfo(BaseModel):
-    """What a night compared and decided."""
+    """The comparison and the decision of one night."""
 
     recorded_at: datetime
     data_version: int
@@ -49,8 +49,8 @@ class NightInfo(BaseModel):
     why: str
     guards: list[GuardInfo]
     leaderboard: list[ScoredModel] = Field(description="Best first.")
-    failures: list[str] = Field(description="Models that could not be trained; the night's log says why.")
-    tracking_run: str = Field(description="Run in MLflow.")
+    failures: list[str] = Field(description="Models that failed to train; the night's log has the reasons.")
+    tracking_run: str = Field(description="The night's run in MLflow.")
 
 
 class ModelsOfDataset(BaseModel):
@@ -58,10 +58,10 @@ class ModelsOfDataset(BaseModel):
 
     dataset: str
     champion: ChampionInfo | None
-    previous: ChampionInfo | None = Field(description="Where a rollback would lead.")
-    challenger: str | None = Field(description="Of the last night, if it was not promoted.")
-    versions: list[ChampionInfo] = Field(description="Who is and was champion, newest first.")
-    nights: list[NightInfo] = Field(description="The last ones, newest first.")
+    previous: ChampionInfo | None = Field(description="The champion after a rollback.")
+    challenger: str | None = Field(description="Challenger of the last night, if it was not promoted.")
+    versions: list[ChampionInfo] = Field(description="Present and former champions, newest first.")
+    nights: list[NightInfo] = Field(description="The latest nights, newest first.")
 
 
 class AllModels(BaseModel):
@@ -71,7 +71,7 @@ class AllModels(BaseModel):
 
 
 class PromotionRequest(BaseModel):
-    """Which model becomes champion."""
+    """The model version to promote."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,8 +79,8 @@ class PromotionRequest(BaseModel):
 
 
 class ModelsQuery(BaseModel):
-    """How much is told."""
+    """Parameters of model descriptions."""
 
     model_config = ConfigDict(extra="forbid")
 
-    nights: Annotated[int, Field(ge=0, le=50, description="How many nights are told.")] = 1
+    nights: Annotated[int, Field(ge=0, le=50, description="Number of nights to return.")] = 1

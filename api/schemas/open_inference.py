@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 
 class ServerMetadata(BaseModel):
-    """The server."""
+    """Name, version and protocol extensions of the server."""
 
     name: str = "forecast-service"
     version: str
@@ -16,7 +16,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """One tensor; -1 is any size."""
+    """A tensor; a size of -1 is variable."""
 
     name: str
     datatype: str
@@ -24,7 +24,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
 
     name: str
     versions: list[str]

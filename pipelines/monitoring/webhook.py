@@ -56,6 +56,7 @@ def _document(alert: Alert) -> dict[str, Any]:
         "kind": alert.kind,
         "subject": alert.subject,
         "message": alert.message,
+        "told": alert.message,  # the former name, deprecated: removed with the next release
         "value": alert.value,
         "limit": alert.limit,
         "raised_at": alert.raised_at.isoformat(),

@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 ALERTS = "/v1/datasets/tiny/alerts"
 
 
-def test_alerts_are_told_as_long_as_they_are_open_and_afterwards(served: Served) -> None:
+def test_alerts_are_listed_while_they_are_open_and_afterwards(served: Served) -> None:
     ledger, now = served.home.ledger, SystemClock().now()
     assert served.client.get(ALERTS).json() == {"alerts": []}
     drifted = AlertFinding(AlertKind.DRIFT, "load", "load drifted away", 0.4, 0.2)
     ledger.alerts.update("tiny", [drifted], now)
-    (message,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
-    assert (message["kind"], message["subject"], message["message"], message["resolved_at"]) == (
+    (alert,) = served.client.get(ALERTS, params={"open": True}).json()["alerts"]
+    assert (alert["kind"], alert["subject"], alert["message"], alert["resolved_at"]) == (
         "drift",
         "load",
         drifted.message,
         None,
     )
+    assert alert["told"] == drifted.message  # deprecated
     ledger.alerts.update("tiny", [], now)
     assert served.client.get(ALERTS, params={"open": True}).json() == {"alerts": []}
     (over,) = served.client.get(ALERTS).json()["alerts"]

@@ -79,6 +79,7 @@ def test_a_wrong_row_is_put_aside_and_told_without_repeating_it(
     receipt = answer.json()
     assert (receipt["rows"], receipt["quarantined"]) == (95, 1)
     finding = receipt["findings"][0]
+    assert finding["told"] == finding["message"]  # deprecated
     assert (finding["code"], finding["action"], finding["count"]) == ("ingest.not_a_number", "quarantine", 1)
     assert "row 1" in finding["first"][0]
     assert "secret" not in answer.text

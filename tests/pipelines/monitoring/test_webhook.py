@@ -99,6 +99,7 @@ def test_each_alert_is_posted_once_when_it_is_raised_and_once_when_it_is_over(
     assert raised["id"] != resolved["id"]
     assert (raised["dataset"], raised["kind"], raised["subject"]) == ("tiny", "stale", "data")
     assert (raised["message"], raised["value"], raised["limit"]) == (OLD.message, 25200.0, 21600.0)
+    assert raised["told"] == OLD.message  # deprecated
     assert datetime.fromisoformat(raised["raised_at"]) == alert.raised_at
     assert receiver.taken[0][1]["Content-Type"] == "application/json"
 
