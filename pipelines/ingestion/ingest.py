@@ -22,10 +22,10 @@ from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
 from pipelines.ingestion.checked_batch import FROM, QUARANTINED, ROW, CheckedBatch
 from pipelines.ingestion.duplicates import resolve_duplicates
+from pipelines.ingestion.lost_version import lost_version
 from pipelines.ingestion.replay import released, until_now
 from pipelines.ingestion.row_checks import check_rows
 from pipelines.ingestion.series_checks import check_series
-from pipelines.ingestion.lost_version import lost_version
 from pipelines.preparation.clean import missing_counts
 from pipelines.sources import Batch, Unreadable, read
 

@@ -79,7 +79,9 @@ def _name_series(batch: CheckedBatch, config: DatasetConfig) -> None:
     names = batch.rows["series"]
     if names.dtype.is_nested() or names.dtype in _NO_TEXT:
         raise DataError(
-            "ingest.malformed_series", f'"{batch.name}": the column of series holds {names.dtype}', "give names"
+            "ingest.malformed_series",
+            f'"{batch.name}": the column of series holds {names.dtype}',
+            "write the names as text",
         )
     names = names.cast(pl.String).str.strip_chars()
     batch.rows = batch.rows.with_columns(names.set(names == "", None).alias("series"))
@@ -218,11 +220,28 @@ def _read_values(batch: CheckedBatch, config: DatasetConfig) -> None:
     #   "inf"           inf        flagged: not_finite
     #
     # Each step sees only the rows that the steps before it have left.
+    _to_numbers(batch, config)
+    column = {name: pl.col(name) for name in config.channels}
+    batch.flag_values("not_finite", {name: ~value.is_finite() for name, value in column.items()})
+    sentinels = {name: channel.sentinels for name, channel in config.channels.items() if channel.sentinels}
+    batch.flag_values("sentinel", {name: column[name].is_in(numbers) for name, numbers in sentinels.items()})
+    units = {
+        name: conversion(channel.source_unit, channel.unit)
+        for name, channel in config.channels.items()
+        if channel.source_unit
+    }
+    batch.rows = batch.rows.with_columns(column[name] * factor + offset for name, (factor, offset) in units.items())
+    _check_bounds(batch, config)
+    order = [ROW, *KEY, *(["version"] if "version" in batch.rows.columns else []), *config.channels]
+    batch.rows = batch.rows.select(order)
+
+
+def _to_numbers(batch: CheckedBatch, config: DatasetConfig) -> None:
     given = batch.rows
     for name in config.channels:
         dtype = given.schema[name]
         if dtype.is_nested() or dtype.is_temporal() or dtype in _NO_TEXT:
-            raise DataError("ingest.not_a_number", f'"{batch.name}": column "{name}" holds {dtype}', "give numbers")
+            raise DataError("ingest.not_a_number", f'"{batch.name}": column "{name}" holds {dtype}', "write numbers")
     number = {
         name: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
         if given.schema[name] == pl.String
@@ -238,26 +257,17 @@ def _read_values(batch: CheckedBatch, config: DatasetConfig) -> None:
     }
     batch.flag_values("not_a_number", {name: is_given[name] & value.is_null() for name, value in number.items()})
     batch.rows = batch.rows.with_columns(value.alias(name) for name, value in number.items())
-    column = {name: pl.col(name) for name in config.channels}
-    batch.flag_values("not_finite", {name: ~value.is_finite() for name, value in column.items()})
-    sentinels = {name: channel.sentinels for name, channel in config.channels.items() if channel.sentinels}
-    batch.flag_values("sentinel", {name: column[name].is_in(numbers) for name, numbers in sentinels.items()})
-    units = {
-        name: conversion(channel.source_unit, channel.unit)
-        for name, channel in config.channels.items()
-        if channel.source_unit
-    }
-    batch.rows = batch.rows.with_columns(column[name] * factor + offset for name, (factor, offset) in units.items())
+
+
+def _check_bounds(batch: CheckedBatch, config: DatasetConfig) -> None:
     bounded = {
         name: (channel.lower, channel.upper)
         for name, channel in config.channels.items()
         if channel.lower is not None or channel.upper is not None
     }
     outside = {
-        name: ~column[name].is_between(float("-inf") if low is None else low, float("inf") if high is None else high)
+        name: ~pl.col(name).is_between(float("-inf") if low is None else low, float("inf") if high is None else high)
         for name, (low, high) in bounded.items()
     }
-    clipped = {name: column[name].clip(*bounds) for name, bounds in bounded.items() if config.channels[name].clip}
+    clipped = {name: pl.col(name).clip(*bounds) for name, bounds in bounded.items() if config.channels[name].clip}
     batch.flag_values("out_of_range", outside, clipped)
-    order = [ROW, *KEY, *(["version"] if "version" in batch.rows.columns else []), *config.channels]
-    batch.rows = batch.rows.select(order)

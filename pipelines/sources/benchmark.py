@@ -97,4 +97,4 @@ def _fetched(name: BenchmarkName, known: Benchmark) -> Path:
             f"cannot fetch {name} ({error})",
             f"put the file on disk and set {_variable(name)} to its path",
         ) from error
-    return Path(loader._get_path_dataset())  # noqa: SLF001  # darts tells the place to nobody
+    return Path(loader._get_path_dataset())  # noqa: SLF001  # darts has no public name for the path
