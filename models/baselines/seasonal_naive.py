@@ -42,6 +42,10 @@ class SeasonalNaive(nn.Module):
     """`y[t + h] = y[t + h - k * season]` with the smallest k for which the step is in the look-back.
 
     Covariates are ignored.
+
+    >>> network = SeasonalNaive(SeasonalNaiveConfig(season=2), WindowShape(lookback=4, horizon=3, targets=1))
+    >>> network(torch.tensor([[[1.0], [2.0], [3.0], [4.0]]])).flatten()
+    tensor([3., 4., 3.])
     """
 
     def __init__(self, config: SeasonalNaiveConfig, shape: WindowShape) -> None:

@@ -55,6 +55,8 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 class ServiceModel(MixedCovariatesTorchModel):  # type: ignore[misc]  # darts is untyped
     """Base class of all models of the catalogue: darts with fast training windows, safe loading and checked options."""
 
+    _module_path: str  # set by darts: the module of the Lightning class
+
     @classmethod
     def option_names(cls) -> frozenset[str]:
         """Return the names of the model's own keyword arguments; darts' arguments come beside them."""

@@ -22,7 +22,13 @@ class NetworkConfig(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build and train a network: its config, darts' training arguments, and the frame around it."""
+    """How to build and train a network: its config, darts' training arguments, and the frame around it.
+
+    >>> from models.networks.s_mamba import SMambaConfig
+    >>> recipe = Recipe(SMambaConfig(width=32), SHORT_TRAINING, Frame(linear_path=True))
+    >>> recipe.training["n_epochs"]
+    10
+    """
 
     config: NetworkConfig
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -25,6 +25,13 @@ def scale_window(window: Tensor, floor: float = 1e-5) -> ScaledWindow:
 
     `window` [B, L, C]; `floor` is added to the variance, which keeps constant windows finite. This is reversible
     instance normalisation without its learned affine part (RevIN, ICLR 2022, section 3.1).
+
+    >>> import torch
+    >>> scaled = scale_window(torch.tensor([[[1.0], [2.0], [3.0]]]))
+    >>> scaled.values.flatten().round(decimals=1)
+    tensor([-1.2000,  0.0000,  1.2000])
+    >>> scaled.restore(torch.zeros(1, 1, 1, 1)).item()
+    2.0
     """
     location = window.mean(dim=1, keepdim=True)  # [B, 1, C]
     centred = window - location  # [B, L, C]

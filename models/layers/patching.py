@@ -12,6 +12,12 @@ class Patching(nn.Module):
     Values [B, L, C] in, patches [B, C, N, length] out, N = `count`. The oldest steps that fill no patch are
     dropped, because the newest matter most. Source: arXiv 2306.09364, section 3.1.
 
+    >>> patching = Patching(lookback=10, length=4, stride=3)
+    >>> patching(torch.arange(10.0).view(1, 10, 1))[0, 0]
+    tensor([[0., 1., 2., 3.],
+            [3., 4., 5., 6.],
+            [6., 7., 8., 9.]])
+
     Raises:
         LookbackTooShortError: the look-back is shorter than one patch.
         OptionOutOfRangeError: length or stride below 1.

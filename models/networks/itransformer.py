@@ -86,6 +86,10 @@ class ITransformer(nn.Module):
 
     No weight belongs to a variate, so the same weights take any number of targets and, of each kind that they were
     trained with, covariates. The network does not scale windows; its caller does.
+
+    >>> network = ITransformer(ITransformerConfig(), WindowShape(lookback=96, horizon=24, targets=7))
+    >>> network(torch.zeros(2, 96, 7)).shape
+    torch.Size([2, 24, 7, 1])
     """
 
     def __init__(self, config: ITransformerConfig, shape: WindowShape) -> None:

@@ -1,4 +1,4 @@
-"""Every kernel compiles for GPUs that are not here; registers, spills and tensor cores are read off the binary."""
+"""Every kernel compiles for GPUs without one; the binary shows registers, spills and tensor cores."""
 
 import inspect
 import re

@@ -29,7 +29,7 @@ TINY: Mapping[ModelName, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """What darts' fit and predict take."""
+    """The arguments of darts' fit and predict."""
 
     series: list[TimeSeries]
     past_covariates: list[TimeSeries]
@@ -48,7 +48,7 @@ def make_series(steps: int, columns: list[str], seed: int, start: str = "2024-01
 
 
 def build_tiny(name: ModelName, **changes: Any) -> Any:
-    torch.set_num_threads(1)  # or bits would depend on what tests before have trained: sums are split by threads
+    torch.set_num_threads(1)  # otherwise bits depend on earlier tests: threads split sums
     request: dict[str, Any] = {
         "lookback": LOOKBACK,
         "horizon": HORIZON,

@@ -1,4 +1,4 @@
-"""What every model of the catalogue inherits: the service relies on each of these for each of them."""
+"""Properties of every model of the catalogue; the service relies on each of them."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Foundation models: what they say without weights, and what they forecast with small ones."""
+"""Foundation models: errors without weights, and forecasts with small ones."""
 
 import json
 import socket
@@ -33,7 +33,7 @@ def build(name: ModelName, options: dict[str, Any], **changes: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty cache, and a failure of the test where anybody looks up an address."""
+    """An empty cache; any look-up of an address fails the test."""
 
     def refuse(*address: object, **kwargs: object) -> None:
         raise AssertionError(f"asked the network for {address}, {kwargs}")

@@ -1,4 +1,4 @@
-"""What a forecast is said to hang on is what it hangs on."""
+"""Attributions name the inputs on which a forecast depends."""
 
 from collections.abc import Callable
 from typing import Any
@@ -130,7 +130,7 @@ def test_known_future_values_have_lags_behind_the_gap(panel: Any) -> None:
 
 
 def test_the_one_lag_of_the_one_variate_that_matters_is_found() -> None:
-    """The target repeats covariate `q` as it was three steps before; nothing else tells anything about it."""
+    """The target repeats covariate `q` as it was three steps before; nothing else holds information about it."""
     covariates = noise(400, ["p", "q"], seed=0)
     echo = np.roll(covariates["q"].values(), 3, axis=0)
     target = TimeSeries.from_times_and_values(covariates.time_index, echo, columns=["y"])

@@ -1,6 +1,5 @@
 """Selective scan kernels under TRITON_INTERPRET=1 (see test_interpreted_kernels.py)."""
 
-import importlib
 import math
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels.agreement import compare
-from kernels.selective_scan import selective_scan, selective_scan_bidirectional, selective_scan_route
+from kernels.selective_scan import scan, selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.selective_scan.reference import selective_scan_reference
 
 
@@ -21,8 +20,7 @@ def every_buffer_starts_as_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, params=["16 steps at once", "step by step"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "step by step":
-        # The package offers the function under the module's name.
-        monkeypatch.setattr(importlib.import_module("kernels.selective_scan.scan"), "_FILL_A_GPU", 0)
+        monkeypatch.setattr(scan, "_FILL_A_GPU", 0)
     return request.param
 
 

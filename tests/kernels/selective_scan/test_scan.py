@@ -1,4 +1,3 @@
-import importlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ from torch import Tensor
 
 from kernels import KernelError, KernelErrorCode
 from kernels.agreement import Agreement, compare, relative_error
-from kernels.selective_scan import selective_scan, selective_scan_bidirectional, selective_scan_route
+from kernels.selective_scan import scan, selective_scan, selective_scan_bidirectional, selective_scan_route
 from kernels.selective_scan.inputs import ScanInputs
 from kernels.selective_scan.reference import selective_scan_reference
 
 LENGTHS = (1, 7, 63, 96, 100, 257)
-# The package offers the function under the module's name.
-MODULE = importlib.import_module("kernels.selective_scan.scan")
 
 
 def scan_inputs(
@@ -90,7 +87,7 @@ def test_rows_scanned_apart_give_what_they_give_together(
     op = selective_scan if directions is None else selective_scan_bidirectional
     results = []
     for numbers_in_cache in (1 << 18, 1):
-        monkeypatch.setattr(MODULE.plain, "_IN_CACHE", numbers_in_cache)
+        monkeypatch.setattr(scan.plain, "_IN_CACHE", numbers_in_cache)
         out = op(**tensors, delta_softplus=True)
         results.append((out, *torch.autograd.grad(out.square().sum(), list(tensors.values()))))
     for together, apart in zip(*results, strict=True):
@@ -172,7 +169,7 @@ def test_the_same_call_repeats_bit_by_bit() -> None:
 
 def test_without_gradients_no_states_are_kept() -> None:
     given = [None if t is None else t[None] for t in scan_inputs(40).values()]
-    assert all(kept.numel() == 0 for kept in MODULE._forward(*given, True, False)[2:])
+    assert all(kept.numel() == 0 for kept in scan._forward(*given, True, False)[2:])
 
 
 def test_nan_reaches_the_outputs_after_it_and_no_other_channel() -> None:
@@ -258,7 +255,7 @@ def test_a_compiled_call_has_no_graph_break_and_the_same_results() -> None:
 @pytest.mark.parametrize("constant", [False, True])
 def test_both_export_forms_equal_the_reference_with_gradients(form: str, constant: bool) -> None:
     def op(**tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return MODULE.plain.exportable(ScanInputs(*tensors.values(), softplus=True), form=form)
+        return scan.plain.exportable(ScanInputs(*tensors.values(), softplus=True), form=form)
 
     tensors = scan_inputs(37, directions=2, constant=constant, dtype=torch.float64)
     compare(op, both_directions_by_flips, tensors, tolerance=1e-12).require()
@@ -276,7 +273,7 @@ SHORT, LONG = 7, 21
 
 
 def test_onnx_runtime_gives_the_same_output_at_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_UNROLLED_UP_TO", SHORT)
+    monkeypatch.setattr(scan, "_UNROLLED_UP_TO", SHORT)
     shapes = ({0: torch.export.Dim("batch", min=1, max=64)},) * 5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, not ours to mend

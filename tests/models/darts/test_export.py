@@ -1,4 +1,4 @@
-"""A model served by ONNX Runtime is the model that was trained."""
+"""An exported model forecasts in ONNX Runtime as the trained model does."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_onnx_runtime_agrees_with_torch_at_any_batch_size(
 
 
 def distance(model: Any, session: onnxruntime.InferenceSession, windows: dict[str, torch.Tensor]) -> float:
-    """The largest difference between what torch and ONNX Runtime make of the same windows."""
+    """The largest difference between the forecasts of torch and ONNX Runtime for the same windows."""
     with torch.no_grad():
         expected = model.model.eval()(PLModuleInput(**windows)).prediction.numpy()
     (result,) = session.run(None, {name: window.numpy() for name, window in windows.items()})

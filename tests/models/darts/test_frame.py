@@ -1,4 +1,4 @@
-"""What surrounds every network: each option does what it says, by itself and through the darts model."""
+"""The frame around every network: each option has its documented effect, alone and through the darts model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_a_linear_path_reads_the_whole_window_beside_a_network_that_does_not(win
         FramedNetwork(lambda: core, made, SHAPE).double().eval() for made in (frame, replace(frame, linear_path=True))
     )
     assert beside.cores == [core]
-    torch.testing.assert_close(beside(past), network(past))  # an untrained path says nothing
+    torch.testing.assert_close(beside(past), network(past))  # an untrained path adds zero
     assert torch.equal(core.seen[-1], beside.core_inputs(past)[0])
     path = beside.members[0]
     assert isinstance(path, LinearPath)

@@ -1,4 +1,4 @@
-"""What darts promises of its models, every model of the catalogue keeps."""
+"""Every model of the catalogue keeps the promises of darts models."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_both_precisions_train_and_forecast_in_their_own(
 
 @pytest.mark.parametrize(
     ("name", "likelihood"),
-    # What a network sees of a likelihood is the number of its parameters: both of these have two.
+    # A network reads only the number of a likelihood's parameters: both of these have two.
     [*((name, GaussianLikelihood()) for name in NETWORKS), (ModelName.ITRANSFORMER, LaplaceLikelihood())],
     ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )

@@ -1,4 +1,4 @@
-"""The int8 form of an exported network: smaller, close, whole, and the same for the same network."""
+"""The int8 form of an exported network: smaller, close, complete, and equal for equal networks."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The fast windows are darts' windows."""
+"""The fast windows equal darts' windows."""
 
 from collections.abc import Callable
 from dataclasses import fields

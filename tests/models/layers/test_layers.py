@@ -1,4 +1,4 @@
-"""What the shared building blocks promise beyond the networks' own parity tests."""
+"""Properties of the shared layers, beyond the networks' own parity tests."""
 
 from collections.abc import Callable
 

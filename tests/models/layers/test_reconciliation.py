@@ -1,4 +1,4 @@
-"""The reconciliation heads: what they are shown, what they may change, and that they start by changing nothing."""
+"""The reconciliation heads: their inputs, the range of their revisions, and no change before training."""
 
 from collections.abc import Callable
 from typing import Any

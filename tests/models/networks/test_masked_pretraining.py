@@ -1,4 +1,4 @@
-"""Pre-training on masked patches: it learns, `fit` goes on from it, and it is worth something where data are few."""
+"""Pre-training on masked patches: it learns, `fit` starts from it, and it helps with little data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
