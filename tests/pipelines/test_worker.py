@@ -156,7 +156,7 @@ def test_what_a_worker_does_not_own_any_more_it_does_not_issue(
 
     from pipelines import worker
 
-    ingested = worker.ingest("tiny", tiny_home)
+    ingested = worker.ingest(tiny_home.dataset("tiny"))
     monkeypatch.setattr("pipelines.worker.ingest", lose_it)
     assert not executed(run)
     assert tiny_home.ledger.issuances.latest("tiny") is None

@@ -13,7 +13,9 @@ from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import StorageError
 from forecast.installation import Installation
 from forecast.ledger import Ledger
+from forecast.ledger.database import Database
 from forecast.ledger.receipts import Receipt
+from forecast.ledger.runs import Runs
 from forecast.scheduling.scheduler import Scheduler
 from forecast.scheduling.watchdog import Watchdog
 
@@ -22,8 +24,8 @@ NIGHTLY = {"dataset": "tiny", "steps": ["retrain"], "cron": "30 2 * * *"}
 ON_DATA = {"dataset": "tiny", "steps": ["forecast"], "on": ["data"]}
 
 
-class Faulty(Ledger):
-    """A ledger that cannot be written while it is full."""
+class FaultyRuns(Runs):
+    """Runs that cannot be claimed while the ledger's disk is full."""
 
     is_full = False
 
@@ -31,6 +33,16 @@ class Faulty(Ledger):
         if self.is_full and dates:
             raise StorageError("ledger.failed", "the disk is full", "free some space")
         return super().claim(job, definition, dates, now)
+
+
+class Faulty(Ledger):
+    """A ledger with such runs."""
+
+    runs: FaultyRuns
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.runs = FaultyRuns(database)
 
 
 @dataclass
@@ -59,12 +71,12 @@ def test_what_could_not_be_claimed_is_claimed_at_the_next_beat(faulty: Installat
     )
     clock.time += timedelta(days=1)
 
-    faulty.ledger.is_full = True  # type: ignore[attr-defined]
+    faulty.ledger.runs.is_full = True  # type: ignore[attr-defined]
     for _ in range(3):
         scheduler.tick()
     assert faulty.ledger.runs.find() == []
 
-    faulty.ledger.is_full = False  # type: ignore[attr-defined]
+    faulty.ledger.runs.is_full = False  # type: ignore[attr-defined]
     scheduler.tick()
     assert {run.logical_date for run in faulty.ledger.runs.find()} == {"2027-05-02T02:30", "data-7"}
     scheduler.tick()

@@ -186,5 +186,5 @@ def test_only_addresses_of_web_servers_are_taken(
     make_home: Callable[..., Installation], tiny_document: dict[str, Any], address: str
 ) -> None:
     tiny_document["datasets"]["tiny"]["webhook"] = address
-    with pytest.raises(ConfigError, match="not the address of a web server"):
+    with pytest.raises(ConfigError, match="is not a valid URL"):
         make_home(None, tiny_document)

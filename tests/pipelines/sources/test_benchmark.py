@@ -164,7 +164,7 @@ def test_a_benchmark_that_cannot_be_fetched_says_where_to_put_the_file(
 
 
 @pytest.mark.parametrize(
-    ("job", "names"),
+    ("config", "names"),
     [
         ({"source": {"kind": "benchmark", "name": "ettm2"}}, ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]),
         ({"source": {"kind": "benchmark", "name": "ettm2"}, "channels": {"OT": {}}}, ["OT"]),

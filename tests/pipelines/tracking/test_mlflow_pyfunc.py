@@ -168,7 +168,7 @@ def test_a_packed_model_runs_from_its_own_code_without_a_training_framework(logg
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
         "answer = model.predict(model.input_example)\n"
         "import pipelines, forecast\n"
-        "print(json.dumps({'code': [pipelines.__path__[0], forecast.__path__[0]], 'rows': len(mlflow_pyfunc),"
+        "print(json.dumps({'code': [pipelines.__path__[0], forecast.__path__[0]], 'rows': len(answer),"
         " 'loaded': sorted({name.partition('.')[0] for name in sys.modules})}))\n"
     )
     ran = subprocess.run(
