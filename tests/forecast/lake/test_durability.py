@@ -17,7 +17,7 @@ from pipelines.forecasting.issue import issue
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
-# Merges batches of 20 rows forever (or a given number of times) and acknowledges each on standard output once it is done.
+# Merges batches of 20 rows (forever, or a given number) and acknowledges each one on standard output.
 WRITER = """
 import sys
 from datetime import timedelta
