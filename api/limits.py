@@ -1,4 +1,4 @@
-"""What one client may ask of the service, and how long it may take: process settings from the environment."""
+"""Limits of requests, and the addresses of the service: process settings from the environment."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ class Limits:
     """Limits of one serving process; each field is set by ``FORECAST_`` and its name in capitals."""
 
     max_body_mib: int = 64
-    """Size of a body, compressed or not."""
+    """Size limit of a body, compressed or not."""
     body_seconds: int = 60
-    """Time in which a body must have arrived."""
+    """Deadline for a whole body."""
     header_seconds: int = 10
-    """Time in which the headers of a request must have arrived."""
+    """Deadline for the headers of a request."""
     write_seconds: int = 60
-    """Time after which a client that takes nothing of its answer is given up."""
+    """Time after which a client that does not read its answer is disconnected."""
     max_connections: int = 2000
     max_requests: int = 256
-    """Requests at work at once; others wait."""
+    """Concurrent requests; others wait."""
     max_requests_per_route: int = 128
     max_forecasts: int = 24
-    """Forecasts on demand at work at once, per route: each takes a core, and more would only be late together."""
+    """Concurrent forecasts on demand, per route: each takes a core, and more would only delay each other."""
     max_waiting: int = 32
-    """Requests that wait for their turn; more are refused at once."""
+    """Requests that wait for admission; more are refused at once."""
     wait_milliseconds: int = 250
-    """Time that a request waits before it is refused."""
+    """Time that a request waits for admission before it is refused."""
     rate_per_second: int = 500
-    """Requests that one key (without a key: one address) may send on the average; 0: any number."""
+    """Average requests that one key (without a key: one address) may send; 0: no limit."""
     rate_burst: int = 1000
-    """Requests that it may send at once."""
+    """Requests that one key or address may send at once."""
     session_hours: int = 12
-    """Time after which a browser must log in again."""
+    """Lifetime of a browser session."""
 
     @property
     def max_body(self) -> int:
@@ -46,7 +46,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read what is set; raises ``limits.malformed``."""
+        """Read the limits that are set; raises ``limits.malformed``."""
         given = {}
         for field in fields(cls):
             name = f"FORECAST_{field.name.upper()}"
@@ -65,8 +65,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Where the service can be reached, and by which names."""
+    """The addresses and names by which the service can be reached."""
 
     beyond_loopback: bool = False
     hosts: frozenset[str] = frozenset()
-    """Names beside those of the loopback addresses, in lower case, without a port."""
+    """Names in addition to those of the loopback addresses, in lower case, without a port."""

@@ -1,4 +1,4 @@
-"""Run the service on a port of this machine."""
+"""Run the service on a port."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _log = logging.getLogger("api")
 def serve(
     installation: Installation, host: str = "127.0.0.1", port: int = 8000, allowed_hosts: Sequence[str] = ()
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then let running requests end.
+    """Serve until SIGINT or SIGTERM, then wait for running requests.
 
-    Raises what :func:`exposure_of` raises, and ``port.taken`` if somebody listens there.
+    Raises what :func:`exposure_of` raises, and ``port.taken`` if another process uses the port.
     """
     logs.configure()
     _open_more_files()
@@ -51,7 +51,7 @@ def serve(
         _log.info("serving %s at %s", installation.home.path, address)
         made = server(installation, exposure=exposure)
         gc.collect()
-        gc.freeze()  # what is there now stays to the end: no request waits until it has been looked through again
+        gc.freeze()  # these objects live as long as the process: no request waits for a collection that visits them
         made.run(sockets=[listener])
         _log.info("stopped")
 
@@ -59,7 +59,7 @@ def serve(
 def server(
     installation: Installation, limits: Limits | None = None, exposure: Exposure | None = None
 ) -> uvicorn.Server:
-    """Return a server that is not running yet; it is given its socket when it is run."""
+    """Return a server that is not running yet; ``run`` receives its socket."""
     app = create_app(installation, limits, exposure)
     service: Service = app.state.service
     proxies = os.environ.get("FORECAST_TRUSTED_PROXIES", "")
@@ -75,7 +75,7 @@ def server(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Who stands in front is believed about scheme and sender; everybody else would choose a sender to be.
+        # Only a trusted proxy's headers for scheme and sender are used: any other client could forge its address.
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies or None,
         timeout_graceful_shutdown=_STOP_SECONDS,
@@ -84,22 +84,22 @@ def server(
 
 
 class _Server(uvicorn.Server):
-    """A server whose streams end when it is asked to stop: each would otherwise be waited for."""
+    """Ends all event streams when it stops: otherwise uvicorn would wait for each of them."""
 
     def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
         super().__init__(config)
         self._feed = feed
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let streams end, then what else is running."""
+        """End the streams, then shut down."""
         self._feed.close()
         await super().shutdown(sockets)
 
 
 def exposure_of(host: str, allowed_hosts: Sequence[str], ledger: Ledger) -> Exposure:
-    """Return who can reach an address, and by which names.
+    """Return the exposure of an address.
 
-    Beyond this machine only with keys and by exact names: raises ``serve.no_keys``, ``serve.no_hosts``,
+    An address beyond loopback requires a key and exact host names. Raises ``serve.no_keys``, ``serve.no_hosts``,
     ``serve.not_an_address`` and ``serve.malformed_host``.
     """
     names = [name for given in allowed_hosts for name in given.lower().split(",") if name]
@@ -115,25 +115,25 @@ def exposure_of(host: str, allowed_hosts: Sequence[str], ledger: Ledger) -> Expo
     if not any(key.is_valid(now) for key in ledger.keys.all()):
         raise ConfigError(
             "serve.no_keys",
-            f'"{host}" can be reached from other machines, and there is no key to tell users apart',
-            'make one with "forecast keys create NAME --scope admin", or serve on 127.0.0.1',
+            f'"{host}" is reachable from other machines, and no valid key exists',
+            'create one with "forecast keys create NAME --scope admin", or serve on 127.0.0.1',
         )
     if address.is_unspecified and not names:
         raise ConfigError(
             "serve.no_hosts",
-            f'"{host}" stands for every address, and no name is known by which the service is asked',
-            "name it with --allowed-host or FORECAST_ALLOWED_HOSTS",
+            f'"{host}" listens on every address, and no host name is allowed',
+            "allow a name with --allowed-host or FORECAST_ALLOWED_HOSTS",
         )
     return Exposure(beyond_loopback=True, hosts=frozenset(names or {_in_header(address)}))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port of this machine; 0 takes any free one. It is held from here on."""
+    """Bind a port and return its listening socket; 0 chooses a free port."""
     address = str(_address(host))
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name != "nt":  # there it would let two servers share a port
+        if os.name != "nt":  # on Windows it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(1024)
@@ -146,7 +146,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConflictError(
-                "port.taken", f"somebody listens on port {port} already", "stop it, or choose another port with --port"
+                "port.taken",
+                f"port {port} is already in use",
+                "stop the other process, or choose another port with --port",
             ) from error
         raise ConfigError(
             "port.refused", f"cannot listen on {host} port {port} ({error.strerror})", "choose another port with --port"
@@ -168,10 +170,10 @@ def _in_header(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 
 def _open_more_files() -> None:
-    """Let as many connections be open as may be: the usual 1024 are fewer than a flood of idle ones."""
+    """Raise the limit of open files: the usual 1024 are fewer than a flood of idle connections."""
     if os.name == "nt":
         return
-    import resource  # not there on Windows
+    import resource  # does not exist on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
@@ -181,7 +183,7 @@ def _open_more_files() -> None:
 
 @contextmanager
 def _quiet_signals() -> Iterator[None]:
-    # uvicorn raises the signal that stopped it once more when it is done; who was asked to stop has succeeded.
+    # uvicorn raises the signal again after it has stopped: stopping on request is a success, not a failure.
     def ignore(_number: int, _frame: FrameType | None) -> None:
         pass
 

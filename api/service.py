@@ -60,7 +60,7 @@ class Service:
         self.champions = Champions(installation)
         self.latest = LatestForecasts(installation, self._encode_whole)
         self.metrics.add(self.gauges)
-        self.extensions = LongHorizons(installation, self.histories)
+        self.long_horizons = LongHorizons(installation, self.histories)
         self.feed = Feed(installation.ledger)
         self.answers: Answers = Recent(ANSWER_BYTES)
         # Two at a time: threads that encode long answers hold the interpreter, and all other requests would wait.

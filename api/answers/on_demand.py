@@ -1,4 +1,4 @@
-"""What a client asks of ``POST /v1/forecasts``, read from its body and refused with the place of the first mistake."""
+"""Forecasts on demand: read a request with its own history, check it, and run the model."""
 
 from __future__ import annotations
 
@@ -26,48 +26,51 @@ from pipelines.preparation.freshness import imputed_fraction, observed_until
 from pipelines.sources.request_body import from_body, from_json
 
 MOST_POINTS = 200_000
-"""Series times channels times steps of one answer."""
+"""Limit of one answer: series times channels times steps."""
 _LONG_BODY = 256 * 2**10
 
 Numbers = list[Annotated[float, Field(strict=True)] | None]
 Name = Annotated[str, Field(max_length=200)]
 
 
-class _Sent(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class History(_Sent):
+class History(_Body):
     """Values on the data set's grid."""
 
     start: str = Field(description="RFC 3339 time with offset of the first value.", max_length=40)
     series: dict[Name, dict[Name, Numbers]] = Field(
-        description="By series and channel, equally many; null where a value is missing. Units are the channels'.",
+        description="By series and channel, all of one length; null for a missing value. In the channels' units.",
         min_length=1,
     )
 
 
-class OnDemandQuery(_Sent):
-    """Which forecast is asked for."""
+class OnDemandQuery(_Body):
+    """Selection of data set, model and forecast."""
 
-    dataset: Name = Field(description="Name of a data set: its models may be asked.")
+    dataset: Name = Field(description="Name of a data set, whose models can be used.")
     model: Name = Field(default=CHAMPION, description="Model version, or champion or previous.")
     horizon: int | None = Field(
-        default=None, ge=1, le=MAX_HORIZON, description="Steps; the trained horizon if left out. More are recursive."
+        default=None,
+        ge=1,
+        le=MAX_HORIZON,
+        description="Steps; default: the trained horizon. Steps beyond it are recursive.",
     )
-    quantiles: list[float] = Field(default=[], max_length=100, description="Levels that were trained; all if left out.")
-    tz: Name | None = Field(default=None, description="IANA zone in which times are told; UTC if left out.")
+    quantiles: list[float] = Field(default=[], max_length=100, description="Trained quantile levels; default: all.")
+    tz: Name | None = Field(default=None, description="IANA time zone of returned timestamps; default: UTC.")
 
 
 class OnDemandRequest(OnDemandQuery):
-    """A forecast from history that is sent along: ``history`` on the grid, or ``rows`` as they would be pushed."""
+    """A forecast from the client's history: ``history`` on the grid, or ``rows`` as they would be pushed."""
 
     history: History | None = None
     future: dict[Name, dict[Name, Numbers]] = Field(
-        default={}, description="With history: known-future covariates by series and channel, from its end on."
+        default={}, description="With history: known-future covariates by series and channel, starting at its end."
     )
     rows: list[dict[str, Any]] | dict[str, list[Any]] | None = Field(
-        default=None, description="Records or columns in the columns of the source; covariates run ahead."
+        default=None, description="Records or columns, named as in the source; known-future covariates have later rows."
     )
 
     @model_validator(mode="after")
@@ -79,8 +82,8 @@ class OnDemandRequest(OnDemandQuery):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A forecast that is asked for and can be made."""
+class CheckedRequest:
+    """A request that passed all checks: its forecast can be computed."""
 
     dataset: Dataset
     loaded: Loaded
@@ -88,7 +91,7 @@ class Asked:
     horizon: int
 
 
-async def read_json(body: bytes, service: Service) -> tuple[OnDemandRequest, Asked]:
+async def read_json(body: bytes, service: Service) -> tuple[OnDemandRequest, CheckedRequest]:
     """Read a JSON body; raises what ``parse``, ``from_json`` and ``Champions.of`` raise."""
     is_long = len(body) > _LONG_BODY
     names = service.champions.names()
@@ -97,23 +100,23 @@ async def read_json(body: bytes, service: Service) -> tuple[OnDemandRequest, Ask
     loaded = await service.champions.of(dataset.name, request.model)
     if request.history is None:
         panel = await run_sync(lambda: from_rows(from_json(request.rows, dataset.config, dataset.name), dataset.config))
-        return request, asked(panel, request.horizon, dataset, loaded, service)
+        return request, check_request(panel, request.horizon, dataset, loaded, service)
     start = instant(request.history.start, "history.start")
     assert start is not None  # noqa: S101 - a text was given
     values = (start, request.history.series, request.future, dataset.config, loaded.model.manifest.scaler.targets)
     panel = await run_sync(from_columns, *values) if is_long else from_columns(*values)
-    return request, asked(panel, request.horizon, dataset, loaded, service)
+    return request, check_request(panel, request.horizon, dataset, loaded, service)
 
 
-async def read_rows(body: bytes, media: str, query: OnDemandQuery, service: Service) -> Asked:
-    """Read a body of rows: CSV, JSON lines, Arrow or Parquet."""
+async def read_rows(body: bytes, media: str, query: OnDemandQuery, service: Service) -> CheckedRequest:
+    """Read a body of rows in CSV, JSON lines, Arrow or Parquet."""
     dataset = find_dataset(query.dataset, service)
     loaded = await service.champions.of(dataset.name, query.model)
     panel = await run_sync(lambda: from_rows(from_body(body, media, dataset.config, dataset.name), dataset.config))
-    return asked(panel, query.horizon, dataset, loaded, service)
+    return check_request(panel, query.horizon, dataset, loaded, service)
 
 
-def asked(
+def check_request(
     panel: Panel,
     horizon: int | None,
     dataset: Dataset,
@@ -121,44 +124,44 @@ def asked(
     service: Service,
     *,
     only_trained: bool = True,
-) -> Asked:
-    """Check that a forecast can be made; raises what ``check`` raises, and ``forecast.too_long``."""
+) -> CheckedRequest:
+    """Check that a forecast can be computed; raises what ``check`` raises, and ``forecast.too_long``."""
     latest = service.latest.find(dataset.name)
     on = None if latest is None else latest.issuance.origin
     check(panel, loaded.model.manifest, dataset.config, on, only_trained=only_trained)
     horizon = horizon or loaded.model.manifest.horizon
     require_points(len(panel.series) * len(dataset.config.targets) * horizon)
-    return Asked(dataset, loaded, panel, horizon)
+    return CheckedRequest(dataset, loaded, panel, horizon)
 
 
 def require_points(points: int) -> None:
-    """Raise ``forecast.too_long`` for more than one request may ask for."""
+    """Raise ``forecast.too_long`` if an answer exceeds the limit of one request."""
     if points > MOST_POINTS:
         raise DataError(
             "forecast.too_long",
-            f"series times channels times steps are {points}, and one request may ask for {MOST_POINTS}",
-            "ask for fewer steps, or send fewer series at once",
+            f"series times channels times steps are {points} and exceed {MOST_POINTS}",
+            "request fewer steps, or send fewer series at once",
         )
 
 
-async def forecast(asked: Asked, service: Service) -> IssuedForecast:
-    """Make a forecast. It is told as an issued one is, but kept nowhere."""
-    prediction = await service.champions.forecast(asked.loaded, asked.panel, asked.horizon)
+async def forecast(checked: CheckedRequest, service: Service) -> IssuedForecast:
+    """Compute a forecast. It has the form of an issued one, but is stored nowhere."""
+    prediction = await service.champions.forecast(checked.loaded, checked.panel, checked.horizon)
     panel, config, champion, manifest = (
-        asked.panel,
-        asked.dataset.config,
-        asked.loaded.champion,
-        asked.loaded.model.manifest,
+        checked.panel,
+        checked.dataset.config,
+        checked.loaded.champion,
+        checked.loaded.model.manifest,
     )
-    now = service.latest.now(asked.dataset.name)
+    now = service.latest.now(checked.dataset.name)
     issuance = Issuance(
         forecast_id=uuid.uuid4().hex,
-        dataset=asked.dataset.name,
+        dataset=checked.dataset.name,
         issued_at=now,
         origin=panel.end,
         horizon=manifest.horizon,
         quantiles=manifest.quantiles,
-        data_version=0,  # never told: the rows are the client's
+        data_version=0,  # never returned: the rows are the client's
         model_name=champion.model_name,
         model_version=champion.model_version,
         model_folder=champion.folder,

@@ -1,4 +1,4 @@
-"""What a forecast needs now: rows, channels and times, and what of them the lake does not have."""
+"""Requirements of the next forecast: rows, channels and times, and the values that the lake lacks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from forecast.panel import Mask, Panel
 
 
 def requirements(dataset: Dataset, loaded: Loaded, horizon: int | None, service: Service) -> Requirements:
-    """Tell what a model needs; reads the lake's newest version: use a thread."""
+    """Return the requirements of a model's next forecast. Reads the lake's newest version: call it in a thread."""
     config, manifest = dataset.config, loaded.model.manifest
     found = service.histories.newest(dataset.name)
     steps = horizon or manifest.horizon
-    # The network always makes whole rounds, and takes covariates for them.
+    # The network always forecasts whole rounds and needs covariates for all of their steps.
     rounds = -(-steps // manifest.horizon) * manifest.horizon
     origin = found[1].end if found else service.latest.now(dataset.name)
     return Requirements(
@@ -60,7 +60,7 @@ def _lacking(panel: Panel, config: DatasetConfig, lookback: int, ahead: int, tra
         (config.past_covariates, panel.past_observed, panel.steps),
         (config.future_covariates, panel.future_observed, panel.steps + ahead),
     )
-    message = []
+    lacking = []
     for names, observed, last in parts:
         for s, series in enumerate(panel.series):
             for k, channel in enumerate(names):
@@ -70,5 +70,5 @@ def _lacking(panel: Panel, config: DatasetConfig, lookback: int, ahead: int, tra
                 rows = np.flatnonzero(~seen)
                 if len(rows) and series in trained:
                     at = (panel.time(first + int(rows[0])), panel.time(first + int(rows[-1])))
-                    message.append(Lacking(series=series, channel=channel, count=len(rows), first=at[0], last=at[1]))
-    return message
+                    lacking.append(Lacking(series=series, channel=channel, count=len(rows), first=at[0], last=at[1]))
+    return lacking

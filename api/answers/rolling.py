@@ -1,4 +1,4 @@
-"""The rolling forecast: of each time what was issued a fixed lead before it, as it was issued."""
+"""The rolling forecast: for each time, the value that was issued a fixed lead before it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MOST_ORIGINS = 10_000
 
 
 def rolling_answer(dataset: Dataset, query: ForecastQuery, service: Service, media: str) -> bytes:
-    """Write the rolling forecast that a query asks for; calls block: use a thread.
+    """Return the encoded rolling forecast of a query. Blocks: call it in a thread.
 
-    Where forecasts were issued again from the same rows the newest counts. Raises ``lead_time.malformed``,
+    Of forecasts reissued from the same rows the newest counts. Raises ``lead_time.malformed``,
     ``lead_time.not_a_step``, ``parameter.not_with_lead_time``, ``forecast.none_at_lead``.
     """
     config = dataset.config
     if query.horizon is not None:
-        raise ConfigError("parameter.not_with_lead_time", "horizon says nothing beside lead_time", "leave it out")
+        raise ConfigError("parameter.not_with_lead_time", "horizon has no effect with lead_time", "leave it out")
     lead = _steps(query.lead_time or "", config)
     begin = instant(query.start, "start") or _FIRST
     end = instant(query.end, "end") or _LAST
@@ -48,7 +48,7 @@ def rolling_answer(dataset: Dataset, query: ForecastQuery, service: Service, med
         raise NotFoundError(
             "forecast.none_at_lead",
             f"no forecast was issued {query.lead_time} before a time of the range",
-            "ask for another range or a shorter lead_time",
+            "request another range or a shorter lead_time",
         )
     trained = found[-1].quantiles
     chosen = levels(query.quantiles, trained)
@@ -82,13 +82,13 @@ def _steps(text: str, config: DatasetConfig) -> int:
     lead, rest = divmod(duration, config.step)
     if lead > MAX_HORIZON:
         raise ConfigError(
-            "lead_time.out_of_range", f"lead_time is more than {MAX_HORIZON} steps", "ask for a shorter one"
+            "lead_time.out_of_range", f"lead_time exceeds {MAX_HORIZON} steps", "request a shorter lead_time"
         )
     if rest or lead < 1:
         raise ConfigError(
             "lead_time.not_a_step",
             f"lead_time is not a multiple of {config.frequency}",
-            "the first step has that lead time",
+            f"request a multiple of {config.frequency}",
         )
     return lead
 
@@ -101,7 +101,7 @@ def _selected(
     series: list[str],
     channels: list[str],
 ) -> pl.DataFrame:
-    """Return a row per series, channel and time, in the order that is asked for, with a column per quantile."""
+    """Return a row per series, channel and time, in the requested order, with a column per quantile."""
     about = pl.DataFrame(
         {
             "forecast_id": list(issued),
@@ -109,7 +109,7 @@ def _selected(
             "model_version": [one.model_version for one in issued.values()],
         }
     )
-    same = rows.filter(pl.col("quantiles").list.len() == len(trained))  # others were trained for other levels
+    same = rows.filter(pl.col("quantiles").list.len() == len(trained))  # other models may have other levels
     quantiles = [pl.col("quantiles").list.get(place).alias(Quantile(trained[place]).label) for place in chosen]
     order = (pl.col(name).cast(pl.Enum(known)) for name, known in (("series", series), ("channel", channels)))
     return (
@@ -121,10 +121,10 @@ def _selected(
 
 
 def _lines(
-    rows: pl.DataFrame, config: DatasetConfig, told_levels: list[float], in_zone: ZoneInfo
+    rows: pl.DataFrame, config: DatasetConfig, levels_of_answer: list[float], in_zone: ZoneInfo
 ) -> list[dict[str, Any]]:
-    names = [f"{level:g}" for level in told_levels]
-    labels = [Quantile(level).label for level in told_levels]
+    names = [f"{level:g}" for level in levels_of_answer]
+    labels = [Quantile(level).label for level in levels_of_answer]
     lines = []
     for (series, channel), part in rows.group_by("series", "channel", maintain_order=True):
         values = zip(*[part[label].to_list() for label in labels], strict=True)

@@ -45,7 +45,8 @@ class AccessControl:
         self._rules = rules
         self._keyring = keyring
         self._sessions = sessions
-        self._limits = limits
+        self._max_body = limits.max_body
+        self._body_seconds = limits.body_seconds
         self._admission = admission
         self._metrics = metrics
         self._rates = Rates(limits.rate_per_second, limits.rate_burst)
@@ -68,7 +69,7 @@ class AccessControl:
             await self._refused(error, rule, headers)(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            receive = body = LimitedBody(receive, self._limits.max_body, self._limits.body_seconds)
+            receive = body = LimitedBody(receive, self._max_body, self._body_seconds)
             if _length(headers, unknown=_SMALL) < _SMALL:
                 self._admission.arriving += 1
                 try:
@@ -102,8 +103,8 @@ class AccessControl:
             raise too_many(wait)
         if rule is not None:
             rule.check(access, dataset)
-        if _length(headers) > self._limits.max_body:
-            raise too_large(self._limits.max_body)
+        if _length(headers) > self._max_body:
+            raise too_large(self._max_body)
 
     def _access(self, headers: dict[bytes, bytes], method: str, rule: RouteScope | None) -> Access:
         given = headers.get(b"x-api-key")

@@ -1,4 +1,4 @@
-"""Whose turn it is: a rate per sender, and a bounded number of requests at work, in all and per route."""
+"""Rate limiting per sender, and a bounded number of concurrent requests: in total and per route."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FORECASTING = frozenset({
     "/v1/forecasts", "/v2/forecast", "/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer",
     "/invocations",
 })  # fmt: skip
-"""Routes that compute while one waits."""
+"""Routes that run a model for each request."""
 
 
 class Rates:
-    """One token bucket per sender, kept in memory; used by the event loop alone, so that nothing is locked.
+    """A token bucket per sender, in memory. Only the event loop uses it, so it needs no lock.
 
     >>> now = [0.0]
     >>> rates = Rates(per_second=1, burst=2, monotonic=lambda: now[0])
@@ -37,7 +37,7 @@ class Rates:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def wait(self, sender: str) -> int:
-        """Take a token, or tell in how many whole seconds there is one again."""
+        """Take a token and return 0, or return the whole seconds until the next one."""
         if not self._per_second:
             return 0
         now = self._monotonic()
@@ -54,14 +54,14 @@ class Rates:
     def _forget(self, now: float) -> None:
         full = self._burst / self._per_second
         self._buckets = {key: held for key, held in self._buckets.items() if now - held[1] < full}
-        while len(self._buckets) >= _MOST_SENDERS:  # all of them are busy: the one that came first is forgotten
+        while len(self._buckets) >= _MOST_SENDERS:  # all of them are active: drop the oldest
             del self._buckets[next(iter(self._buckets))]
 
 
 class Admission:
-    """Lets a bounded number of requests work at once; the others wait a moment in order, then are refused.
+    """Admits a bounded number of requests at once; the others wait briefly, in order, and are then refused.
 
-    Used by the event loop alone.
+    Only the event loop uses it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -72,21 +72,21 @@ class Admission:
         self._patience = limits.wait_milliseconds / 1000
         self.working = 0
         self.arriving = 0
-        """Requests whose body is on its way, perhaps from a slow client."""
+        """Requests whose body is being received, perhaps from a slow client."""
         self.answering = 0
-        """Requests whose answer is on its way, perhaps to a slow client or as a stream of events."""
+        """Requests whose answer is being sent, perhaps to a slow client or as a stream of events."""
         self._per_route: dict[str, int] = {}
         self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
 
     def try_enter(self, route: str) -> bool:
-        """Enter if there is room and nobody waits for it."""
+        """Enter if there is room and no other request waits."""
         if self._waiting or not self._has_room(route):
             return False
         self._admit(route)
         return True
 
     async def enter(self, route: str) -> bool:
-        """Enter, if need be after a wait; returns whether there was room in time."""
+        """Enter, after a wait if necessary; returns whether there was room in time."""
         if self._has_room(route) and not any(waiting == route for waiting, _ in self._waiting):
             self._admit(route)
             return True
@@ -100,7 +100,7 @@ class Admission:
         except TimeoutError:
             return False
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the turn came together with the end: it goes to the next
+            if turn.done() and not turn.cancelled():  # admitted and cancelled at once: pass the place on
                 self.leave(route)
             raise
         finally:
@@ -109,7 +109,7 @@ class Admission:
         return True
 
     def leave(self, route: str) -> None:
-        """Make room for the next."""
+        """Free the place, and admit requests that wait."""
         self.working -= 1
         self._per_route[route] -= 1
         for entry in list(self._waiting):

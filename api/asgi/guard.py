@@ -1,4 +1,4 @@
-"""What every answer and every request must satisfy: exact host names, and headers that bind the browser."""
+"""Host and origin checks of every request, and security headers of every answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from api.errors import problems
 from api.errors.kinds import UNFORESEEN, ForeignOriginError, UnknownHostError
 from forecast.errors import ForecastError
 
-# A page elsewhere can point its own name at 127.0.0.1 and read what a browser fetches there: only our names are served.
+# DNS rebinding: a foreign page can point its own name at 127.0.0.1 and read answers through a browser. So only known
+# host names are served.
 _LOOPBACK = r"localhost|127\.0\.0\.1|\[::1\]"
 
-# plotly adds one empty style element and fills it through the object model: the hash is that of the empty text.
+# plotly adds one empty style element and fills it through the object model: this is the hash of the empty text.
 _EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 
 STRICT = (
@@ -27,7 +28,7 @@ DOCUMENTATION = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; worker-src blob:; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI and ReDoc start from a script inside their page; nothing of ours that a user names is on it."""
+"""Swagger UI and ReDoc need an inline script; their pages contain no names chosen by users."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = logging.getLogger("api")
@@ -36,7 +37,7 @@ HEADERS = {
     "Content-Security-Policy": STRICT,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # With "no-referrer" a browser says of no form where it comes from ("Origin: null"), and our own would be refused.
+    # With "no-referrer" browsers send "Origin: null" with forms, and forms of our own pages would be refused.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -44,21 +45,21 @@ HEADERS = {
 
 
 HEAD_ASKED = "forecast.head_asked"
-"""Key of a request's scope: an answer that never ends must end after its headers."""
+"""Key in a request's scope: the client sent HEAD, so a stream must end after its headers."""
 
 _FOREIGN_HOST = UnknownHostError(
-    "host.unknown", "this service does not answer to that host name", "use localhost, or start it with --allowed-host"
+    "host.unknown", "this host name is not allowed", "use localhost, or start the service with --allowed-host"
 )
 _FOREIGN_ORIGIN = ForeignOriginError(
-    "origin.foreign", "a page of another site may not write here", "send the request from a program"
+    "origin.foreign", "pages of other sites may not write here", "send the request from a program"
 )
 
 
 class SecurityHeaders:
-    """Refuses foreign hosts and writes from foreign pages, and sees to the headers and failures of all answers."""
+    """Refuses unknown hosts and writes from foreign pages; adds security headers; answers unexpected errors."""
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
-        """``hosts`` are exact names beside those of the loopback addresses."""
+        """``hosts`` are exact names, in addition to those of the loopback addresses."""
         self._app = app
         names = "|".join([_LOOPBACK, *(re.escape(host) for host in hosts)])
         self._host = re.compile(rf"({names})(:\d{{1,5}})?".encode(), re.IGNORECASE)
@@ -71,7 +72,7 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         is_head = scope["method"] == "HEAD"
-        if is_head:  # the answer to GET, with its headers, but for the body
+        if is_head:  # answered as GET, without the body
             scope = {**scope, "method": "GET", HEAD_ASKED: True}
         ours = self._documentation if scope["path"].startswith(_DOCUMENTATION_PATHS) else self._headers
         started = False
@@ -80,7 +81,7 @@ class SecurityHeaders:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = _bound(message["headers"], ours)
+                message["headers"] = _secured(message["headers"], ours)
             elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
@@ -92,7 +93,7 @@ class SecurityHeaders:
         try:
             await self._app(scope, receive, send_guarded)
         except Exception:
-            # The boundary of a request: one that fails must neither take its connection along nor tell a stranger why.
+            # A request's boundary: a failure must neither close the connection nor reveal its reason to the client.
             context = CURRENT.get()
             _log.exception("%s %s failed", scope["method"], context.template if context else "a request")
             if started:
@@ -108,7 +109,7 @@ class SecurityHeaders:
                 origin = value
         if not self._host.fullmatch(host):
             return _FOREIGN_HOST
-        # A browser names the page that a write comes from; programs name none.
+        # Browsers name the page that sends a write; programs name none.
         if origin is None or scope["method"] in _READS or origin in {b"http://" + host, b"https://" + host}:
             return None
         return _FOREIGN_ORIGIN
@@ -118,10 +119,10 @@ def _raw(headers: Mapping[str, str]) -> dict[bytes, bytes]:
     return {name.lower().encode(): value.encode() for name, value in headers.items()}
 
 
-def _bound(message: list[tuple[bytes, bytes]], ours: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """Add our headers to those of an answer; a route that says nothing of caches gets none."""
-    names = {name for name, _ in message}
-    kept = message if names.isdisjoint(ours) else [pair for pair in message if pair[0] not in ours]
+def _secured(headers: list[tuple[bytes, bytes]], ours: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Add the security headers; an answer without ``Cache-Control`` and ``ETag`` must not be cached."""
+    names = {name for name, _ in headers}
+    kept = headers if names.isdisjoint(ours) else [pair for pair in headers if pair[0] not in ours]
     caching = (
         [] if b"cache-control" in names else [(b"cache-control", b"no-cache" if b"etag" in names else b"no-store")]
     )

@@ -1,4 +1,4 @@
-"""The outermost layer: gives every request an id, and counts, logs and traces its answer."""
+"""The outermost layer: gives each request an id, and counts, logs and traces its answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.context import CURRENT, RequestContext
-from api.observability.logs import tell
+from api.observability.logs import log_request
 from api.observability.metrics import Metrics
 from api.observability.tracing import Tracer
 
@@ -17,7 +17,7 @@ _CLIENT_LEFT = 499
 
 
 class Observer:
-    """Sees requests come and answers go; it changes nothing but the header ``X-Request-Id``."""
+    """Observes requests and answers; it only adds the header ``X-Request-Id``."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None) -> None:
         self._app = app
@@ -25,7 +25,7 @@ class Observer:
         self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and note what became of it."""
+        """Pass a request on, and record its answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,7 +52,7 @@ class Observer:
             metrics.in_flight -= 1
             seconds = perf_counter() - began
             metrics.observe(context.template, scope["method"], status, seconds if answered is None else answered)
-            tell(context, scope["method"], status, seconds)
+            log_request(context, scope["method"], status, seconds)
             if span is not None and self._tracer is not None:
                 self._tracer.end(span, context, scope["method"], status)
             CURRENT.reset(token)

@@ -99,14 +99,14 @@ class RouteScopes:
 
     def find(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
         """Return a request's scope and the data set in its path; ``None`` if no route matches."""
-        asked = (method, path)
-        if asked in self._known:
-            return self._known[asked]
+        request = (method, path)
+        if request in self._known:
+            return self._known[request]
         found = self._search(method, path)
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         if found is not None:  # unknown addresses would push out the known ones
-            self._known[asked] = found
+            self._known[request] = found
         return found
 
     def methods(self, path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The log of a run, read in parts."""
+"""Read the log of a run in parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from forecast.errors import NotFoundError, StorageError
 
 LONGEST = 2**20
-"""Bytes that are read at once."""
+"""Limit of one part, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class LogPart:
 
     text: bytes
     end: int
-    """Place in the file behind it."""
+    """Position in the file after this part."""
 
 
 def read_log(log: Path, after: int, longest: int) -> LogPart:
-    """Read a log from a place on, or, if that is negative, so many bytes before its end; raises ``run.no_log``."""
+    """Read a part of a log. A negative ``after`` counts from the end; raises ``run.no_log``."""
     try:
         with log.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -30,27 +30,31 @@ def read_log(log: Path, after: int, longest: int) -> LogPart:
             stream.seek(start)
             text = stream.read(longest)
     except FileNotFoundError as error:
-        raise NotFoundError("run.no_log", "the run has written nothing on this machine", "see its host") from error
+        raise NotFoundError(
+            "run.no_log", "the run has no log on this machine", "see the log on the run's host"
+        ) from error
     except OSError as error:
-        raise StorageError("run.log_unreadable", f'cannot read "{log}" ({error.strerror})', "check it") from error
+        raise StorageError(
+            "run.log_unreadable", f'cannot read "{log}" ({error.strerror})', "check the file's permissions"
+        ) from error
     return LogPart(text, start + len(text))
 
 
 class FollowedLog:
-    """The log of a run as whole lines, while it is written."""
+    """Reads whole lines of a run's log while it is written."""
 
     def __init__(self, log: Path, place: int) -> None:
         self._log = log
         self.place = place
-        """How far it was read."""
+        """Position in the file after the last line that was returned."""
 
     def lines(self, longest: int, *, is_over: bool) -> list[str]:
-        """Return the next whole lines; the last one even if it does not end, where nothing more will come."""
+        """Return the next whole lines; if the run is over, also an incomplete last line."""
         try:
             if self._log.stat().st_size <= self.place:
                 return []
             part = read_log(self._log, self.place, longest)
-        except (OSError, NotFoundError):  # nothing yet, or it is on another machine
+        except (OSError, NotFoundError):  # nothing was written yet, or the log is on another machine
             return []
         whole = part.text.rfind(b"\n") + 1
         is_all = len(part.text) < longest

@@ -1,4 +1,4 @@
-"""Server-sent events: what happens, told to a client until it goes, the service stops, or nothing more will come."""
+"""Server-sent events: streams of ledger events and of one run, until the client leaves or the service stops."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _log = logging.getLogger("api")
 
 
 class Stream(EventSourceResponse):
-    """An answer that goes on; it takes one of the places of the feed while it does."""
+    """A streaming response; it counts as a client of the feed while it lasts."""
 
     def __init__(self, events: AsyncIterator[ServerSentEvent], feed: Feed) -> None:
         super().__init__(events, ping=_HEARTBEAT_SECONDS, send_timeout=_SEND_SECONDS)
         self._feed = feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream, or refuse if there are too many already."""
+        """Send the events, or refuse if there are too many streams."""
         if scope.get(HEAD_ASKED):
             await super().__call__({**scope, "method": "HEAD"}, receive, send)
             return
@@ -53,27 +53,28 @@ class Stream(EventSourceResponse):
         except UnavailableError as error:
             await answer(error)(scope, receive, send)
         except SendTimeoutError:
-            _log.info("a client that followed events does not read: it is let go")
+            _log.info("a client of an event stream does not read: its stream is closed")
 
 
-async def happenings(feed: Feed, wanted: Wanted, position: int) -> AsyncIterator[ServerSentEvent]:
-    """Tell of events after a position, which is known before the answer begins: what happens then is told."""
+async def ledger_events(feed: Feed, wanted: Wanted, position: int) -> AsyncIterator[ServerSentEvent]:
+    """Yield the events after a position. It is determined before the answer begins, so no event is missed."""
     yield ServerSentEvent(comment="events follow", retry=_RECONNECT_MS)
     try:
         while not feed.is_closing:
             events, position, is_level = await feed.after(position, wanted)
             for event in events:
-                yield _told(event, str(event.sequence))
+                yield _sent_event(event, str(event.sequence))
             if is_level:
                 await feed.turn()
-    except ForecastError as error:  # the client comes back, and is told then
+    except ForecastError as error:  # the client reconnects and receives the problem document
         _log.error("a stream of events ended: %s [%s]", error, error.code)
 
 
 class RunStream:
-    """One run's states, progress and log, until it has ended.
+    """The states, the progress and the log of one run, until it has ended.
 
-    The id of a message is the last event and the bytes of the log that a client then has; the last one has ``-end``.
+    The id of a message is ``<last event>-<bytes of the log>`` that the client has received; the last id ends with
+    ``-end``.
     """
 
     def __init__(self, service: Service, run: Run, position: int, place: int) -> None:
@@ -88,7 +89,7 @@ class RunStream:
         """The newest event when the run's row was read."""
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """Tell everything in order."""
+        """Yield all messages in order."""
         yield ServerSentEvent(comment=f"run {self._run.run_id} follows", retry=_RECONNECT_MS)
         try:
             async for message in self._messages():
@@ -107,10 +108,10 @@ class RunStream:
                     last = event
                 else:
                     self._position = event.sequence
-                    yield _told(event, self._id)
+                    yield _sent_event(event, self._id)
             if last is None and anyio.current_time() - self._looked_at > _LOOK_AGAIN_SECONDS:
                 await self._look()
-            # What is coalesced into a later run, or was run by an earlier release, ends without an event.
+            # A run that was coalesced into a later one, or executed by an earlier release, ends without an event.
             has_ended = is_level and self._run.has_ended and position >= self._newest
             if last is not None or has_ended:
                 async for message in self._end(last):
@@ -122,7 +123,7 @@ class RunStream:
                 await self._feed.turn()
 
     async def _end(self, last: Event | None) -> AsyncIterator[ServerSentEvent]:
-        """Tell the last words of the worker, then how the run ended."""
+        """Yield the rest of the log, then the final state."""
         await self._look()
         with anyio.move_on_after(_LAST_WORDS_SECONDS):
             while works(self._run.host, self._run.pid, self._run.run_id) and not self._feed.is_closing:
@@ -135,7 +136,7 @@ class RunStream:
             ended_at = self._run.ended_at or self._run.claimed_at
             document = {"state": self._run.state, "reason": self._run.reason}
             last = Event(self._position, ended_at, "run", self._run.dataset, self._run.run_id, document)
-        yield _told(last, f"{last.sequence}-{self._log.place}-end")
+        yield _sent_event(last, f"{last.sequence}-{self._log.place}-end")
 
     async def _lines(self, *, is_over: bool) -> AsyncIterator[ServerSentEvent]:
         def read() -> list[str]:
@@ -156,7 +157,7 @@ class RunStream:
 
 
 def event_of(last_event_id: str | None, after: int | None) -> int | None:
-    """Return the event behind which a client goes on."""
+    """Return the event after which a client continues."""
     if last_event_id is None:
         return after
     if not re.fullmatch(r"\d{1,18}", last_event_id, re.ASCII):
@@ -165,7 +166,7 @@ def event_of(last_event_id: str | None, after: int | None) -> int | None:
 
 
 def place_in_run(last_event_id: str | None) -> tuple[int, int, bool]:
-    """Return event and place in the log behind which a client goes on, and whether it has all."""
+    """Return the event and the position in the log after which a client continues, and whether it has everything."""
     if last_event_id is None:
         return 0, 0, False
     found = _RUN_ID.fullmatch(last_event_id)
@@ -176,11 +177,11 @@ def place_in_run(last_event_id: str | None) -> tuple[int, int, bool]:
 
 def _malformed() -> ConfigError:
     return ConfigError(
-        "last_event_id.malformed", "Last-Event-ID is not the id of an event of this stream", "send it as it came"
+        "last_event_id.malformed", "Last-Event-ID is not the id of an event of this stream", "send the id unchanged"
     )
 
 
-def _told(event: Event, number: str) -> ServerSentEvent:
+def _sent_event(event: Event, number: str) -> ServerSentEvent:
     document = {"at": event.at, "kind": event.kind, "dataset": event.dataset, "run_id": event.run_id}
     return ServerSentEvent(_json({**document, "details": event.document}), event=event.kind, id=number)
 

@@ -1,4 +1,4 @@
-"""From words in a query to places in a forecast: names, levels, zones and times, each refused with its remedy."""
+"""Parse the selection of a query: names, quantile levels, time zones and times become indices of a forecast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOST_PLUS = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:\d\d)$")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The part of a forecast that is asked for, as places in its arrays."""
+    """The selected part of a forecast, as indices of its arrays."""
 
     series: tuple[int, ...]
     channels: tuple[int, ...]
@@ -28,16 +28,16 @@ class Selection:
     levels: tuple[int, ...]
     zone: str
     first: int = 0
-    """Steps before it are left out."""
+    """Index of the first step."""
 
     @property
     def points(self) -> int:
-        """How many points are told."""
+        """Number of points of the answer."""
         return len(self.series) * len(self.channels) * (self.horizon - self.first)
 
 
 def select(query: ForecastQuery, issued: IssuedForecast) -> Selection:
-    """Find what a query names in a forecast; leaving something out means all of it.
+    """Find the selection of a query in a forecast; a parameter left out selects everything.
 
     Raises ``range.empty`` if no step lies in ``start <= time < end``.
     """
@@ -49,7 +49,7 @@ def select(query: ForecastQuery, issued: IssuedForecast) -> Selection:
         horizon = min(horizon, -((issued.issuance.origin - end) // issued.step))
     if first >= horizon:
         raise ConfigError(
-            "range.empty", "no step of the forecast lies from start until before end", "ask for a later end or horizon"
+            "range.empty", "the forecast has no step from start until before end", "give a later end or horizon"
         )
     return Selection(
         series=places(query.series, issued.series, "series"),
@@ -62,28 +62,30 @@ def select(query: ForecastQuery, issued: IssuedForecast) -> Selection:
 
 
 def places(given: Sequence[str], known: Sequence[str], noun: str) -> tuple[int, ...]:
-    """Return the places of names; a name may itself contain a comma."""
+    """Return the indices of names; a name may contain a comma.
+
+    >>> places(["east,west"], ["east", "north", "west"], "series")
+    (0, 2)
+    """
     wanted = [name for item in given for name in ([item] if item in known else item.split(",")) if name]
     for name in wanted:
         if name not in known:
-            raise NotFoundError(
-                f"{noun}.unknown", f"there is no forecast of a {noun} of that name", suggest(name, known)
-            )
+            raise NotFoundError(f"{noun}.unknown", f"the {noun} does not exist in the forecast", suggest(name, known))
     return tuple(known.index(name) for name in dict.fromkeys(wanted)) or tuple(range(len(known)))
 
 
 def zone(name: str | None) -> ZoneInfo:
-    """Return a zone by its IANA name, UTC if none is given."""
+    """Return a time zone by its IANA name; default: UTC."""
     if name is None:
         return ZoneInfo("UTC")
     if name not in _zones():
         remedy = suggest(name, _zones(), otherwise="give an IANA name such as America/New_York")
-        raise ConfigError("tz.unknown", "there is no IANA time zone of that name", remedy)
+        raise ConfigError("tz.unknown", "the IANA time zone does not exist", remedy)
     return ZoneInfo(name)
 
 
 def instant(text: str | None, name: str = "as_of") -> datetime | None:
-    """Read an RFC 3339 time with its offset; ``name`` is what the parameter is called."""
+    """Parse an RFC 3339 time with offset; ``name`` is the parameter's name in an error."""
     if text is None:
         return None
     try:
@@ -98,7 +100,7 @@ def instant(text: str | None, name: str = "as_of") -> datetime | None:
 
 
 def levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
-    """Return the places of quantile levels among those a model was trained for; all if none are given."""
+    """Return the indices of quantile levels among a model's trained levels; default: all."""
     found: dict[int, None] = {}
     for word in (word for item in given for word in item.split(",") if word):
         try:
@@ -111,7 +113,7 @@ def levels(given: Sequence[str], trained: Sequence[float]) -> tuple[int, ...]:
         if not near:
             raise ConfigError(
                 "quantiles.not_trained",
-                "no model was trained for a quantile level that is asked for",
+                "a quantile level was not trained",
                 _available(trained),
             )
         found[near[0]] = None

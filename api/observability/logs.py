@@ -1,4 +1,4 @@
-"""The log: one JSON object per line for machines, plain text on a terminal."""
+"""Logging: one JSON object per line for machines, plain text on a terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from forecast.errors import ConfigError
 _LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "critical"}
 _requests = logging.getLogger("api.requests")
 _lines: IO[str] | None = None
-"""Where requests are told as JSON."""
+"""The stream for request lines in JSON; ``None``: the text log."""
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def configure(stream: IO[str] | None = None) -> None:
-    """Write what is logged to standard error; ``FORECAST_LOG_FORMAT`` (``json`` or ``text``) decides for both cases."""
+    """Log to standard error; ``FORECAST_LOG_FORMAT`` (``json`` or ``text``) overrides the format."""
     stream = stream or sys.stderr
     wanted = os.environ.get("FORECAST_LOG_FORMAT") or ("text" if stream.isatty() else "json")
     if wanted not in {"json", "text"}:
@@ -34,26 +34,26 @@ def configure(stream: IO[str] | None = None) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as one JSON object: time, level, logger, message, and the id of the request that it is about."""
+    """Formats a record as one JSON object: time, level, logger, message, and the id of the present request."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        message: dict[str, Any] = {
+        document: dict[str, Any] = {
             "time": _time(record.created),
             "level": _LEVELS.get(record.levelno, record.levelname.lower()),
             "logger": record.name,
         }
-        message["message"] = record.getMessage()
+        document["message"] = record.getMessage()
         context = CURRENT.get()
         if context is not None:
-            message["request_id"] = context.request_id
+            document["request_id"] = context.request_id
         if record.exc_info:
-            message["exception"] = self.formatException(record.exc_info)
-        return json.dumps(message)
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document)
 
 
-def tell(context: RequestContext, method: str, status: int, seconds: float) -> None:
-    """Log one request: nothing of it but its declared route, so that no query and no key is ever written down."""
+def log_request(context: RequestContext, method: str, status: int, seconds: float) -> None:
+    """Log one request by its declared route only, so that no query and no key is written to the log."""
     if _lines is not None:
         _lines.write(_line(context, method, status, seconds))
     elif _requests.isEnabledFor(logging.INFO):
@@ -62,13 +62,13 @@ def tell(context: RequestContext, method: str, status: int, seconds: float) -> N
 
 
 def _line(context: RequestContext, method: str, status: int, seconds: float) -> str:
-    # By hand, because every request pays for it: none of these has a character that JSON would escape.
-    message = f'"{context.access.key_id}"' if context.access.key_id else "null"
+    # Formatted by hand, because it costs time with every request: no value has a character that JSON would escape.
+    key_id = f'"{context.access.key_id}"' if context.access.key_id else "null"
     return (
         f'{{"time": "{_time(time.time())}", "level": "info", "logger": "api.requests", '
         f'"request_id": "{context.request_id}", "method": "{method}", "route": "{context.template}", '
         f'"status": {status}, "milliseconds": {seconds * 1000:.2f}, '
-        f'"key_id": {message}}}\n'
+        f'"key_id": {key_id}}}\n'
     )
 
 

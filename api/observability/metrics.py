@@ -1,6 +1,6 @@
-"""Figures for Prometheus: of requests as they come, of everything else as it stands when they are asked for.
+"""Metrics for Prometheus: requests are counted as they come, gauges are read with each scrape.
 
-No label is made of what a client sends: routes are told as declared, methods and codes out of fixed sets.
+No label contains what a client sends: routes are labelled as declared, methods and codes come from fixed sets.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A figure that is read when it is asked for."""
+    """One value that is read with each scrape."""
 
     name: str
-    message: str
+    help: str
     value: float
     labels: tuple[tuple[str, str], ...] = ()
 
 
 class _Gauges(Collector):
-    """What the service knows of itself, asked anew for each answer."""
+    """Collects the gauges of all sources with each scrape."""
 
     def __init__(self, sources: list[Callable[[], Iterable[Gauge]]]) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
-        """Return the gauges, those of one name together."""
+        """Return the gauges, grouped by name."""
         families: dict[str, GaugeMetricFamily] = {}
         for source in self._sources:
             for gauge in source():
                 family = families.setdefault(
-                    gauge.name, GaugeMetricFamily(gauge.name, gauge.message, labels=[key for key, _ in gauge.labels])
+                    gauge.name, GaugeMetricFamily(gauge.name, gauge.help, labels=[key for key, _ in gauge.labels])
                 )
                 family.add_metric([value for _, value in gauge.labels], gauge.value)
         yield from families.values()
 
     def describe(self) -> list[Metric]:
-        """Tell nothing beforehand: the registry would ask before the service has started."""
+        """Return nothing: the registry asks before the service has started."""
         return []
 
 
 class Metrics:
-    """The figures of one serving process."""
+    """The metrics of one serving process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -66,19 +66,22 @@ class Metrics:
         )
         self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
         self._refused = Counter(
-            "forecast_refused", "Requests refused before a route was asked, by code.", ("code",), registry=self.registry
+            "forecast_refused",
+            "Requests refused before their route was called, by code.",
+            ("code",),
+            registry=self.registry,
         )
         self._answers = Counter(
             "forecast_answers",
-            "Forecasts answered: not modified, out of memory, or written anew.",
+            "Forecasts answered: not modified, from memory, or computed.",
             ("source",),
             registry=self.registry,
         )
         self._answered = {name: self._answers.labels(name).inc for name in ("not_modified", "memory", "computed")}
-        self.add(lambda: [Gauge("forecast_requests_in_flight", "Requests that are being answered.", self.in_flight)])
+        self.add(lambda: [Gauge("forecast_requests_in_flight", "Requests in progress.", self.in_flight)])
 
     def add(self, source: Callable[[], Iterable[Gauge]]) -> None:
-        """Ask a source for its gauges with every answer; it must answer from memory."""
+        """Read a source's gauges with each scrape; it must answer from memory."""
         self._sources.append(source)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -94,9 +97,9 @@ class Metrics:
         self._refused.labels(code).inc()
 
     def answered(self, source: str) -> None:
-        """Count a forecast by where its answer came from."""
+        """Count an answered forecast by its source: not_modified, memory or computed."""
         self._answered[source]()
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What the ledger says of scheduler, worker hosts and runs: looked at now and then, told from memory."""
+"""State of the scheduler, the worker hosts and the runs, refreshed from the ledger every 5 s."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _SILENT_SECONDS = 15.0
 
 
 class Operations:
-    """Follows whether somebody schedules and somebody works.
+    """Follows whether the scheduler and a worker host are alive.
 
-    Whether they live is told by beats that move, seen against this process's own clock: no clock has to agree.
+    A component is alive while its heartbeat keeps changing. Only this process's monotonic clock is used, so the clocks
+    of the machines need not agree.
     """
 
     def __init__(self, installation: Installation, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -45,20 +46,20 @@ class Operations:
         self._lease, self._hosts = lease, hosts
 
     def reasons(self) -> list[str]:
-        """Return why no forecast will follow the present one; nothing without jobs."""
+        """Return codes of reasons why no further forecast will be issued; empty without jobs."""
         if not self._has_jobs:
             return []
-        message = []
+        reasons = []
         if self._lease is None:
-            message.append("scheduler.absent")
+            reasons.append("scheduler.absent")
         elif self._is_silent("scheduler"):
-            message.append("scheduler.stalled")
+            reasons.append("scheduler.stalled")
         if not self._hosts or self._is_silent("worker"):
-            message.append("worker.absent")
-        return message
+            reasons.append("worker.absent")
+        return reasons
 
     def gauges(self) -> Iterator[Gauge]:
-        """Return how many runs there are in each state, and whether somebody schedules and works."""
+        """Return the number of runs in each state, and whether scheduler and workers are alive."""
         for state in (*SHOWN, "coalesced"):
             yield Gauge(
                 "forecast_runs", "Runs in the ledger by state.", self._counts.get(state, 0), (("state", state),)
@@ -67,7 +68,7 @@ class Operations:
         reasons = self.reasons()
         for part, codes in (("scheduler", ("scheduler.absent", "scheduler.stalled")), ("worker", ("worker.absent",))):
             alive = self._has_jobs and not any(code in reasons for code in codes)
-            yield Gauge("forecast_part_alive", "Whether a part of the installation works.", alive, (("part", part),))
+            yield Gauge("forecast_part_alive", "Whether a part of the installation is alive.", alive, (("part", part),))
 
     def _is_silent(self, part: str) -> bool:
         return self._monotonic() - self._moved.get(part, self._monotonic()) > _SILENT_SECONDS

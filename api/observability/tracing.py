@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry, only where a collector is named; otherwise nothing of it is even imported."""
+"""OpenTelemetry spans, if a collector is configured; otherwise OpenTelemetry is not imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger("api")
 
 
 class Tracer:
-    """Begins and ends one span per request, as a child of the client's, if it names one."""
+    """Begins and ends one span per request, as a child of the client's span if the request names one."""
 
     def __init__(self) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -43,7 +43,7 @@ class Tracer:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            _log.warning("OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra is not installed: no spans are sent")
+            _log.warning("OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra otel is not installed: no spans are sent")
             return None
         return cls()
 
@@ -57,7 +57,7 @@ class Tracer:
         return self._tracer.start_span("request", context=self._propagator.extract(carrier), kind=self._kind)
 
     def end(self, span: Any, context: RequestContext, method: str, status: int) -> None:
-        """End the span of a request, named after its route as declared."""
+        """End the span of a request; its name is the route as declared."""
         span.update_name(f"{method} {context.template}")
         span.set_attribute("http.request.method", method)
         span.set_attribute("http.route", context.template)
@@ -68,5 +68,5 @@ class Tracer:
         span.end()
 
     def close(self) -> None:
-        """Send what was not sent yet."""
+        """Send the remaining spans."""
         self._provider.shutdown()

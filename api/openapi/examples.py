@@ -1,4 +1,4 @@
-"""Examples of the documentation, made of the installation's own data sets: each of them can be sent as it stands."""
+"""Examples for OpenAPI, made from the installation's own data sets: each can be sent unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOME_START = datetime(2024, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What examples are about: the look-back of one series, every value the same."""
+    """The data set of the examples: the look-back of one series with constant values."""
 
     dataset: Dataset
     series: tuple[str, ...]
@@ -36,7 +36,7 @@ class _Subject:
         return {name: [self.value(name)] * self.horizon for name in self.dataset.config.future_covariates}
 
     def value(self, channel: str) -> float:
-        """Return a value that the channel may have."""
+        """Return a value within the channel's bounds."""
         one = self.dataset.config.channels[channel]
         low, high = one.lower, one.upper
         if low is not None and low > 1:
@@ -50,7 +50,7 @@ class _Subject:
 
 
 def fill(document: dict[str, Any], service: Service) -> None:
-    """Put examples into an OpenAPI document: of path parameters, and of bodies that are JSON."""
+    """Add examples of path parameters and JSON bodies to an OpenAPI document."""
     subject = _subject(service)
     in_path = {"dataset": subject.dataset.name, "name": subject.dataset.name, "version": "champion"}
     in_path |= _scheduled(service)
@@ -68,12 +68,12 @@ def fill(document: dict[str, Any], service: Service) -> None:
 
 
 def _scheduled(service: Service) -> dict[str, Any]:
-    """Return a job and a run: known ones, else those that the examples make."""
-    message: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
-    with suppress(ForecastError):  # the documentation is read most when the ledger does not answer
-        message["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
-        message["run"] = next((run.run_id for run in service.installation.ledger.runs.find(limit=1)), 1)
-    return message
+    """Return an existing job and run, otherwise those that the examples create."""
+    found: dict[str, Any] = {"job": _NEW_JOB, "run": 1}
+    with suppress(ForecastError):  # the documentation must work while the ledger does not answer
+        found["job"] = next(iter(JobBook(service.installation).jobs()), _NEW_JOB)
+        found["run"] = next((run.run_id for run in service.installation.ledger.runs.find(limit=1)), 1)
+    return found
 
 
 def _subject(service: Service) -> _Subject:
@@ -173,7 +173,7 @@ def _new_job(subject: _Subject) -> dict[str, Any]:
 
 
 def _changes(_subject: _Subject) -> dict[str, Any]:
-    return {"it rests": {"paused": True}, "it goes on": {"paused": False}}
+    return {"pause": {"paused": True}, "resume": {"paused": False}}
 
 
 def _runs(_subject: _Subject) -> dict[str, Any]:

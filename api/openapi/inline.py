@@ -1,4 +1,4 @@
-"""Schemas of bodies that a route reads by itself, for OpenAPI."""
+"""JSON schemas without references, for bodies that a route reads itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def inlined(kind: type[BaseModel]) -> dict[str, Any]:
-    """Return a model's JSON schema with what it refers to written in place."""
+    """Return a model's JSON schema with every ``$ref`` replaced by its definition."""
     schema = kind.model_json_schema()
     known = schema.pop("$defs", {})
 

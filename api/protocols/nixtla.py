@@ -1,4 +1,4 @@
-"""What Nixtla's client sends and wants back: series one behind the other without names, and bands by level."""
+"""Nixtla's request and response format: concatenated series without names, and bands by level."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ _UNITS = {
 _MOST_SERIES = 1_000
 
 
-class _Sent(BaseModel):
-    # The client sends options of its own service, of which those that would change the answer are refused.
+class _Body(BaseModel):
+    # The client sends options of Nixtla's service; refuse_unsupported() refuses those that would change the answer.
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
-class NixtlaSeries(_Sent):
-    """All series, one behind the other."""
+class NixtlaSeries(_Body):
+    """All series, concatenated."""
 
     y: Numbers
     sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, max_length=_MOST_SERIES)
-    X: list[Numbers] | None = Field(default=None, description="Covariates known beforehand, then those of the past.")
+    X: list[Numbers] | None = Field(default=None, description="Known-future covariates, then past covariates.")
     X_future: list[Numbers] | None = None
     start_datetime: list[str] | None = Field(
-        default=None, description="Of each series; else they end with the newest row."
+        default=None, description="Start of each series; default: the series end with the newest row."
     )
     categorical_exog: list[int] | None = None
 
 
-class NixtlaParameters(_Sent):
+class NixtlaParameters(_Body):
     """``model_parameters`` of the client's call."""
 
     series: list[str] | None = Field(
-        default=None, description='What each series is, sorted by its id: "east", or "east/load" of several targets.'
+        default=None,
+        description='Name of each series, sorted by its id: "east", or "east/load" if the model has several targets.',
     )
 
 
-class NixtlaRequest(_Sent):
-    """A forecast as the client asks for it."""
+class NixtlaRequest(_Body):
+    """A forecast request of Nixtla's client."""
 
     series: NixtlaSeries
     freq: str = Field(max_length=20)
@@ -69,7 +70,7 @@ class NixtlaRequest(_Sent):
 
 
 class NixtlaAnswer(BaseModel):
-    """The forecasts, one series behind the other."""
+    """The forecasts, concatenated."""
 
     mean: list[float]
     intervals: dict[str, list[float]] | None = Field(description="``lo-80``, ``hi-80`` and so on.")
@@ -82,14 +83,14 @@ class NixtlaAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The targets of one series of the data set, as places among those that were sent."""
+    """The targets of one series, as indices of the series that were sent."""
 
     name: str
     places: tuple[int, ...]
 
 
 def model_of(model: str, tuned: str | None = None) -> tuple[str | None, str]:
-    """Return the data set that is meant, ``None`` for the usual one, and the model's version.
+    """Return data set and model version of a model name; the data set is ``None`` for the default one.
 
     >>> model_of("timegpt-2.1"), model_of("plant"), model_of("plant/linear-20131102T023000-00534b")
     ((None, 'champion'), ('plant', 'champion'), ('plant', 'linear-20131102T023000-00534b'))
@@ -100,38 +101,42 @@ def model_of(model: str, tuned: str | None = None) -> tuple[str | None, str]:
 
 
 def refuse_unsupported(sent: NixtlaRequest, config: DatasetConfig) -> None:
-    """Raise ``nixtla.unsupported`` for what would change the answer, ``freq.differs``, ``series.sizes``."""
+    """Raise ``nixtla.unsupported`` for unsupported options, ``freq.differs``, ``series.sizes`` and so on."""
     series = sent.series
-    for is_wanted, message in (
+    for is_wanted, option in (
         (sent.finetune_steps > 0, "finetune_steps"),
         (sent.feature_contributions, "feature_contributions"),
         (bool(series.categorical_exog), "categorical_exog"),
     ):
         if is_wanted:
-            raise DataError("nixtla.unsupported", f"{message} is not done by this service", "leave it out")
+            raise DataError("nixtla.unsupported", f"this service does not support {option}", "leave it out")
     if step_of(sent.freq) != config.step:
-        raise DataError("freq.differs", f"freq is not the data set's frequency of {config.frequency}", "send its freq")
+        raise DataError(
+            "freq.differs", f"freq is not the data set's frequency, {config.frequency}", "send the data set's freq"
+        )
     if sum(series.sizes) != len(series.y):
         raise DataError("series.sizes", "the sizes do not add up to the values of y", "send the length of each series")
     known, past, count = len(config.future_covariates), len(config.past_covariates), len(series.sizes)
     if len(series.X or ()) != known + past or len(series.X_future or ()) != known:
         raise DataError(
             "series.covariates",
-            f"the model takes {known} covariates known beforehand (X_df) and {past} of the past (hist_exog_list)",
+            f"the model takes {known} known-future covariates (X_df) and {past} past covariates (hist_exog_list)",
             "send them in the order of the data set's channels",
         )
     if any(len(values) != len(series.y) for values in series.X or ()) or any(
         len(values) != count * sent.h for values in series.X_future or ()
     ):
-        raise DataError("series.covariates", "X or X_future has not a value for each step", "send all of them")
+        raise DataError("series.covariates", "X or X_future lacks a value for some steps", "send a value for each step")
     if series.start_datetime is not None and len(series.start_datetime) != count:
-        raise DataError("series.start_datetime", "there is not one start_datetime for each series", "send all of them")
+        raise DataError(
+            "series.start_datetime", "start_datetime has not one entry per series", "send one entry per series"
+        )
     if count * sent.h > MOST_POINTS:
-        raise DataError("forecast.too_long", f"one request may ask for {MOST_POINTS} values", "use num_partitions")
+        raise DataError("forecast.too_long", f"the request exceeds {MOST_POINTS} values", "use num_partitions")
 
 
 def step_of(freq: str) -> timedelta | None:
-    """Return the step of a frequency as pandas writes it; ``None`` for one that has no fixed length.
+    """Return the step of a pandas frequency; ``None`` if it has no fixed length.
 
     >>> step_of("15min"), step_of("h"), step_of("MS")
     (datetime.timedelta(seconds=900), datetime.timedelta(seconds=3600), None)
@@ -142,10 +147,10 @@ def step_of(freq: str) -> timedelta | None:
 
 
 def grouped(sent: NixtlaRequest, manifest: Manifest) -> list[Group]:
-    """Tell which sent series is what target of what series: they come without names, in the order of their ids.
+    """Assign the sent series, which have no names, to the model's series and targets.
 
-    As ``model_parameters`` say; else, if there are as many as the model knows, in the order of its names; else, of a
-    model with one target, as series that it does not know. Raises ``series.unnamed``.
+    By ``model_parameters`` if given; otherwise in the order of the model's names, if their number is the model's;
+    otherwise, for a model with one target, as unknown series. Raises ``series.unnamed``.
     """
     targets, count = manifest.targets, len(sent.series.sizes)
     trained = list(manifest.scaler.targets)
@@ -173,13 +178,13 @@ def _unnamed(names: Sequence[str]) -> DataError:
     shown = ", ".join(f'"{name}"' for name in names[:6]) + (", ..." if len(names) > 6 else "")
     return DataError(
         "series.unnamed",
-        "the client sends no names of series, and these cannot be told by their number",
-        f"name all targets of each in model_parameters={{'series': [{shown}]}}, in the order of their ids",
+        "the series have no names, and their number does not identify them",
+        f"name each of them in model_parameters={{'series': [{shown}]}}, in the order of their ids",
     )
 
 
 def panel_of(group: Group, sent: NixtlaRequest, config: DatasetConfig, end: datetime) -> Panel:
-    """Make the panel of one series; ``end`` is the time behind its newest value where none of its times is told.
+    """Return the panel of one series; without ``start_datetime`` it ends before ``end``.
 
     Raises ``start_datetime.malformed`` and what ``pipelines.forecasting.on_demand.from_columns`` does.
     """
@@ -206,12 +211,12 @@ def _start(text: str, config: DatasetConfig) -> datetime:
         return read if read.tzinfo else read.replace(tzinfo=config.tz)  # wall times of the data set
     except ValueError:
         raise DataError(
-            "start_datetime.malformed", "a start_datetime is not ISO 8601", "send 2024-01-31T17:00:00"
+            "start_datetime.malformed", "a start_datetime is not ISO 8601", "write it like 2024-01-31T17:00:00"
         ) from None
 
 
 def bands(level: Sequence[float], trained: Sequence[float]) -> dict[str, int]:
-    """Return the names of the bands' edges, and the place of each among the trained quantile levels.
+    """Return the names of the bands' edges, and the index of each among the trained quantile levels.
 
     Raises ``quantiles.not_trained``.
 
@@ -224,19 +229,19 @@ def bands(level: Sequence[float], trained: Sequence[float]) -> dict[str, int]:
             near = [place for place, known in enumerate(trained) if abs(known - wanted) < 1e-9]
             if not near:
                 known = ", ".join(f"{100 * (2 * one - 1):g}" for one in trained if one >= 0.5)
-                raise DataError("quantiles.not_trained", "no model was trained for a level", f"available are {known}")
+                raise DataError("quantiles.not_trained", "a level was not trained", f"available are {known}")
             found[f"{side}-{width:g}"] = near[0]
     return found
 
 
 def answered(groups: Mapping[Group, Prediction], count: int, edges: Mapping[str, int] | None) -> dict[str, Any]:
-    """Put forecasts into the order in which the series were sent."""
+    """Return the response, with forecasts in the order in which the series were sent."""
     means: list[Array | None] = [None] * count
     quantiles: list[Array | None] = [None] * count
     for group, made in groups.items():
         for channel, place in enumerate(group.places):
             means[place], quantiles[place] = made.mean[0, :, channel], made.quantiles[0, :, channel]
-    message = NixtlaAnswer(
+    answer = NixtlaAnswer(
         mean=[value for one in means if one is not None for value in one.tolist()],
         intervals=None
         if edges is None
@@ -245,4 +250,4 @@ def answered(groups: Mapping[Group, Prediction], count: int, edges: Mapping[str,
             for name, at in edges.items()
         },
     )
-    return message.model_dump()
+    return answer.model_dump()

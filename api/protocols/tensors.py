@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: as JSON, or as bytes behind the JSON (the binary tensor extension)."""
+"""Tensors of the Open Inference Protocol: in JSON, or as bytes after the JSON (the binary tensor extension)."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _MOST_ELEMENTS = 8 * 2**20
 
 
 class _Part(BaseModel):
-    # Clients add members and parameters that others understand.
+    # Clients also send members and parameters for other servers.
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     parameters: dict[str, Any] = {}
 
 
 class InputTensor(_Part):
-    """A tensor that is sent."""
+    """An input tensor."""
 
     name: str = Field(max_length=200)
     shape: list[int] = Field(max_length=8)
     datatype: str = Field(max_length=20)
-    data: list[Any] | None = Field(default=None, description="Flat or nested; left out if it follows as bytes.")
+    data: list[Any] | None = Field(default=None, description="Flat or nested; absent if the data follow as bytes.")
 
 
 class OutputTensor(_Part):
-    """A tensor that is asked for."""
+    """A requested output tensor."""
 
     name: str = Field(max_length=200)
 
 
 class InferRequest(_Part):
-    """Windows to forecast: ``series``, ``start``, ``targets`` and, if the model has them, ``past`` and ``future``."""
+    """Windows to forecast: ``series``, ``start``, ``targets``, and ``past`` and ``future`` if the model has them."""
 
     id: str | None = Field(default=None, max_length=200)
     inputs: list[InputTensor] = Field(max_length=20)
@@ -57,16 +57,18 @@ class InferRequest(_Part):
 
 
 def read_tensors(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Tensor]]:
-    """Read a request and its tensors; those of ``BYTES`` are of objects, which are texts.
+    """Return a request and its tensors; ``BYTES`` become arrays of strings.
 
     Raises ``tensor.header``, ``tensor.shape``, ``tensor.datatype``, ``tensor.malformed``, ``tensor.size`` and what
-    ``api.errors.placed`` does.
+    :func:`~api.requests.json_body.parse` raises.
     """
     length = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdecimal() and int(header_length[:12]) <= len(body)):
             raise DataError(
-                "tensor.header", "Inference-Header-Content-Length is not the length of the JSON", "send its bytes"
+                "tensor.header",
+                "Inference-Header-Content-Length is not the length of the JSON",
+                "send its length in bytes",
             )
         length = int(header_length[:12])
     sent = parse(body[:length], InferRequest)
@@ -77,25 +79,27 @@ def read_tensors(body: bytes, header_length: str | None) -> tuple[InferRequest, 
             tensors[tensor.name] = _of_json(tensor, f"inputs[{number}]")
             continue
         if type(size) is not int or not 0 <= size <= len(rest):
-            raise DataError("tensor.size", f"inputs[{number}] has not the bytes that it announces", "send all of them")
+            raise DataError("tensor.size", f"inputs[{number}] has fewer bytes than binary_data_size", "send all bytes")
         tensors[tensor.name] = _of_bytes(tensor, rest[:size], f"inputs[{number}]")
         rest = rest[size:]
     if len(rest):
-        raise DataError("tensor.size", "there are bytes behind the last tensor", "announce them by binary_data_size")
+        raise DataError("tensor.size", "the body has bytes after the last tensor", "declare them by binary_data_size")
     return sent, tensors
 
 
 def written(sent: InferRequest, head: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> tuple[bytes, int | None]:
-    """Write the outputs that are asked for; returns the body, and the length of its JSON if bytes follow it.
+    """Return the body with the requested outputs, and the length of its JSON if bytes follow it.
 
     Raises ``tensor.unknown``.
     """
     wanted = sent.outputs or [OutputTensor(name=name) for name in outputs]
     usual = bool(sent.parameters.get("binary_data_output", False))
-    message, binary = [], []
+    entries, binary = [], []
     for one in wanted:
         if one.name not in outputs:
-            raise DataError("tensor.unknown", "an output is not one of the model's", f"ask for {' or '.join(outputs)}")
+            raise DataError(
+                "tensor.unknown", "the model does not have a requested output", f"request {' or '.join(outputs)}"
+            )
         values = np.ascontiguousarray(outputs[one.name], dtype="<f8")
         entry: dict[str, Any] = {"name": one.name, "datatype": "FP64", "shape": list(values.shape)}
         if one.parameters.get("binary_data", usual):
@@ -103,17 +107,17 @@ def written(sent: InferRequest, head: Mapping[str, Any], outputs: Mapping[str, T
             entry["parameters"] = {"binary_data_size": values.nbytes}
         else:
             entry["data"] = values.reshape(-1).tolist()
-        message.append(entry)
-    document = to_json({key: value for key, value in head.items() if value is not None} | {"outputs": message})
+        entries.append(entry)
+    document = to_json({key: value for key, value in head.items() if value is not None} | {"outputs": entries})
     return (document + b"".join(binary), len(document)) if binary else (document, None)
 
 
 def _elements(tensor: InputTensor, place: str) -> int:
     count = math.prod(tensor.shape)
     if any(size < 0 for size in tensor.shape) or count > _MOST_ELEMENTS:
-        raise DataError("tensor.shape", f"{place} has a shape that cannot be", "send sizes of a smaller tensor")
+        raise DataError("tensor.shape", f"{place} has an invalid shape", f"send at most {_MOST_ELEMENTS} elements")
     if tensor.datatype not in {"BYTES", *_TYPES}:
-        raise DataError("tensor.datatype", f"{place} has a datatype that is not read", "send FP64, FP32 or BYTES")
+        raise DataError("tensor.datatype", f"{place} has an unsupported datatype", "send FP64, FP32 or BYTES")
     return count
 
 
@@ -125,10 +129,12 @@ def _of_json(tensor: InputTensor, place: str) -> Tensor:
     while flat and all(isinstance(item, list) for item in flat):
         flat = [inner for item in flat for inner in item]
     if len(flat) != count:
-        raise DataError("tensor.shape", f"{place} has not as many elements as its shape says", "send all of them")
+        raise DataError(
+            "tensor.shape", f"the number of elements of {place} does not match its shape", "send all elements"
+        )
     if tensor.datatype == "BYTES":
         if not all(isinstance(item, str) for item in flat):
-            raise DataError("tensor.malformed", f"{place} is not an array of texts", "send texts")
+            raise DataError("tensor.malformed", f"{place} is not an array of strings", "send strings")
         return np.asarray(flat, dtype=object).reshape(tensor.shape)
     for at, item in enumerate(flat):
         if type(item) not in {int, float} or not -1.8e308 < item < 1.8e308:
@@ -142,12 +148,12 @@ def _of_bytes(tensor: InputTensor, data: memoryview, place: str) -> Tensor:
         return np.asarray(_texts(data, count, place), dtype=object).reshape(tensor.shape)
     kind = _TYPES[tensor.datatype]
     if len(data) != count * kind.itemsize:
-        raise DataError("tensor.size", f"{place} has not as many bytes as its shape says", "send all of them")
+        raise DataError("tensor.size", f"the number of bytes of {place} does not match its shape", "send all bytes")
     return np.frombuffer(data, dtype=kind).reshape(tensor.shape)
 
 
 def _texts(data: memoryview, count: int, place: str) -> list[str]:
-    """Read texts, each behind its length in four bytes."""
+    """Read strings, each after its length in four bytes."""
     texts: list[str] = []
     try:
         while len(data) and len(texts) < count:
@@ -159,5 +165,7 @@ def _texts(data: memoryview, count: int, place: str) -> list[str]:
     except (struct.error, UnicodeDecodeError):
         texts = []
     if len(texts) != count or len(data):
-        raise DataError("tensor.malformed", f"{place} is not as many texts as its shape says", "send length and UTF-8")
+        raise DataError(
+            "tensor.malformed", f"the number of strings of {place} does not match its shape", "send length and UTF-8"
+        )
     return texts

@@ -1,4 +1,4 @@
-"""``GET /v1/datasets``: what there is, and how fresh it is."""
+"""``GET /v1/datasets``: the data sets, their champions and their freshness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["data sets"], dependencies=[read
 
 @router.get("", response_model=DatasetList, summary="All data sets", responses=problems(406, 503))
 async def list_datasets(request: Request, service: ServiceDep) -> Response:
-    """Describe every data set of the job file that the key is for."""
+    """Describe every data set of the config file that the key is valid for."""
     described = [await run_sync(describe, dataset, service) for dataset in seen_datasets(service)]
     return as_json(request, DatasetList(datasets=described))
 
@@ -32,7 +32,7 @@ async def read_dataset(request: Request, dataset: DatasetDep, service: ServiceDe
 
 
 def describe(dataset: Dataset, service: Service) -> DatasetInfo:
-    """Gather what is known of a data set; reads the lake's newest version and the ledger."""
+    """Return the description of a data set; reads the lake's newest version and the ledger."""
     name, config = dataset.name, dataset.config
     history = service.histories.newest(name)
     champion = service.installation.ledger.champions.current(name)

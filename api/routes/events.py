@@ -1,4 +1,4 @@
-"""Server-sent events: what happens, as it happens."""
+"""``/v1/events`` and ``/v1/runs/{run}/events``: server-sent events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1", tags=["events"], dependencies=[reads])
 
 _USUAL = frozenset(KINDS) - {"progress"}
 _LastEventId = Annotated[
-    str | None, Header(description="Id of the last event that came: the stream goes on behind it.", max_length=64)
+    str | None, Header(description="Id of the last event received: the stream continues after it.", max_length=64)
 ]
 _HAPPENED = """id: 41
 event: forecast
@@ -60,35 +60,38 @@ _EVENT = {
 
 def _streams(example: str) -> dict[int | str, dict[str, Any]]:
     content = {streams.MEDIA_TYPE: {"itemSchema": _EVENT, "example": example}}
-    return {200: {"description": "Events, until the client goes.", "content": content}, **problems(404, 406, 422, 503)}
+    return {
+        200: {"description": "Events, until the client disconnects.", "content": content},
+        **problems(404, 406, 422, 503),
+    }
 
 
-@router.get("/events", summary="What happens", response_class=Response, responses=_streams(_HAPPENED))
+@router.get("/events", summary="Follow events", response_class=Response, responses=_streams(_HAPPENED))
 async def follow_events(
     request: Request,
     query: Annotated[EventsQuery, Query()],
     service: ServiceDep,
     last_event_id: _LastEventId = None,
 ) -> Response:
-    """Tell of new forecasts, promotions, alerts and the states of runs, of all data sets or some."""
+    """Stream new forecasts, promotions, alerts and states of runs, of all data sets or some."""
     preferred(request.headers.get("accept"), (streams.MEDIA_TYPE,))
     datasets = [find_dataset(name, service).name for name in _words(query.dataset)]
     kinds = _words(query.kinds)
     for word in kinds:
         if word not in KINDS:
-            raise ConfigError("kinds.unknown", "there is no kind of event of that name", suggest(word, KINDS))
+            raise ConfigError("kinds.unknown", "the kind of event does not exist", suggest(word, KINDS))
     wanted = Wanted(datasets=frozenset(datasets), kinds=frozenset(kinds) or _USUAL)
     after = streams.event_of(last_event_id, query.after)
     newest = await service.feed.newest()
     position = newest if after is None else min(after, newest)
-    return streams.Stream(streams.happenings(service.feed, wanted, position), service.feed)
+    return streams.Stream(streams.ledger_events(service.feed, wanted, position), service.feed)
 
 
 @router.get(
     "/runs/{run}/events",
-    summary="A run as it goes on",
+    summary="Follow a run",
     response_class=Response,
-    responses={204: {"description": "The client has all of it, and need not come again."}, **_streams(_RAN)},
+    responses={204: {"description": "The client has received everything and need not reconnect."}, **_streams(_RAN)},
 )
 async def follow_run(
     request: Request,
@@ -96,7 +99,7 @@ async def follow_run(
     service: ServiceDep,
     last_event_id: _LastEventId = None,
 ) -> Response:
-    """Tell of a run's states and progress, and the lines of its log, from the beginning until it has ended."""
+    """Stream a run's states, its progress and the lines of its log, from the beginning until it has ended."""
     preferred(request.headers.get("accept"), (streams.MEDIA_TYPE,))
     position, place, has_all = streams.place_in_run(last_event_id)
     found = await run_sync(service.installation.ledger.runs.get, run)

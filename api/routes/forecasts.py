@@ -58,10 +58,10 @@ async def read_forecast(
     found = service.answers.get(key)
     service.metrics.answered("computed" if found is None else "memory")
     if found is None:
-        reached = await service.extensions.reach(issued, part.horizon)
-        is_long = part.points > LONG_POINTS or part.horizon > issued.issuance.horizon
-        limiter = service.long_turn() if is_long else None
-        body = await run_sync(encode, reached, part, media, dataset.config, limiter=limiter)
+        is_prolonged = part.horizon > issued.horizon
+        whole = await service.long_horizons.reach(issued, part.horizon) if is_prolonged else issued
+        limiter = service.long_turn() if is_prolonged or part.points > LONG_POINTS else None
+        body = await run_sync(encode, whole, part, media, dataset.config, limiter=limiter)
         found = EncodedForecast(issued, dataset.config, body, fresh_tag, stale_tag)
         if len(body) <= LARGEST_KEPT:
             service.answers.keep(key, found, len(body))

@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``: for whoever restarts the process, sends it requests or watches it."""
+"""``/healthz``, ``/readyz`` and ``/metrics``: for orchestrators, load balancers and Prometheus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Liveness", dependencies=[public])
 async def liveness() -> Liveness:
-    """Answer as long as the process can."""
+    """Answer 200 while the process is alive."""
     return Liveness()
 
 
@@ -31,33 +31,33 @@ async def liveness() -> Liveness:
     dependencies=[public],
 )
 async def readiness(response: Response, service: ServiceDep) -> Readiness:
-    """Tell of each data set whether it can be served; a stale forecast is served, so it only degrades.
+    """Return whether each data set can be served. A stale forecast is served, so the state is only ``degraded``.
 
-    Where there are keys, only who has the scope ``read`` learns the reasons.
+    If keys exist, the reasons require the scope ``read``.
     """
-    message = {dataset.name: _readiness(dataset, service) for dataset in service.installation.datasets}
+    found = {dataset.name: _readiness(dataset, service) for dataset in service.installation.datasets}
     reasons = service.reasons()
     response.headers["Cache-Control"] = "no-store"
-    if not all(item.ready for item in message.values()):
+    if not all(item.ready for item in found.values()):
         response.status_code, status = 503, "not ready"
     else:
-        status = "degraded" if reasons or any(item.reasons for item in message.values()) else "ready"
+        status = "degraded" if reasons or any(item.reasons for item in found.values()) else "ready"
     if not access().may(Scope.READ):
         return Readiness(status=status, reasons=[], datasets=[])
     return Readiness(
-        status=status, reasons=reasons, datasets=[message[dataset.name] for dataset in seen_datasets(service)]
+        status=status, reasons=reasons, datasets=[found[dataset.name] for dataset in seen_datasets(service)]
     )
 
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     dependencies=[reads],
 )
 async def metrics(service: ServiceDep) -> Response:
-    """Answer from memory, in Prometheus' text format."""
+    """Return the metrics in Prometheus' text format, from memory."""
     return Response(await run_sync(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""``GET /v1/datasets/{dataset}/observations`` and ``/requirements``: what is stored, and what a forecast needs."""
+"""``GET /v1/datasets/{dataset}/observations`` and ``/requirements``: stored rows, and what the next forecast needs."""
 
 from __future__ import annotations
 
@@ -44,18 +44,17 @@ async def read_observations(
 @router.get(
     "/{dataset}/requirements",
     response_model=Requirements,
-    summary="What a forecast needs now",
+    summary="Requirements of the next forecast",
     responses=problems(404, 406, 422, 503),
 )
 async def read_requirements(
     request: Request, dataset: DatasetDep, query: Annotated[RequirementsQuery, Query()], service: ServiceDep
 ) -> Response:
-    """Tell the rows, channels and covariate times of the next forecast, and what the lake lacks of them."""
+    """Return the rows, channels and covariate times of the next forecast, and the values that the lake lacks."""
     preferred(request.headers.get("accept"), (JSON,))
     loaded = await service.champions.of(dataset.name, query.model)
-    message = await run_sync(requirements, dataset, loaded, query.horizon, service)
-    body = message.model_dump_json().encode()
-    return by_content(request, body)
+    answer = await run_sync(requirements, dataset, loaded, query.horizon, service)
+    return by_content(request, answer.model_dump_json().encode())
 
 
 def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: str) -> bytes:
@@ -64,7 +63,7 @@ def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: st
     known = list(config.channels)
     channels = [known[place] for place in places(query.channels, known, "channel")]
     if begin is not None and end is not None and begin >= end:
-        raise ConfigError("range.empty", "start is not before end", "ask for a later end")
+        raise ConfigError("range.empty", "start is not before end", "give a later end")
     if not table.exists:
         raise UnavailableError("history.empty", f"{dataset.name} has no rows", f'run "forecast ingest {dataset.name}"')
     zone_name, version = zone(query.tz).key, table.version
@@ -77,7 +76,7 @@ def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: st
     rows = rows.with_columns(pl.col("time").dt.convert_time_zone(zone_name))
     if media != JSON:
         return encoded(rows, media)
-    message: dict[str, Any] = {
+    document: dict[str, Any] = {
         "dataset": dataset.name,
         "data_version": version,
         "zone": zone_name,
@@ -92,7 +91,7 @@ def _rows(dataset: Dataset, query: ObservationQuery, service: Service, media: st
             for (name,), part in rows.group_by("series", maintain_order=True)
         ],
     }
-    return to_json(message)
+    return to_json(document)
 
 
 def _named(given: Sequence[str], dataset: Dataset, service: Service) -> list[str]:

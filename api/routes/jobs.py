@@ -1,4 +1,4 @@
-"""``/v1/jobs``: what is done when, and what is to be done now."""
+"""``/v1/jobs``: scheduled jobs, and runs on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from forecast.scheduling.job_book import JobBook, KnownJob
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[reads])
 writing = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[administers])
-"""The routes that change something."""
+"""Routes that change jobs or queue runs."""
 
 _LONGEST_NAME = 80
 _FIELDS = (*Job.model_fields, "paused")
@@ -33,7 +33,7 @@ def _known(job: Annotated[str, Path(description="Name of a job.", examples=["nig
     known = _book(service).jobs()
     if job not in known:
         raise NotFoundError(
-            "job.unknown", "there is no job of that name", suggest(job[:_LONGEST_NAME], known, "see /v1/jobs")
+            "job.unknown", "the job does not exist", suggest(job[:_LONGEST_NAME], known, "see /v1/jobs")
         )
     return job
 
@@ -44,13 +44,13 @@ BookDep = Annotated[JobBook, Depends(_book)]
 
 @router.get("", summary="All jobs", responses=problems(503))
 def list_jobs(book: BookDep, service: ServiceDep) -> JobList:
-    """Describe every job of the job file and every job that was added."""
+    """Describe every job of the config file and every added job."""
     return JobList(jobs=[_described(known, book, service) for known in book.jobs().values()])
 
 
 @router.get("/{job}", summary="One job", responses=problems(404, 503))
 def read_job(job: JobDep, book: BookDep, service: ServiceDep) -> JobInfo:
-    """Describe one job: what it does, when it is due next, and how its last run stands."""
+    """Describe one job: its steps, its next due time and its last run."""
     return _described(book.job(job), book, service)
 
 
@@ -64,7 +64,7 @@ def read_job(job: JobDep, book: BookDep, service: ServiceDep) -> JobInfo:
 def add_job(
     new: Annotated[NewJob, Depends(sent(NewJob))], book: BookDep, service: ServiceDep, response: Response
 ) -> JobInfo:
-    """Keep a new job; its dates count from now on its data set's clock."""
+    """Add a job; its dates begin now, on its data set's clock."""
     definition = new.definition
     _check_dataset(definition, service)
     known = book.add(new.name, definition)
@@ -81,7 +81,7 @@ def add_job(
 def change_job(
     job: JobDep, patch: Annotated[JobPatch, Depends(sent(JobPatch))], book: BookDep, service: ServiceDep
 ) -> JobInfo:
-    """Change the fields that are sent; a job of the job file can only be paused and resumed."""
+    """Change the fields that are sent. A job of the config file can only be paused and resumed."""
     known = book.job(job)
     if patch.fields:
         present = known.definition.model_dump(mode="json", exclude_defaults=True)
@@ -94,16 +94,16 @@ def change_job(
     return _described(known, book, service)
 
 
-@writing.delete("/{job}", status_code=204, summary="Forget a job", responses=problems(404, 409, 503))
+@writing.delete("/{job}", status_code=204, summary="Remove a job", responses=problems(404, 409, 503))
 def remove_job(job: JobDep, book: BookDep) -> None:
-    """Forget a job that was added; its runs stay, those that wait are cancelled."""
+    """Remove an added job. Its runs stay in the ledger; queued ones are cancelled."""
     book.remove(job)
 
 
 @writing.post(
     "/{job}/runs",
     status_code=202,
-    summary="Run a job now, or the dates of a range",
+    summary="Run a job now, or for the dates of a range",
     responses=problems(404, 409, 413, 415, 422, 503),
     openapi_extra=described(RunRequest, required=False),
 )
@@ -113,7 +113,7 @@ def run_job(
     book: BookDep,
     response: Response,
 ) -> QueuedRuns:
-    """Put a run into the queue, whatever the schedule says; with a range one for each date that never had a run."""
+    """Queue a run, regardless of the schedule; with a range, one for each of its dates without a run."""
     if wanted.first is not None and wanted.last is not None:
         return QueuedRuns(runs=book.backfill(job, wanted.first, wanted.last))
     run_id = book.run_now(job)
@@ -125,7 +125,7 @@ def _check_dataset(definition: Job, service: Service) -> None:
     datasets = service.installation.config.datasets
     if definition.dataset not in datasets:
         remedy = suggest(definition.dataset, datasets)
-        raise ConfigError("job.no_data_set", "there is no data set of the name that the job has", remedy)
+        raise ConfigError("job.no_data_set", "the job refers to a data set that does not exist", remedy)
 
 
 def _described(known: KnownJob, book: JobBook, service: Service) -> JobInfo:

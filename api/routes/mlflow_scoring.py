@@ -1,4 +1,4 @@
-"""MLflow's scoring protocol, answered by the default data set's champion: ``/invocations``, ``/ping`` and so on."""
+"""MLflow's scoring protocol for the default data set's champion: ``/invocations``, ``/ping`` and so on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
-from api.answers.on_demand import Asked, asked
+from api.answers.on_demand import CheckedRequest, check_request
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep, default_dataset
 from api.errors.kinds import UnsupportedError
@@ -75,7 +75,7 @@ class Invocation(BaseModel):
         return self.dataframe_split, self.dataframe_records, self.instances, self.inputs
 
     def frame(self) -> pl.DataFrame:
-        """Return the rows as they were sent; raises ``invocation.malformed``."""
+        """Return the rows as a table; raises ``invocation.malformed``."""
         if self.dataframe_split is not None:
             columns, data = self.dataframe_split.columns, self.dataframe_split.data
             if len(set(columns)) < len(columns) or any(len(row) != len(columns) for row in data):
@@ -85,32 +85,32 @@ class Invocation(BaseModel):
         if isinstance(rows, list):
             names = dict.fromkeys(name for record in rows for name in record)
             return _frame({name: [record.get(name) for record in rows] for name in names})
-        assert isinstance(rows, dict)  # noqa: S101 - what is left of the forms
+        assert isinstance(rows, dict)  # noqa: S101 - the only other form
         return _frame(rows)
 
 
 @router.get("/ping", summary="Whether the model is loaded", responses=problems(422, 503))
 @router.get("/health", summary="Whether the model is loaded", responses=problems(422, 503))
 async def ping(service: ServiceDep) -> Response:
-    """Answer 200 if the default data set has a champion that is loaded."""
+    """Answer 200 if the default data set's champion is loaded."""
     await service.champions.of(default_dataset(service).name)
-    return Response("{}\n", media_type=JSON)  # MLflow's own is empty, which is not JSON
+    return Response("{}\n", media_type=JSON)  # MLflow answers an empty body, which is not JSON
 
 
 @router.get("/version", summary="Version of the service", response_class=PlainTextResponse)
 async def version() -> str:
-    """Tell the version of the service."""
+    """Return the version of the service."""
     return importlib.metadata.version("forecast-service")
 
 
 @router.post(
     "/invocations",
-    summary="Forecast rows as MLflow's clients send them",
+    summary="Forecast rows in MLflow's formats",
     responses=problems(408, 413, 415, 422, 503),
     openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": inlined(Invocation)}, CSV: {}}}},
 )
 async def invocations(request: Request, service: ServiceDep) -> Response:
-    """Answer as the model does that a night logs to MLflow: one row per series, channel and step."""
+    """Answer as a model in MLflow does: one row per series, channel and step."""
     dataset = default_dataset(service)
     media = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     body = await read_body(request)
@@ -123,14 +123,14 @@ async def invocations(request: Request, service: ServiceDep) -> Response:
     elif media == CSV:
         panel = await run_sync(lambda: _panel(_csv(body), loaded.model, dataset))
     else:
-        raise UnsupportedError("body.media_type", "the body's content type is not read", f"send {JSON} or {CSV}")
-    wanted = asked(panel, horizon, dataset, loaded, service)
+        raise UnsupportedError("body.media_type", "the content type is not supported", f"send {JSON} or {CSV}")
+    wanted = check_request(panel, horizon, dataset, loaded, service)
     made = await service.champions.forecast(loaded, wanted.panel, wanted.horizon)
-    content = await run_sync(_told, made, wanted)
+    content = await run_sync(_predictions, made, wanted)
     return Response(content, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-def _told(made: Prediction, wanted: Asked) -> bytes:
+def _predictions(made: Prediction, wanted: CheckedRequest) -> bytes:
     rows = mlflow_pyfunc.to_frame(made, wanted.panel, wanted.loaded.model, wanted.dataset.config)
     return to_json({"predictions": rows.to_dicts()})
 
@@ -143,13 +143,15 @@ def _panel(given: pl.DataFrame, model: ServedModel, dataset: Dataset) -> Panel:
     except DataError as error:
         raise DataError(error.code, _FACTS.get(error.code, error.fact), "see the route's example at /docs") from None
     except (pl.exceptions.PolarsError, OverflowError) as error:
-        raise DataError("forecast.not_a_number", "a channel has a cell that is no number", "send numbers") from error
+        raise DataError(
+            "forecast.not_a_number", "a channel has a value that is not a number", "send numbers"
+        ) from error
 
 
 def _require_sound(rows: pl.DataFrame, config: DatasetConfig) -> None:
     remedy = "see the route's example at /docs"
     if rows.select(pl.any_horizontal(pl.col("series", "time").is_null())).to_series().any():
-        raise DataError("ingest.null_key", "a row has no series or no time", remedy)
+        raise DataError("ingest.null_key", "a row has no series or no timestamp", remedy)
     wrong = rows.select(pl.any_horizontal(pl.col(list(config.channels)).is_infinite())).to_series().arg_true()
     if len(wrong):
         raise DataError("history.not_finite", f"row {wrong[0]} has a value that is not finite", remedy)
@@ -158,10 +160,10 @@ def _require_sound(rows: pl.DataFrame, config: DatasetConfig) -> None:
 
 
 _FACTS: Mapping[str, str] = {
-    "forecast.malformed_time": "a row has a time that is none",
-    "history.off_grid": "times of the rows do not lie on the data set's grid",
+    "forecast.malformed_time": "a row has an invalid timestamp",
+    "history.off_grid": "the timestamps of the rows are not on the data set's grid",
 }
-"""Errors that would repeat what was sent, and what they say instead."""
+"""Facts for errors whose own sentences would repeat what was sent."""
 
 
 def _csv(body: bytes) -> pl.DataFrame:
@@ -180,5 +182,5 @@ def _frame(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
 
 def _malformed() -> DataError:
     return DataError(
-        "invocation.malformed", "the rows are not a table whose columns hold one type each", "see the example at /docs"
+        "invocation.malformed", "the rows are not a table with one type per column", "see the example at /docs"
     )

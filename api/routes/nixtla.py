@@ -1,4 +1,4 @@
-"""The routes of Nixtla's API v2 that a forecast takes: ``NixtlaClient(base_url=...)`` works unchanged."""
+"""The routes of Nixtla's API v2 for forecasts: ``NixtlaClient(base_url=...)`` works unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
-from api.answers.on_demand import asked
+from api.answers.on_demand import check_request
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep, default_dataset, find_dataset
 from api.openapi.inline import inlined
@@ -36,18 +36,18 @@ _LONG_BODY = 256 * 2**10
 _BODY = {"requestBody": {"required": True, "content": {JSON: {"schema": inlined(NixtlaRequest)}}}}
 
 
-@router.get("/validate_api_key", summary="Whether the key is taken")
+@router.get("/validate_api_key", summary="Validate the key")
 async def validate_api_key() -> dict[str, Any]:
-    """Answer 200 to whoever comes as far as this."""
-    return {"detail": "the key is taken", "support": "see /docs"}
+    """Return 200: the access-control layer has checked the key already."""
+    return {"detail": "the key is valid", "support": "see /docs"}
 
 
-@router.get("/model_params", summary="How much history a model takes", responses=problems(404, 422, 503))
+@router.get("/model_params", summary="Look-back and horizon of a model", responses=problems(404, 422, 503))
 async def model_params(
     service: ServiceDep, model: Annotated[str, Query(max_length=200)] = "timegpt",
     freq: Annotated[str, Query(max_length=20)] = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """Tell look-back and trained horizon; ``freq`` is not looked at before a forecast is asked for."""
+    """Return look-back and trained horizon; ``freq`` is validated only with a forecast."""
     name, version = model_of(model)
     manifest = (await service.champions.of(_dataset(name, service).name, version)).model.manifest
     return {"detail": {"input_size": manifest.lookback, "horizon": manifest.horizon, "freq": freq}}
@@ -55,19 +55,19 @@ async def model_params(
 
 @router.get("/v2/models", summary="Names of models")
 async def models(service: ServiceDep) -> dict[str, Any]:
-    """List the data sets: each is asked by its name, its champion answers."""
+    """List the data sets, whose names are model names: their champions answer."""
     return {"models": [{"name": name} for name in service.installation.config.datasets]}
 
 
 @router.post(
     "/v2/forecast",
     response_model=NixtlaAnswer,
-    summary="Forecast series as Nixtla's client sends them",
+    summary="Forecast series in Nixtla's format",
     responses=problems(404, 408, 413, 415, 422, 503),
     openapi_extra=_BODY,
 )
 async def forecast(request: Request, service: ServiceDep) -> Response:
-    """Forecast every series; those that the model does not know are scaled by their own history."""
+    """Forecast every series; series that the model was not trained on are scaled by their own history."""
     body = await read_body(request)
     is_long = len(body) > _LONG_BODY
     names = service.champions.names()
@@ -82,10 +82,10 @@ async def forecast(request: Request, service: ServiceDep) -> Response:
     end = service.latest.now(dataset.name) if latest is None else latest.issuance.origin
     groups = grouped(sent, manifest)
     panels = [panel_of(group, sent, config, end) for group in groups]
-    wanted = [asked(panel, sent.h, dataset, loaded, service, only_trained=False) for panel in panels]
+    wanted = [check_request(panel, sent.h, dataset, loaded, service, only_trained=False) for panel in panels]
     made = await service.champions.forecast_all(loaded, [one.panel for one in wanted], sent.h)
-    message = answered(dict(zip(groups, made, strict=True)), len(sent.series.sizes), edges)
-    return Response(to_json(message), media_type=JSON, headers={"Cache-Control": "no-store"})
+    answer = answered(dict(zip(groups, made, strict=True)), len(sent.series.sizes), edges)
+    return Response(to_json(answer), media_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 def _dataset(name: str | None, service: Service) -> Dataset:
@@ -94,4 +94,4 @@ def _dataset(name: str | None, service: Service) -> Dataset:
     try:
         return find_dataset(name, service)
     except NotFoundError as error:
-        raise NotFoundError("dataset.unknown", "model names no data set", error.remedy) from None
+        raise NotFoundError("dataset.unknown", "the data set of model does not exist", error.remedy) from None

@@ -1,4 +1,4 @@
-"""``POST /v1/forecasts``: a forecast of history that the client sends."""
+"""``POST /v1/forecasts``: a forecast from history that the client sends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ from pipelines.sources.request_body import CONTENT_TYPES
 router = APIRouter(prefix="/v1/forecasts", tags=["forecasts"], dependencies=[reads_own])
 _SCHEMA = inlined(OnDemandRequest)
 _QUERY = [
-    {"name": name, "in": "query", "required": False, "schema": schema, "description": "Of a body that is not JSON."}
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "schema": schema,
+        "description": "Only with a body that is not JSON.",
+    }
     for name, schema in inlined(OnDemandQuery)["properties"].items()
 ]
 _DOCUMENTED = {
@@ -44,12 +50,12 @@ _DOCUMENTED = {
 @router.post(
     "",
     response_model=ForecastAnswer,
-    summary="A forecast from history that is sent along",
+    summary="Forecast from the client's history",
     responses={200: {"content": TABLES}, **problems(404, 406, 408, 413, 415, 422, 503)},
     openapi_extra=_DOCUMENTED,
 )
 async def create_forecast(request: Request, service: ServiceDep) -> Response:
-    """Forecast at once; nothing is kept. Windows of requests that come together are run together."""
+    """Return a forecast of the history in the body; nothing is stored. Concurrent requests are batched."""
     media = preferred(request.headers.get("accept"), FORMATS)
     sent = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     body = await read_body(request)
@@ -57,25 +63,25 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
     if sent == JSON:
         if request.query_params:
             raise ConfigError(
-                "parameter.not_with_json", "parameters of the address say nothing beside JSON", "put them into the body"
+                "parameter.not_with_json", "query parameters have no effect with JSON", "put them into the body"
             )
-        query, asked = await read_json(body, service)
+        query, checked = await read_json(body, service)
     else:
         query = _query(request)
-        asked = await read_rows(body, request.headers["content-type"], query, service)
-    manifest = asked.loaded.model.manifest
+        checked = await read_rows(body, request.headers["content-type"], query, service)
+    manifest = checked.loaded.model.manifest
     part = Selection(
-        series=tuple(range(len(asked.panel.series))),
+        series=tuple(range(len(checked.panel.series))),
         channels=tuple(range(len(manifest.targets))),
-        horizon=asked.horizon,
+        horizon=checked.horizon,
         levels=levels([repr(level) for level in query.quantiles], manifest.quantiles),
         zone=zone(query.tz).key,
     )
-    made = await forecast(asked, service)
+    made = await forecast(checked, service)
     if part.points > LONG_POINTS or media != JSON:
-        content = await run_sync(_encoded, made, part, media, asked.dataset.config, limiter=service.long_answers)
+        content = await run_sync(_encoded, made, part, media, checked.dataset.config, limiter=service.long_answers)
     else:
-        content = _encoded(made, part, media, asked.dataset.config)
+        content = _encoded(made, part, media, checked.dataset.config)
     headers = {"Cache-Control": "no-store", "Vary": "Accept"}
     if media != JSON:
         headers |= provenance(made, 0, stale=False)
@@ -83,12 +89,12 @@ async def create_forecast(request: Request, service: ServiceDep) -> Response:
     return Response(content, media_type=media, headers=headers)
 
 
-async def _at_once(request: Request) -> Response:
+async def _direct(request: Request) -> Response:
     return await create_forecast(request, request.app.state.service)
 
 
-direct = Route(router.prefix, _at_once, methods=["POST"], include_in_schema=False)
-"""The same past the framework, whose search for parameters takes a tenth of the time of a forecast."""
+direct = Route(router.prefix, _direct, methods=["POST"], include_in_schema=False)
+"""The same route without FastAPI, whose parameter handling takes a tenth of the time of a forecast."""
 
 
 def _encoded(made: IssuedForecast, part: Selection, media: str, config: DatasetConfig) -> bytes:

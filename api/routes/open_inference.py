@@ -1,6 +1,7 @@
-"""Open Inference Protocol v2 under ``/v2``, with binary tensors: for Triton's client and others that speak it.
+"""Open Inference Protocol v2 under ``/v2``, with binary tensors, for Triton's client and others.
 
-A model is a data set, its version a model version. Inputs are windows of history in original units, outputs forecasts.
+A model is a data set, and its versions are model versions. Inputs are windows of history in original units; outputs are
+forecasts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from api.answers.on_demand import asked, require_points
+from api.answers.on_demand import check_request, require_points
 from api.auth.scopes import reads_own
 from api.dependencies import ServiceDep, find_dataset, seen_datasets
 from api.errors.client_errors import ErrorMemberRoute
@@ -45,20 +46,20 @@ ModelVersion = Annotated[str, Path(description="Model version, or champion or pr
 
 @router.get("", summary="Server metadata")
 async def server_metadata() -> ServerMetadata:
-    """Tell what the server speaks."""
+    """Return the server's version and protocol extensions."""
     version = importlib.metadata.version("forecast-service")
     return ServerMetadata(version=version, extensions=["binary_tensor_data", "model_versioning"])
 
 
 @router.get("/health/live", summary="Liveness")
 async def live() -> dict[str, bool]:
-    """Answer as long as the process can."""
+    """Answer 200 while the process is alive."""
     return {"live": True}
 
 
 @router.get("/health/ready", summary="Readiness", responses=problems(503))
 async def ready(service: ServiceDep) -> dict[str, bool]:
-    """Answer 200 if every data set has a champion that is loaded."""
+    """Answer 200 if the champion of every data set is loaded."""
     for dataset in seen_datasets(service):
         await service.champions.of(dataset.name)
     return {"ready": True}
@@ -66,13 +67,13 @@ async def ready(service: ServiceDep) -> dict[str, bool]:
 
 @router.get("/models/{name}", summary="Model metadata", responses=problems(404, 503))
 async def model_metadata(name: ModelName, service: ServiceDep) -> ModelMetadata:
-    """Tell the champion's tensors."""
+    """Return the champion's tensors."""
     return _metadata(find_dataset(name, service), await service.champions.of(find_dataset(name, service).name))
 
 
 @router.get("/models/{name}/versions/{version}", summary="Metadata of a version", responses=problems(404, 503))
 async def version_metadata(name: ModelName, version: ModelVersion, service: ServiceDep) -> ModelMetadata:
-    """Tell a version's tensors."""
+    """Return a version's tensors."""
     dataset = find_dataset(name, service)
     return _metadata(dataset, await service.champions.of(dataset.name, version))
 
@@ -166,16 +167,20 @@ async def _forecast(
     roles = {"targets": config.targets, "past": config.past_covariates, "future": config.future_covariates}
     for given in tensors:
         if given not in {"series", "start", *(role for role, channels in roles.items() if channels)}:
-            raise DataError("tensor.unknown", "an input is not one of the model's", "see the model's metadata")
+            raise DataError(
+                "tensor.unknown", "the model does not have an input of the request", "see the model's metadata"
+            )
     targets = _numbers(tensors, "targets", len(config.targets), 0)
     windows, rows = targets.shape[:2]
     if not 1 <= windows <= _MOST_WINDOWS:
-        raise DataError("tensor.shape", f"a request may have 1 to {_MOST_WINDOWS} windows", "send several requests")
+        raise DataError("tensor.shape", f"a request must have 1 to {_MOST_WINDOWS} windows", "send several requests")
     require_points(windows * len(config.targets) * horizon)
     past = _numbers(tensors, "past", len(config.past_covariates), windows)
     future = _numbers(tensors, "future", len(config.future_covariates), windows)
     if past.shape[1] != rows and config.past_covariates:
-        raise DataError("tensor.shape", "past has not as many rows as targets", "send the same times of both")
+        raise DataError(
+            "tensor.shape", "past and targets differ in their number of rows", "send the same times of both"
+        )
     names, starts = _texts(tensors, "series", windows), _texts(tensors, "start", windows)
     trained = loaded.model.manifest.scaler.targets
     panels = []
@@ -184,18 +189,18 @@ async def _forecast(
         assert start is not None  # noqa: S101 - a text was given
         if names[number] not in trained:
             raise DataError(
-                "history.unknown_series", f"series[{number}] is not one that the model was trained on",
+                "history.unknown_series", f"the model was not trained on series[{number}]",
                 "see the model's metadata",
             )  # fmt: skip
         own = (targets[number], past[number][:rows], future[number] if config.future_covariates else future[0, :rows])
         panels.append(from_arrays(start, names[number], *own, config, f"window {number}"))
-    wanted = [asked(panel, horizon, dataset, loaded, service) for panel in panels]
+    wanted = [check_request(panel, horizon, dataset, loaded, service) for panel in panels]
     made = await service.champions.forecast_all(loaded, [one.panel for one in wanted], horizon)
     return np.concatenate([one.mean for one in made]), np.concatenate([one.quantiles for one in made])
 
 
 def _numbers(tensors: Mapping[str, Tensor], name: str, channels: int, windows: int) -> np.ndarray:
-    """Return an input as [B, T, K] in double precision; of a role without channels an empty one."""
+    """Return an input as [B, T, K] in double precision; an empty one for a role without channels."""
     if not channels:
         return np.empty((windows, 2**20, 0))
     values = _found(tensors, name)
@@ -203,7 +208,7 @@ def _numbers(tensors: Mapping[str, Tensor], name: str, channels: int, windows: i
         raise DataError("tensor.datatype", f"{name} is not a tensor of numbers", "send FP64 or FP32")
     if values.ndim != 3 or values.shape[2] != channels or (windows and values.shape[0] != windows):
         raise DataError(
-            "tensor.shape", f"{name} has not the shape windows times rows times {channels} channels",
+            "tensor.shape", f"the shape of {name} is not windows times rows times {channels} channels",
             "see the model's metadata",
         )  # fmt: skip
     return values.astype(np.float64)
@@ -212,7 +217,7 @@ def _numbers(tensors: Mapping[str, Tensor], name: str, channels: int, windows: i
 def _texts(tensors: Mapping[str, Tensor], name: str, windows: int) -> list[str]:
     values = _found(tensors, name)
     if values.dtype != object or values.size != windows:
-        raise DataError("tensor.shape", f"{name} is not one text per window", "send BYTES of that shape")
+        raise DataError("tensor.shape", f"{name} is not one string per window", "send BYTES of that shape")
     return [str(text) for text in values.reshape(-1)]
 
 

@@ -1,4 +1,4 @@
-"""``/v1/runs`` and ``/v1/queue``: what was done, what is being done, and what waits."""
+"""``/v1/runs`` and ``/v1/queue``: finished, running and queued runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from forecast.scheduling.lease import SCHEDULER
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[reads])
 writing = APIRouter(prefix="/v1", tags=["runs"], dependencies=[administers])
-"""The routes that change something."""
+"""Routes that change runs."""
 
 
 def _run(
@@ -47,7 +47,7 @@ RunDep = Annotated[Run, Depends(_run)]
 
 @router.get("/runs", summary="Runs, newest first", responses=problems(404, 422, 503))
 def list_runs(query: Annotated[RunsQuery, Query()], service: ServiceDep) -> RunsPage:
-    """List runs; those that were coalesced into a later one only where their state is asked for."""
+    """List runs; runs that were coalesced into a later one only if ``state`` names them."""
     dataset = None if query.dataset is None else find_dataset(query.dataset, service).name
     found = service.installation.ledger.runs.find(
         dataset=dataset, job=query.job, states=_states(query.state), before=query.before, limit=query.limit
@@ -58,7 +58,7 @@ def list_runs(query: Annotated[RunsQuery, Query()], service: ServiceDep) -> Runs
 
 @router.get("/runs/{run}", summary="One run", responses=problems(404, 422, 503))
 def read_run(run: RunDep, service: ServiceDep) -> RunDetail:
-    """Describe one run with its attempts, its position in the queue, and links to what belongs to it."""
+    """Describe one run with its attempts, its position in the queue, and links."""
     ledger = service.installation.ledger
     return RunDetail(
         **RunInfo.model_validate(run).model_dump(),
@@ -70,12 +70,14 @@ def read_run(run: RunDep, service: ServiceDep) -> RunDetail:
 
 @router.get(
     "/runs/{run}/log",
-    summary="What a run wrote",
+    summary="The log of a run",
     response_class=Response,
     responses={
         200: {
             "content": {"text/plain": {"schema": {"type": "string"}, "example": "run 17 succeeded: 24 new rows\n"}},
-            "headers": {"Log-Next": {"description": "Where to read on.", "schema": {"type": "integer"}}},
+            "headers": {
+                "Log-Next": {"description": "Value of after for the next part.", "schema": {"type": "integer"}}
+            },
         },
         **problems(404, 422, 503),
     },
@@ -88,19 +90,19 @@ def show_log(
         Query(
             ge=-LARGEST_NUMBER,
             le=LARGEST_NUMBER,
-            description="Begin behind so many bytes; if negative, so many before the end.",
+            description="Begin after this many bytes; if negative, this many bytes before the end.",
         ),
     ] = 0,
 ) -> Response:
-    """Answer a part of the log, at most 1 MiB; the header ``Log-Next`` is the ``after`` to go on with."""
+    """Return a part of the log, at most 1 MiB; the header ``Log-Next`` is the ``after`` of the next part."""
     part = read_log(service.installation.home.run_log(run.run_id), after, LONGEST)
     headers = {"Log-Next": str(part.end), "Cache-Control": "no-store"}
     return Response(part.text, media_type="text/plain; charset=utf-8", headers=headers)
 
 
-@router.get("/queue", summary="What waits, and who is at work", responses=problems(422, 503))
+@router.get("/queue", summary="The queue, the worker hosts and the scheduler", responses=problems(422, 503))
 def read_queue(service: ServiceDep, limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 100) -> QueueInfo:
-    """List the runs that wait, the next one first, the worker hosts, and who holds the scheduler's lease."""
+    """List the queued runs, next one first, the worker hosts, and the holder of the scheduler's lease."""
     ledger = service.installation.ledger
     lease = ledger.leases.get(SCHEDULER)
     return QueueInfo(
@@ -116,7 +118,7 @@ def read_queue(service: ServiceDep, limit: Annotated[int, Query(ge=1, le=MOST_RU
 
 @writing.delete("/runs/{run}", status_code=202, summary="Cancel a run", responses=problems(404, 409, 422, 503))
 def cancel_run(run: RunDep, service: ServiceDep) -> RunInfo:
-    """Cancel a run that waits, or ask the worker of a running one to stop."""
+    """Cancel a queued run, or ask the worker of a running one to stop."""
     return RunInfo.model_validate(service.installation.ledger.runs.cancel(run.run_id, SystemClock().now()))
 
 
@@ -125,7 +127,7 @@ def _states(given: list[str]) -> tuple[str, ...]:
     wanted = tuple(word for item in given for word in item.split(",") if word)
     for word in wanted:
         if word not in known:
-            raise ConfigError("state.unknown", "there is no state of that name", suggest(word, known))
+            raise ConfigError("state.unknown", "the state does not exist", suggest(word, known))
     return tuple(dict.fromkeys(wanted)) or SHOWN
 
 

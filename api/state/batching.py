@@ -1,4 +1,4 @@
-"""Many forecasts in one run of a network: those that are asked for while it is busy go into its next run together."""
+"""Batch forecasts: requests that arrive while a network is busy share its next run."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ import numpy as np
 from api.errors.kinds import OverloadedError
 from forecast.errors import ForecastError
 from forecast.runtime.model import Prediction, ServedModel
-from pipelines.forecasting.issue import Round
+from pipelines.forecasting.recursion import Round
 
 LARGEST_RUN = 16
-"""Windows in one run. More gain nothing per window, and while one half of many clients is forecast, the other is read
-and answered."""
+"""Windows in one run. More save no time per window; and with two batches, one half of the clients is computed while the
+other half is parsed and answered."""
 _GATHERING_SECONDS = 0.002
 _QUICK_SECONDS = 0.001
-"""A run that takes less is over before a thread would have begun with it."""
+"""A shorter run ends before a thread would have started it."""
 _DEEPEST = 512
-"""Requests that may wait for one model."""
+"""Limit of requests that wait for one model."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    asked: Round
+    request: Round
     answer: asyncio.Future[Prediction]
 
     @property
     def windows(self) -> int:
-        return len(self.asked.series)
+        return len(self.request.series)
 
 
 class Batcher:
-    """Runs one model; to be used from one event loop.
+    """Runs one model for the requests of one event loop.
 
-    Who finds it idle is run at once: by the loop itself if the last run for one request was quick, else by the
-    executor. While it runs others gather; after a run that several shared, the next one waits up to 2 ms from its first
-    request on, for the others that were answered together to come back.
+    If the model is idle, a request runs at once: in the loop itself if the last run for one request took under 1 ms,
+    otherwise in the executor. Requests that arrive meanwhile are batched. After a run that several requests shared, the
+    next run waits up to 2 ms, because the same clients send their next requests together.
     """
 
     def __init__(self, model: ServedModel, executor: Executor, *, deepest: int | None = None) -> None:
         self.model = model
         self.runs = 0
-        """Runs of the network so far."""
+        """Number of runs of the network."""
         self._executor = executor
         self._own_deepest = deepest
         self._queue: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._seconds_alone = math.inf
-        """That the last run for one request took."""
+        """Duration of the last run for one request."""
 
-    async def forecast(self, asked: Round) -> Prediction:
-        """Run windows, together with those of others; raises what :meth:`ServedModel.predict` does for them.
+    async def forecast(self, request: Round) -> Prediction:
+        """Forecast the windows of a request, batched with others; raises what :meth:`ServedModel.predict` raises.
 
-        Raises ``forecast.overloaded`` if too many wait already.
+        Raises ``forecast.overloaded`` if too many requests wait.
         """
         deepest = _DEEPEST if self._own_deepest is None else self._own_deepest
         if len(self._queue) >= deepest:
             raise OverloadedError(
-                "forecast.overloaded", f"{deepest} forecasts wait for this model already", "try again in a second"
+                "forecast.overloaded", f"{deepest} forecasts wait for this model already", "retry in a second"
             )
-        waiting = _Waiting(asked, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._arrived.set()
         if self._worker is None:
@@ -88,7 +88,7 @@ class Batcher:
             self._worker = None
 
     async def _gather(self, expected: int) -> None:
-        """Wait until as many are there as were answered together, but not long."""
+        """Wait up to 2 ms until as many requests wait as were answered together."""
         deadline = asyncio.get_running_loop().time() + _GATHERING_SECONDS
         while len(self._queue) < expected:
             self._arrived.clear()
@@ -99,7 +99,7 @@ class Batcher:
                 return
 
     def _next(self) -> list[_Waiting]:
-        """Take as many requests as fit into a run, but those that nobody waits for; a larger one is run alone."""
+        """Take the requests that fit into one run, without cancelled ones; a larger request runs alone."""
         batch: list[_Waiting] = []
         windows = 0
         while self._queue and (not batch or windows + self._queue[0].windows <= LARGEST_RUN):
@@ -110,18 +110,18 @@ class Batcher:
         return batch
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
-        asked = [waiting.asked for waiting in batch]
+        requests = [waiting.request for waiting in batch]
         try:
             if len(batch) == 1 and self._seconds_alone < _QUICK_SECONDS:
-                made = self._together(asked)
+                made = self._together(requests)
             else:
-                made = await asyncio.get_running_loop().run_in_executor(self._executor, self._together, asked)
-        except Exception as error:  # noqa: BLE001 - whoever asked is told, and the next ones are served
+                made = await asyncio.get_running_loop().run_in_executor(self._executor, self._together, requests)
+        except Exception as error:  # noqa: BLE001 - the requests receive the error, and the next ones are served
             if len(batch) == 1 or not isinstance(error, ForecastError):
                 for waiting in batch:
-                    _tell(waiting, error)
+                    _fail(waiting, error)
                 return
-            for waiting in batch:  # one of them has values that no network takes: the others must not pay for it
+            for waiting in batch:  # one request may have unusable values: the others must not fail with it
                 await self._run([waiting])
             return
         for waiting, prediction in zip(batch, made, strict=True):
@@ -150,6 +150,6 @@ class Batcher:
         ]
 
 
-def _tell(waiting: _Waiting, error: Exception) -> None:
+def _fail(waiting: _Waiting, error: Exception) -> None:
     if not waiting.answer.done():
         waiting.answer.set_exception(error)

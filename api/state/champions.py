@@ -1,4 +1,4 @@
-"""The models that forecasts are asked of: loaded when they become champion, so that nobody waits for it."""
+"""Models in memory: a champion is loaded when it is promoted, so that no request waits for it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from forecast.panel import Panel
 from forecast.runtime.manifest import Manifest
 from forecast.runtime.model import Prediction, ServedModel
 from forecast.runtime.sandbox import load_guarded, try_together
-from pipelines.forecasting.issue import fits, rounds
+from pipelines.forecasting.inputs import fits
+from pipelines.forecasting.recursion import rounds
 from pipelines.preparation.calendar_cache import CalendarMemory
 
 THREADS = 1
-"""Of ONNX Runtime within one run; see docs/rest.md for the measurement."""
+"""Threads of ONNX Runtime within one run; docs/rest.md has the measurement."""
 _OTHERS = 4
 _REST_SECONDS = 30
 _log = logging.getLogger("api")
@@ -37,7 +38,7 @@ _log = logging.getLogger("api")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that is ready to run."""
+    """A model in memory."""
 
     champion: Champion
     batcher: Batcher
@@ -51,7 +52,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A champion that could not be loaded: its files are not read every second to find that out again."""
+    """A champion that failed to load; it is not read again before ``until``."""
 
     version: str
     error: ForecastError
@@ -59,47 +60,47 @@ class _Refused:
 
 
 class Champions:
-    """Follows the ledger's champions; what is asked for by version is loaded when it is, and the latest are kept."""
+    """Follows the ledger's champions. Other versions are loaded on request, and the last four of them are kept."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network")
         self._calendars = {name: CalendarMemory() for name in installation.config.datasets}
-        # Whole mappings are replaced, never changed: a reader sees the old champion or the new one.
+        # Mappings are replaced, never changed: a reader sees the old champion or the new one.
         self._held: Mapping[str, Loaded] = MappingProxyType({})
         self._refused: dict[str, _Refused] = {}
         self._others: Recent[tuple[str, str], Loaded] = Recent(_OTHERS)
 
     def close(self) -> None:
-        """Let the run in progress end."""
+        """Wait for the present run, and cancel the others."""
         self._executor.shutdown(cancel_futures=True)
 
     def begin(self) -> None:
-        """Load every champion for the first time."""
-        with suppress(ForecastError):  # told by the look
+        """Load every champion at start-up."""
+        with suppress(ForecastError):  # look() logs it
             names = self._installation.config.datasets
             found = [one for name in names if (one := self._installation.ledger.champions.current(name)) is not None]
             try_together((self._installation.home.models / one.folder, one.digest) for one in found if one.digest)
         self.look()
 
     def look(self) -> None:
-        """Load every champion that is new. One that cannot be loaded leaves the one before in its place."""
+        """Load new champions. If one fails to load, the previous one is served."""
         for dataset in self._installation.config.datasets:
             try:
                 self._refresh(dataset)
             except ForecastError:
-                pass  # told when it was found, and to whoever asks for a forecast
-            except Exception:  # noqa: BLE001 - a thread's boundary: one data set must not end it for all
+                pass  # _refresh() has logged it, and requests for a forecast receive it
+            except Exception:  # noqa: BLE001 - a thread's boundary: one data set must not stop the others
                 _log.exception("%s: its champion cannot be loaded", dataset)
 
     def names(self) -> frozenset[str]:
-        """Return the names of all series and channels that models know: messages may repeat them."""
+        """Return the names of all trained series and channels, which error messages may repeat."""
         manifests = [loaded.model.manifest for loaded in self._held.values()]
-        jobs = self._installation.config.datasets.values()
-        return frozenset().union(*(one.scaler.targets for one in manifests), *(config.channels for config in jobs))
+        configs = self._installation.config.datasets.values()
+        return frozenset().union(*(one.scaler.targets for one in manifests), *(one.channels for one in configs))
 
     def manifest(self, dataset: str) -> Manifest | None:
-        """Return the manifest of the champion that is loaded, if one is."""
+        """Return the manifest of the loaded champion, if there is one."""
         held = self._held.get(dataset)
         return None if held is None else held.model.manifest
 
@@ -114,23 +115,23 @@ class Champions:
         return await run_sync(self._other, dataset, model)
 
     async def forecast(self, loaded: Loaded, panel: Panel, horizon: int) -> Prediction:
-        """Forecast a panel as ``pipelines.forecasting.issue.extend`` does; network runs are shared between requests."""
+        """Forecast a panel as ``pipelines.forecasting.recursion.extend`` does, batched with other requests."""
         config = self._installation.config.datasets[loaded.champion.dataset]
         batcher = loaded.batcher
         if not set(panel.series) <= loaded.model.manifest.scaler.targets.keys():
             batcher = Batcher(loaded.model.fitted_to(panel), self._executor)
         steps = rounds(batcher.model, panel, config, horizon, loaded.calendar)
-        asked = next(steps)
+        request = next(steps)
         while True:
-            made = await batcher.forecast(asked)
+            made = await batcher.forecast(request)
             try:
-                asked = steps.send(made)
+                request = steps.send(made)
             except StopIteration as done:
                 whole: Prediction = done.value
                 return whole
 
     async def forecast_all(self, loaded: Loaded, panels: Sequence[Panel], horizon: int) -> list[Prediction]:
-        """Forecast several panels; one request never waits for more runs than one at a time."""
+        """Forecast several panels, 16 at a time, so that one request never fills the queue."""
         made: list[Prediction] = []
         for begin in range(0, len(panels), LARGEST_RUN):
             some = panels[begin : begin + LARGEST_RUN]
@@ -150,7 +151,7 @@ class Champions:
         if refused and refused.version == champion.model_version and time.monotonic() < refused.until:
             if held is not None:
                 return held
-            raise refused.error.with_traceback(None)  # or it would grow with every raise
+            raise refused.error.with_traceback(None)  # the traceback would grow with every raise
         try:
             loaded = self._loaded(champion)
         except ForecastError as error:
@@ -169,7 +170,7 @@ class Champions:
             model = versions[1]
         if model not in newest:
             raise NotFoundError(
-                "model.unknown", "no model of that version is or was champion", suggest(model, [CHAMPION, *versions])
+                "model.unknown", "no champion has or had this version", suggest(model, [CHAMPION, *versions])
             )
         held = self._held.get(dataset)
         if held is not None and held.champion.model_version == model:
@@ -184,11 +185,11 @@ class Champions:
         try:
             model = load_guarded(self._installation.home.models / champion.folder, champion.digest, THREADS)
         except NotFoundError as error:
-            raise hidden(error) from error  # it names a folder
+            raise hidden(error) from error  # its sentence names a folder
         if not fits(model.manifest, self._installation.config.datasets[champion.dataset]):
             raise UnavailableError(
                 "forecast.champion_outdated",
-                f"{champion.model_version} was trained for other channels or another frequency than the job file's",
+                f"{champion.model_version} was trained for channels or a frequency that the config file no longer has",
                 f'run "forecast train {champion.dataset}"',
             )
         return Loaded(champion, Batcher(model, self._executor), self._calendars[champion.dataset])

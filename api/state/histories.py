@@ -1,4 +1,4 @@
-"""The newest history of each data set, cleaned once per data version."""
+"""The newest history of each data set in memory, cleaned once per data version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("api")
 
 
 class Histories:
-    """Reads and repairs history; the newest version of each data set is kept. Calls block: use a thread."""
+    """Reads and cleans history; the newest version of each data set is kept. Calls block: use a thread."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
@@ -27,28 +27,28 @@ class Histories:
         self._lock = threading.Lock()
 
     def newest(self, dataset: str) -> tuple[int, Panel] | None:
-        """Return the table's latest version and its history; ``None`` if nothing was ever ingested."""
+        """Return the table's latest version and its history; ``None`` before the first ingestion."""
         table = self._table(dataset)
         if not table.exists:
             return None
         version = table.version
-        with self._lock:  # one reader at a time: the others find its result
+        with self._lock:  # one reader at a time: the others find its result in memory
             found = self._newest.get(dataset)
             if found is None or found[0] != version:
                 found = self._newest[dataset] = (version, self._read_once(dataset, version))
         return found
 
     def has_rows(self, dataset: str) -> bool:
-        """Whether anything was ever ingested."""
+        """Whether rows were ever ingested."""
         return self._table(dataset).exists
 
     def newest_row(self, dataset: str) -> datetime | None:
-        """Return the time of the newest row that was read; answers from memory."""
+        """Return the time of the newest row in memory."""
         found = self._newest.get(dataset)
         return found[1].end - self._installation.config.datasets[dataset].step if found else None
 
     def at(self, dataset: str, version: int) -> Panel:
-        """Return the history as a data version has it."""
+        """Return the history of a data version."""
         found = self._newest.get(dataset)
         if found and found[0] == version:
             return found[1]
@@ -58,11 +58,11 @@ class Histories:
             raise hidden(error) from error
 
     def fault(self, dataset: str) -> ForecastError | None:
-        """Return why the newest history could not be read when it was last looked at; answers from memory."""
+        """Return why the last :meth:`look` could not read the newest history; answers from memory."""
         return self._faults.get(dataset)
 
     def look(self) -> None:
-        """Read every data set's newest history if it is new, and remember what is wrong with it."""
+        """Read each data set's history if it has a new version, and keep the error if it fails."""
         for dataset in self._installation.config.datasets:
             before = self._faults.get(dataset)
             try:
@@ -72,16 +72,16 @@ class Histories:
                 self._faults[dataset] = error
                 if before is None or before.code != error.code:
                     _log.error("%s: %s", dataset, error)
-            except Exception:  # noqa: BLE001 - a thread's boundary: one data set must not end it for all
+            except Exception:  # noqa: BLE001 - a thread's boundary: one data set must not stop the others
                 self._faults[dataset] = UNFORESEEN
                 if before is not UNFORESEEN:
                     _log.exception("%s: its history cannot be read", dataset)
 
     def _read_once(self, dataset: str, version: int) -> Panel:
-        # The same rows under the same job file fail again: they are not read every second to find that out.
+        # The same version with the same config fails again: it is not read every second.
         refused = self._refused.get(dataset)
         if refused and refused[0] == version:
-            raise refused[1].with_traceback(None)  # or it would grow with every raise
+            raise refused[1].with_traceback(None)  # the traceback would grow with every raise
         try:
             return self._read(dataset, version)
         except (ConfigError, DataError) as error:
@@ -100,5 +100,5 @@ class Histories:
 
 
 def hidden(error: ForecastError) -> StorageError:
-    """Return an operator's mistake as a failure of the service: a client learns its code, the log has the rest."""
+    """Return an operator's error as a ``StorageError``: clients read its code only, and the log has the rest."""
     return StorageError(error.code, error.fact, error.remedy)

@@ -1,4 +1,4 @@
-"""An issued forecast as arrays, read back from the lake and checked before anyone sees it."""
+"""Read an issued forecast from the lake into arrays, and check it before it is served."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class IssuedForecast:
 
     @property
     def horizon(self) -> int:
-        """H, the number of steps at hand."""
+        """H, the number of steps."""
         return int(self.mean.shape[2])
 
     @property
@@ -50,14 +50,14 @@ class IssuedForecast:
 def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecast:
     """Read the rows of an issuance; raises ``forecast.damaged`` if one is missing or not finite.
 
-    Raises ``forecast.champion_outdated`` if the job file has another frequency than the rows.
+    Raises ``forecast.champion_outdated`` if the rows have another frequency than the config file.
     """
     rows = installation.dataset(issuance.dataset).forecasts.read(issuance.forecast_id, issuance.issued_at)
     config = installation.config.datasets[issuance.dataset]
     series = tuple(rows["series"].unique().sort())
     present = set(rows["channel"].unique())
     channels = tuple(name for name in config.targets if name in present)
-    # Rows come sorted by series, channel, lead: the channels are brought into the order of the job file afterwards.
+    # Rows are sorted by series, channel, lead; `order` then puts the channels into the order of the config file.
     shape, order = (len(series), len(present), issuance.horizon), [sorted(present).index(name) for name in channels]
     levels = len(issuance.quantiles)
     if rows.is_empty() or len(rows) != shape[0] * shape[1] * shape[2] or (rows["quantiles"].list.len() != levels).any():
@@ -66,7 +66,7 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
     if (after_origin != (rows["lead"].cast(pl.Int64) - 1) * (config.step // timedelta(microseconds=1))).any():
         raise UnavailableError(
             "forecast.champion_outdated",
-            f"the forecast of {issuance.dataset} was made at another frequency than the job file's",
+            f"the forecast of {issuance.dataset} has another frequency than the config file",
             f'run "forecast train {issuance.dataset}"',
         )
     mean = rows["mean"].to_numpy().reshape(shape)[:, order]
@@ -77,7 +77,7 @@ def read_issued(issuance: Issuance, installation: Installation) -> IssuedForecas
 
 
 def age_of(issued: IssuedForecast, config: DatasetConfig, now: datetime) -> tuple[int, bool]:
-    """Return the seconds since a forecast was issued, and whether that makes it stale."""
+    """Return the age of a forecast in seconds, and whether it is stale."""
     age = max(now - issued.issuance.issued_at, timedelta(0))
     return int(age.total_seconds()), age >= parse_duration(config.stale_after)
 

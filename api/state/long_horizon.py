@@ -1,4 +1,4 @@
-"""Steps beyond the trained horizon: computed on demand with the model and the data version of an issuance."""
+"""Steps beyond the trained horizon, computed on request with the model and the data version of an issuance."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from forecast.installation import Installation
 from forecast.runtime.sandbox import load_guarded
 from forecast.vocabulary import MAX_HORIZON
 from pipelines.forecasting.correct import moved
-from pipelines.forecasting.issue import extend, fits
+from pipelines.forecasting.inputs import fits
+from pipelines.forecasting.recursion import extend
 
 MOST_WAITING = 64
-"""Requests that wait for their turn at long work; fewer than may be at work on one route, so that the others go on."""
+"""Limit of requests that wait for long work: below the limit of a route, so that its other requests go on."""
 _CAPACITY = 64 * 2**20
 _log = logging.getLogger("api")
 
 
 class LongHorizons:
-    """Prolongs issued forecasts; the longest of each is kept, since a shorter one is its prefix."""
+    """Prolongs issued forecasts. The longest of each is kept: a shorter one is its prefix."""
 
     def __init__(self, installation: Installation, histories: Histories) -> None:
         self._installation = installation
         self._histories = histories
         self._recent: Recent[str, IssuedForecast] = Recent(_CAPACITY)
-        # One at a time: a flood of long horizons must not take the threads that other requests read with.
+        # One at a time: many long horizons must not occupy the threads of other requests.
         self._turn = anyio.CapacityLimiter(1)
 
     async def reach(self, issued: IssuedForecast, horizon: int) -> IssuedForecast:
@@ -44,7 +45,7 @@ class LongHorizons:
         if known is not None:
             return known
         if self._turn.statistics().tasks_waiting >= MOST_WAITING:
-            raise BUSY.with_traceback(None)  # or it would grow with every raise
+            raise BUSY.with_traceback(None)  # the traceback would grow with every raise
         return await run_sync(self._prolong, issued, horizon, limiter=self._turn)
 
     def _known(self, issued: IssuedForecast, horizon: int) -> IssuedForecast | None:
@@ -52,22 +53,22 @@ class LongHorizons:
         return found if found and found.horizon >= horizon else None
 
     def _prolong(self, issued: IssuedForecast, horizon: int) -> IssuedForecast:
-        known = self._known(issued, horizon)  # whoever had the turn before may have made it
+        known = self._known(issued, horizon)  # the previous request may have computed it
         if known:
             return known
         issuance, trained = issued.issuance, issued.horizon
         config = self._installation.config.datasets[issuance.dataset]
         try:
             panel = self._histories.at(issuance.dataset, issuance.data_version)
-            # By what the ledger knows of the model: whoever can write its folder cannot write there.
+            # The ledger's digest: an attacker who can write the model's folder cannot change the ledger.
             digest = self._installation.ledger.champions.digest(issuance.dataset, issuance.model_folder)
             model = load_guarded(self._installation.home.models / issuance.model_folder, digest)
         except (NotFoundError, StorageError) as error:
             _log.error("forecast %s cannot be prolonged: %s", issuance.forecast_id, error)
             raise UnavailableError(
                 "forecast.not_extendable",
-                "the model or the rows that made this forecast cannot be read any more",
-                f"ask for at most {trained} steps",
+                "the model or the data version of this forecast is no longer readable",
+                f"request at most {trained} steps",
             ) from error
         if not fits(model.manifest, config):
             raise _not_reproducible()
@@ -96,6 +97,6 @@ class LongHorizons:
 def _not_reproducible() -> UnavailableError:
     return UnavailableError(
         "forecast.not_reproducible",
-        "the issued forecast comes out differently now, so it cannot be prolonged",
-        "the job file was changed since: issue a new forecast",
+        "recomputing the issued forecast gives a different result, so it cannot be prolonged",
+        "issue a new forecast: the config file has changed since this one",
     )

@@ -1,4 +1,4 @@
-"""A bounded memory of what was computed lately."""
+"""Least-recently-used cache with a limit on the total weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Key, Value]):
-    """Keeps the most recently used values up to a total weight; safe to use from several threads.
+    """Keeps the most recently used values up to a total weight; thread-safe.
 
     >>> recent = Recent[str, str](capacity=3)
     >>> recent.keep("a", "AA", 2); recent.keep("b", "B", 1)
@@ -27,7 +27,7 @@ class Recent(Generic[Key, Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Value | None:
-        """Return what is kept under a key."""
+        """Return the value of a key, or ``None``."""
         with self._lock:
             found = self._held.get(key)
             if found is None:
@@ -36,7 +36,7 @@ class Recent(Generic[Key, Value]):
             return found[0]
 
     def keep(self, key: Key, value: Value, weight: int) -> None:
-        """Keep a value, forgetting the least recently used ones; a value heavier than everything is not kept."""
+        """Keep a value, and drop the least recently used ones; a value above the capacity is not kept."""
         with self._lock:
             self._weight -= self._held.pop(key, (None, 0))[1]
             if weight > self._capacity:
