@@ -182,7 +182,7 @@ def test_spans_go_to_a_collector_if_one_is_named(
 
 
 def test_without_a_collector_nothing_of_tracing_is_imported() -> None:
-    code = "import sys, api.app, api.tracing; assert api.tracing.Tracer.if_configured() is None; "
+    code = "import sys, api.app, api.observability.tracing as tracing; assert tracing.Tracer.if_configured() is None; "
     code += "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -34,8 +34,8 @@ MISTAKES: list[tuple[dict[str, Any], str, str, str]] = [
     ({"retries": "two"}, "retries.not_a_number", "body.retries", "/docs"),
     ({"cores": 0}, "cores.out_of_range", "body.cores", "/docs"),
     ({"minutes": 0}, "minutes.out_of_range", "body.minutes", "/docs"),
-    ({"name": "No Name"}, "name.malformed", "body.name", "small letters"),
-    ({"name": None}, "name.malformed", "body.name", "small letters"),
+    ({"name": "No Name"}, "name.malformed", "body.name", "lower-case letters"),
+    ({"name": None}, "name.malformed", "body.name", "lower-case letters"),
     ({"dataset": "tinny"}, "job.no_data_set", "", 'did you mean "tiny"?'),
     ({"crn": "* * * * *"}, "field.unknown", "body", 'did you mean "cron"?'),
 ]
