@@ -34,7 +34,8 @@ class Shortcut:
             await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, send: Send) -> bool:
-        encoded = self._answers.get(words_of(scope))
+        words, client_tags = _read(scope)
+        encoded = self._answers.get(words)
         if encoded is None:
             return False
         issued, dataset = encoded.issued, encoded.issued.issuance.dataset
@@ -43,7 +44,6 @@ class Shortcut:
         age, stale = age_of(issued, encoded.config, self._latest.now(dataset))
         tag = encoded.stale_tag if stale else encoded.fresh_tag
         headers = [(b"etag", tag.encode()), *_UNCHANGING]
-        client_tags = _header(scope, b"if-none-match")
         if client_tags is not None and names(client_tags.decode("latin-1"), tag):
             self._metrics.answered("not_modified")
             await send({"type": "http.response.start", "status": 304, "headers": headers})
@@ -62,11 +62,15 @@ class Shortcut:
 
 def words_of(scope: Scope) -> tuple[str, bytes, bytes | None]:
     """Return path, query and ``Accept`` of a request as they were sent."""
-    return scope["path"], scope["query_string"], _header(scope, b"accept")
+    return _read(scope)[0]
 
 
-def _header(scope: Scope, wanted: bytes) -> bytes | None:
+def _read(scope: Scope) -> tuple[tuple[str, bytes, bytes | None], bytes | None]:
+    """Return the words of a request, and its ``If-None-Match``."""
+    accept = client_tags = None
     for name, value in scope["headers"]:
-        if name == wanted:
-            return bytes(value)
-    return None
+        if name == b"accept" and accept is None:
+            accept = value
+        elif name == b"if-none-match" and client_tags is None:
+            client_tags = value
+    return (scope["path"], scope["query_string"], accept), client_tags
