@@ -1,4 +1,4 @@
-"""The pages under ``/``: rendered here, drawn by plotly's own script, with nothing fetched from elsewhere."""
+"""The dashboard: pages under ``/``, rendered on the server, with plotly figures. Nothing is loaded from other hosts."""
 
 from fastapi import APIRouter
 

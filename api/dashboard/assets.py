@@ -1,4 +1,4 @@
-"""``GET /static/{name}``: scripts, styles and plotly's script, compressed, and kept by browsers until they change."""
+"""``GET /static/{name}``: scripts and styles, gzipped, and cached by browsers until they change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MEDIA = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file that pages load."""
+    """A static file: its media type, content and digest."""
 
     media: str
     content: bytes
@@ -39,16 +39,16 @@ _ASSETS = {file.name: _read(file) for file in (plotly_script.FILE, *_FOLDER.iter
 
 
 def address(name: str) -> str:
-    """Return where a file is found; its digest is in it, so that what is there never changes."""
+    """Return the URL of a file. It contains the digest, so what it names never changes and can be cached for good."""
     return f"/static/{name}?v={_ASSETS[name].digest}"
 
 
 @router.get("/static/{name}")
 def static(name: str, request: Request, v: str = "") -> Response:
-    """Serve one file."""
+    """Return one file; only a URL with the current digest is cacheable."""
     asset = _ASSETS.get(name)
     if asset is None:
-        raise NotFoundError("route.unknown", "there is nothing at this address", "the page is at /")
+        raise NotFoundError("route.unknown", "this address does not exist", "the dashboard is at /")
     headers = {"Vary": "Accept-Encoding"}
     if v == asset.digest:
         headers["Cache-Control"] = "public, max-age=31536000, immutable"
@@ -60,5 +60,5 @@ def static(name: str, request: Request, v: str = "") -> Response:
 
 @cache
 def _packed(name: str) -> bytes:
-    """Return a file as gzip; plotly's script takes a tenth of a second, once."""
+    """Return a file as gzip, cached: plotly's script takes a tenth of a second."""
     return gzip.compress(_ASSETS[name].content, mtime=0)

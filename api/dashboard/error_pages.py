@@ -1,4 +1,4 @@
-"""Routes whose users are browsers: what goes wrong is told by a page."""
+"""Route class for browsers: errors become HTML pages instead of problem documents."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from forecast.errors import ForecastError
 
 
 class ForBrowsers(APIRoute):
-    """A route that tells of an error with a page."""
+    """A route that answers an error with an HTML page, under the same status code as the REST interface."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler that does so."""
+        """Return the handler with errors rendered as pages."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -35,4 +35,6 @@ class ForBrowsers(APIRoute):
 
 
 def _problem(status: int, code: str, message: str, remedy: str) -> Response:
-    return rendered("problem.html", status, title="This cannot be shown", code=code, message=message, remedy=remedy)
+    return rendered(
+        "problem.html", status, title="This page cannot be shown", code=code, message=message, remedy=remedy
+    )

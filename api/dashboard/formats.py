@@ -1,4 +1,4 @@
-"""How the pages write times, spans and numbers."""
+"""Formats of times, durations and numbers on the pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, tzinfo
 
 
 def span(steps: int, step: timedelta) -> str:
-    """Write how long some steps are.
+    """Format the duration of some steps.
 
     >>> span(168, timedelta(hours=1)), span(5, timedelta(minutes=15)), span(24, timedelta(hours=1))
     ('7 days', '75 minutes', '1 day')
@@ -21,7 +21,7 @@ def span(steps: int, step: timedelta) -> str:
 
 
 def age(time: timedelta) -> str:
-    """Write an age or a duration in its largest unit.
+    """Format an age or a duration in its largest units.
 
     >>> age(timedelta(minutes=90)), age(timedelta(days=3)), age(timedelta(seconds=5))
     ('1 h 30 min', '3 d 0 h', '5 s')
@@ -36,12 +36,12 @@ def age(time: timedelta) -> str:
 
 
 def local_time(time: datetime, zone: tzinfo) -> str:
-    """Write a time in a zone."""
+    """Format a time in a zone, with year and zone."""
     return f"{time.astimezone(zone):%a %d %b %Y %H:%M %Z}"
 
 
 def short(time: datetime, zone: tzinfo) -> str:
-    """Write a time in a zone without year and zone.
+    """Format a time in a zone, without year and zone.
 
     >>> from datetime import UTC
     >>> short(datetime(2024, 1, 2, 3, 4, tzinfo=UTC), UTC)
@@ -51,7 +51,7 @@ def short(time: datetime, zone: tzinfo) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many significant digits, and no exponent as long as it is readable; "-" for none.
+    """Format a number with ``digits`` significant digits; an exponent only for tiny numbers, "-" for a missing one.
 
     >>> number(1234.56), number(0.01234), number(12.0), number(None), number(0)
     ('1,235', '0.0123', '12.0', '-', '0')
@@ -65,7 +65,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Write a share.
+    """Format a share as a percentage.
 
     >>> percent(0.8123, 1), percent(None)
     ('81.2%', '-')
@@ -74,7 +74,7 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """Write a gain.
+    """Format a gain as a signed percentage.
 
     >>> signed(0.123), signed(-0.5)
     ('+12.3%', '-50.0%')
@@ -83,7 +83,7 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def count(many: int, noun: str) -> str:
-    """Write a number of things.
+    """Format a number with its noun, in the plural if needed.
 
     >>> count(1, "row"), count(1200, "row"), count(0, "run"), count(2, "series")
     ('1 row', '1,200 rows', 'no runs', '2 series')

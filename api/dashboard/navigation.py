@@ -1,4 +1,4 @@
-"""What all pages share: the pages there are, and the data set that is looked at."""
+"""Parts shared by all pages: the list of pages, the data set picker, and the frame's context."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGES: Mapping[str, str] = {
 
 
 class DatasetQuery(BaseModel):
-    """Which data set a page is about; the first one if left out."""
+    """The data set of a page; default: the first one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +33,7 @@ class DatasetQuery(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One line of a select, or one link of a row of them."""
+    """One option of a select."""
 
     value: str
     label: str
@@ -41,7 +41,7 @@ class Option:
 
 
 def chosen(name: str | None, service: Service) -> Dataset:
-    """Return the data set of a query, or the first one that the key of the request is for."""
+    """Return the data set of a query; default: the first one that the request's key permits."""
     if name:
         return find_dataset(name, service)
     seen = seen_datasets(service)
@@ -49,7 +49,7 @@ def chosen(name: str | None, service: Service) -> Dataset:
 
 
 def frame(page: str, dataset: Dataset, service: Service) -> dict[str, Any]:
-    """Return what the frame around every page shows."""
+    """Return the template context of the layout around every page."""
     seen = seen_datasets(service)
     here = urlencode({"dataset": dataset.name}) if len(seen) > 1 else ""
     return {

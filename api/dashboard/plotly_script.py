@@ -1,4 +1,4 @@
-"""plotly's own script, out of its Python package."""
+"""The path of plotly's JavaScript, which comes inside its Python package."""
 
 from __future__ import annotations
 
@@ -8,5 +8,7 @@ import plotly
 
 FILE = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 MAP_STYLE = "9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53"
-"""Id of the style element that the script adds for maps, unless there is an element of that id: there are no maps here,
-and the pages' policy lets no style into them."""
+"""Id of the style element that plotly's script adds for maps unless an element of this id exists.
+
+The pages have no maps, and their content security policy forbids inline styles.
+The script element itself gets the id."""

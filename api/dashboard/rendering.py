@@ -1,4 +1,4 @@
-"""Pages out of templates, in which every value is escaped."""
+"""Render HTML pages from Jinja templates with automatic escaping, and embed JSON safely."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _pages.filters.update(age=age, count=count, percent=percent, signed=signed)
 
 
 def rendered(template: str, status: int = 200, **context: object) -> Response:
-    """Return a page; ``csrf`` is the token of the browser's session, if it has one."""
+    """Return a page. The context also has ``csrf`` (the session's token, if any) and ``may_decide`` (scope admin)."""
     present = access()
     own = {"csrf": present.csrf, "may_decide": present.may(Scope.ADMIN) and not present.is_limited}
     text = _pages.get_template(template).render(context | own)
@@ -31,8 +31,8 @@ def rendered(template: str, status: int = 200, **context: object) -> Response:
 
 
 def embedded(document: object) -> Markup:
-    """Return a document as JSON that may stand inside a script element; raises ValueError on NaN."""
+    """Return a document as JSON for a script element; raises ValueError on NaN."""
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    # Inside a script element nothing is escaped for us: a "</script>" in a name must not end it.
+    # Jinja does not escape inside script elements: a "</script>" in a name must not end the element.
     escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     return Markup(escaped)  # noqa: S704 - escaped in the line above

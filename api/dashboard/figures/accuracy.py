@@ -1,4 +1,4 @@
-"""The figures of the accuracy page, as the pages' script draws them."""
+"""Figures of the accuracy page: traces and layouts for plotly; "@accent" is a colour of the style sheet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecast.monitoring.live_scores import Accuracy
 
 
 def errors(rows: Sequence[Accuracy], unit: str) -> dict[str, Any]:
-    """Draw the mean absolute error by lead time, beside that of the seasonal naive forecast where it could be made."""
+    """Draw the mean absolute error by lead time, and that of the seasonal naive forecast where it is known."""
     leads = [int(one.part) for one in rows]
     naive = [
         None
@@ -30,41 +30,41 @@ def errors(rows: Sequence[Accuracy], unit: str) -> dict[str, Any]:
 
 
 def coverage(rows: Sequence[Accuracy]) -> dict[str, Any]:
-    """Draw the share of values inside the band by lead time, beside what the band promises."""
+    """Draw the coverage of the band by lead time, and its nominal level."""
     leads = [int(one.part) for one in rows]
     data = [
-        _line(leads, [one.coverage for one in rows], "held", "@accent", "solid", ".1%"),
-        _line(leads, [one.promised_coverage for one in rows], "promised", "@actual", "dash", ".0%"),
+        _line(leads, [one.coverage for one in rows], "coverage", "@accent", "solid", ".1%"),
+        _line(leads, [one.promised_coverage for one in rows], "nominal level", "@actual", "dash", ".0%"),
     ]
     layout = _axes("lead time in steps", "share of values inside the band")
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
     return {"data": data, "layout": layout}
 
 
-def calibration(found: Reliability) -> dict[str, Any]:
-    """Draw how often each quantile was undershot."""
-    exact = {
+def calibration(reliability: Reliability) -> dict[str, Any]:
+    """Draw the share of values below each quantile against its level."""
+    ideal = {
         "x": [0, 1],
         "y": [0, 1],
         "mode": "lines",
-        "name": "exact",
+        "name": "ideal",
         "line": {"color": "@soft", "dash": "dash", "width": 1},
         "hoverinfo": "skip",
     }
-    seen = {
-        "x": list(found.levels), "y": [round(share, 5) for share in found.below],
-        "mode": "lines+markers", "name": "came out",
+    observed = {
+        "x": list(reliability.levels), "y": [round(share, 5) for share in reliability.below],
+        "mode": "lines+markers", "name": "observed",
         "line": {"color": "@accent", "width": 2}, "marker": {"size": 9, "color": "@accent"},
         "hovertemplate": "%{y:.1%}",
     }  # fmt: skip
     layout = _axes("quantile level", "share of values below it")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0, 1]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
-    return {"data": [exact, seen], "layout": layout}
+    return {"data": [ideal, observed], "layout": layout}
 
 
 def bars(names: Sequence[str], values: Sequence[float | None], unit: str, title: str) -> dict[str, Any]:
-    """Draw mean absolute errors by group."""
+    """Draw mean absolute errors by group as bars."""
     bar = {
         "type": "bar", "x": list(names), "y": [None if value is None else round(value, 6) for value in values],
         "marker": {"color": "@accent"}, "hovertemplate": "%{y:.3~g}", "name": "mean absolute error",
@@ -84,6 +84,6 @@ def _line(
 
 
 def _axes(x: str, y: str) -> dict[str, Any]:
-    # plotly reads a little HTML in titles: a unit is only a unit.
+    # plotly interprets some HTML in titles, so a unit is escaped.
     y = y.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}, "rangemode": "tozero"}}

@@ -1,4 +1,4 @@
-"""The schedule as a calendar: of each job the runs of the days behind, and the due times of those ahead."""
+"""Calendar of jobs: the runs of the past days and the due times of the next days."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SIGNS = {"succeeded": "✓", "failed": "✕", "running": "▶", "queued": "…",
 
 @dataclass(frozen=True, slots=True)
 class RunMark:
-    """A run, or some runs of one state, or due times to come."""
+    """A mark in one cell: a run, several runs of one state, or future due times."""
 
     state: str
-    """Of the run; ``due`` where there is none yet."""
+    """State of the run; ``due`` for future due times."""
     sign: str
     message: str
     run_id: int | None = None
@@ -30,7 +30,7 @@ class RunMark:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One column."""
+    """One column of the calendar."""
 
     label: str
     weekday: str
@@ -39,7 +39,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One job: its marks by day."""
+    """One row of the calendar: a job and its marks by day."""
 
     job: str
     marks: list[list[RunMark]]
@@ -48,7 +48,10 @@ class JobRow:
 def calendar(
     jobs: Sequence[KnownJob], runs: Sequence[Run], now: datetime, zone: tzinfo, job_zone: str
 ) -> tuple[list[Day], list[JobRow]]:
-    """Return the days and the rows of the calendar, in the days of a zone."""
+    """Return columns and rows of the calendar.
+
+    Days are those of ``zone``; cron expressions without a zone are read in ``job_zone``.
+    """
     today = now.astimezone(zone).date()
     dates = [today + timedelta(days=days) for days in range(-BEHIND, AHEAD + 1)]
     days = [

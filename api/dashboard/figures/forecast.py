@@ -1,4 +1,4 @@
-"""What the forecast page draws, as JSON for its script: history, forecast with all its bands, earlier issue times."""
+"""Data of the forecast figure, as JSON for the page's script: history, median, bands, and earlier issue times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from api.dashboard.figures.downsample import thinned
+from api.dashboard.figures.downsample import downsample
 from api.dashboard.formats import number, short
 from api.state.issued import IssuedForecast
 from forecast.config.dataset import DatasetConfig
@@ -23,7 +23,7 @@ _BAND = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series and channel of a forecast."""
+    """One series and channel of a forecast, up to ``horizon`` steps."""
 
     forecast: IssuedForecast
     series: int
@@ -32,12 +32,12 @@ class Line:
 
     @property
     def quantiles(self) -> Array:
-        """[H, Q]."""
+        """Quantiles [H, Q]."""
         return self.forecast.quantiles[self.series, self.channel, : self.horizon]
 
     @property
     def median(self) -> Array:
-        """[H]."""
+        """Median [H]."""
         return self.quantiles[:, self.forecast.issuance.quantiles.index(0.5)]
 
     @property
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class PlottedStep:
-    """One step of a forecast, as a row of the page's table."""
+    """One step of a forecast, formatted as a row of the page's table."""
 
     time: str
     lower: str
@@ -64,31 +64,31 @@ class PlottedStep:
 
 
 def rows(line: Line, panel: Panel, config: DatasetConfig, most: int) -> tuple[PlottedStep, ...]:
-    """Return the first steps as a table."""
+    """Return the first ``most`` steps as rows of the page's table."""
     lower, upper, _ = line.band
-    truth = truth_of(line, panel, config)
-    numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), truth.tolist())
-    message = list(zip(line.times(config), *numbers, strict=True))[:most]
+    observations = observations_of(line, panel, config)
+    numbers = (lower.tolist(), line.median.tolist(), upper.tolist(), observations.tolist())
+    steps = list(zip(line.times(config), *numbers, strict=True))[:most]
     return tuple(
         PlottedStep(
             short(time, config.tz), number(low), number(mid), number(high), "" if np.isnan(value) else number(value)
         )
-        for time, low, mid, high, value in message
+        for time, low, mid, high, value in steps
     )
 
 
-def truth_of(line: Line, panel: Panel, config: DatasetConfig) -> Array:
-    """Return what was observed of a forecast's steps, [H]; NaN where it was not, or is not yet."""
+def observations_of(line: Line, panel: Panel, config: DatasetConfig) -> Array:
+    """Return the observations of a forecast's steps, [H]; NaN where a value is missing or lies in the future."""
     known = observed(panel, line.forecast.series[line.series], config.targets.index(_channel(line)))
     origin = panel.index(line.forecast.issuance.origin)
-    truth = np.full(line.horizon, np.nan)
-    happened = known[max(origin, 0) : origin + line.horizon]
-    truth[: len(happened)] = happened
-    return truth
+    values = np.full(line.horizon, np.nan)
+    seen = known[max(origin, 0) : origin + line.horizon]
+    values[: len(seen)] = seen
+    return values
 
 
 def document(line: Line, panel: Panel, config: DatasetConfig) -> dict[str, Any]:
-    """Return a forecast as the page's script draws it; the same as it makes of the answer over REST."""
+    """Return a forecast as the page's script draws it; the script makes the same form from REST responses."""
     issuance = line.forecast.issuance
     return {
         "id": issuance.forecast_id,
@@ -107,35 +107,35 @@ def document(line: Line, panel: Panel, config: DatasetConfig) -> dict[str, Any]:
 def history(
     panel: Panel, config: DatasetConfig, series: str, channel: str, start: datetime, end: datetime, most: int
 ) -> dict[str, Any]:
-    """Return what was observed in [start, end), thinned to about so many points; holes are null."""
+    """Return the observations in [start, end), downsampled to about ``most`` points; gaps are null."""
     first, last = max(panel.index(start), 0), min(max(panel.index(end), 0), panel.steps)
     values = observed(panel, series, config.targets.index(channel))[first:last]
-    kept = thinned(values, most)
+    kept = downsample(values, most)
     return {
         "times": [wall(panel.time(first + int(place)), config) for place in kept],
         "values": rounded(values[kept]),
-        "thinned": len(kept) < len(values),
+        "downsampled": len(kept) < len(values),
     }
 
 
 def observed(panel: Panel, series: str, channel: int) -> Array:
-    """Return what was observed of one target, [T]; a value that was filled is NaN."""
+    """Return the observations of one target, [T]; filled values are NaN."""
     row = panel.series.index(series)
     return np.where(panel.observed[row, :, channel], panel.targets[row, :, channel], np.nan)
 
 
 def newest_by_model(issuances: Sequence[Issuance]) -> list[Issuance]:
-    """Return the latest forecast of each model, in the order in which they are given."""
+    """Return the latest forecast of each model, in the given order (newest first)."""
     return list({item.model_version: item for item in reversed(issuances)}.values())[::-1]
 
 
 def wall(time: datetime, config: DatasetConfig) -> str:
-    """Write a time as the figure's axis has it: wall time of the data set's zone."""
+    """Format a time for the figure's axis: wall time of the data set's zone."""
     return time.astimezone(config.tz).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def rounded(values: Array) -> list[float | None]:
-    """Return numbers with six digits, holes as null: what a figure can show."""
+    """Return numbers rounded to six digits, the precision of a figure; NaN becomes null."""
     return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]  # noqa: PLR0124 - NaN
 
 
@@ -150,6 +150,6 @@ def _channel(line: Line) -> str:
 
 
 def _band(levels: Sequence[float]) -> tuple[int, int]:
-    """Return the places of the symmetric pair of levels whose width is nearest to 80%."""
+    """Return the indices of the symmetric pair of levels whose width is nearest to 80%."""
     pairs = [(place, len(levels) - 1 - place) for place in range((len(levels) + 1) // 2)]
     return min(pairs, key=lambda pair: abs(levels[pair[1]] - levels[pair[0]] - _BAND))

@@ -1,4 +1,4 @@
-"""What the ledger's sums do not keep: how often each quantile was undershot, and errors by hour and day of the week."""
+"""Calibration and errors by hour and weekday, computed from issued forecasts: the ledger's sums do not hold them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Of some forecasts of one channel, over all series; Q levels."""
+    """Calibration and errors of some forecasts of one channel, over all series; Q levels."""
 
     forecasts: int
     count: int
-    """Values that were really observed."""
+    """Number of observed values."""
     levels: tuple[float, ...]
     below: tuple[float, ...]
-    """[Q], share of values below each quantile: a level of 0.1 should be 0.1."""
+    """[Q], share of values below each quantile; ideally equal to the level."""
     by_hour: tuple[float | None, ...]
     """[24], mean absolute error of the median by hour of the day, in the channel's unit."""
     by_weekday: tuple[float | None, ...]
@@ -37,14 +37,14 @@ class Reliability:
 
 
 class Reliabilities:
-    """Reads issued forecasts back and compares them with what came true; what it found is kept."""
+    """Compares issued forecasts with observations; results are cached."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._known: Recent[tuple[object, ...], Reliability] = Recent(_KEPT)
 
     def of(self, dataset: str, channel: str, since: datetime | None, version: int, panel: Panel) -> Reliability | None:
-        """Return what is known of one channel's forecasts; ``None`` if nothing of them has come true."""
+        """Return the reliability of one channel's forecasts; ``None`` if none of their steps is observed yet."""
         issuances = [
             item for item in self._installation.ledger.issuances.newest(dataset, 1000)
             if item.origin < panel.end and (since is None or item.origin >= since)
@@ -69,7 +69,7 @@ class Reliabilities:
                 continue
             try:
                 forecast = read_issued(issuance, self._installation)
-            except ForecastError:  # a damaged one is told of where it is served; here the others speak
+            except ForecastError:  # damage is reported where the forecast is served; here it is skipped
                 continue
             if channel not in forecast.channels:
                 continue
@@ -99,7 +99,7 @@ class Reliabilities:
 
 
 def _truth(forecast: IssuedForecast, channel: str, panel: Panel, config: DatasetConfig) -> Array:
-    """Return what was observed of a forecast's steps as far as there are rows, [S, H']."""
+    """Return the observations of a forecast's steps up to the newest row, [S, H']; NaN where a value is missing."""
     first = panel.index(forecast.issuance.origin)
     column = config.targets.index(channel)
     rows = [panel.series.index(name) for name in forecast.series]
@@ -110,8 +110,8 @@ def _truth(forecast: IssuedForecast, channel: str, panel: Panel, config: Dataset
 def _shares(below: np.ndarray, within: np.ndarray, levels: Sequence[float]) -> tuple[float, ...]:
     """Return the share of values below each quantile.
 
-    Where many values are equal to it, such as zeros at a lower bound, any share between those below and those not above
-    is right: the one that is nearest to the level.
+    If many values equal the quantile, such as zeros at a lower bound, any share between "below" and "not above" is
+    correct; the one nearest to the level is returned.
     """
     return tuple(np.clip(levels, below.mean(axis=0), within.mean(axis=0)).tolist())
 
@@ -123,7 +123,7 @@ def _means(errors: Array, groups: np.ndarray, count: int) -> tuple[float | None,
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return at most so many places, the newest first, evenly spread.
+    """Return at most ``most`` indices, evenly spread from the newest on.
 
     >>> _spread(3, 5), _spread(10, 4)
     ([0, 1, 2], [0, 3, 6, 9])

@@ -1,4 +1,4 @@
-"""What a forecast says in a few numbers: the next step, the peak, how sure it is, what has changed."""
+"""Summary tiles of a forecast: next step, peak, uncertainty, and the change since the previous forecast."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from forecast.installation import Dataset
 from forecast.monitoring.revision import Revision
 
 _LATELY = timedelta(days=30)
-_CAUSES = {"data": "new rows", "model": "another champion", "covariates": "other known-future covariates"}
+_CAUSES = {"data": "new rows", "model": "a new champion", "covariates": "changed known-future covariates"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number and what it means."""
+    """One number with its meaning."""
 
     name: str
     value: str
@@ -26,7 +26,7 @@ class Tile:
 
 
 def tiles(line: Line, dataset: Dataset, service: Service, span: str) -> list[Tile]:
-    """Return the numbers above the figure."""
+    """Return the tiles above the figure; ``span`` is the formatted horizon."""
     config, channel = dataset.config, line.forecast.channels[line.channel]
     unit, times = config.channels[channel].unit, line.times(config)
     lower, upper, width = line.band
@@ -38,35 +38,35 @@ def tiles(line: Line, dataset: Dataset, service: Service, span: str) -> list[Til
             f"{number(float(lower[0]))} to {number(float(upper[0]))} in the {band}",
         ),
         Tile(
-            f"Highest median in {span}", number(float(line.median[peak])), unit,
+            f"Peak of the median in {span}", number(float(line.median[peak])), unit,
             f"{short(times[peak], config.tz)}, up to {number(float(upper[peak]))}",
         ),
         Tile(
-            "How sure: half the band", f"± {number(float((upper - lower).mean() / 2))}", unit,
-            _held(dataset, service, channel) or f"on average of the {band}; not yet compared with what came true",
+            "Uncertainty: half the band", f"± {number(float((upper - lower).mean() / 2))}", unit,
+            _recent_coverage(dataset, service, channel) or f"half the mean width of the {band}; not scored yet",
         ),
         _changed(line, dataset, service, unit),
     ]  # fmt: skip
 
 
-def _held(dataset: Dataset, service: Service, channel: str) -> str:
+def _recent_coverage(dataset: Dataset, service: Service, channel: str) -> str:
     since = service.latest.now(dataset.name) - _LATELY
     found = service.installation.ledger.scores.accuracy(dataset.name, "all", since, channel=channel)
     if not found:
         return ""
     one = found[0]
-    return f"lately the {percent(one.promised_coverage)} band held {percent(one.coverage)} of {one.count:,} values"
+    return f"the {percent(one.promised_coverage)} band held {percent(one.coverage)} of {one.count:,} recent values"
 
 
 def _changed(line: Line, dataset: Dataset, service: Service, unit: str) -> Tile:
-    name, channel = "Since the forecast before", line.forecast.channels[line.channel]
+    name, channel = "Change since the previous forecast", line.forecast.channels[line.channel]
     revision = _revision(line, dataset, service)
     if revision is None or channel not in revision.by_channel:
-        return Tile(name, "-", "", "there is none that it could be compared with")
+        return Tile(name, "-", "", "no comparable previous forecast")
     moved = revision.by_channel[channel]
     why = max(revision.causes, key=lambda cause: revision.causes[cause], default=None)
-    cause = f"; mostly by {_CAUSES.get(why, why)}" if why and revision.causes[why] > 0 else ""
-    return Tile(name, number(moved.mean), unit, f"mean change of the medians, {number(moved.largest)} at most{cause}")
+    cause = f"; mainly due to {_CAUSES.get(why, why)}" if why and revision.causes[why] > 0 else ""
+    return Tile(name, number(moved.mean), unit, f"mean change of the medians, largest {number(moved.largest)}{cause}")
 
 
 def _revision(line: Line, dataset: Dataset, service: Service) -> Revision | None:

@@ -1,4 +1,4 @@
-"""The figure before its script is there, and for whoever runs none: a picture of lines and areas, made here."""
+"""Server-side SVG preview of the chart, shown until plotly has loaded and to browsers without JavaScript."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from markupsafe import Markup
 _WIDTH, _HEIGHT, _MARGIN = 1000.0, 320.0, 8.0
 
 
-def sketch(shown: dict[str, Any]) -> Markup:
-    """Return a forecast as an SVG element; it stretches to the place it is put in.
+def svg_preview(shown: dict[str, Any]) -> Markup:
+    """Return a forecast as an SVG element that stretches to its container.
 
-    ``shown`` comes from :func:`api.dashboard.figures.forecast.document`. All steps are drawn equally long.
+    ``shown`` comes from :func:`api.dashboard.figures.forecast.document`. All steps have the same width.
     """
     past, median = shown["history"], shown["quantiles"][shown["levels"].index(0.5)]
     origin = shown["times"][0]
@@ -42,11 +42,11 @@ def sketch(shown: dict[str, Any]) -> Markup:
         f'<path class="median" d="{_line(points(median, begin))}"/>',
     ]
     box = f'viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" preserveAspectRatio="none"'
-    # Nothing but numbers of ours is in it.
-    return Markup(f'<svg class="sketch" aria-hidden="true" {box}>{"".join(shapes)}</svg>')  # noqa: S704
+    # Safe: it contains only numbers formatted here.
+    return Markup(f'<svg class="preview" aria-hidden="true" {box}>{"".join(shapes)}</svg>')  # noqa: S704
 
 
 def _line(points: Sequence[tuple[float, float] | None]) -> str:
-    """Return a path that begins anew behind each hole."""
-    runs = [list(run) for is_hole, run in groupby(points, lambda point: point is None) if not is_hole]
+    """Return an SVG path; it starts again after each gap."""
+    runs = [list(run) for is_gap, run in groupby(points, lambda point: point is None) if not is_gap]
     return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in run if run) for run in runs)  # type: ignore[misc]

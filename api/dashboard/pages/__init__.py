@@ -1,1 +1,1 @@
-"""One router per page of the dashboard."""
+"""The pages of the dashboard: one router per page."""

@@ -1,4 +1,4 @@
-"""``GET /accuracy``: how good the forecasts were that were served, and whether their bands hold what they promise."""
+"""``GET /accuracy``: errors of served forecasts, and the coverage of their bands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 class AccuracyPageQuery(DatasetQuery):
-    """What the page's form sends."""
+    """Query of the accuracy page's form."""
 
     channel: str | None = None
     window: Literal["7d", "30d", "90d", "all"] = "30d"
@@ -40,13 +40,13 @@ class AccuracyPageQuery(DatasetQuery):
 
 @router.get("/accuracy")
 async def page(query: Annotated[AccuracyPageQuery, Query()], service: ServiceDep) -> Response:
-    """Render the page from the ledger's sums."""
+    """Render the page from the ledger's score sums."""
     return await run_sync(_page, query, chosen(query.dataset, service), service)
 
 
 @router.get("/accuracy/detail")
 async def detail(request: Request, query: Annotated[AccuracyPageQuery, Query()], service: ServiceDep) -> Response:
-    """Render the part that is made from issued forecasts themselves; it takes a moment, so the page asks for it."""
+    """Render calibration and errors by hour and weekday. They need issued forecasts, so the page loads them later."""
     state = request.app.state
     if not hasattr(state, "reliabilities"):
         state.reliabilities = Reliabilities(service.installation)
@@ -133,13 +133,7 @@ def _lede(one: Accuracy, channel: str, unit: str, window: str) -> str:
         f", {percent(abs(one.skill))} {'less' if one.skill >= 0 else 'more'} than repeating the last season"
     )  # fmt: skip
     off = one.coverage - one.promised_coverage
-    judged = (
-        "about what it promises"
-        if abs(off) <= 0.05
-        else "more than it promises"
-        if off > 0
-        else "less than it promises"
-    )
+    judged = "about as promised" if abs(off) <= 0.05 else "more than promised" if off > 0 else "less than promised"
     when = "So far" if window == "all time" else f"In forecasts of the last {window}"
     return (
         f"{when} the median of {channel} was {error}{against}; the {percent(one.promised_coverage)} band held "
@@ -150,9 +144,9 @@ def _lede(one: Accuracy, channel: str, unit: str, window: str) -> str:
 def _tiles(one: Accuracy, unit: str) -> list[Tile]:
     return [
         Tile("Mean absolute error", number(one.mae_in_units), unit, f"root mean square {number(one.rmse_in_units)}"),
-        Tile("Skill", signed(one.skill), "", "error saved against the seasonal naive forecast"),
+        Tile("Skill", signed(one.skill), "", "error reduction against the seasonal naive forecast"),
         Tile("Coverage", percent(one.coverage, 1), "", f"of the {percent(one.promised_coverage)} band"),
-        Tile("Pinball loss", number(one.pinball), "", f"in deviations; MASE {number(one.mase)}"),
+        Tile("Pinball loss", number(one.pinball), "", f"in standard deviations; MASE {number(one.mase)}"),
     ]  # fmt: skip
 
 

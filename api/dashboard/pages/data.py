@@ -1,4 +1,4 @@
-"""``GET /data``: how fresh the rows are, where they have gaps, what came in, and what was put aside."""
+"""``GET /data``: freshness, gaps, receipts of ingestions, and quarantined rows."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from pipelines.preparation.freshness import newest_observed
 router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
 _DAYS = 30
 _RECEIPTS = 12
-_PUT_ASIDE = 50
+_QUARANTINED = 50
 _STEPS = (0.0, 0.05, 0.25, 0.75)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """How much of one day is missing of one channel."""
+    """Share of missing values of one channel on one day."""
 
     level: int
-    """From 0, nothing, to 4, nearly all; -1 where no row is expected yet."""
+    """From 0 (complete) to 4 (nearly all missing); -1 for a day without rows."""
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """The newest value of one series and channel."""
+    """Time and age of the newest value of one series and channel."""
 
     series: str
     channel: str
@@ -57,7 +57,7 @@ class Freshness:
 
 @router.get("/data")
 async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> Response:
-    """Render the page; it reads the newest history, which the service has in memory."""
+    """Render the page from the newest history, which the service keeps in memory."""
     return await run_sync(_page, chosen(query.dataset, service), service)
 
 
@@ -83,18 +83,18 @@ def _page(dataset: Dataset, service: Service) -> Response:
     newest = panel.end - config.step
     tiles = [
         Tile("Newest row", age(now - newest), "old", local_time(newest, config.tz)),
-        Tile("Missing in 30 days", percent(missing, 1), "", "of the targets' values, of all series"),
+        Tile("Missing in 30 days", percent(missing, 1), "", "of the targets' values, over all series"),
         Tile(
             "Series", f"{len(panel.series):,}", "",
             f"{count(len(config.channels), 'channel')}, every {config.frequency}"
         ),
-        Tile("Put aside", f"{len(aside):,}" if len(aside) < 1000 else "1,000+", count(len(aside), "row").split()[-1],
+        Tile("Quarantined", f"{len(aside):,}" if len(aside) < 1000 else "1,000+", count(len(aside), "row").split()[-1],
              "kept with the reason, never used"),
     ]  # fmt: skip
     lede = (
-        f"Everything has come in: the newest row is {age(now - newest)} old."
+        f"The data are up to date: the newest row is {age(now - newest)} old."
         if not late
-        else f"{count(len(late), 'pair')} of series and channel lag behind by more than {config.stale_after}."
+        else f"{count(len(late), 'pair')} of series and channel are more than {config.stale_after} behind."
     )
     return rendered(
         "data.html",
@@ -108,7 +108,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
         receipts=[(short(item.recorded_at, config.tz), item) for item in ledger.receipts.latest(name, _RECEIPTS)],
         reasons=reasons,
         aside=[
-            row | {"at": short(row["recorded_at"], config.tz)} for row in aside.head(_PUT_ASIDE).iter_rows(named=True)
+            row | {"at": short(row["recorded_at"], config.tz)} for row in aside.head(_QUARANTINED).iter_rows(named=True)
         ],
     )
 
@@ -125,7 +125,7 @@ def _freshness(panel: Panel, config: DatasetConfig, now: datetime) -> Iterator[F
 
 
 def _observed(panel: Panel, config: DatasetConfig) -> Iterator[tuple[str, Mask]]:
-    """Yield each channel with what was observed of it, [S, T]."""
+    """Yield each channel with its mask of observed values, [S, T]."""
     parts = (
         (config.targets, panel.observed),
         (config.past_covariates, panel.past_observed),
@@ -137,7 +137,7 @@ def _observed(panel: Panel, config: DatasetConfig) -> Iterator[tuple[str, Mask]]
 
 
 def _gaps(panel: Panel, config: DatasetConfig) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
-    """Return the last days, and of each channel how much of each day is missing over all series."""
+    """Return labels of the last days, and per channel the missing share of each day over all series."""
     last = (panel.end - config.step).astimezone(config.tz).date()
     dates = [last - timedelta(days=back) for back in reversed(range(_DAYS))]
     first = max(panel.steps - int(timedelta(days=_DAYS + 2) / config.step), 0)

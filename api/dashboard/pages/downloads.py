@@ -1,4 +1,4 @@
-"""``GET /download``: the forecast that a page shows, as a file."""
+"""``GET /download``: the forecast shown on the page, as CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MEDIA = {"csv": CSV, "parquet": PARQUET}
 
 
 class DownloadQuery(DatasetQuery):
-    """Which part, and as what."""
+    """Selection and format of a download."""
 
     series: Annotated[list[str], Field(default_factory=list)]
     channels: Annotated[list[str], Field(default_factory=list)]
@@ -37,12 +37,12 @@ class DownloadQuery(DatasetQuery):
 
 @router.get("/download")
 async def download(query: Annotated[DownloadQuery, Query()], service: ServiceDep) -> Response:
-    """Answer the rows of ``GET /v1/datasets/{dataset}/forecast`` as a file to keep."""
+    """Return the rows of ``GET /v1/datasets/{dataset}/forecast`` as an attachment."""
     dataset = chosen(query.dataset, service)
     issued = await service.known_at(dataset.name, instant(query.as_of))
     wanted = ForecastQuery(series=query.series, channels=query.channels, horizon=query.horizon)
     part = select(wanted, issued)
-    reached = await service.extensions.reach(issued, part.horizon)
+    reached = await service.long_horizons.reach(issued, part.horizon)
     body = await run_sync(_encoded, reached, part, _MEDIA[query.format], limiter=service.long_turn())
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{dataset.name}-{issued.issuance.issued_at:%Y%m%dT%H%M%S}")
     headers = {"Content-Disposition": f'attachment; filename="{name}.{query.format}"', "Cache-Control": "no-store"}

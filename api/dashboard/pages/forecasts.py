@@ -1,4 +1,4 @@
-"""``GET /``: the forecast of one series and channel, how it evolved, and where it comes from."""
+"""``GET /``: the forecast of one series and channel, its history of revisions, and its provenance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.figures import forecast as drawing
 from api.dashboard.figures.forecast import Line
 from api.dashboard.figures.summary import tiles
-from api.dashboard.figures.svg_preview import sketch
+from api.dashboard.figures.svg_preview import svg_preview
 from api.dashboard.formats import age as age_text
 from api.dashboard.formats import local_time, short, span
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
@@ -37,7 +37,7 @@ _REPLAYED = 60
 
 
 class ForecastsQuery(DatasetQuery):
-    """What the page's form sends; what is left out is chosen."""
+    """Query of the page's form; missing fields get a default."""
 
     series: str | None = None
     channel: str | None = None
@@ -48,7 +48,7 @@ class ForecastsQuery(DatasetQuery):
 
 @router.get("/")
 async def page(request: Request, query: Annotated[ForecastsQuery, Query()], service: ServiceDep) -> Response:
-    """Render the page, or the page that says what is missing."""
+    """Render the forecast, or instructions if there is none yet."""
     dataset = chosen(query.dataset, service)
     if service.latest.find(dataset.name) is None:
         return await run_sync(_empty, dataset, service)
@@ -57,7 +57,7 @@ async def page(request: Request, query: Annotated[ForecastsQuery, Query()], serv
     series = places([query.series] if query.series else [], issued.series, "series")[0]
     channel = places([query.channel] if query.channel else [], issued.channels, "channel")[0]
     horizon = query.horizon or issued.issuance.horizon
-    reached = await service.extensions.reach(issued, horizon)
+    reached = await service.long_horizons.reach(issued, horizon)
     limiter = service.long_turn() if horizon > issued.issuance.horizon else None
     line = Line(reached, series, channel, horizon)
     return await run_sync(_full, request, dataset, service, issuances, line, limiter=limiter)
@@ -65,13 +65,13 @@ async def page(request: Request, query: Annotated[ForecastsQuery, Query()], serv
 
 @router.get("/history")
 async def history(query: Annotated[HistoryQuery, Query()], service: ServiceDep) -> Response:
-    """Tell what was observed between two wall times, for a figure: as many points as it can show."""
+    """Return the observations between two wall times, downsampled for a figure."""
     dataset = chosen(query.dataset, service)
     return await run_sync(_history, query, dataset, service)
 
 
 class HistoryQuery(DatasetQuery):
-    """A part of the history, by wall times of the data set's zone."""
+    """A range of the history, in wall times of the data set's zone."""
 
     series: str
     channel: str
@@ -98,9 +98,7 @@ def _as_of(query: ForecastsQuery, issuances: list[Issuance]) -> datetime | None:
         if item.model_version == query.model and (as_of is None or item.issued_at <= as_of)
     ]
     if not by_model:
-        raise NotFoundError(
-            "model.not_issued", "none of the latest forecasts was issued with that model", "choose another model"
-        )
+        raise NotFoundError("model.not_issued", "no recent forecast was issued with this model", "choose another model")
     return by_model[0]
 
 
@@ -132,7 +130,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         tiles=tiles(line, dataset, service, span(line.horizon, config.step)),
         band=line.band[2],
         steps=steps,
-        came_true=sum(bool(step.actual) for step in steps),
+        observed=sum(bool(step.actual) for step in steps),
         issuance=issuance,
         issued_at=local_time(issuance.issued_at, config.tz),
         origin=local_time(issuance.origin, config.tz),
@@ -148,7 +146,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         download=download,
         state=f"{latest.forecast_id}/{service.histories.newest(name)[0]}",  # type: ignore[index]
         drawn=embedded(drawn),
-        sketch=sketch(drawn["shown"]),
+        preview=svg_preview(drawn["shown"]),
     )
 
 
@@ -169,7 +167,7 @@ def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, se
             {
                 "id": item.forecast_id,
                 "at": item.issued_at.isoformat(),
-                "message": short(item.issued_at, config.tz),
+                "label": short(item.issued_at, config.tz),
                 "model": item.model_version,
                 "moved": moved.get(item.forecast_id),
             }
@@ -195,8 +193,8 @@ def _empty(dataset: Dataset, service: Service) -> Response:
         title="No forecast yet",
         fault=service.latest.fault(name),
         steps=[
-            ("Bring the data in", f"forecast ingest {name}", has_rows),
-            ("Train the models and choose a champion", f"forecast train {name}", has_champion),
+            ("Ingest the data", f"forecast ingest {name}", has_rows),
+            ("Train the models and promote a champion", f"forecast train {name}", has_champion),
             ("Issue the first forecast", f"forecast forecast {name}", False),
         ],
         state="",
@@ -220,7 +218,10 @@ def _horizons(dataset: Dataset, forecast: IssuedForecast, wanted: int) -> list[O
 
 
 def _with(issuances: list[Issuance], issuance: Issuance) -> list[Issuance]:
-    """Return the latest forecasts and the one that is shown; of those of one instant only the last can be asked for."""
+    """Return the latest forecasts and the shown one, newest first.
+
+    Of forecasts issued at one instant only the last is selectable.
+    """
     newest = {item.issued_at: item for item in reversed(issuances)} | {issuance.issued_at: issuance}
     return sorted(newest.values(), key=lambda item: item.sequence, reverse=True)
 

@@ -1,4 +1,4 @@
-"""``/login`` and ``/logout``: a browser exchanges a key for a session."""
+"""``/login`` and ``/logout``: a browser exchanges an API key for a session cookie."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST = 4096
 
 @router.get("/login")
 async def login_page(service: ServiceDep) -> Response:
-    """Ask for a key, where there are keys."""
+    """Show the form; redirect to ``/`` if no key is needed or a session exists."""
     if service.keyring.is_open or access().session:
         return RedirectResponse("/", 303)
     return rendered("login.html", title="Log in", refused=False)
@@ -29,7 +29,7 @@ async def login_page(service: ServiceDep) -> Response:
 
 @router.post("/login")
 async def log_in(request: Request, service: ServiceDep) -> Response:
-    """Open the session of a key."""
+    """Open a session for a valid key; 401 with the form otherwise."""
     found = service.keyring.identify(await _field(request, "key"))
     if found is None:
         return rendered("login.html", 401, title="Log in", refused=True)
@@ -42,7 +42,7 @@ async def log_in(request: Request, service: ServiceDep) -> Response:
 
 @router.post("/logout")
 async def log_out(request: Request, service: ServiceDep) -> Response:
-    """End the session of this browser."""
+    """End this browser's session; raises ``csrf.missing`` without the session's token."""
     present = access()
     if present.session and not service.sessions.has_token(present.session, await _field(request, "csrf")):
         raise ForbiddenError("csrf.missing", "a browser's write needs its session's token", "use the page's own form")

@@ -1,4 +1,4 @@
-"""``GET /models``: what the last night compared and decided, who reigned before, and where MLflow shows it."""
+"""``GET /models``: the last night's comparison and decision, former champions, and links to MLflow."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _DASHES = ("solid", "solid", "solid", "dash", "dot", "dashdot")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model of a night."""
+    """One row of the leaderboard."""
 
     version: str
     is_champion: bool
     is_challenger: bool
     pinball: str
     share: float
-    """Of the largest loss that is shown."""
+    """Loss as a share of the largest one shown: the length of the bar."""
     maes: list[str]
     mase: str
     coverage: str
@@ -52,7 +52,7 @@ class Row:
 
 @router.get("/models")
 async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> Response:
-    """Render the page."""
+    """Render the page from the ledger's latest nights."""
     return await run_sync(_page, chosen(query.dataset, service), service)
 
 
@@ -97,7 +97,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
 
 
 def tracking_ui(home: Home) -> str:
-    """Return the address of MLflow's UI: ``FORECAST_MLFLOW_UI``, the tracking server, or the one of ``forecast up``."""
+    """Return the URL of MLflow's UI: ``FORECAST_MLFLOW_UI``, else the tracking server, else that of ``forecast up``."""
     named = os.environ.get("FORECAST_MLFLOW_UI") or ""
     if not named and home.tracking_uri.startswith("http") and "@" not in home.tracking_uri:
         named = home.tracking_uri
@@ -105,7 +105,7 @@ def tracking_ui(home: Home) -> str:
 
 
 def _compared(night: NightRecord, ui: str) -> str:
-    """Return the address of MLflow's comparison of a night's models; empty of a night that does not name them."""
+    """Return the URL of MLflow's comparison of a night's models; empty if the night does not name their runs."""
     if not night.tracking_models:
         return ""
     runs, experiments = (
@@ -145,7 +145,7 @@ def _chance(p: float | None) -> str:
 
 
 def _curves(night: NightRecord) -> dict[str, Any]:
-    """Draw the loss of the best models by lead time."""
+    """Draw pinball loss by lead time of the best models."""
     shown: list[Evidence] = list(night.leaderboard[:_CURVES])
     data = [
         {
@@ -158,6 +158,6 @@ def _curves(night: NightRecord) -> dict[str, Any]:
     ]  # fmt: skip
     titles = {
         "xaxis": {"title": {"text": "lead time in steps"}},
-        "yaxis": {"title": {"text": "pinball loss, deviations"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "pinball loss, standard deviations"}, "rangemode": "tozero"},
     }
     return {"data": data, "layout": titles}

@@ -1,4 +1,4 @@
-"""``GET /runs`` and ``GET /runs/{run}``: when jobs are due, how runs went, what waits, and one run as it goes on."""
+"""``GET /runs``: schedule, queue and latest runs. ``GET /runs/{run}``: one run with its live log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def page(query: Annotated[DatasetQuery, Query()], service: ServiceDep) -> 
 
 @router.get("/runs/{run}")
 async def run_page(run: Annotated[int, Path(ge=1, le=_LARGEST)], service: ServiceDep) -> Response:
-    """Render one run; its script follows it."""
+    """Render one run; the page's script follows its events."""
     return await run_sync(_run_page, run, service)
 
 
@@ -90,7 +90,7 @@ def _run_page(number: int, service: Service) -> Response:
     require_dataset(access(), run.dataset)
     jobs = service.installation.config.datasets
     if run.dataset not in jobs:
-        raise NotFoundError("run.unknown", f"run {number} is of a data set that is not there any more", "")
+        raise NotFoundError("run.unknown", f"the data set of run {number} does not exist any more", "")
     dataset = chosen(run.dataset, service)
     ledger, zone = service.installation.ledger, dataset.config.tz
     issuance = None if run.forecast_id is None else ledger.issuances.get(run.forecast_id)
@@ -110,12 +110,12 @@ def _run_page(number: int, service: Service) -> Response:
 
 
 def _lede(jobs: Sequence[KnownJob], runs: Sequence[Run], zone: tzinfo) -> str:
-    """Say whether the last night went well."""
+    """Return the page's first sentence: whether the last night succeeded, and how many runs failed."""
     nightly = {known.name for known in jobs if JobStep.RETRAIN in known.definition.steps}
     nights = [run for run in runs if run.job in nightly and run.state != "coalesced"]
     last = next(iter(nights or runs), None)
     if last is None:
-        return "Nothing has run yet."
+        return "No run has started yet."
     what = "night" if nights else "run"
     when = short(last.due_at or last.claimed_at, zone)
     failed = sum(run.state == "failed" for run in runs)
@@ -145,7 +145,7 @@ def _job(known: KnownJob, book: JobBook, runs: Sequence[Run], zone: tzinfo) -> d
 
 
 def _listed(run: Run, zone: tzinfo, machine: datetime) -> dict[str, Any]:
-    """Return a run as the lists show it."""
+    """Return a run, formatted for the lists."""
     end = run.ended_at or machine
     return {
         "run": run,

@@ -1,7 +1,6 @@
 "use strict";
 
-// Looks for a newer forecast or newer rows. A page that nobody has touched shows them at once; one that is being read
-// says that they are there.
+// Polls for a newer forecast or newer rows. A page without user input reloads at once; otherwise a note announces them.
 
 const state = document.getElementById("state");
 let touched = false;
@@ -20,7 +19,7 @@ async function look() {
     if (touched && note) note.hidden = false;
     else location.reload();
   } catch {
-    // The service is away, perhaps restarting: what is shown stays, and the next look may succeed.
+    // The service is not reachable, perhaps restarting: keep the page and poll again.
   }
 }
 

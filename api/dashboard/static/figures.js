@@ -1,13 +1,13 @@
 "use strict";
 
-// Figures in the colours of the page. A figure is JSON: traces and a layout of plotly's, in which "@accent" is a colour
-// of the style sheet and "@accent/0.2" the same, seen through.
+// Draws figures in the colours of the page. A figure is JSON with plotly's traces and layout, in which "@accent" is a
+// colour of the style sheet and "@accent/0.2" the same with an opacity of 0.2.
 
 const probe = document.createElement("span");
 probe.hidden = true;
 document.body.append(probe);
 
-// Each is read once: to tell one, the browser works out the page's styles anew.
+// Cached: reading a colour makes the browser recompute the page's styles.
 const colours = new Map();
 
 function colour(name) {
@@ -31,7 +31,7 @@ function coloured(value) {
   return value;
 }
 
-// plotly reads a little HTML in texts: a name is only a name.
+// plotly interprets some HTML in texts, so names are escaped.
 function plain(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }

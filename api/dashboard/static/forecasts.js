@@ -1,6 +1,6 @@
 "use strict";
 
-// The figure of the forecast page: fan over history, other models beside it, and a slider over issue times.
+// The figure of the forecast page: history, median with bands, other models, and a slider over issue times.
 
 const page = JSON.parse(document.getElementById("drawn").textContent);
 const place = document.getElementById("figure");
@@ -8,11 +8,11 @@ const slider = document.getElementById("issue");
 const issueText = document.getElementById("issue-text");
 const view = { shown: page.shown, history: page.shown.history, others: new Map(), range: null };
 
-// --- reading ---------------------------------------------------------------------------------------------------------
+// --- loading ---------------------------------------------------------------------------------------------------------
 
 const known = new Map([[page.shown.id, page.shown]]);
 
-// The forecast that was the latest at an instant, as the service tells it to everybody.
+// The forecast that was the latest at an instant, over the public REST interface.
 async function forecastAt(at, signal) {
   const query = new URLSearchParams({ series: page.series, channels: page.channel, tz: page.zone, as_of: at });
   const answer = await fetch(`/v1/datasets/${encodeURIComponent(page.dataset)}/forecast?${query}`, { signal });
@@ -32,7 +32,7 @@ async function forecastAt(at, signal) {
 async function historyBetween(start, end) {
   const query = new URLSearchParams({ dataset: page.dataset, series: page.series, channel: page.channel, start, end });
   const answer = await fetch(`/history?${query}`);
-  if (!answer.ok) throw new Error("the history cannot be read now");
+  if (!answer.ok) throw new Error("the history could not be loaded");
   return { ...(await answer.json()), start, end };
 }
 
@@ -69,7 +69,7 @@ function observed(forecast) {
   ];
   if (values.slice(at).some((value) => value !== null)) {
     traces.push({
-      x: times.slice(at), y: values.slice(at), name: "came true since", mode: "lines",
+      x: times.slice(at), y: values.slice(at), name: "observed since", mode: "lines",
       line: { ...line, color: "@actual", dash: "dot", width: 2 }, hovertemplate: "%{y:.4~g}",
     });
   }
@@ -77,7 +77,7 @@ function observed(forecast) {
 }
 
 function draw() {
-  place.querySelector(".sketch")?.remove();
+  place.querySelector(".preview")?.remove();
   const { shown } = view;
   const dashes = ["dash", "dashdot", "longdash"];
   const data = [
@@ -107,10 +107,10 @@ function draw() {
 }
 
 function failed(error) {
-  say(`Not shown: ${error.message}.`);
+  say(`Could not be loaded: ${error.message}.`);
 }
 
-// --- how much history, and detail on zoom --------------------------------------------------------------------------------
+// --- range of history, and detail on zoom --------------------------------------------------------------------------------
 
 const DAY = 86_400_000;
 const asWall = (time) => new Date(time).toISOString().slice(0, 19);
@@ -150,7 +150,7 @@ function zoomed(change) {
     const width = until - from;
     const have = view.history;
     const outside = have.times.length && (from < asTime(have.times[0]) || until > asTime(have.times.at(-1)));
-    if (have.thinned || (outside && from > asTime(page.start) - width)) reach(from - width / 2, until + width / 2);
+    if (have.downsampled || (outside && from > asTime(page.start) - width)) reach(from - width / 2, until + width / 2);
   }, 250);
 }
 
@@ -176,7 +176,7 @@ let asking;
 
 async function showIssue() {
   const issue = page.issues[Number(slider.value)];
-  tellIssue(issue);
+  showIssueText(issue);
   asking?.abort();
   asking = new AbortController();
   try {
@@ -193,18 +193,18 @@ async function showIssue() {
   }
 }
 
-// While forecasts are replayed the axis stands still, or nobody would see them move.
+// The axis stays fixed while the slider moves, so that changes of the forecast are visible.
 function fixRange() {
   if (view.range) return;
   const [start, end] = place.layout.xaxis.range.map(asTime);
   view.range = [asWall(start), asWall(Math.max(end, farthest()))];
 }
 
-function tellIssue(issue) {
+function showIssueText(issue) {
   const number = Number(slider.value) + 1;
-  const moved = issue.moved === null ? "" : `; it moved the medians by ${Number(issue.moved.toPrecision(3))} ${page.unit} on average`;
-  issueText.textContent = `Issued ${issue.message} by ${issue.model}, ${number} of ${page.issues.length}${moved}.`;
-  slider.setAttribute("aria-valuetext", `issued ${issue.message}`);
+  const moved = issue.moved === null ? "" : `; mean change of the medians: ${Number(issue.moved.toPrecision(3))} ${page.unit}`;
+  issueText.textContent = `Issued ${issue.label} by ${issue.model}, ${number} of ${page.issues.length}${moved}.`;
+  slider.setAttribute("aria-valuetext", `issued ${issue.label}`);
   for (const [place, bar] of [...document.querySelectorAll("#strip rect")].entries()) bar.classList.toggle("now", place === Number(slider.value));
 }
 
@@ -214,7 +214,7 @@ function drawStrip() {
   const most = Math.max(...page.issues.map((issue) => issue.moved || 0)) || 1;
   strip.setAttribute("viewBox", "0 0 1000 40");
   const width = Math.min(18, 700 / count);
-  const reach = 984 - width; // the middle of a bar lies where the slider's knob is
+  const reach = 984 - width; // centres each bar on the position of the slider's knob
   for (const [place, issue] of page.issues.entries()) {
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const height = 3 + 36 * ((issue.moved || 0) / most);
@@ -226,10 +226,10 @@ function drawStrip() {
 if (slider) {
   slider.value = String(page.issues.findIndex((issue) => issue.id === page.shown.id));
   drawStrip();
-  tellIssue(page.issues[Number(slider.value)]);
+  showIssueText(page.issues[Number(slider.value)]);
   let waiting;
   slider.addEventListener("input", () => {
-    tellIssue(page.issues[Number(slider.value)]);
+    showIssueText(page.issues[Number(slider.value)]);
     clearTimeout(waiting);
     waiting = setTimeout(showIssue, 60);
   });
@@ -253,10 +253,10 @@ if (slider) {
   });
 }
 
-// --- picture ------------------------------------------------------------------------------------------------------------
+// --- PNG export ------------------------------------------------------------------------------------------------------------
 
 document.getElementById("png").addEventListener("click", async () => {
-  // plotly's own way goes through a blob: address, which the page's policy does not let into an image.
+  // plotly's own export uses a blob: URL, which the content security policy forbids for images.
   const svg = await Plotly.toImage(place, { format: "svg", width: 1200, height: 640 });
   const image = new Image();
   image.src = svg;

@@ -1,6 +1,6 @@
 "use strict";
 
-// What all pages share. They are whole without it, but for figures and for what changes something.
+// Shared by all pages: theme, forms, buttons that change something, live parts. Pages are readable without it.
 
 const said = document.getElementById("said");
 
@@ -29,17 +29,17 @@ themeButton.addEventListener("click", () => {
     if (next === "system") localStorage.removeItem("theme");
     else localStorage.setItem("theme", next);
   } catch {
-    // It holds for this page.
+    // Storage is blocked: the choice holds for this page only.
   }
   showTheme();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 showTheme();
 
-// --- forms of choices ------------------------------------------------------------------------------------------------
+// --- selection forms ------------------------------------------------------------------------------------------------
 
-// A choice made with the pointer is shown at once. With the keyboard every arrow would load a page: there it takes Enter,
-// or the button.
+// A choice with the pointer submits at once. With the keyboard every arrow key would load a page, so Enter or the button
+// submits.
 for (const select of document.querySelectorAll(".choices select")) {
   let typed = false;
   select.addEventListener("pointerdown", () => (typed = false));
@@ -52,7 +52,7 @@ for (const select of document.querySelectorAll(".choices select")) {
   });
 }
 
-// --- copying, and what changes something --------------------------------------------------------------------------------
+// --- copying, and buttons that write --------------------------------------------------------------------------------
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
@@ -62,12 +62,12 @@ document.addEventListener("click", async (event) => {
     await navigator.clipboard.writeText(source.textContent.trim());
     say("Copied.");
   } catch {
-    getSelection().selectAllChildren(source); // no permission: ready for the reader's own copying
+    getSelection().selectAllChildren(source); // no clipboard permission: select the text instead
     say("Selected: press Ctrl+C.");
   }
 });
 
-// Sends JSON as the page's user; a session's writes carry its token.
+// Sends JSON to the REST interface; writes of a session carry its CSRF token.
 async function send(method, address, body) {
   const headers = { Accept: "application/json" };
   const token = document.querySelector('meta[name="csrf-token"]');
@@ -75,7 +75,7 @@ async function send(method, address, body) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch(address, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   const answered = answer.status === 204 ? null : await answer.json().catch(() => null);
-  if (!answer.ok) throw new Error(answered && answered.detail ? `${answered.detail}; ${answered.remedy}` : `the service answered ${answer.status}`);
+  if (!answer.ok) throw new Error(answered && answered.detail ? `${answered.detail}; ${answered.remedy}` : `the service returned ${answer.status}`);
   return answered;
 }
 
@@ -89,7 +89,7 @@ document.addEventListener("click", async (event) => {
     say(button.dataset.done);
     await refresh();
   } catch (error) {
-    say(`Not done: ${error.message}.`);
+    say(`Failed: ${error.message}.`);
   } finally {
     button.disabled = false;
   }
@@ -97,8 +97,7 @@ document.addEventListener("click", async (event) => {
 
 // --- live parts ------------------------------------------------------------------------------------------------------
 
-// The page is fetched again, and the parts that say so are replaced by what the service wrote; an open part stays open,
-// and the focus stays where it is.
+// Fetches the page again and replaces the elements with data-live. A part with an open form and the focus are kept.
 async function refresh() {
   const parts = [...document.querySelectorAll("[data-live]")];
   if (!parts.length) return;
@@ -109,7 +108,7 @@ async function refresh() {
   for (const part of parts) {
     const other = fresh.getElementById(part.id);
     if (!other || other.innerHTML === part.innerHTML) continue;
-    if (part.querySelector("details[open]")) continue; // somebody is filling in a form there
+    if (part.querySelector("details[open]")) continue; // a form is being filled in
     part.replaceWith(other);
   }
   if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();

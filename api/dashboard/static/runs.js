@@ -1,6 +1,6 @@
 "use strict";
 
-// The runs pages live: states and progress come as server-sent events; what changed is fetched again as the page tells it.
+// Live updates of the runs pages: states and progress arrive as server-sent events, changed parts are fetched again.
 
 let soon;
 function refreshSoon() {
@@ -26,7 +26,7 @@ if (follow) {
   });
 }
 
-// A day of the data set's zone begins where its wall clock shows midnight.
+// The UTC time of midnight of a day in the data set's zone.
 function midnight(day, zone) {
   const asUtc = Date.parse(`${day}T00:00:00Z`);
   const parts = new Intl.DateTimeFormat("en-US", {
@@ -47,17 +47,17 @@ document.addEventListener("submit", async (event) => {
   const body = { first: new Date(first).toISOString(), last: new Date(Math.min(last + 86_399_000, now)).toISOString() };
   try {
     const { runs } = await send("POST", `/v1/jobs/${encodeURIComponent(form.dataset.job)}/runs`, body);
-    say(runs.length ? `${runs.length} runs are in the queue.` : "Every date of that range had its run already.");
+    say(runs.length ? `${runs.length} runs were queued.` : "Every date of this range already has a run.");
     form.closest("details").open = false;
     await refresh();
   } catch (error) {
-    say(`Not done: ${error.message}.`);
+    say(`Failed: ${error.message}.`);
   }
 });
 
 // --- one run ------------------------------------------------------------------------------------------------------------
 
-const WORDS = { queued: "waits again", running: "has begun", succeeded: "has succeeded", failed: "has failed", cancelled: "was cancelled" };
+const WORDS = { queued: "is queued again", running: "has started", succeeded: "has succeeded", failed: "has failed", cancelled: "was cancelled" };
 const one = document.getElementById("follow-run");
 if (one) {
   const log = document.getElementById("log");
@@ -88,7 +88,7 @@ if (one) {
     if (event.lastEventId.endsWith("-end")) {
       events.close();
       begin();
-      if (!log.textContent) log.textContent = "It wrote nothing.";
+      if (!log.textContent) log.textContent = "The log is empty.";
     }
     if (state !== null && details.state !== state && one.dataset.goesOn) say(`Run ${one.dataset.run} ${WORDS[details.state] || details.state}.`);
     state = details.state;
@@ -97,6 +97,6 @@ if (one) {
   events.addEventListener("error", () => {
     if (begun) return;
     log.setAttribute("aria-busy", "false");
-    log.textContent = "The log cannot be followed now; the browser tries again.";
+    log.textContent = "The log is not available; the browser is reconnecting.";
   });
 }

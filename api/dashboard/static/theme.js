@@ -1,6 +1,6 @@
 "use strict";
 
-// Before the first paint, or a page of the other theme would flash.
+// Runs before the first paint; otherwise the page would flash in the other theme.
 {
   const root = document.documentElement;
   root.classList.add("scripted");
@@ -8,7 +8,7 @@
   try {
     kept = localStorage.getItem("theme");
   } catch {
-    // A browser that keeps nothing follows the system.
+    // Storage is blocked: follow the system.
   }
   if (kept === "light" || kept === "dark") root.dataset.theme = kept;
 }

@@ -79,7 +79,7 @@ def test_the_keyboard_reaches_and_works_everything(
     with look(str(serve(busy).base_url)) as page:
         is_drawn(page)
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        assert page.evaluate("document.activeElement.textContent") == "Skip to content"
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
         page.get_by_label("Series").focus()
@@ -117,10 +117,10 @@ def test_a_forecast_is_replayed_compared_and_taken_along(
         until(page, f"{traces}.includes('repeat_last-1')")
         slider = page.get_by_label("Issue time")
         slider.fill("0")
-        until(page, f"{traces}.includes('came true since')")
+        until(page, f"{traces}.includes('observed since')")
         assert "repeat_last-1" in page.locator("#issue-text").inner_text()
         page.get_by_role("button", name="Play").click()
-        until(page, f"!{traces}.includes('came true since')")
+        until(page, f"!{traces}.includes('observed since')")
         page.get_by_role("button", name="All").click()
         until(page, "document.getElementById('figure').data.find(one => one.name === 'observed').x.length === 412")
         for kind, read in (("CSV", pl.read_csv), ("Parquet", pl.read_parquet)):

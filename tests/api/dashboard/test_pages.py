@@ -50,7 +50,7 @@ def test_accuracy_says_how_far_off_it_was_and_whether_the_band_held(client: http
     rest = client.get("/v1/datasets/tiny/accuracy", params={"by": "all", "channel": "price"}).json()["rows"][0]
     assert f"the 80% band held {rest['coverage']:.0%} of {rest['count']} values" in message
     assert len(drawn(answer, "errors")["data"][0]["y"]) == 12  # the steps that have come true
-    assert "Nothing to compare yet" in words(client.get("/accuracy", params={"window": "7d"}))
+    assert "No scores yet" in words(client.get("/accuracy", params={"window": "7d"}))
 
 
 def test_calibration_is_read_from_the_forecasts_themselves(client: httpx.Client) -> None:
@@ -68,7 +68,7 @@ def test_models_tell_verdict_guards_failures_and_champions(client: httpx.Client)
         "linear-1 replaces repeat_last-2", "★ champion", "challenger",
         "repeat_last, itransformer do not beat the best baseline",
         "s_mamba could not be trained: out of memory", "✓ finite", "linear-1 against repeat_last-2",
-        "Bring back", "This night in MLflow",
+        "Restore", "This night in MLflow",
     ):  # fmt: skip
         assert expected in message
 
@@ -86,7 +86,7 @@ def test_runs_tell_the_schedule_and_how_the_night_went(client: httpx.Client) -> 
     message = words(answer)
     assert "The last night went well: nightly of" in message
     assert "1 run failed in the last 14 days" in message
-    assert "No worker host is there" in message
+    assert "No worker host is running" in message
     assert len(re.findall(r'class="mark (?:succeeded|failed)" href="/runs/\d+"', answer.text)) == 3
     assert answer.text.count("due at 02:30") >= 7
 
@@ -99,7 +99,7 @@ def test_a_run_that_is_not_there_gets_a_page_that_says_so(client: httpx.Client) 
 
 def test_data_tell_gaps_freshness_receipts_and_what_was_put_aside(client: httpx.Client) -> None:
     message = words(client.get("/data"))
-    for expected in ("17 Jan: 0% missing", "Put aside", "1 ×", "no time at all", "What came in lately", "▲"):
+    for expected in ("17 Jan: 0% missing", "Quarantine", "1 ×", "no time at all", "Recent ingestions", "▲"):
         assert expected in message
 
 
@@ -118,7 +118,7 @@ def test_a_gap_is_seen_on_its_day(
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("/accuracy", "Nothing to compare yet"), ("/models", "No night yet"), ("/data", "No rows yet")],
+    [("/accuracy", "No scores yet"), ("/models", "No night yet"), ("/data", "No rows yet")],
 )
 def test_before_anything_has_happened_a_page_says_what_to_do(
     make_home: Callable[..., Installation], serve: Callable[[Installation], httpx.Client], path: str, message: str
@@ -143,7 +143,7 @@ def test_a_stale_forecast_is_called_so(
         assert "fresh" in page
 
 
-def test_the_history_is_thinned_to_what_a_figure_can_show(
+def test_the_history_is_downsampled_to_what_a_figure_can_show(
     make_home: Callable[..., Installation],
     tiny_rows: Callable[..., pl.DataFrame],
     serve: Callable[[Installation], httpx.Client],
@@ -153,10 +153,10 @@ def test_the_history_is_thinned_to_what_a_figure_can_show(
     client = serve(home)
     query = {"series": "east", "channel": "load", "start": "2024-01-01T00:00:00"}
     whole = client.get("/history", params=query | {"end": "2025-01-01T00:00:00"}).json()
-    assert whole["thinned"]
+    assert whole["downsampled"]
     assert len(whole["times"]) <= 1502
     day = client.get("/history", params=query | {"end": "2024-01-02T00:00:00"}).json()
-    assert (day["thinned"], len(day["values"])) == (False, 24)
+    assert (day["downsampled"], len(day["values"])) == (False, 24)
 
 
 def test_several_data_sets_have_a_picker(

@@ -37,7 +37,7 @@ def test_jobs_are_run_paused_and_cancelled_and_the_page_follows(
         page.goto("/runs")
         assert "went well" in page.locator(".lede").inner_text()
         page.locator("#run-refresh").click()
-        page.get_by_text("number 1 in the queue").wait_for()
+        page.get_by_text("position 1 in the queue").wait_for()
         now = SystemClock().now()
         run = busy.ledger.runs.take("a-host", now, trainings=1, others=1)
         assert run is not None
@@ -71,18 +71,18 @@ def test_past_dates_are_filled_in_once_up_to_now(
         row.get_by_text("Back-fill").click()
         row.get_by_label("First day").fill(begin.isoformat())
         row.get_by_label("Last day").fill(end.isoformat())
-        row.get_by_role("button", name="Queue the dates that never ran").click()
+        row.get_by_role("button", name="Queue dates without a run").click()
 
     with look(str(serve(busy).base_url), "/runs") as page:
         fill_in(page, first, last)
-        page.get_by_text("3 runs are in the queue.").wait_for()
-        page.locator("#now").get_by_text("number 3 in the queue").wait_for()
+        page.get_by_text("3 runs were queued.").wait_for()
+        page.locator("#now").get_by_text("position 3 in the queue").wait_for()
         waiting = [run.logical_date for run in busy.ledger.runs.find(job="nightly", states=["queued"])]
         assert sorted(waiting) == [f"{first + timedelta(days=day)}T02:30" for day in range(3)]
         fill_in(page, first, last)
-        page.get_by_text("Every date of that range had its run already.").wait_for()
+        page.get_by_text("Every date of this range already has a run.").wait_for()
         fill_in(page, last + timedelta(days=1), datetime.now(UTC).date())  # of today what is due already
-        page.get_by_text(re.compile(r"\b(9|10) runs are in the queue\.")).wait_for()
+        page.get_by_text(re.compile(r"\b(9|10) runs were queued\.")).wait_for()
 
 
 def test_a_running_run_is_asked_to_stop_from_its_page(
@@ -91,14 +91,14 @@ def test_a_running_run_is_asked_to_stop_from_its_page(
     with look(str(serve(busy).base_url), "/runs") as page:
         page.locator("#pause-refresh").click()
         page.get_by_role("button", name="Resume").click()
-        page.get_by_text("refresh goes on.").wait_for()
+        page.get_by_text("refresh was resumed.").wait_for()
         page.locator("#run-refresh").click()
-        page.get_by_text("number 1 in the queue").wait_for()
+        page.get_by_text("position 1 in the queue").wait_for()
         run = busy.ledger.runs.take("a-host", SystemClock().now(), trainings=1, others=1)
         assert run is not None
         page.goto(f"/runs/{run.run_id}")
         page.get_by_role("button", name="Cancel").click()
-        page.get_by_text(f"Run {run.run_id} was asked to stop.").wait_for()
+        page.get_by_text(f"Stop of run {run.run_id} requested.").wait_for()
         assert busy.ledger.runs.get(run.run_id).cancel_asked_at is not None
         busy.ledger.runs.finish(run, "cancelled", SystemClock().now(), "it was asked to stop")
         page.locator("#run-heading .cancelled").wait_for()
@@ -123,8 +123,8 @@ def test_a_former_champion_is_asked_back_by_whoever_may(
                 assert row.get_by_role("button").count() == 0
                 assert "forecast rollback tiny --to repeat_last-1" in row.inner_text()
                 page.get_by_role("button", name="Log out").click()
-        row.get_by_role("button", name="Bring back").click()
-        page.get_by_text("repeat_last-1 will be champion as soon as a worker has done it.").wait_for()
+        row.get_by_role("button", name="Restore").click()
+        page.get_by_text("Queued: a worker will make repeat_last-1 champion again.").wait_for()
         run = busy.ledger.runs.take("a-host", SystemClock().now(), trainings=1, others=1)
         assert run is not None
         assert (run.definition.steps, run.definition.version) == ((JobStep.ROLLBACK, JobStep.FORECAST), "repeat_last-1")

@@ -64,7 +64,7 @@ class Page(HTMLParser):
         return self.shown["quantiles"][self.shown["levels"].index(0.5)]
 
     @property
-    def came_true(self) -> list[float]:
+    def observed(self) -> list[float]:
         history = self.shown["history"]
         pairs = zip(history["times"], history["values"], strict=True)
         return [value for time, value in pairs if time >= self.shown["times"][0] and value is not None]
@@ -77,9 +77,9 @@ def test_the_page_shows_history_median_and_band(served: Served) -> None:
     assert page.shown["levels"] == [0.1, 0.5, 0.9]
     assert len(page.shown["history"]["values"]) == 14 * 24
     assert [len(values) for values in page.shown["quantiles"]] == [24] * 3
-    for message in ("load at east", "80% band", "repeat_last-1", served.issuance.forecast_id, "fresh", "Take it along"):
-        assert message in page.words
-    assert not page.came_true
+    for text in ("load at east", "80% band", "repeat_last-1", served.issuance.forecast_id, "fresh", "Download"):
+        assert text in page.words
+    assert not page.observed
 
 
 def test_every_control_of_the_form_has_a_label_and_the_form_works_without_scripts(served: Served) -> None:
@@ -130,7 +130,7 @@ def test_gaps_stay_gaps(
     assert Page(serve(installation).get("/").text).shown["history"]["values"].count(None) == 6
 
 
-def test_an_earlier_forecast_is_shown_with_what_came_true(
+def test_an_earlier_forecast_is_shown_with_the_observations_since(
     served: Served, tiny_rows: Callable[..., pl.DataFrame], wait_until: Callable[..., None]
 ) -> None:
     tiny_rows(hours=410).write_csv(served.home.home.path / "rows.csv")
@@ -140,8 +140,8 @@ def test_an_earlier_forecast_is_shown_with_what_came_true(
     offered = re.findall(r'<option value="([^"]*\d{2}:\d{2}[^"]*)"', served.client.get("/").text)
     assert len(offered) == 1
     page = Page(served.client.get("/", params={"as_of": html.unescape(offered[0])}).text)
-    assert len(page.came_true) == 10
-    assert "10 of its first 24 steps have come true" in page.words
+    assert len(page.observed) == 10
+    assert "10 of its first 24 steps have been observed" in page.words
     assert served.issuance.forecast_id in page.words
 
 
@@ -165,7 +165,7 @@ def test_a_selection_that_does_not_exist_gets_a_page_that_says_so(served: Served
     answer = served.client.get("/", params=query)
     assert answer.status_code in {404, 422}
     assert answer.headers["content-type"].startswith("text/html")
-    assert "This cannot be shown" in Page(answer.text).words
+    assert "This page cannot be shown" in Page(answer.text).words
     assert SCRIPT not in answer.text
 
 
