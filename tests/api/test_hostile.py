@@ -228,13 +228,13 @@ def taking(
     return found
 
 
-def check(answer: httpx.Response, message: object) -> list[str]:
+def check(answer: httpx.Response, sent: object) -> list[str]:
     """Return what is wrong with an answer."""
     seconds = answer.elapsed.total_seconds()
-    wrong = [f"{answer.status_code} {answer.text[:200]} to {message}"] if answer.status_code >= 500 else []
-    wrong += [f"{seconds:.1f} s for {message}"] if seconds > LONGEST_SECONDS else []
+    wrong = [f"{answer.status_code} {answer.text[:200]} to {sent}"] if answer.status_code >= 500 else []
+    wrong += [f"{seconds:.1f} s for {sent}"] if seconds > LONGEST_SECONDS else []
     is_repeated = answer.status_code >= 400 and (MARK in answer.text or MARK in str(answer.headers))
-    return wrong + ([f"repeated: {answer.text[:300]} to {message}"] if is_repeated else [])
+    return wrong + ([f"repeated: {answer.text[:300]} to {sent}"] if is_repeated else [])
 
 
 def hostile(body: Any) -> Iterator[tuple[dict[str, str], bytes]]:
@@ -312,9 +312,9 @@ def test_lengths_that_cannot_be_are_refused(
     client: httpx.Client, taking: dict[tuple[str, str], tuple[str, Any]], subtests: pytest.Subtests
 ) -> None:
     for (method, route), (address, _) in taking.items():
-        for message, rest in LENGTHS:
-            with subtests.test(route=route, message=message[:60]):
-                answer = raw(client, f"{method} {address} HTTP/1.1\r\nHost: localhost\r\n{message}\r\n\r\n{rest}")
+        for header, rest in LENGTHS:
+            with subtests.test(route=route, header=header[:60]):
+                answer = raw(client, f"{method} {address} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n{rest}")
                 assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
                 assert MARK.encode() not in answer
 

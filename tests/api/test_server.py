@@ -108,11 +108,11 @@ def test_the_serving_process_never_loads_a_training_framework(
         env=os.environ | {"FORECAST_DEFAULT_DATASET": "tiny"},
     )
     assert done.returncode == 0, done.stderr
-    message = json.loads(done.stdout)
-    assert set(message["statuses"].values()) <= {200, 201, 202, 204}, message
-    assert len(message["statuses"]) >= 20
-    assert message["heavy"] == []
-    assert message["rss"] < 400, "MiB with three data sets"
+    report = json.loads(done.stdout)
+    assert set(report["statuses"].values()) <= {200, 201, 202, 204}, report
+    assert len(report["statuses"]) >= 20
+    assert report["heavy"] == []
+    assert report["rss"] < 400, "MiB with three data sets"
 
 
 @pytest.mark.slow

@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 def test_the_data_sets_are_listed_with_what_is_in_them(served: Served) -> None:
     listed = served.client.get("/v1/datasets").json()["datasets"]
     assert listed == [served.client.get("/v1/datasets/tiny").json()]
-    message = listed[0]
-    assert message["series"] == ["east", "west"]
-    assert [(c["name"], c["role"], c["unit"], c["lower"]) for c in message["channels"]] == [
+    described = listed[0]
+    assert described["series"] == ["east", "west"]
+    assert [(c["name"], c["role"], c["unit"], c["lower"]) for c in described["channels"]] == [
         ("load", "target", "MW", 0.0),
         ("price", "target", "EUR/MWh", None),
         ("wind", "past", "m/s", None),
     ]
-    assert (message["frequency"], message["zone"], message["horizons"], message["quantiles"]) == (
+    assert (described["frequency"], described["zone"], described["horizons"], described["quantiles"]) == (
         "1h",
         "UTC",
         [6, 24],
         [0.1, 0.5, 0.9],
     )
-    assert (message["data_version"], message["newest_row"]) == (0, "2024-01-17T15:00:00Z")
-    assert message["champion"]["model_version"] == "repeat_last-1"
-    assert message["latest_forecast"]["forecast_id"] == served.issuance.forecast_id
+    assert (described["data_version"], described["newest_row"]) == (0, "2024-01-17T15:00:00Z")
+    assert described["champion"]["model_version"] == "repeat_last-1"
+    assert described["latest_forecast"]["forecast_id"] == served.issuance.forecast_id
 
 
 def test_a_data_set_without_rows_is_described_as_empty(
     make_home: Callable[..., Installation], serve: Callable[[Installation], httpx.Client]
 ) -> None:
-    message = serve(make_home()).get("/v1/datasets/tiny").json()
+    described = serve(make_home()).get("/v1/datasets/tiny").json()
     empty = ("series", "data_version", "newest_row", "champion", "latest_forecast")
-    assert [message[name] for name in empty] == [[], None, None, None, None]
+    assert [described[name] for name in empty] == [[], None, None, None, None]
 
 
 def test_a_data_set_that_did_not_change_is_answered_with_304(
@@ -228,12 +228,12 @@ def test_channels_that_the_lake_does_not_have_are_the_service_s_fault(
 ) -> None:
     tiny_document["datasets"]["tiny"]["channels"]["sun"] = {"role": "past"}
     client = serve(make_home(document=tiny_document))
-    message = client.get("/v1/datasets/tiny")
-    assert (message.status_code, message.json()["code"]) == (503, "lake.channels_changed")
+    refusal = client.get("/v1/datasets/tiny")
+    assert (refusal.status_code, refusal.json()["code"]) == (503, "lake.channels_changed")
     page = client.get("/")
     prolonged = client.get("/v1/datasets/tiny/forecast?horizon=25")
     assert (page.status_code, prolonged.status_code) == (503, 503)
-    for refused in (message, page, prolonged):
+    for refused in (refusal, page, prolonged):
         assert str(served.home.home.path) not in refused.text
     wait_until(lambda: client.get("/readyz").json()["status"] == "degraded")
     assert client.get("/readyz").json()["datasets"][0]["reasons"] == ["lake.channels_changed"]
@@ -281,7 +281,7 @@ def test_a_ledger_that_does_not_answer_degrades_the_service(
 
 
 def test_the_description_promises_an_etag_only_where_there_is_one(served: Served) -> None:
-    message = served.client.get("/openapi.json").json()["info"]["description"]
-    assert "answers under `/v1/datasets` have an `ETag`" in message
+    description = served.client.get("/openapi.json").json()["info"]["description"]
+    assert "answers under `/v1/datasets` have an `ETag`" in description
     paths = ("/v1/datasets", "/v1/datasets/tiny", "/v1/datasets/tiny/forecast", "/healthz", "/readyz", "/")
     assert ["etag" in served.client.get(path).headers for path in paths] == [True] * 3 + [False] * 3

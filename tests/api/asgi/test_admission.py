@@ -109,8 +109,8 @@ def test_turns_are_given_in_order_and_none_is_lost() -> None:
 def test_a_crowded_route_leaves_the_others_alone() -> None:
     async def crowd() -> list[bool]:
         admission = Admission(Limits(max_requests=5, max_requests_per_route=2, max_waiting=5, wait_milliseconds=10))
-        message = [admission.try_enter("crowded"), admission.try_enter("crowded"), admission.try_enter("crowded")]
-        return [*message, await admission.enter("crowded"), admission.try_enter("other")]
+        entered = [admission.try_enter("crowded"), admission.try_enter("crowded"), admission.try_enter("crowded")]
+        return [*entered, await admission.enter("crowded"), admission.try_enter("other")]
 
     assert asyncio.run(crowd()) == [True, True, False, False, True]
 

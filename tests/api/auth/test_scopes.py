@@ -73,8 +73,8 @@ def locked(two_sets: Installation, serve: Callable[..., httpx.Client], make_key:
 def test_every_route_declares_what_it_needs(home: Installation) -> None:
     rules = create_app(home).state.rules.all
     assert [rule.template for rule in rules if not rule.is_declared] == []
-    message = {rule.template for rule in rules if rule.scope is None}
-    assert message == {"/healthz", "/readyz", "/static/{name}", "/static-offline-docs", "/login", "/logout"}
+    without_scope = {rule.template for rule in rules if rule.scope is None}
+    assert without_scope == {"/healthz", "/readyz", "/static/{name}", "/static-offline-docs", "/login", "/logout"}
 
 
 def test_who_may_call_what(locked: Locked, subtests: pytest.Subtests) -> None:
@@ -137,8 +137,8 @@ def test_a_limited_key_learns_of_its_data_sets_alone(locked: Locked) -> None:
 
 
 def test_readiness_tells_strangers_no_reasons(locked: Locked) -> None:
-    message = locked.ask("GET", "/readyz").json()
-    assert (message["status"], message["reasons"], message["datasets"]) == ("not ready", [], [])
+    readiness = locked.ask("GET", "/readyz").json()
+    assert (readiness["status"], readiness["reasons"], readiness["datasets"]) == ("not ready", [], [])
     assert len(locked.ask("GET", "/readyz", "read").json()["datasets"]) == 2
 
 

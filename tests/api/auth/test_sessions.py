@@ -124,8 +124,8 @@ def test_a_session_cannot_be_forged_stretched_or_moved(home: Installation, make_
 
 
 def test_over_https_the_cookie_is_secure() -> None:
-    message = set_cookie("value", timedelta(hours=1), secure=True)
-    assert message.startswith("__Host-forecast-session=value; ")
-    assert message.endswith("; Secure")
+    header = set_cookie("value", timedelta(hours=1), secure=True)
+    assert header.startswith("__Host-forecast-session=value; ")
+    assert header.endswith("; Secure")
     assert cookie_in("a=b; __Host-forecast-session=value; forecast-session=planted") == "value"
     assert cookie_in("a=b") is None

@@ -140,11 +140,11 @@ def test_every_answer_binds_the_browser(served: Served, subtests: pytest.Subtest
 def test_only_names_of_this_machine_are_answered(served: Served, subtests: pytest.Subtests) -> None:
     for host, status in HOSTS:
         with subtests.test(host=host, status=status):
-            message = served.client.get("/healthz", headers={"Host": host})
-            assert message.status_code == status
+            answer = served.client.get("/healthz", headers={"Host": host})
+            assert answer.status_code == status
             if status == 400:
-                assert message.json()["code"] == "host.unknown"
-                assert not host or host not in message.text
+                assert answer.json()["code"] == "host.unknown"
+                assert not host or host not in answer.text
 
 
 def test_an_unknown_zone_is_answered_with_an_example(served: Served) -> None:

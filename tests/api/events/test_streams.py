@@ -151,8 +151,8 @@ def test_what_happens_is_told_as_it_happens(
     home.ledger.runs.beat(run, NOW, 0.5, "half way")
     home.ledger.runs.finish(run, "succeeded", NOW, "done")
     wait_until(lambda: len(follower.seen) == 5)
-    assert [message.kind for message in follower.seen] == ["forecast", "promotion", "run", "run", "run"]
-    assert [message for _, message in follower.kinds[2:]] == ["queued", "running", "succeeded"]
+    assert [state.kind for state in follower.seen] == ["forecast", "promotion", "run", "run", "run"]
+    assert [state for _, state in follower.kinds[2:]] == ["queued", "running", "succeeded"]
     first = follower.seen[0].data
     assert (first["dataset"], first["run_id"]) == ("tiny", None)
     assert first["details"] == {"forecast_id": issuance.forecast_id, "model_version": "repeat_last-1"}
@@ -324,7 +324,7 @@ def test_a_run_is_followed_over_rest_from_its_start_to_its_end(
     working()
     follower.thread.join(timeout=90)
     assert not follower.thread.is_alive()  # the stream ended by itself
-    states = [message for kind, message in follower.kinds if kind == "run"]
+    states = [state for kind, state in follower.kinds if kind == "run"]
     assert states == ["queued", "running", "succeeded"]
     assert follower.seen[-1].number.endswith("-end")
     lines = lines_of(follower.seen)
@@ -437,13 +437,16 @@ def test_a_run_outlives_the_service_and_a_client_that_comes_back_misses_nothing(
                 follower.thread.join(timeout=20)
             process.communicate(timeout=20)
         seen += follower.seen
-    assert [message for kind, message in (one.message for one in seen) if kind == "run"][:2] == ["queued", "running"]
+    assert [state for kind, state in (one.message for one in seen) if kind == "run"][:2] == [
+        "queued",
+        "running",
+    ]
     assert seen[-1].message[0] == "run"
     assert seen[-1].number.endswith("-end")
     assert (home.ledger.runs.get(1).state, home.ledger.runs.get(1).attempt) == ("succeeded", 1)  # nobody disturbed it
     assert lines_of(seen) == home.home.run_log(1).read_text(encoding="utf-8").splitlines()
-    message = [event.document for event in home.ledger.events.after(run_id=1)]
-    assert [one.data["details"] for one in seen if one.kind != "log"] == message
+    documents = [event.document for event in home.ledger.events.after(run_id=1)]
+    assert [one.data["details"] for one in seen if one.kind != "log"] == documents
 
 
 # --- the feed itself --------------------------------------------------------------------------------------------------

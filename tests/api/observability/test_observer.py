@@ -68,22 +68,22 @@ def test_figures_are_told_by_route_as_declared(served: Served) -> None:
         served.client.get(path, headers={"X-Request-Id": PLANTED})
     served.client.get(FORECAST, headers={"If-None-Match": served.get().headers["etag"]})
     served.client.request("PROPFIND", "/healthz")
-    message = figures(served.client)
+    metrics = figures(served.client)
     labels = (("method", "GET"), ("route", "/v1/datasets/{dataset}/forecast"), ("status", "200"))
-    assert message["forecast_request_seconds_count", labels] == 3
+    assert metrics["forecast_request_seconds_count", labels] == 3
     unmatched = (("method", "GET"), ("route", "unmatched"), ("status", "404"))
-    assert message["forecast_request_seconds_count", unmatched] == 1
-    assert not any(PLANTED in str(key) for key in message)
-    assert message["forecast_answers_total", (("source", "memory"),)] == 3
-    assert message["forecast_answers_total", (("source", "not_modified"),)] == 1
-    assert message["forecast_requests_in_flight", ()] == 1
-    assert message["forecast_stale", (("dataset", "tiny"),)] in {0, 1}
-    assert message["forecast_age_seconds", (("dataset", "tiny"),)] >= 0
-    assert message["forecast_data_age_seconds", (("dataset", "tiny"),)] > 0
-    assert message["forecast_queue_length", ()] == 0
-    assert message["forecast_runs", (("state", "failed"),)] == 0
-    assert message["process_resident_memory_bytes", ()] > 0
-    methods = {dict(key[1]).get("method") for key in message} - {None}
+    assert metrics["forecast_request_seconds_count", unmatched] == 1
+    assert not any(PLANTED in str(key) for key in metrics)
+    assert metrics["forecast_answers_total", (("source", "memory"),)] == 3
+    assert metrics["forecast_answers_total", (("source", "not_modified"),)] == 1
+    assert metrics["forecast_requests_in_flight", ()] == 1
+    assert metrics["forecast_stale", (("dataset", "tiny"),)] in {0, 1}
+    assert metrics["forecast_age_seconds", (("dataset", "tiny"),)] >= 0
+    assert metrics["forecast_data_age_seconds", (("dataset", "tiny"),)] > 0
+    assert metrics["forecast_queue_length", ()] == 0
+    assert metrics["forecast_runs", (("state", "failed"),)] == 0
+    assert metrics["process_resident_memory_bytes", ()] > 0
+    methods = {dict(key[1]).get("method") for key in metrics} - {None}
     assert methods == {"GET", "other"}
 
 
@@ -102,16 +102,16 @@ def test_each_request_is_one_line_that_repeats_nothing_of_it(
     secret = "a-secret-in-a-query"  # noqa: S105
     client.get(f"/v1/datasets/tiny?{secret}", headers={"X-API-Key": key, "X-Request-Id": "mine"})
     client.get(f"/v1/{secret}%0Aforged", headers={"User-Agent": secret})
-    message = [line for line in lines() if line["logger"] == "api.requests" and line["route"] != "/healthz"]
-    assert [set(line) for line in message] == 2 * [
+    requests = [line for line in lines() if line["logger"] == "api.requests" and line["route"] != "/healthz"]
+    assert [set(line) for line in requests] == 2 * [
         {"time", "level", "logger", "request_id", "method", "route", "status", "milliseconds", "key_id"}
     ]
-    assert message[0] | {"time": 0, "milliseconds": 0} == {
+    assert requests[0] | {"time": 0, "milliseconds": 0} == {
         "time": 0, "level": "info", "logger": "api.requests", "request_id": "mine", "method": "GET",
         "route": "/v1/datasets/{dataset}", "status": 200, "milliseconds": 0, "key_id": id_in(key),
     }  # fmt: skip
-    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(message[0]["time"]))
-    assert message[1]["route"] == "unmatched"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(requests[0]["time"]))
+    assert requests[1]["route"] == "unmatched"
     ours = json.dumps([line for line in lines() if line["logger"] != "httpx"])  # the client logs here too
     assert secret not in ours
     assert key not in ours

@@ -41,8 +41,8 @@ def test_every_example_of_the_documentation_is_answered(served: Served, subtests
     seen = set()
     for method, written, path, body in examples(document):
         with subtests.test(method=method, path=written), served.client.stream(method, path, json=body) as answer:
-            message = b"" if answer.headers["content-type"].startswith(ENDLESS) else answer.read()
-            assert 200 <= answer.status_code < 300, message[:500]
+            content = b"" if answer.headers["content-type"].startswith(ENDLESS) else answer.read()
+            assert 200 <= answer.status_code < 300, content[:500]
         seen.add(written)
     assert seen >= FORECASTING
 

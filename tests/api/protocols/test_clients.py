@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from forecast.runtime.model import load
-from pipelines.forecasting.issue import extend
+from pipelines.forecasting.recursion import extend
 from pipelines.ingestion.ingest import ingest
 from pipelines.preparation.clean import clean
 
@@ -50,9 +50,9 @@ def rows(served: Served, tmp_path: Path) -> Path:
     stored = served.home.dataset("tiny").observations.read(version=0)
     newest = stored["time"].max()
     assert isinstance(newest, datetime)
-    message = stored.filter(pl.col("time") > newest - timedelta(hours=60))
+    newest_rows = stored.filter(pl.col("time") > newest - timedelta(hours=60))
     file = tmp_path / "rows.csv"
-    message.with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")).write_csv(file)
+    newest_rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S")).write_csv(file)
     return file
 
 
@@ -93,19 +93,19 @@ print(json.dumps(told))
 def test_nixtlas_client_gets_the_forecast_of_the_service(
     served: Served, expected: Callable[[int], Any], rows: Path, client_python: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    message = json.loads(run(client_python("nixtla"), NIXTLA, tmp_path, str(served.client.base_url), str(rows)))
+    printed = json.loads(run(client_python("nixtla"), NIXTLA, tmp_path, str(served.client.base_url), str(rows)))
     wanted = expected(30)
     for model in ("timegpt-1", "tiny", "tiny/repeat_last-1"):
         for s, series in enumerate(("east", "west")):
             for c, channel in enumerate(("load", "price")):
-                made = np.array(message[model][f"{series}/{channel}"])
+                made = np.array(printed[model][f"{series}/{channel}"])
                 np.testing.assert_allclose(made[:, 1], wanted.mean[s, :, c], rtol=1e-5)
                 np.testing.assert_allclose(made[:, [0, 2]], wanted.quantiles[s, :, c][:, [0, 2]], rtol=1e-5)
-    np.testing.assert_allclose(message["west"], wanted.mean[1, :, 0], rtol=1e-5)
-    assert {"TimeGPT-q-10", "TimeGPT-q-50", "TimeGPT-q-90"} <= set(message["columns"])
-    assert message["first"] == f"{served.issuance.origin:%Y-%m-%d %H:%M:%S}"
+    np.testing.assert_allclose(printed["west"], wanted.mean[1, :, 0], rtol=1e-5)
+    assert {"TimeGPT-q-10", "TimeGPT-q-50", "TimeGPT-q-90"} <= set(printed["columns"])
+    assert printed["first"] == f"{served.issuance.origin:%Y-%m-%d %H:%M:%S}"
     # The second is refused by the client itself.
-    assert message["refused"] == [
+    assert printed["refused"] == [
         "series.unnamed", None, "quantiles.not_trained", "dataset.unknown", "nixtla.unsupported",
         "series.covariates",
     ]  # fmt: skip
@@ -140,9 +140,9 @@ def test_series_that_the_model_does_not_know_are_scaled_by_their_own_history(
     ingest(installation.dataset("tiny"))
     crown(installation)
     client = serve(installation)
-    message = json.loads(run(client_python("nixtla"), UNKNOWN, tmp_path, str(client.base_url)))
+    printed = json.loads(run(client_python("nixtla"), UNKNOWN, tmp_path, str(client.base_url)))
     level = {"a": 10.0, "b": 1e6, "c": 0.001}
-    shapes = [np.array(message[name]) / level[name] for name in level]
+    shapes = [np.array(printed[name]) / level[name] for name in level]
     for shape in shapes[1:]:
         np.testing.assert_allclose(shape, shapes[0], rtol=1e-4)
     assert np.allclose(shapes[0][:, 0], 1 + np.sin(99 / 24 * 2 * np.pi) / 4, rtol=1e-3)  # it repeats the last value
@@ -206,16 +206,16 @@ def test_tritons_client_gets_the_forecast_of_the_service(
     file = tmp_path / "given.json"
     file.write_text(json.dumps(given))
     address = str(served.client.base_url).removeprefix("http://").rstrip("/")
-    message = json.loads(run(client_python("tritonclient"), TRITON, tmp_path, address, str(file)))
+    printed = json.loads(run(client_python("tritonclient"), TRITON, tmp_path, address, str(file)))
     wanted = expected(30)
     for name in ("bytes", "json", "mixed", "single"):
-        np.testing.assert_allclose(message[name][0], wanted.mean, rtol=1e-4 if name == "single" else 1e-6)
-        np.testing.assert_allclose(message[name][1], wanted.quantiles, rtol=1e-4 if name == "single" else 1e-6)
-    assert [tensor["name"] for tensor in message["metadata"]["inputs"]] == ["series", "start", "targets", "past"]
-    assert message["metadata"]["versions"] == ["repeat_last-1"]
-    assert "window 0.price[3]" in message["refused"][0]
-    assert "[tensor.missing]" in message["refused"][1]
-    assert "[tensor." in message["refused"][2]
+        np.testing.assert_allclose(printed[name][0], wanted.mean, rtol=1e-4 if name == "single" else 1e-6)
+        np.testing.assert_allclose(printed[name][1], wanted.quantiles, rtol=1e-4 if name == "single" else 1e-6)
+    assert [tensor["name"] for tensor in printed["metadata"]["inputs"]] == ["series", "start", "targets", "past"]
+    assert printed["metadata"]["versions"] == ["repeat_last-1"]
+    assert "window 0.price[3]" in printed["refused"][0]
+    assert "[tensor.missing]" in printed["refused"][1]
+    assert "[tensor." in printed["refused"][2]
 
 
 MLFLOW = """
@@ -235,8 +235,8 @@ print(json.dumps(told))
 def test_mlflows_client_gets_the_forecast_of_the_service(
     served: Served, expected: Callable[[int], Any], rows: Path, tmp_path: Path
 ) -> None:
-    message = json.loads(run(sys.executable, MLFLOW, tmp_path, str(served.client.base_url), str(rows)))
-    made, wanted = pl.DataFrame(message["made"]), expected(30)
+    printed = json.loads(run(sys.executable, MLFLOW, tmp_path, str(served.client.base_url), str(rows)))
+    made, wanted = pl.DataFrame(printed["made"]), expected(30)
     for s, series in enumerate(("east", "west")):
         for c, channel in enumerate(("load", "price")):
             part = made.filter(series=series, channel=channel).sort("lead")

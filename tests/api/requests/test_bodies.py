@@ -41,9 +41,9 @@ def small(home: Installation, serve: Callable[..., httpx.Client]) -> httpx.Clien
 def test_a_body_may_be_compressed(
     small: httpx.Client, encoding: str, pack: Callable[[bytes], bytes], subtests: pytest.Subtests
 ) -> None:
-    message = small.post(CHECK, content=pack(ROWS.encode()), headers=CSV | {"Content-Encoding": encoding})
-    assert message.status_code == 200, message.text
-    assert message.json()["rows"] == 5
+    answer = small.post(CHECK, content=pack(ROWS.encode()), headers=CSV | {"Content-Encoding": encoding})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["rows"] == 5
     with subtests.test("cut short"):
         if encoding != "identity":
             cut = small.post(CHECK, content=pack(ROWS.encode())[:-6], headers=CSV | {"Content-Encoding": encoding})
@@ -60,15 +60,15 @@ def test_a_bomb_does_not_go_off(small: httpx.Client) -> None:
     made = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for encoding, bomb in bombs.items():
         assert len(bomb) < 2**21
-        message = small.post(CHECK, content=bomb, headers=CSV | {"Content-Encoding": encoding})
-        assert (message.status_code, message.json()["code"]) == (413, "body.too_large")
+        answer = small.post(CHECK, content=bomb, headers=CSV | {"Content-Encoding": encoding})
+        assert (answer.status_code, answer.json()["code"]) == (413, "body.too_large")
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - made
     assert grown < 64 * 1024, f"{grown} KiB more; making the bombs took {made - before}"
 
 
 def test_what_follows_a_compressed_body_is_not_overlooked(small: httpx.Client) -> None:
-    message = small.post(CHECK, content=gzip.compress(b"a") + b"rest", headers=CSV | {"Content-Encoding": "gzip"})
-    assert message.json()["code"] == "body.encoding"
+    answer = small.post(CHECK, content=gzip.compress(b"a") + b"rest", headers=CSV | {"Content-Encoding": "gzip"})
+    assert answer.json()["code"] == "body.encoding"
 
 
 def test_a_body_of_unknown_length_is_counted_as_it_comes(small: httpx.Client) -> None:
@@ -81,8 +81,8 @@ def test_a_body_of_unknown_length_is_counted_as_it_comes(small: httpx.Client) ->
             yield bytes(2**20)
 
     with contextlib.suppress(httpx.TransportError):  # cut off while it sends, it may miss the answer
-        message = small.post(CHECK, content=endless(), headers=CSV)
-        assert (message.status_code, message.json()["code"]) == (413, "body.too_large")
+        answer = small.post(CHECK, content=endless(), headers=CSV)
+        assert (answer.status_code, answer.json()["code"]) == (413, "body.too_large")
     assert sent < 100 * 2**20
 
 

@@ -74,8 +74,8 @@ def test_one_channel_is_also_told_in_its_unit(scored: Served) -> None:
 
 def test_numbers_are_those_of_the_ledger(scored: Served) -> None:
     (row,) = rows(scored, by="all")
-    (message,) = scored.home.ledger.scores.accuracy("tiny")
-    assert row == {name: getattr(message, name) for name in message.__slots__}
+    (stored,) = scored.home.ledger.scores.accuracy("tiny")
+    assert row == {name: getattr(stored, name) for name in stored.__slots__}
 
 
 def test_a_window_leaves_older_forecasts_out(scored: Served) -> None:
@@ -114,8 +114,8 @@ def test_an_unchanged_answer_costs_no_body(scored: Served) -> None:
 def test_what_cannot_be_asked_for_is_told(served: Served, query: dict[str, str], status: int, code: str) -> None:
     answer: httpx.Response = served.client.get(ADDRESS, params=query)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    message = answer.json() | {"request_id": ""}  # its digits may be any
-    assert next(iter(query.values())) not in str(message).replace('"load"', "")
+    document = answer.json() | {"request_id": ""}  # its digits may be any
+    assert next(iter(query.values())) not in str(document).replace('"load"', "")
 
 
 def test_a_data_set_that_does_not_exist_is_told(served: Served) -> None:

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from forecast.ledger.tables import ISSUANCES
 from forecast.runtime.model import load
-from pipelines.forecasting.issue import extend, issue
+from pipelines.forecasting.issue import issue
+from pipelines.forecasting.recursion import extend
 from pipelines.ingestion.ingest import ingest
 from pipelines.preparation.clean import clean
 
@@ -40,7 +41,7 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
     assert answer["forecast_id"] == issuance.forecast_id
     assert datetime.fromisoformat(answer["issued_at"]) == issuance.issued_at
     assert datetime.fromisoformat(answer["origin"]) == issuance.origin
-    message = (
+    names = (
         "data_version",
         "model_name",
         "model_version",
@@ -49,7 +50,7 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
         "frequency",
         "horizon_trained",
     )
-    assert [answer[name] for name in message] == [0, "repeat_last", "repeat_last-1", None, False, "1h", 24]
+    assert [answer[name] for name in names] == [0, "repeat_last", "repeat_last-1", None, False, "1h", 24]
     assert answer["imputed_fraction"] == issuance.imputed_fraction
     assert issuance.newest_observed is not None
     assert datetime.fromisoformat(answer["newest_observed"]) == issuance.newest_observed
@@ -59,10 +60,10 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
 def test_the_forecast_tells_its_provenance(served: Served) -> None:
     provenance = served.issuance.provenance
     assert provenance is not None
-    message = served.get(tz="Asia/Tokyo").json()["provenance"]
-    assert message == provenance.model_dump(mode="json")
-    assert message["data_recorded_at"].endswith("Z")
-    assert (message["hindsight"], message["covariates_version"], message["provider"]) == (
+    answered = served.get(tz="Asia/Tokyo").json()["provenance"]
+    assert answered == provenance.model_dump(mode="json")
+    assert answered["data_recorded_at"].endswith("Z")
+    assert (answered["hindsight"], answered["covariates_version"], answered["provider"]) == (
         False,
         None,
         "CPUExecutionProvider",
@@ -162,9 +163,9 @@ def test_names_and_levels_are_given_by_repetition_or_commas(served: Served) -> N
 
 
 def test_times_are_told_in_the_zone_that_is_asked_for(served: Served) -> None:
-    message = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
-    assert message.endswith("+05:30")
-    assert datetime.fromisoformat(message) == served.issuance.origin
+    first_time = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
+    assert first_time.endswith("+05:30")
+    assert datetime.fromisoformat(first_time) == served.issuance.origin
     assert points(served.get(horizon=2))[0]["time"].endswith("Z")
 
 
@@ -261,16 +262,16 @@ def test_age_and_staleness_follow_the_clock_of_the_data_set(
     issue(installation.dataset("tiny"))
     client = serve(installation)
 
-    def message() -> tuple[int, bool]:
+    def age_and_staleness() -> tuple[int, bool]:
         answer = client.get("/v1/datasets/tiny/forecast").json()
         return answer["age"], answer["stale"]
 
-    assert message() == (0, False)
+    assert age_and_staleness() == (0, False)
     fresh = client.get("/v1/datasets/tiny/forecast").headers["etag"]
     for hours, stale in ((5, False), (6, True)):
         installation.ledger.clocks.move("tiny", start + timedelta(hours=hours))
-        wait_until(lambda: message()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
-        assert message()[1] is stale
+        wait_until(lambda: age_and_staleness()[0] == hours * 3600)  # noqa: B023 - called before the loop goes on
+        assert age_and_staleness()[1] is stale
     assert client.get("/v1/datasets/tiny/forecast").headers["etag"] != fresh
     readiness = client.get("/readyz")
     assert readiness.status_code == 200

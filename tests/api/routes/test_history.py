@@ -35,9 +35,9 @@ def at(text: str) -> datetime:
 
 def test_rows_are_read_back_as_they_are_stored_in_every_format(served: Served) -> None:
     stored = served.home.dataset("tiny").observations.read(version=0)
-    message = served.client.get(OBSERVATIONS).json()
-    assert (message["rows"], message["truncated"], message["data_version"]) == (800, False, 0)
-    for one in message["series"]:
+    answer = served.client.get(OBSERVATIONS).json()
+    assert (answer["rows"], answer["truncated"], answer["data_version"]) == (800, False, 0)
+    for one in answer["series"]:
         part = stored.filter(series=one["series"])
         assert [at(time) for time in one["time"]] == part["time"].to_list()
         assert one["values"] == part.select("load", "price", "wind").to_dict(as_series=False)
@@ -137,8 +137,8 @@ def test_what_is_not_stored_of_it_is_told(
 def test_models_are_told_with_what_was_decided_on(
     served: Served, crowned: Callable[..., Manifest], make_evidence: Callable[..., Evidence]
 ) -> None:
-    message = served.client.get("/v1/models/tiny").json()
-    assert (message["champion"]["model_version"], message["previous"], message["nights"]) == ("repeat_last-1", None, [])
+    models = served.client.get("/v1/models/tiny").json()
+    assert (models["champion"]["model_version"], models["previous"], models["nights"]) == ("repeat_last-1", None, [])
     crowned(served.home, "repeat_last-2")
     champion, challenger = make_evidence("repeat_last-2", 1.0), make_evidence("worse-1", 1.4)
     policy = PromotionPolicy()
@@ -150,16 +150,16 @@ def test_models_are_told_with_what_was_decided_on(
         champion="repeat_last-2", tracking_run="", failures={"informer": "in /a/folder"},
     )  # fmt: skip
     served.home.ledger.nights.add(night)
-    message = served.client.get("/v1/models/tiny", params={"nights": 3}).json()
-    assert [one["model_version"] for one in message["versions"]] == ["repeat_last-2", "repeat_last-1"]
-    assert (message["previous"]["model_version"], message["challenger"]) == ("repeat_last-1", "worse-1")
-    (one,) = message["nights"]
+    models = served.client.get("/v1/models/tiny", params={"nights": 3}).json()
+    assert [one["model_version"] for one in models["versions"]] == ["repeat_last-2", "repeat_last-1"]
+    assert (models["previous"]["model_version"], models["challenger"]) == ("repeat_last-1", "worse-1")
+    (one,) = models["nights"]
     assert (one["promoted"], one["why"], one["failures"]) == (False, verdict.sentence, ["informer"])
     assert [scored["model_version"] for scored in one["leaderboard"]] == ["repeat_last-2", "worse-1"]
     assert one["leaderboard"][0]["pinball"] == pytest.approx(champion.pinball)
     assert [guard["name"] for guard in one["guards"]] == [guard.name for guard in verdict.guards]
     assert all(isinstance(guard, Guard) for guard in verdict.guards)
-    assert served.client.get("/v1/models", params={"nights": 3}).json() == {"models": [message]}
+    assert served.client.get("/v1/models", params={"nights": 3}).json() == {"models": [models]}
     assert served.client.get("/v1/models/tinny").json()["code"] == "dataset.unknown"
 
 
@@ -209,8 +209,8 @@ def test_a_range_of_the_rolling_forecast_is_told_in_every_format(served: Served,
     answer = served.client.get(FORECAST, params=query, headers={"accept": PARQUET})
     rows = pl.read_parquet(io.BytesIO(answer.content))
     assert rows.filter(series="east", channel="load")["mean"].to_list() == [point["mean"] for point in points]
-    message = {"If-None-Match": answer.headers["etag"], "accept": PARQUET}
-    again = served.client.get(FORECAST, params=query, headers=message)
+    headers = {"If-None-Match": answer.headers["etag"], "accept": PARQUET}
+    again = served.client.get(FORECAST, params=query, headers=headers)
     assert again.status_code == 304
 
 
@@ -246,7 +246,7 @@ def test_a_range_and_a_model_choose_steps_of_the_forecast(
 def test_the_latest_forecast_is_told_as_a_table(served: Served, media: str) -> None:
     answer = served.client.get(FORECAST, headers={"accept": media})
     rows = (pl.read_ipc_stream if media == ARROW else pl.read_parquet)(io.BytesIO(answer.content))
-    message = served.get().json()["forecasts"]
-    assert rows["mean"].to_list() == [point["mean"] for line in message for point in line["points"]]
+    lines = served.get().json()["forecasts"]
+    assert rows["mean"].to_list() == [point["mean"] for line in lines for point in line["points"]]
     assert answer.headers["forecast-id"] == served.issuance.forecast_id
     assert rows.schema["time"] == pl.Datetime("us", "UTC")

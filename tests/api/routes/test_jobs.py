@@ -77,13 +77,13 @@ def client(make_home: Callable[..., Installation], serve: Callable[[Installation
 def test_a_job_is_added_read_changed_and_removed(client: httpx.Client) -> None:
     added = client.post("/v1/jobs", json=JOB)
     assert (added.status_code, added.headers["location"]) == (201, "/v1/jobs/hourly")
-    message = added.json()
-    assert {name: message[name] for name in JOB} == JOB
-    assert (message["origin"], message["paused"], message["last_run"], message["retries"]) == ("ledger", False, None, 1)
-    due = datetime.fromisoformat(message["next"])
+    job = added.json()
+    assert {name: job[name] for name in JOB} == JOB
+    assert (job["origin"], job["paused"], job["last_run"], job["retries"]) == ("ledger", False, None, 1)
+    due = datetime.fromisoformat(job["next"])
     assert due.minute == 5
     assert timedelta() < due - datetime.now(UTC) <= timedelta(hours=1)
-    assert client.get("/v1/jobs/hourly").json() == message
+    assert client.get("/v1/jobs/hourly").json() == job
     changed = client.patch("/v1/jobs/hourly", json={"cron": "45 * * * *", "retries": 3, "zone": "Europe/Berlin"})
     assert changed.status_code == 200
     assert (changed.json()["cron"], changed.json()["retries"]) == ("45 * * * *", 3)

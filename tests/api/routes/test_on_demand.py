@@ -15,7 +15,7 @@ import pytest
 
 from api.state.champions import Champions
 from forecast.runtime.model import load
-from pipelines.forecasting.issue import extend
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean
 
 if TYPE_CHECKING:
@@ -89,15 +89,15 @@ def test_rows_may_come_as_they_would_be_pushed(served: Served, history: dict[str
     wanted = ask(served.client, history).json()["forecasts"]
     rows = served.home.dataset("tiny").observations.read(version=0)
     rows = rows.filter(pl.col("time") >= datetime.fromisoformat(history["start"])).rename({"series": "site"})
-    message = rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S"))
-    records = message.to_dicts()
-    columns = {name: message[name].to_list() for name in message.columns}
+    pushed = rows.with_columns(pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S"))
+    records = pushed.to_dicts()
+    columns = {name: pushed[name].to_list() for name in pushed.columns}
     for given in (records, columns):
         answer = served.client.post(PATH, json={"dataset": "tiny", "rows": given})
         assert answer.status_code == 200, answer.text
         assert answer.json()["forecasts"] == wanted
     for media, body in (
-        ("text/csv", message.write_csv().encode()),
+        ("text/csv", pushed.write_csv().encode()),
         ("application/vnd.apache.parquet", written(rows.write_parquet)),
         ("application/vnd.apache.arrow.stream", written(rows.write_ipc_stream)),
     ):
@@ -142,8 +142,8 @@ def test_an_earlier_champion_may_be_asked(
     crowned(served.home, "repeat_last-2", bias=0.3)
     wait_until(lambda: ask(served.client, history).json()["model_version"] == "repeat_last-2")
     for model in ("previous", "repeat_last-1"):
-        message = ask(served.client, history, model=model).json()
-        assert (message["model_version"], message["forecasts"]) == ("repeat_last-1", before)
+        answer = ask(served.client, history, model=model).json()
+        assert (answer["model_version"], answer["forecasts"]) == ("repeat_last-1", before)
     assert ask(served.client, history).json()["forecasts"] != before
     refused = ask(served.client, history, model="repeat_last-3")
     assert (refused.status_code, refused.json()["code"]) == (404, "model.unknown")
@@ -173,8 +173,8 @@ def test_without_a_champion_the_answer_says_what_to_run(
 
 
 def series(value: str = "1.0", rows: int = LOOKBACK, channels: tuple[str, ...] = ("load", "price", "wind")) -> str:
-    message = ",".join([value] * rows)
-    return '{"east": {' + ",".join(f'"{channel}": [{message}]' for channel in channels) + "}}"
+    numbers = ",".join([value] * rows)
+    return '{"east": {' + ",".join(f'"{channel}": [{numbers}]' for channel in channels) + "}}"
 
 
 def body(history: str = "", start: str = "2024-01-15T16:00:00Z", rest: str = "") -> bytes:

@@ -114,9 +114,9 @@ def test_the_queue_tells_positions_and_who_is_at_work(
     assert taken is not None
     lease = Lease(home.ledger, SCHEDULER, "the one")
     assert lease.hold()
-    message = client.get("/v1/queue?limit=1").json()
-    assert (message["waiting"], message["scheduler"]) == (2, "the one")
-    assert [(one["position"], one["run"]["run_id"]) for one in message["queue"]] == [(1, 2)]
+    queue = client.get("/v1/queue?limit=1").json()
+    assert (queue["waiting"], queue["scheduler"]) == (2, "the one")
+    assert [(one["position"], one["run"]["run_id"]) for one in queue["queue"]] == [(1, 2)]
     assert [client.get(f"/v1/runs/{n}").json()["position"] for n in (1, 2, 3)] == [None, 1, 2]
 
 
