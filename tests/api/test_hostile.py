@@ -1,4 +1,4 @@
-"""Bodies, names and lengths that nobody means well with, sent to every route that takes them."""
+"""Hostile bodies, names and lengths, sent to every route that takes them."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_what_is_in_memory_is_served_while_the_ledger_is_away(
     assert "secret" not in refused.text
 
 
-def test_a_failure_nobody_foresaw_is_a_problem_without_a_traceback(
+def test_an_unexpected_failure_is_a_problem_without_a_traceback(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_args: object) -> None:

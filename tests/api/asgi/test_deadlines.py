@@ -75,7 +75,7 @@ def test_endless_headers_are_refused_before_they_are_kept(quick: httpx.Client) -
     assert not answer or problem(answer) == (431, "headers.too_large")
 
 
-def test_a_body_that_does_not_arrive_is_told_so_and_cut_off(quick: httpx.Client) -> None:
+def test_a_body_that_does_not_arrive_is_answered_and_cut_off(quick: httpx.Client) -> None:
     with connected(quick) as one:
         one.sendall(HEAD + b"Content-Length: 1000\r\n\r\ntime,site")
         assert problem(rest(one)) == (408, "body.too_slow")
@@ -112,7 +112,7 @@ def test_who_takes_nothing_of_the_answer_is_given_up(quick: httpx.Client, wait_u
         wait_until(lambda: in_flight() == 1, 20)  # the one that asks
 
 
-def test_idle_connections_hurt_nobody(quick: httpx.Client) -> None:
+def test_idle_connections_do_not_block_requests(quick: httpx.Client) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(quick)) for _ in range(300)]
         for number, one in enumerate(idle):

@@ -33,14 +33,14 @@ def test_the_same_words_get_the_same_answer_again(served: Served, query: str, he
     assert all(content_of(other) == content_of(first) for other in others)
 
 
-def test_a_known_answer_gives_304_to_whom_has_it(served: Served) -> None:
+def test_a_known_answer_is_304_for_a_client_that_has_it(served: Served) -> None:
     etag = [served.client.get(FORECAST) for _ in range(2)][-1].headers["etag"]
     again = served.client.get(FORECAST, headers={"If-None-Match": etag})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
     assert "content-type" not in again.headers
 
 
-def test_head_is_told_the_headers_of_a_known_answer(served: Served) -> None:
+def test_head_has_the_headers_of_a_known_answer(served: Served) -> None:
     known = [served.client.get(FORECAST) for _ in range(2)][-1]
     head = served.client.head(FORECAST)
     assert (head.status_code, head.content) == (200, b"")
@@ -53,7 +53,7 @@ def test_another_format_is_another_answer(served: Served) -> None:
         assert served.client.get(FORECAST, headers={"Accept": media}).headers["content-type"].startswith(media)
 
 
-def test_a_known_answer_is_told_to_no_one_without_the_right_key(
+def test_a_known_answer_needs_the_right_key(
     home: Installation, serve: Callable[..., httpx.Client], make_key: Callable[..., str]
 ) -> None:
     issue(home.dataset("tiny"))

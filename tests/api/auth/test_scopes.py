@@ -136,7 +136,7 @@ def test_a_limited_key_learns_of_its_data_sets_alone(locked: Locked) -> None:
     assert "tiny" not in locked.ask("GET", "/", "other only").text
 
 
-def test_readiness_tells_strangers_no_reasons(locked: Locked) -> None:
+def test_readiness_has_no_reasons_without_a_key(locked: Locked) -> None:
     readiness = locked.ask("GET", "/readyz").json()
     assert (readiness["status"], readiness["reasons"], readiness["datasets"]) == ("not ready", [], [])
     assert len(locked.ask("GET", "/readyz", "read").json()["datasets"]) == 2
@@ -176,7 +176,7 @@ def test_beyond_loopback_nothing_is_open_and_only_exact_names_are_answered(
     assert client.get("/readyz", headers={"X-API-Key": make_key(home, Scope.READ)}).json()["status"] == "not ready"
 
 
-def test_an_address_without_a_route_tells_nothing(locked: Locked) -> None:
+def test_an_address_without_a_route_reveals_nothing(locked: Locked) -> None:
     assert locked.ask("GET", "/v1/nothing").json()["code"] == "route.unknown"
     wrong = locked.ask("DELETE", FORECAST, "admin")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD")

@@ -152,7 +152,7 @@ def test_an_unknown_zone_is_answered_with_an_example(served: Served) -> None:
     assert served.get(tz="Europe/Berlim").json()["remedy"] == 'did you mean "Europe/Berlin"?'
 
 
-def test_of_many_mistakes_the_first_ones_are_told(served: Served) -> None:
+def test_of_many_mistakes_the_first_ten_are_listed(served: Served) -> None:
     refused = served.get(**{f"p{number}": "" for number in range(3000)})
     assert (refused.status_code, len(refused.json()["mistakes"])) == (422, 10)
     assert len(refused.content) < 5000

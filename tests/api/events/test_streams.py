@@ -1,4 +1,4 @@
-"""Server-sent events over a real socket: what happens is told once, in order, to whoever follows or comes back."""
+"""Server-sent events over a real socket: each client receives every event once, in order, also after a reconnect."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def messages(answer: httpx.Response) -> Iterator[Message]:
 
 
 def lines_of(seen: list[Message]) -> list[str]:
-    """Return the lines of a log that were told."""
+    """Return the lines of a log that were sent."""
     return [line for message in seen if message.kind == "log" for line in message.data["lines"]]
 
 
@@ -101,7 +101,7 @@ class Follower:
 
 @pytest.fixture
 def tiny_document(tiny_document: dict[str, Any]) -> dict[str, Any]:
-    """The tiny job file, with nights of one model that is solved in a moment."""
+    """The tiny config file, with nights of one model that is solved in a moment."""
     tiny_document["datasets"]["tiny"] |= {"models": ["linear"], "training": {"baselines": ["seasonal_naive"]}}
     return tiny_document
 
@@ -137,7 +137,7 @@ def taken(home: Installation) -> Run:
 # --- everything that happens ------------------------------------------------------------------------------------------
 
 
-def test_what_happens_is_told_as_it_happens(
+def test_events_are_streamed_as_they_happen(
     home: Installation,
     follow: Callable[..., Follower],
     crowned: Callable[..., Manifest],
@@ -171,7 +171,7 @@ def test_events_are_filtered_by_kind_and_data_set(
     assert [message.kind for message in forecasts.seen] == ["forecast"]
 
 
-def test_a_client_that_comes_back_is_told_what_it_missed(
+def test_a_client_that_reconnects_receives_the_events_that_it_missed(
     home: Installation, follow: Callable[..., Follower], wait_until: Callable[..., None]
 ) -> None:
     for _ in range(4):
@@ -193,7 +193,7 @@ def test_a_number_from_another_ledger_does_not_silence_a_stream(
     wait_until(lambda: lost.kinds == [("run", "queued")])
 
 
-def test_nothing_is_lost_or_told_twice_however_fast_it_happens(
+def test_no_event_is_lost_or_sent_twice_at_any_rate(
     home: Installation,
     follow: Callable[..., Follower],
     wait_until: Callable[..., None],
@@ -368,7 +368,7 @@ def test_a_run_that_is_coalesced_ends_its_stream(home: Installation, follow: Cal
     assert follower.seen[-1].number.endswith("-end")
 
 
-def test_lines_of_a_log_are_told_whole_and_once(
+def test_lines_of_a_log_are_sent_whole_and_once(
     home: Installation, follow: Callable[..., Follower], wait_until: Callable[..., None]
 ) -> None:
     queued(home)
@@ -443,7 +443,10 @@ def test_a_run_outlives_the_service_and_a_client_that_comes_back_misses_nothing(
     ]
     assert seen[-1].message[0] == "run"
     assert seen[-1].number.endswith("-end")
-    assert (home.ledger.runs.get(1).state, home.ledger.runs.get(1).attempt) == ("succeeded", 1)  # nobody disturbed it
+    assert (home.ledger.runs.get(1).state, home.ledger.runs.get(1).attempt) == (
+        "succeeded",
+        1,
+    )  # one attempt, undisturbed
     assert lines_of(seen) == home.home.run_log(1).read_text(encoding="utf-8").splitlines()
     documents = [event.document for event in home.ledger.events.after(run_id=1)]
     assert [one.data["details"] for one in seen if one.kind != "log"] == documents
@@ -452,7 +455,7 @@ def test_a_run_outlives_the_service_and_a_client_that_comes_back_misses_nothing(
 # --- the feed itself --------------------------------------------------------------------------------------------------
 
 
-def test_nobody_looks_into_the_ledger_for_nobody(
+def test_the_ledger_is_not_polled_without_a_client(
     home: Installation, client: httpx.Client, follow: Callable[..., Follower], wait_until: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -63,7 +63,7 @@ def test_every_answer_has_the_id_of_its_request(served: Served) -> None:
         assert served.client.get("/healthz", headers={"X-Request-Id": bad}).headers["x-request-id"] != bad
 
 
-def test_figures_are_told_by_route_as_declared(served: Served) -> None:
+def test_metrics_are_labelled_by_route_as_declared(served: Served) -> None:
     for path in (FORECAST, FORECAST, "/v1/datasets/tiny", f"/{PLANTED}", f"/v1/datasets/{PLANTED}"):
         served.client.get(path, headers={"X-Request-Id": PLANTED})
     served.client.get(FORECAST, headers={"If-None-Match": served.get().headers["etag"]})
@@ -124,7 +124,7 @@ def test_a_format_of_the_log_that_is_not_there_is_refused(monkeypatch: pytest.Mo
     assert refused.value.code == "log.format"
 
 
-def test_readiness_says_that_nobody_schedules_or_works(
+def test_readiness_reports_a_missing_scheduler_and_missing_workers(
     make_home: Callable[..., Installation], tiny_document: dict[str, object]
 ) -> None:
     tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["ingest"], "cron": "0 2 * * *"}}

@@ -67,26 +67,26 @@ df = df[["unique_id", "ds", "y", "wind"]].sample(frac=1, random_state=0)
 client = NixtlaClient(api_key="any", base_url=sys.argv[1])
 assert client.validate_api_key()
 assert client.list_models() == ["tiny"]
-told = {}
+found = {}
 for model in ("timegpt-1", "tiny", "tiny/repeat_last-1"):
     made = client.forecast(df, h=30, freq="h", level=[80], model=model, hist_exog_list=["wind"])
-    told[model] = {key: part[["TimeGPT-lo-80", "TimeGPT", "TimeGPT-hi-80"]].values.tolist()
+    found[model] = {key: part[["TimeGPT-lo-80", "TimeGPT", "TimeGPT-hi-80"]].values.tolist()
                    for key, part in made.groupby("unique_id")}
 quantiles = client.forecast(df, h=2, freq="h", quantiles=[0.1, 0.5, 0.9], model="tiny", hist_exog_list=["wind"])
-told["columns"] = list(quantiles.columns)
+found["columns"] = list(quantiles.columns)
 one = df[df["unique_id"].str.startswith("west")]
 named = client.forecast(one, h=30, freq="h", level=[80], model="tiny", hist_exog_list=["wind"],
                         model_parameters={"series": ["west/load", "west/price"]})
-told["west"] = named[named["unique_id"] == "west/load"]["TimeGPT"].tolist()
-told["first"] = str(made["ds"].min())
-told["refused"] = []
+found["west"] = named[named["unique_id"] == "west/load"]["TimeGPT"].tolist()
+found["first"] = str(made["ds"].min())
+found["refused"] = []
 for wrong in ({"df": one}, {"freq": "15min"}, {"level": [50]}, {"model": "nobody"}, {"finetune_steps": 5},
               {"hist_exog_list": None}):
     try:
         client.forecast(**{"df": df, "h": 3, "freq": "h", "model": "tiny", "hist_exog_list": ["wind"]} | wrong)
     except Exception as error:
-        told["refused"].append(getattr(error, "body", {}).get("code"))
-print(json.dumps(told))
+        found["refused"].append(getattr(error, "body", {}).get("code"))
+print(json.dumps(found))
 """
 
 
@@ -158,7 +158,7 @@ assert client.is_server_live() and client.is_server_ready() and client.is_model_
 assert client.is_model_ready("tiny", "repeat_last-1") and not client.is_model_ready("tiny", "nobody")
 assert not client.is_model_ready("nobody")
 assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
-told = {"metadata": client.get_model_metadata("tiny", "champion")}
+found = {"metadata": client.get_model_metadata("tiny", "champion")}
 def inputs(binary, kind=np.float64, name="FP64"):
     made = []
     for role in ("targets", "past"):
@@ -178,9 +178,9 @@ answers = {
     "single": client.infer("tiny", inputs(True, np.float32, "FP32"), parameters=ask),
 }
 for name, answer in answers.items():
-    told[name] = [answer.as_numpy("mean").tolist(), answer.as_numpy("quantiles").tolist()]
+    found[name] = [answer.as_numpy("mean").tolist(), answer.as_numpy("quantiles").tolist()]
 assert answers["bytes"].get_response()["id"] == "7"
-told["refused"] = []
+found["refused"] = []
 spoilt = inputs(True)
 values = np.array(given["targets"]); values[0, 3, 1] = np.nan
 spoilt[0].set_data_from_numpy(values)
@@ -188,8 +188,8 @@ for wrong in (spoilt, inputs(True)[1:], inputs(True) + [triton.InferInput("x", [
     try:
         client.infer("tiny", wrong)
     except triton.InferenceServerException as error:
-        told["refused"].append(error.message())
-print(json.dumps(told))
+        found["refused"].append(error.message())
+print(json.dumps(found))
 """
 
 
@@ -226,9 +226,9 @@ host, _, port = sys.argv[1].removeprefix("http://").rstrip("/").partition(":")
 client = ScoringServerClient(host, port)
 client.wait_server_ready()
 rows = pd.read_csv(sys.argv[2])
-told = {"version": client.get_version()}
-told["made"] = pd.DataFrame(client.invoke(rows, params={"horizon": 30}).get_predictions()).to_dict("list")
-print(json.dumps(told))
+found = {"version": client.get_version()}
+found["made"] = pd.DataFrame(client.invoke(rows, params={"horizon": 30}).get_predictions()).to_dict("list")
+print(json.dumps(found))
 """
 
 

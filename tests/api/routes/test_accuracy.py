@@ -38,7 +38,7 @@ def rows(served: Served, **query: Any) -> list[dict[str, Any]]:
     return list(answer.json()["rows"])
 
 
-def test_it_is_told_by_group_of_lead_times_if_nothing_is_asked_for(scored: Served) -> None:
+def test_the_default_grouping_is_by_groups_of_lead_times(scored: Served) -> None:
     answer = scored.client.get(ADDRESS).json()
     assert (answer["dataset"], answer["by"], answer["since"]) == ("tiny", "lead_group", None)
     assert [(row["part"], row["count"]) for row in answer["rows"]] == [("1-6", 24), ("7-24", 24)]
@@ -60,13 +60,13 @@ def test_it_is_told_by_group_of_lead_times_if_nothing_is_asked_for(scored: Serve
         ("model", ["repeat_last-1"]),
     ],
 )
-def test_the_same_is_told_by_other_parts(scored: Served, by: str, parts: list[str]) -> None:
+def test_rows_are_grouped_as_requested(scored: Served, by: str, parts: list[str]) -> None:
     found = rows(scored, by=by)
     assert [row["part"] for row in found] == parts
     assert sum(row["count"] for row in found) == 48
 
 
-def test_one_channel_is_also_told_in_its_unit(scored: Served) -> None:
+def test_the_accuracy_of_one_channel_is_also_in_its_unit(scored: Served) -> None:
     (load,) = rows(scored, by="all", channel="load")
     assert load["count"] == 24
     assert load["mae_in_units"] == pytest.approx(load["mae"] * 10)
@@ -111,13 +111,15 @@ def test_an_unchanged_answer_costs_no_body(scored: Served) -> None:
         ({"chanel": "load"}, 422, "parameter.unknown"),
     ],
 )
-def test_what_cannot_be_asked_for_is_told(served: Served, query: dict[str, str], status: int, code: str) -> None:
+def test_an_invalid_parameter_is_refused_with_its_code(
+    served: Served, query: dict[str, str], status: int, code: str
+) -> None:
     answer: httpx.Response = served.client.get(ADDRESS, params=query)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     document = answer.json() | {"request_id": ""}  # its digits may be any
     assert next(iter(query.values())) not in str(document).replace('"load"', "")
 
 
-def test_a_data_set_that_does_not_exist_is_told(served: Served) -> None:
+def test_a_data_set_that_does_not_exist_is_not_found(served: Served) -> None:
     answer = served.client.get("/v1/datasets/tyni/accuracy")
     assert (answer.status_code, answer.json()["code"]) == (404, "dataset.unknown")

@@ -57,7 +57,7 @@ def test_the_latest_forecast_says_where_it_comes_from(served: Served) -> None:
     assert 0 <= answer["age"] < 60
 
 
-def test_the_forecast_tells_its_provenance(served: Served) -> None:
+def test_the_forecast_has_its_provenance(served: Served) -> None:
     provenance = served.issuance.provenance
     assert provenance is not None
     answered = served.get(tz="Asia/Tokyo").json()["provenance"]
@@ -162,7 +162,7 @@ def test_names_and_levels_are_given_by_repetition_or_commas(served: Served) -> N
     assert list(by_comma["forecasts"][0]["points"][0]["quantiles"]) == ["0.1", "0.9"]
 
 
-def test_times_are_told_in_the_zone_that_is_asked_for(served: Served) -> None:
+def test_times_are_in_the_requested_zone(served: Served) -> None:
     first_time = points(served.get(tz="Asia/Kolkata", horizon=2))[0]["time"]
     assert first_time.endswith("+05:30")
     assert datetime.fromisoformat(first_time) == served.issuance.origin
@@ -228,7 +228,7 @@ def test_a_client_that_has_the_answer_gets_304(served: Served) -> None:
     assert first.headers["cache-control"] == "no-cache"
 
 
-def test_csv_tells_the_same_numbers(served: Served) -> None:
+def test_csv_has_the_same_numbers(served: Served) -> None:
     query = {"series": "west", "channels": "price", "horizon": 30, "quantiles": "0.1,0.9"}
     answer = served.client.get("/v1/datasets/tiny/forecast", params=query, headers={"Accept": "text/csv"})
     assert answer.headers["content-type"].startswith("text/csv")
@@ -324,12 +324,12 @@ def test_a_forecast_that_comes_out_differently_is_not_prolonged(
 ) -> None:
     version = served.issuance.model_version
     shutil.rmtree(served.home.home.models / version)
-    crowned(served.home, version, bias=1.0)  # somebody replaced the files under its name
+    crowned(served.home, version, bias=1.0)  # the files are replaced under its name
     answer = served.get(horizon=25)
     assert (answer.status_code, answer.json()["code"]) == (503, "forecast.not_reproducible")
 
 
-def test_zones_with_two_offsets_tell_both_instants_of_the_doubled_hour(
+def test_zones_with_two_offsets_show_both_instants_of_the_doubled_hour(
     make_home: Callable[..., Installation],
     tiny_rows: Callable[..., pl.DataFrame],
     crowned: Callable[..., Manifest],
@@ -368,7 +368,7 @@ def test_after_a_change_of_frequency_no_wrong_times_are_served(
     assert served.get().status_code == 200
 
 
-def test_a_damaged_table_is_told_when_the_service_starts(
+def test_a_damaged_table_is_reported_when_the_service_starts(
     home: Installation, serve: Callable[[Installation], httpx.Client], wait_until: Callable[..., None]
 ) -> None:
     issue(home.dataset("tiny"))

@@ -104,7 +104,7 @@ def test_what_a_forecast_needs_is_enough_for_it(served: Served) -> None:
     assert made["forecasts"] == served.get().json()["forecasts"]
 
 
-def test_what_is_not_stored_of_it_is_told(
+def test_required_values_that_are_not_stored_are_listed(
     make_home: Callable[..., Installation],
     tiny_document: dict[str, Any],
     tiny_rows: Callable[..., pl.DataFrame],
@@ -134,7 +134,7 @@ def test_what_is_not_stored_of_it_is_told(
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def test_models_are_told_with_what_was_decided_on(
+def test_models_are_listed_with_the_evidence_of_the_decision(
     served: Served, crowned: Callable[..., Manifest], make_evidence: Callable[..., Evidence]
 ) -> None:
     models = served.client.get("/v1/models/tiny").json()
@@ -201,7 +201,7 @@ def test_the_rolling_forecast_is_what_was_issued_a_lead_before(
     assert [point["forecast_id"] for point in first] == [issued[0].forecast_id]
 
 
-def test_a_range_of_the_rolling_forecast_is_told_in_every_format(served: Served, issued: list[Any]) -> None:
+def test_a_range_of_the_rolling_forecast_comes_in_every_format(served: Served, issued: list[Any]) -> None:
     start = issued[1].origin + timedelta(hours=2)
     query = {"lead_time": "3h", "start": start.isoformat(), "end": (start + timedelta(hours=2)).isoformat()}
     points = served.get(**query).json()["forecasts"][0]["points"]
@@ -243,7 +243,7 @@ def test_a_range_and_a_model_choose_steps_of_the_forecast(
 
 
 @pytest.mark.parametrize("media", [ARROW, PARQUET])
-def test_the_latest_forecast_is_told_as_a_table(served: Served, media: str) -> None:
+def test_the_latest_forecast_comes_as_a_table(served: Served, media: str) -> None:
     answer = served.client.get(FORECAST, headers={"accept": media})
     rows = (pl.read_ipc_stream if media == ARROW else pl.read_parquet)(io.BytesIO(answer.content))
     lines = served.get().json()["forecasts"]

@@ -64,7 +64,7 @@ RANGES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture
 def tiny_document(tiny_document: dict[str, Any]) -> dict[str, Any]:
-    """The tiny job file with a job of its own."""
+    """The tiny config file with a job of its own."""
     tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["retrain", "forecast"], "cron": "30 2 * * *"}}
     return tiny_document
 
@@ -145,7 +145,7 @@ def test_an_unknown_job_is_answered_with_the_nearest(client: httpx.Client, subte
             assert "nigthly" not in answer.text
 
 
-def test_a_mistake_in_a_job_is_told_with_its_place_and_not_repeated(
+def test_a_mistake_in_a_job_is_answered_with_its_place_and_not_repeated(
     client: httpx.Client, subtests: pytest.Subtests
 ) -> None:
     client.post("/v1/jobs", json=JOB | {"name": "there"})

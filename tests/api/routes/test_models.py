@@ -31,7 +31,7 @@ def test_an_earlier_champion_is_asked_back_over_rest_and_a_worker_makes_it_so(
     assert served.client.get("/v1/datasets/tiny/forecast").json()["model_version"] == first
 
 
-def test_what_cannot_be_promoted_is_told(served: Served) -> None:
+def test_a_promotion_that_is_not_possible_is_refused(served: Served) -> None:
     champion = served.client.get(MODELS).json()["champion"]["model_version"]
     for body, status, code in (
         ({"version": champion}, 409, "promotion.is_champion"),

@@ -72,7 +72,7 @@ def test_a_dry_run_answers_the_receipt_and_writes_nothing(client: httpx.Client, 
     assert client.get("/v1/datasets/tiny/receipts").json() == []
 
 
-def test_a_wrong_row_is_put_aside_and_told_without_repeating_it(
+def test_an_invalid_row_is_quarantined_and_reported_without_repeating_it(
     client: httpx.Client, records: list[dict[str, Any]]
 ) -> None:
     answer = client.post(PUSH, json=[{**records[0], "load": "secret"}, *records[1:]])

@@ -114,7 +114,7 @@ def written(write: Callable[[io.BytesIO], object]) -> bytes:
     return out.getvalue()
 
 
-def test_every_format_tells_the_same_numbers(served: Served, history: dict[str, Any]) -> None:
+def test_every_format_has_the_same_numbers(served: Served, history: dict[str, Any]) -> None:
     wanted = ask(served.client, history, horizon=30).json()
     body = {"dataset": "tiny", "history": history, "horizon": 30}
     read: dict[str, Callable[[bytes], pl.DataFrame]] = {
@@ -282,7 +282,7 @@ def test_when_too_many_wait_the_answer_says_when_to_try_again(
     assert refused.headers["retry-after"] == "1"
 
 
-def test_a_damaged_model_is_not_served_and_its_folder_is_not_told(
+def test_a_damaged_model_is_not_served_and_its_folder_is_not_revealed(
     served: Served, history: dict[str, Any], crowned: Callable[..., Manifest], wait_until: Callable[..., None]
 ) -> None:
     crowned(served.home, "repeat_last-2")

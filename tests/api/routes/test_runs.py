@@ -103,7 +103,7 @@ def test_what_cannot_be_meant_is_refused_with_a_stable_code(
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_the_queue_tells_positions_and_who_is_at_work(
+def test_the_queue_lists_positions_hosts_and_the_scheduler(
     home: Installation, serve: Callable[[Installation], httpx.Client]
 ) -> None:
     client = serve(home)
