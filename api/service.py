@@ -107,10 +107,10 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Follow the ledger while the body runs."""
         await run_sync(self._poller.start)
-        await run_sync(self.champions.begin)  # otherwise the first forecast on demand would wait for the network
-        # In the background: a large lake takes a while, and every read is verified anyway.
-        threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
         try:
+            await run_sync(self.champions.begin)  # otherwise the first forecast on demand would wait for the network
+            # In the background: a large lake takes a while, and every read is verified anyway.
+            threading.Thread(target=self._check_tables, name="check-tables", daemon=True).start()
             yield
         finally:
             await run_sync(self._poller.stop)
