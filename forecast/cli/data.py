@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from forecast.cli.options import DatasetArgument, DatasetOption, HomeOption, JsonOption, opened
+from forecast.cli.options import DatasetArgument, DatasetOption, HomeOption, JsonOption, open_installation
 from forecast.cli.output import OUT, print_json, print_receipt, quarantine_table, receipts_table
 from forecast.errors import ConfigError, StorageError
 from forecast.vocabulary import parse_duration
 
-_channels = typer.Typer(
+channel_app = typer.Typer(
     name="channel",
     help="Add, rename or retire a channel of the lake, after the job file names it.",
     no_args_is_help=True,
@@ -23,18 +23,11 @@ _NamedDataset = Annotated[str, typer.Argument(help="Name of the data set.", show
 _Channel = Annotated[str, typer.Argument(help="Name of the channel.", show_default=False)]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (ingest, check, receipts, quarantine, rows, maintain):
-        app.command()(command)
-    app.add_typer(_channels)
-
-
 def ingest(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Bring new rows of a data set in; rows that are there already change nothing."""
     from pipelines.ingestion.ingest import ingest as bring_in
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     receipt = bring_in(installation.dataset(name))
     if as_json:
@@ -54,7 +47,7 @@ def check(
     """Check a source or a file as an ingestion would, and say what is wrong with it; nothing is written."""
     from pipelines.ingestion.ingest import read_source, validate
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     receipt = validate(
         installation.dataset(name), None if file is None else read_source(installation.dataset(name), file)
@@ -72,7 +65,7 @@ def receipts(
     as_json: JsonOption = False,
 ) -> None:
     """Show what came in lately, and what was wrong with it."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     found = installation.ledger.receipts.latest(name, limit)
     if as_json:
@@ -88,7 +81,7 @@ def quarantine(
     as_json: JsonOption = False,
 ) -> None:
     """Show rows that were put aside, with the reason."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     rows = installation.dataset(name).quarantine.read(limit=limit).to_dicts()
     if as_json:
@@ -115,7 +108,7 @@ def rows(
     """Write observations to a file: the newest, or exactly what was known at a time."""
     if file.suffix not in {".csv", ".parquet"}:
         raise ConfigError("rows.unknown_format", f'"{file.name}" is neither .csv nor .parquet', "choose one of them")
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     table = installation.dataset(name).observations
     if superseded:
@@ -146,7 +139,7 @@ def maintain(
     """Verify every file of the tables, put small ones together, delete what no version inside the retention needs."""
     from pipelines.maintenance.maintain import maintain as look_after
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     done = look_after(installation.dataset(name), None if retention is None else parse_duration(retention))
     if as_json:
@@ -159,10 +152,10 @@ def maintain(
         )
 
 
-@_channels.command()
+@channel_app.command()
 def add(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> None:
     """Add a channel that the job file names; earlier rows have no value of it."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, config = installation.config.dataset(dataset)
     if channel not in config.channels:
         raise _first_in_job_file(f'the job file has no channel "{channel}"', f"name it under datasets.{name}.channels")
@@ -171,7 +164,7 @@ def add(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> N
     OUT.print(f'"{channel}" is a channel of {name} now; {message}', markup=False)
 
 
-@_channels.command()
+@channel_app.command()
 def rename(
     dataset: _NamedDataset,
     old: Annotated[str, typer.Argument(help="Its name in the lake.", show_default=False)],
@@ -179,7 +172,7 @@ def rename(
     home: HomeOption = None,
 ) -> None:
     """Rename a channel; all versions of the data, the earlier ones too, have it under the new name."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, config = installation.config.dataset(dataset)
     if new not in config.channels or old in config.channels:
         raise _first_in_job_file(f'the job file does not name "{new}" in place of "{old}"', "change the name there")
@@ -187,10 +180,10 @@ def rename(
     OUT.print(f'"{old}" of {name} is called "{new}" now', markup=False)
 
 
-@_channels.command()
+@channel_app.command()
 def retire(dataset: _NamedDataset, channel: _Channel, home: HomeOption = None) -> None:
     """Retire a channel that the job file does not name any more; its values stay in the history."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, config = installation.config.dataset(dataset)
     if channel in config.channels:
         raise _first_in_job_file(f'the job file still names "{channel}"', "take it out there")

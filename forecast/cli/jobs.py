@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from forecast.cli.options import HomeOption, JsonOption, opened
+from forecast.cli.options import HomeOption, JsonOption, open_installation
 from forecast.cli.output import OUT, print_json, runs_table
-from forecast.cli.runs import follow_log, runs_app
+from forecast.cli.runs import follow_log
 from forecast.config.jobs import Job, JobStep, Trigger
 from forecast.errors import ConfigError, nearest
 from forecast.installation import Installation
@@ -42,16 +42,10 @@ SetOption = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(jobs_app, name="jobs")
-    app.add_typer(runs_app, name="runs")
-
-
 @jobs_app.command(name="list")
 def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show every job: what it does, when it is due next, and how its last run ended."""
-    installation = opened(home)
+    installation = open_installation(home)
     book = JobBook(installation)
     jobs = book.jobs()
     last = {name: next(iter(installation.ledger.runs.find(job=name, limit=1)), None) for name in jobs}
@@ -74,7 +68,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @jobs_app.command()
 def show(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show one job with all its fields, and its latest runs."""
-    installation = opened(home)
+    installation = open_installation(home)
     book = JobBook(installation)
     known = book.job(job)
     runs = installation.ledger.runs.find(job=job, limit=10)
@@ -100,7 +94,7 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a job. It is kept in the ledger; those of the job file are changed there."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     definition = _checked({"dataset": name} | _given(steps, cron, zone, on, fields))
     _print_job(JobBook(installation).add(job, definition), installation, as_json=as_json)
@@ -118,7 +112,7 @@ def change(
     as_json: JsonOption = False,
 ) -> None:
     """Change a job that is not in the job file; what is not given stays."""
-    installation = opened(home)
+    installation = open_installation(home)
     book = JobBook(installation)
     present = book.job(job).definition.model_dump(mode="json", exclude_defaults=True)
     definition = _checked(present | _given(steps, cron, zone, on, fields))
@@ -128,7 +122,7 @@ def change(
 @jobs_app.command()
 def remove(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Forget a job that is not in the job file; its runs stay, those that wait are cancelled."""
-    JobBook(opened(home)).remove(job)
+    JobBook(open_installation(home)).remove(job)
     if as_json:
         print_json({"removed": job})
     else:
@@ -155,7 +149,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Queue a run of a job now, whatever its schedule says; a worker host executes it."""
-    installation = opened(home)
+    installation = open_installation(home)
     run_id = JobBook(installation).run_now(job)
     if wait:
         follow_log(installation, run_id, as_json=as_json)
@@ -174,7 +168,7 @@ def backfill(
     as_json: JsonOption = False,
 ) -> None:
     """Queue a run for each date of a range that never had one. A forecast step then forecasts as of that date."""
-    installation = opened(home)
+    installation = open_installation(home)
     book = JobBook(installation)
     zone = _zone(book.job(job), installation)
     ends = [end if end.tzinfo else end.replace(tzinfo=zone) for end in (first, last)]
@@ -197,7 +191,7 @@ def document(known: KnownJob, book: JobBook) -> dict[str, Any]:
 
 
 def _pause(job: str, home: Path | None, *, paused: bool, as_json: bool) -> None:
-    book = JobBook(opened(home))
+    book = JobBook(open_installation(home))
     known = book.pause(job, paused=paused)
     if as_json:
         print_json(document(known, book))

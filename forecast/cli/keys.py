@@ -9,24 +9,19 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from forecast.cli.options import HomeOption, JsonOption, opened
+from forecast.cli.options import HomeOption, JsonOption, open_installation
 from forecast.cli.output import ERR, OUT, print_json
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError
 from forecast.ledger.keys import Key, Scope, mint
 from forecast.vocabulary import parse_duration
 
+keys_app = typer.Typer(name="keys", help="Create, list and revoke keys of the REST API.", no_args_is_help=True)
+
 _LONGEST_NAME = 80
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    keys = typer.Typer(help="Make, list and revoke keys of the REST interface.", no_args_is_help=True)
-    for command in (create, list_keys, revoke):
-        keys.command("list" if command is list_keys else None)(command)
-    app.add_typer(keys, name="keys")
-
-
+@keys_app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
     scope: Annotated[Scope, typer.Option(help="Each implies those before it.")] = Scope.READ,
@@ -40,25 +35,26 @@ def create(
         raise ConfigError(
             "key.name", f"a key's name has 1 to {_LONGEST_NAME} printable characters", "say whose the key is"
         )
-    installation = opened(home)
+    installation = open_installation(home)
     datasets = tuple(dict.fromkeys(installation.config.dataset(one)[0] for one in dataset or ()))
     now = SystemClock().now()
     key_id, text, digest = mint()
     key = Key(key_id, name, digest, scope, datasets, now, now + parse_duration(expires) if expires else None)
     installation.ledger.keys.add(key)
     if as_json:
-        print_json(_told(key, now) | {"key": text})
+        print_json(_document(key, now) | {"key": text})
         return
     OUT.print(text, markup=False, highlight=False, soft_wrap=True)
     ERR.print(f"made key {key_id}; its text is not shown again. Send it as: Authorization: Bearer KEY", soft_wrap=True)
 
 
+@keys_app.command(name="list")
 def list_keys(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show every key that was made, without its text."""
     now = SystemClock().now()
-    found = opened(home).ledger.keys.all()
+    found = open_installation(home).ledger.keys.all()
     if as_json:
-        print_json([_told(key, now) for key in found])
+        print_json([_document(key, now) for key in found])
         return
     table = Table("id", "name", "scope", "data sets", "made", "expires", "state", box=None)
     for key in found:
@@ -70,6 +66,7 @@ def list_keys(home: HomeOption = None, as_json: JsonOption = False) -> None:
     OUT.print(table if found else "there are no keys: whoever reaches the service may do everything")
 
 
+@keys_app.command()
 def revoke(
     key_id: Annotated[str, typer.Argument(help='Its id, as "forecast keys list" shows it.')],
     home: HomeOption = None,
@@ -77,14 +74,14 @@ def revoke(
 ) -> None:
     """Make a key open nothing any more; a service that runs follows within seconds."""
     now = SystemClock().now()
-    key = opened(home).ledger.keys.revoke(key_id, now)
+    key = open_installation(home).ledger.keys.revoke(key_id, now)
     if as_json:
-        print_json(_told(key, now))
+        print_json(_document(key, now))
     else:
         OUT.print(f"key {key.key_id} ({key.name}) opens nothing any more", markup=False)
 
 
-def _told(key: Key, now: datetime) -> dict[str, object]:
+def _document(key: Key, now: datetime) -> dict[str, object]:
     return {
         "key_id": key.key_id,
         "name": key.name,

@@ -12,25 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from forecast.cli.options import (
-    DatasetArgument,
     HomeOption,
-    HorizonOption,
     JsonOption,
     PortOption,
     UiPortOption,
-    opened,
+    open_installation,
 )
 from forecast.cli.output import OUT, print_json
-from forecast.errors import UnavailableError
 from forecast.home import home_at
-from forecast.vocabulary import Horizon
 from pipelines.doctor.finding import Diagnosis
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (backup, restore, doctor, plot):
-        app.command()(command)
 
 
 def backup(
@@ -43,7 +33,7 @@ def backup(
     """Copy the home into one archive, consistent while everything runs."""
     from pipelines.maintenance.backup import back_up
 
-    done = back_up(opened(home), target)
+    done = back_up(open_installation(home), target)
     if as_json:
         message = done.manifest.model_dump(mode="json", exclude={"files"})
         print_json({"file": str(done.path), "bytes": done.bytes, "files": len(done.manifest.files), **message})
@@ -83,10 +73,11 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Examine the installation and say what to do; exit code 9 if anything is to be done."""
-    from pipelines.doctor.examine import Patient, examine
+    from pipelines.doctor.examine import examine
+    from pipelines.doctor.subject import Subject
 
-    with Patient(home, deep=deep, port=port, ui_port=ui_port) as patient:
-        findings = examine(patient)
+    with Subject(home, deep=deep, port=port, ui_port=ui_port) as subject:
+        findings = examine(subject)
     is_well = all(finding.is_well for finding in findings)
     if as_json:
         print_json({"well": is_well, "findings": findings})
@@ -94,34 +85,6 @@ def doctor(
         OUT.print(_findings_table(findings))
     if not is_well:
         raise typer.Exit(9)
-
-
-def plot(
-    dataset: DatasetArgument = None,
-    horizon: HorizonOption = None,
-    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the latest forecast as an HTML report; nothing is issued."""
-    from pipelines.forecasting.report import write_report
-
-    if horizon is not None:
-        Horizon(horizon)
-    installation = opened(home)
-    name, _ = installation.config.dataset(dataset)
-    issuance = installation.ledger.issuances.latest(name)
-    if issuance is None:
-        raise UnavailableError(
-            "forecast.none_yet", f"no forecast of {name} was issued yet", f'run "forecast forecast {name}"'
-        )
-    report = write_report(installation.dataset(name), issuance, horizon)
-    if as_json:
-        print_json({"forecast_id": issuance.forecast_id, "report": str(report)})
-    else:
-        OUT.print(f"plot: {report}", markup=False, soft_wrap=True)
-    if show:
-        typer.launch(report.as_uri())
 
 
 def _findings_table(findings: Sequence[Diagnosis]) -> Table:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, end_on_sigterm, opened
+from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, end_on_sigterm, open_installation
 from forecast.cli.output import ERR, OUT, champions_table, night_document, print_json, print_night
 from forecast.config.training import EngineName
 from forecast.errors import ConflictError, NotFoundError
@@ -20,12 +20,6 @@ EngineOption = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (train, compare, rollback, champions):
-        app.command()(command)
-
-
 def train(
     dataset: DatasetArgument = None,
     engine: EngineOption = None,
@@ -33,7 +27,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train all models of the job file, compare them with the champion, and promote the best if it is better."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     run_night(installation, name, engine, as_json=as_json)
@@ -64,7 +58,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Show how the models of a night compare, what was decided and why; decided again from the stored numbers."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, config = installation.config.dataset(dataset)
     nights = installation.ledger.nights.latest(name, back + 1)
     if len(nights) <= back:
@@ -95,7 +89,7 @@ def rollback(
     """Make an earlier champion champion again; the next forecast is issued with it."""
     from pipelines.training.rollback import rollback as go_back
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     champion = go_back(installation.dataset(name), to)
     if as_json:
@@ -112,7 +106,7 @@ def champions(
     as_json: JsonOption = False,
 ) -> None:
     """Show who is champion and who was, since when and why."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     found = installation.ledger.champions.history(name, limit)
     if as_json:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, opened
+from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, open_installation
 from forecast.cli.output import OUT, print_json
 from forecast.installation import Installation
 from forecast.ledger.alerts import Alert
@@ -31,17 +31,11 @@ class AccuracyBy(StrEnum):
     SERIES = "series"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (score, accuracy, alerts):
-        app.command()(command)
-
-
 def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Score issued forecasts against what was observed since, correct quantiles, raise and resolve alerts."""
     from pipelines.monitoring.score import score as compare
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     scored = compare(installation.dataset(name))
     if as_json:
@@ -68,7 +62,7 @@ def accuracy(
     as_json: JsonOption = False,
 ) -> None:
     """Show how good the forecasts were that were served, and how far the latest one moved."""
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     since = None if window is None else before(installation.dataset(name).clock.now(), window)
     ledger = installation.ledger
@@ -102,7 +96,7 @@ def alerts(
     as_json: JsonOption = False,
 ) -> None:
     """Show what was found wrong by the job file's alert rules, and what still is."""
-    installation: Installation = opened(home)
+    installation: Installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     found = installation.ledger.alerts.find(name, open_only=only_open, limit=limit)
     if as_json:

@@ -72,7 +72,7 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-def opened(home: Path | None) -> Installation:
+def open_installation(home: Path | None) -> Installation:
     """Open an installation whose ledger is closed when the command ends."""
     installation = Installation.open(home)
     AT_END.enter_context(installation.ledger)

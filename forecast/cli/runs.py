@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from forecast.cli.options import HomeOption, JsonOption, opened
+from forecast.cli.options import HomeOption, JsonOption, open_installation
 from forecast.cli.output import ERR, OUT, print_json, runs_table
 from forecast.clock import SystemClock
 from forecast.errors import NotFoundError
@@ -37,7 +37,7 @@ def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """Show the latest runs."""
-    installation = opened(home)
+    installation = open_installation(home)
     found = installation.ledger.runs.find(job=job, limit=limit, states=() if whole else SHOWN)
     if job is not None and not found:
         JobBook(installation).job(job)  # raises if there never was such a job
@@ -50,7 +50,7 @@ def list_runs(
 @runs_app.command()
 def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show the runs that wait, the next one first, and the worker hosts that take them."""
-    ledger = opened(home).ledger
+    ledger = open_installation(home).ledger
     waiting, hosts = ledger.runs.queue(), ledger.hosts.known()
     if as_json:
         print_json({"queue": waiting, "hosts": hosts})
@@ -73,7 +73,7 @@ def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @runs_app.command(name="show")
 def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show one run with its attempts."""
-    ledger = opened(home).ledger
+    ledger = open_installation(home).ledger
     found = ledger.runs.get(run_id)
     attempts = ledger.runs.attempts(run_id)
     if as_json:
@@ -92,7 +92,7 @@ def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption =
 @runs_app.command()
 def cancel(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Cancel a run that waits, or ask a running one to stop."""
-    found = opened(home).ledger.runs.cancel(run_id, SystemClock().now())
+    found = open_installation(home).ledger.runs.cancel(run_id, SystemClock().now())
     if as_json:
         print_json(found)
         return
@@ -106,7 +106,7 @@ def log(
     home: HomeOption = None,
 ) -> None:
     """Show what a run wrote."""
-    installation = opened(home)
+    installation = open_installation(home)
     if follow:
         follow_log(installation, run_id, as_json=False)
         return

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from forecast.cli.models import EngineOption
-from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, end_on_sigterm, opened
+from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, end_on_sigterm, open_installation
 from forecast.cli.output import ERR, OUT, print_json
 
 if TYPE_CHECKING:
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (tune, study):
-        app.command()(command)
 
 
 def tune(
@@ -40,13 +34,13 @@ def tune(
 ) -> None:
     """Search for better options of a model; a search that was stopped goes on when it is started again."""
     from forecast.progress import Reporter
-    from pipelines.search.tune import tune as search
+    from pipelines.search.tune import tune as run_tuning
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
     reporter = Reporter(ERR if as_json else OUT)
-    found = search(installation.dataset(name), model, reporter, minutes=minutes, limit=trials, engine=engine)
+    found = run_tuning(installation.dataset(name), model, reporter, minutes=minutes, limit=trials, engine=engine)
     if as_json:
         print_json(found)
     else:
@@ -72,15 +66,18 @@ def study(
 ) -> None:
     """Report how models bear noise and gaps, and how accuracy depends on look-back, size and decomposition."""
     from forecast.progress import Reporter
-    from pipelines.study.run import study as look_into
+    from pipelines.study.run import study as run_study
 
-    installation = opened(home)
+    installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     end_on_sigterm()
-    found = look_into(
-        installation.dataset(name), Reporter(ERR if as_json else OUT), models=_words(models), questions=_words(questions),
+    found = run_study(
+        installation.dataset(name),
+        Reporter(ERR if as_json else OUT),
+        models=_words(models),
+        questions=_words(questions),
         minutes=minutes,
-    )  # fmt: skip
+    )
     if as_json:
         print_json(found)
     else:

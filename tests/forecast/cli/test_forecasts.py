@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -98,3 +99,24 @@ def test_the_status_and_the_report_show_the_provenance(run: Run, tiny_home: Inst
     page = write_report(tiny_home.dataset("tiny"), issuance).read_text(encoding="utf-8")
     for value in (message["model_digest"], message["data_digest"], message["runtime"], "data_version"):
         assert f">{value}<" in page
+
+
+def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
+    tiny_home: Installation, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("typer.launch", opened.append)
+    home = tiny_home.home.path
+    code, _, err = run("plot", "--home", home)
+    assert code == 8
+    assert "forecast.none_yet" in err
+    issuance, _ = issue(tiny_home.dataset("tiny"))
+    code, out, _ = run("plot", "--home", home, "--json")
+    message = json.loads(out)
+    assert (code, message["forecast_id"], opened) == (0, issuance.forecast_id, [])
+    page = Path(message["report"]).read_text(encoding="utf-8")
+    assert issuance.forecast_id in page
+    assert "<script src=" not in page
+    assert run("plot", "tiny", "--open", "--home", home)[0] == 0
+    assert opened == [Path(message["report"]).as_uri()]
+    assert len(tiny_home.ledger.issuances.newest("tiny")) == 1

@@ -40,7 +40,7 @@ def test_the_doctor_tells_by_its_exit_code_whether_anything_is_to_be_done(
 ) -> None:
     from pipelines.doctor import examine
 
-    few = {name: check for name, check in examine.CHECKS.items() if name in {"job file", "ledger", "forecasts"}}
+    few = {name: check for name, check in examine.CHECKS.items() if name in {"config file", "ledger", "forecasts"}}
     monkeypatch.setattr(examine.examine, "__defaults__", (few,))
     home = tiny_home.home.path
     code, out, _ = run("doctor", "--home", home)
@@ -52,27 +52,6 @@ def test_the_doctor_tells_by_its_exit_code_whether_anything_is_to_be_done(
     message = json.loads(out)
     assert (code, message["well"]) == (0, True)
     assert {finding["about"] for finding in message["findings"]} == set(few)
-
-
-def test_a_plot_shows_the_forecast_that_was_issued_and_issues_none(
-    tiny_home: Installation, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr("typer.launch", opened.append)
-    home = tiny_home.home.path
-    code, _, err = run("plot", "--home", home)
-    assert code == 8
-    assert "forecast.none_yet" in err
-    issuance, _ = issue(tiny_home.dataset("tiny"))
-    code, out, _ = run("plot", "--home", home, "--json")
-    message = json.loads(out)
-    assert (code, message["forecast_id"], opened) == (0, issuance.forecast_id, [])
-    page = Path(message["report"]).read_text(encoding="utf-8")
-    assert issuance.forecast_id in page
-    assert "<script src=" not in page
-    assert run("plot", "tiny", "--open", "--home", home)[0] == 0
-    assert opened == [Path(message["report"]).as_uri()]
-    assert len(tiny_home.ledger.issuances.newest("tiny")) == 1
 
 
 def test_shells_complete_commands_and_data_sets(tiny_home: Installation) -> None:
