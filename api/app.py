@@ -72,7 +72,7 @@ def create_app(installation: Installation, limits: Limits | None = None, exposur
     app.add_middleware(Shortcut, answers=service.answers, latest=service.latest, metrics=service.metrics)
     app.add_middleware(
         AccessControl,
-        rules=scopes,
+        routes=scopes,
         keyring=service.keyring,
         sessions=service.sessions,
         limits=service.limits,

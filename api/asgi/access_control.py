@@ -38,11 +38,11 @@ class AccessControl:
     """
 
     def __init__(
-        self, app: ASGIApp, rules: RouteScopes, keyring: Keyring, sessions: Sessions, limits: Limits,
+        self, app: ASGIApp, routes: RouteScopes, keyring: Keyring, sessions: Sessions, limits: Limits,
         admission: Admission, metrics: Metrics,
     ) -> None:  # fmt: skip
         self._app = app
-        self._rules = rules
+        self._routes = routes
         self._keyring = keyring
         self._sessions = sessions
         self._max_body = limits.max_body
@@ -59,14 +59,14 @@ class AccessControl:
         context: RequestContext = scope["context"]
         method = scope["method"]
         headers = {name: value for name, value in scope["headers"] if name in _READ_HEADERS}
-        found = self._rules.find(method, scope["path"])
-        rule, dataset = found or (None, None)
-        if rule is not None:
-            context.template = rule.template
+        found = self._routes.find(method, scope["path"])
+        route, dataset = found or (None, None)
+        if route is not None:
+            context.template = route.template
         try:
-            self._check(scope, headers, context, rule, dataset)
+            self._check(scope, headers, context, route, dataset)
         except ForecastError as error:
-            await self._refused(error, rule, headers)(scope, receive, send)
+            await self._refused(error, route, headers)(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
             receive = body = LimitedBody(receive, self._max_body, self._body_seconds)
@@ -75,38 +75,38 @@ class AccessControl:
                 try:
                     await body.arrive()
                 except RefusedBody as refused:
-                    await self._refused(refused.error, rule, headers)(scope, receive, send)
+                    await self._refused(refused.error, route, headers)(scope, receive, send)
                     return
                 finally:
                     self._admission.arriving -= 1
-        if rule is None and not self._keyring.is_open:  # without a known scope the routes are not searched
+        if route is None and not self._keyring.is_open:  # without a known scope the routes are not searched
             await self._without_route(scope["path"])(scope, receive, send)
-        elif rule is None or rule.template in _AT_ONCE:
+        elif route is None or route.template in _AT_ONCE:
             await self._app(scope, receive, send)
-        elif self._admission.try_enter(rule.template) or await self._admission.enter(rule.template):
-            await self._work(rule.template, scope, receive, send)
+        elif self._admission.try_enter(route.template) or await self._admission.enter(route.template):
+            await self._work(route.template, scope, receive, send)
         else:
-            await self._refused(BUSY, rule, headers)(scope, receive, send)
+            await self._refused(BUSY, route, headers)(scope, receive, send)
 
     def _check(
         self,
         scope: Scope,
         headers: dict[bytes, bytes],
         context: RequestContext,
-        rule: RouteScope | None,
+        route: RouteScope | None,
         dataset: str | None,
     ) -> None:
-        access = EVERYTHING if self._keyring.is_open else self._access(headers, scope["method"], rule)
+        access = EVERYTHING if self._keyring.is_open else self._access(headers, scope["method"], route)
         context.access = access
         wait = self._rates.wait(access.key_id or _address(scope))
         if wait:
             raise too_many(wait)
-        if rule is not None:
-            rule.check(access, dataset)
+        if route is not None:
+            route.check(access, dataset)
         if _length(headers) > self._max_body:
             raise too_large(self._max_body)
 
-    def _access(self, headers: dict[bytes, bytes], method: str, rule: RouteScope | None) -> Access:
+    def _access(self, headers: dict[bytes, bytes], method: str, route: RouteScope | None) -> Access:
         given = headers.get(b"x-api-key")
         if given is None and b"authorization" in headers:
             kind, _, given = headers[b"authorization"].partition(b" ")
@@ -118,7 +118,7 @@ class AccessControl:
         access = self._sessions.recognise(cookie) if cookie else None
         if access is None or cookie is None:
             return NOTHING
-        if method not in _READS and rule is not None and rule.scope is not None:
+        if method not in _READS and route is not None and route.scope is not None:
             token = headers.get(b"x-csrf-token", b"").decode("latin-1")
             if not self._sessions.has_token(cookie, token):
                 raise ForbiddenError(
@@ -126,7 +126,7 @@ class AccessControl:
                 )
         return access
 
-    async def _work(self, route: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _work(self, template: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Occupy a place until the answer begins: sending it to a slow client costs no computation."""
         works = True
 
@@ -134,7 +134,7 @@ class AccessControl:
             nonlocal works
             if works:
                 works = False
-                self._admission.leave(route)
+                self._admission.leave(template)
                 self._admission.answering += 1
             await send(message)
 
@@ -142,19 +142,19 @@ class AccessControl:
             await self._app(scope, receive, send_and_leave)
         finally:
             if works:
-                self._admission.leave(route)
+                self._admission.leave(template)
             else:
                 self._admission.answering -= 1
 
     def _without_route(self, path: str) -> Response:
-        methods = self._rules.methods(path)
+        methods = self._routes.methods(path)
         if methods:
             return problems.without_route(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": ", ".join(methods)})
         return problems.without_route(HTTPStatus.NOT_FOUND, {})
 
-    def _refused(self, error: ForecastError, rule: RouteScope | None, headers: dict[bytes, bytes]) -> Response:
+    def _refused(self, error: ForecastError, route: RouteScope | None, headers: dict[bytes, bytes]) -> Response:
         self._metrics.refused(error.code)
-        is_browser = rule is not None and rule.is_page and b"text/html" in headers.get(b"accept", b"")
+        is_browser = route is not None and route.is_page and b"text/html" in headers.get(b"accept", b"")
         if isinstance(error, UnauthenticatedError) and is_browser:
             return RedirectResponse(_LOGIN, 303)
         return problems.answer(error)

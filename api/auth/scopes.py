@@ -94,7 +94,7 @@ class RouteScopes:
 
     def __init__(self, app: FastAPI, framework: Mapping[str, Any]) -> None:
         """``framework`` declares the scopes of paths that the framework adds."""
-        self.all = tuple(_rules(app, framework))
+        self.all = tuple(_route_scopes(app, framework))
         self._known: dict[tuple[str, str], tuple[RouteScope, str | None] | None] = {}
 
     def find(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
@@ -111,17 +111,17 @@ class RouteScopes:
 
     def methods(self, path: str) -> list[str]:
         """Return the methods that an address supports."""
-        return sorted({method for rule in self.all if rule.pattern.match(path) for method in rule.methods})
+        return sorted({method for route in self.all if route.pattern.match(path) for method in route.methods})
 
     def describe(self, document: dict[str, Any]) -> dict[str, Any]:
         """Add each route's scope to an OpenAPI document."""
         document.setdefault("components", {})["securitySchemes"] = _SCHEMES
-        for rule in self.all:
-            for method in rule.methods:
-                operation = document["paths"].get(rule.template, {}).get(method.lower())
-                if operation is not None and rule.scope is not None:
+        for route in self.all:
+            for method in route.methods:
+                operation = document["paths"].get(route.template, {}).get(method.lower())
+                if operation is not None and route.scope is not None:
                     operation["security"] = [{name: []} for name in _SCHEMES]
-                    operation["x-scope"] = str(rule.scope)
+                    operation["x-scope"] = str(route.scope)
                     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
                     for status in _REFUSED:
                         response = {"description": status.phrase, "content": content}
@@ -129,10 +129,10 @@ class RouteScopes:
         return document
 
     def _search(self, method: str, path: str) -> tuple[RouteScope, str | None] | None:
-        for rule in self.all:
-            match = rule.pattern.match(path)
-            if match and (not rule.methods or method in rule.methods):
-                return rule, match.groupdict().get("dataset")
+        for route in self.all:
+            match = route.pattern.match(path)
+            if match and (not route.methods or method in route.methods):
+                return route, match.groupdict().get("dataset")
         return None
 
 
@@ -156,7 +156,7 @@ def require_dataset(access: Access, dataset: str) -> None:
         )
 
 
-def _rules(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[RouteScope]:
+def _route_scopes(app: FastAPI, framework: Mapping[str, Any]) -> Iterable[RouteScope]:
     for context in iter_route_contexts(list(app.routes)):
         is_mount = isinstance(context.route, Mount)
         template = str(context.path if is_mount else context.path_format)
