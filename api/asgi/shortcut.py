@@ -19,7 +19,7 @@ _UNCHANGING = ((b"cache-control", b"no-cache"), (b"vary", b"Accept"))
 
 
 class Shortcut:
-    """The innermost layer: answers what the route has kept under the request's :func:`words_of`."""
+    """The innermost layer: answers from the cache if the route has kept its answer under :func:`words_of`."""
 
     def __init__(self, app: ASGIApp, answers: Answers, latest: LatestForecasts, metrics: Metrics) -> None:
         self._app = app

@@ -129,7 +129,7 @@ def refuse_unsupported(sent: NixtlaRequest, config: DatasetConfig) -> None:
         raise DataError("series.covariates", "X or X_future lacks a value for some steps", "send a value for each step")
     if series.start_datetime is not None and len(series.start_datetime) != count:
         raise DataError(
-            "series.start_datetime", "start_datetime has not one entry per series", "send one entry per series"
+            "series.start_datetime", "start_datetime does not have one entry per series", "send one entry per series"
         )
     if count * sent.h > MOST_POINTS:
         raise DataError("forecast.too_long", f"the request exceeds {MOST_POINTS} values", "use num_partitions")

@@ -45,7 +45,7 @@ class Poller:
         self._thread = threading.Thread(target=self._poll, name="ledger-poller", daemon=True)
 
     def subscribe(self, look: Callable[[], None], seconds: float, *, at_start: bool = True) -> None:
-        """Call ``look`` every so many seconds, a multiple of 0.5, and ``at_start`` before the first tick too."""
+        """Call ``look`` with this period in seconds, a multiple of 0.5; ``at_start`` also calls it in :meth:`start`."""
         self._subscribers.append(_Subscriber(look, round(seconds / _TICK_SECONDS), at_start))
 
     def start(self) -> None:
