@@ -1,4 +1,4 @@
-"""A real browser, and a home in which everything has happened: forecasts, scores, a night, runs, rows put aside."""
+"""A real browser, and a home with forecasts, scores, a night, runs and quarantined rows."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ NIGHTLY = {"dataset": "tiny", "steps": ["ingest", "retrain", "forecast"], "cron"
 
 @pytest.fixture(scope="module")  # while it is open the thread's event loop runs, and no other test could start one
 def browser() -> Iterator[Browser]:
-    """The system's Chromium; it fetches nothing from elsewhere."""
+    """The system's Chromium, without background networking."""
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
+        pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         opened = playwright.chromium.launch(executable_path=program, args=arguments)
@@ -48,15 +48,15 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Window:
-    """A page of the browser, and what its console complained of."""
+    """A page of the browser, and the errors of its console."""
 
     page: Page
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
 def look(browser: Browser) -> Callable[..., Any]:
-    """Open a window on an address; a complaint of its console fails the test."""
+    """Open a window on an address; an error in its console fails the test."""
 
     @contextmanager
     def opened(base: str, path: str = "/", **context: Any) -> Iterator[Page]:
@@ -65,13 +65,13 @@ def look(browser: Browser) -> Callable[..., Any]:
         page = session.new_page()
         page.set_default_timeout(15_000)
         window = Window(page)
-        page.on("console", lambda message: message.type == "error" and window.complaints.append(message.text))
-        page.on("pageerror", lambda error: window.complaints.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and window.errors.append(message.text))
+        page.on("pageerror", lambda error: window.errors.append(str(error)))
         page.on("dialog", lambda dialog: dialog.accept())
         try:
             page.goto(path)
             yield page
-            assert not window.complaints
+            assert not window.errors
         finally:
             session.close()
 
@@ -88,7 +88,7 @@ def busy_document(tiny_document: dict[str, Any]) -> dict[str, Any]:
 def fill(
     tiny_rows: Callable[..., pl.DataFrame], crowned: Callable[..., Manifest], make_evidence: Callable[..., Evidence]
 ) -> Callable[..., None]:
-    """Let everything happen once in a home."""
+    """Fill a home with forecasts, scores, a night, runs and a quarantined row."""
 
     def make(home: Installation, series: tuple[str, ...] = ("east", "west")) -> None:
         file = home.home.path / "rows.csv"
@@ -147,7 +147,7 @@ def _keep_runs(home: Installation) -> None:
 def busy(
     make_home: Callable[..., Installation], busy_document: dict[str, Any], fill: Callable[..., None]
 ) -> Installation:
-    """A home in which everything has happened."""
+    """A home with forecasts, scores, a night, runs and a quarantined row."""
     home = make_home(None, busy_document)
     fill(home)
     return home

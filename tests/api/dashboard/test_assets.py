@@ -1,4 +1,4 @@
-"""Scripts and styles: compressed, and kept by a browser until they change."""
+"""Scripts and styles: gzipped, and cached by browsers until they change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_script_of_plotly_is_the_one_of_its_package(served: Served) -> None:
     assert script.text == plotly.offline.get_plotlyjs()
 
 
-def test_what_a_page_names_is_kept_for_good_and_changes_its_name_with_its_content(served: Served) -> None:
+def test_files_of_a_page_are_immutable_under_urls_with_their_digest(served: Served) -> None:
     named = re.findall(r'(?:src|href)="(/static/[^"]+)"', served.client.get("/").text)
     assert len(named) == 10
     for address in named:
@@ -30,7 +30,7 @@ def test_what_a_page_names_is_kept_for_good_and_changes_its_name_with_its_conten
         assert address.endswith(hashlib.sha256(answer.content).hexdigest()[:16])
 
 
-def test_an_address_of_another_version_is_asked_for_again_each_time(served: Served) -> None:
+def test_a_url_without_the_current_digest_is_revalidated(served: Served) -> None:
     for address in ("/static/page.js", "/static/page.js?v=0123456789abcdef"):
         answer = served.client.get(address)
         assert answer.headers["cache-control"] == "no-cache"
@@ -38,7 +38,7 @@ def test_an_address_of_another_version_is_asked_for_again_each_time(served: Serv
         assert (again.status_code, again.content) == (304, b"")
 
 
-def test_a_file_is_compressed_for_whoever_takes_that(served: Served) -> None:
+def test_a_file_is_gzipped_for_clients_that_accept_gzip(served: Served) -> None:
     address = assets.address("plotly.min.js")
     plain = served.client.get(address, headers={"Accept-Encoding": "identity"})
     with served.client.stream("GET", address, headers={"Accept-Encoding": "gzip, br"}) as packed:

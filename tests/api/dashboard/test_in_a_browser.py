@@ -1,4 +1,4 @@
-"""What a person sees and does: each page in a real Chromium, by pointer and by keyboard."""
+"""Each page in a real Chromium, by pointer and by keyboard."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def until(page: Page, condition: str) -> None:
     """Wait until a condition holds; Playwright's own way evaluates text in the page, which its policy forbids."""
     deadline = time.monotonic() + 15
     while not page.evaluate(condition):
-        assert time.monotonic() < deadline, f"still not so: {condition}"
+        assert time.monotonic() < deadline, f"still false: {condition}"
         page.wait_for_timeout(30)
 
 
 def is_drawn(page: Page) -> None:
-    """Wait until every figure is there, and what comes later."""
+    """Wait until every figure is drawn and every late part is loaded."""
     until(page, "!document.querySelector('[aria-busy=true]')")
     until(page, "[...document.querySelectorAll('.plot, #figure')].every(one => one.querySelector('.main-svg'))")
 
 
 def findings(page: Page) -> list[str]:
-    """Return what axe finds that is serious or critical."""
+    """Return the serious and critical violations that axe finds."""
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     violations = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
     return [
@@ -73,7 +73,7 @@ def test_every_page_is_accessible_fits_and_breaks_no_rule(
 
 
 @pytest.mark.slow
-def test_the_keyboard_reaches_and_works_everything(
+def test_every_control_works_by_keyboard(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any]
 ) -> None:
     with look(str(serve(busy).base_url)) as page:
@@ -106,7 +106,7 @@ def test_the_keyboard_reaches_and_works_everything(
             assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark, "the theme is kept"
 
 
-def test_a_forecast_is_replayed_compared_and_taken_along(
+def test_a_forecast_is_replayed_compared_and_downloaded(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any]
 ) -> None:
     traces = "document.getElementById('figure').data.map(trace => trace.name).filter(Boolean)"
@@ -195,8 +195,8 @@ def test_a_year_of_fifty_channels_is_drawn_from_few_points(
     client = serve(home)
     with look(str(client.base_url), "/data") as page:
         views = [first_view(page, f"/?channel=load{number}") for number in (7, 31, 49)]
-        message = [tuple(round(seconds, 2) for seconds in view) for view in views]
-        print("seconds until there is a picture, and until the figure is drawn:", message)  # noqa: T201
+        rounded = [tuple(round(seconds, 2) for seconds in view) for view in views]
+        print("seconds until there is a preview, and until the figure is drawn:", rounded)  # noqa: T201
         assert len(client.get("/").content) < 200_000
         page.get_by_role("button", name="1 year").click()
         observed = "document.getElementById('figure').data.find(one => one.name === 'observed').x.length"
@@ -206,7 +206,7 @@ def test_a_year_of_fifty_channels_is_drawn_from_few_points(
 
 
 def first_view(page: Page, path: str) -> tuple[float, float]:
-    """Return the seconds from asking for a page until it shows a picture, and until its figure is drawn."""
+    """Return the seconds from the request of a page to its preview, and to its interactive figure."""
     began = time.monotonic()
     page.goto(path)
     is_drawn(page)

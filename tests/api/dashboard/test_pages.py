@@ -1,4 +1,4 @@
-"""What the pages beside the forecast say, as the service writes them."""
+"""Texts and figures of all pages but the forecast's, as the server renders them."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def client(busy: Installation, serve: Callable[[Installation], httpx.Client]) ->
     return serve(busy)
 
 
-def test_accuracy_says_how_far_off_it_was_and_whether_the_band_held(client: httpx.Client) -> None:
+def test_accuracy_shows_error_and_coverage(client: httpx.Client) -> None:
     answer = client.get("/accuracy", params={"window": "all", "channel": "price"})
-    message = words(answer)
+    text = words(answer)
     rest = client.get("/v1/datasets/tiny/accuracy", params={"by": "all", "channel": "price"}).json()["rows"][0]
-    assert f"the 80% band held {rest['coverage']:.0%} of {rest['count']} values" in message
-    assert len(drawn(answer, "errors")["data"][0]["y"]) == 12  # the steps that have come true
+    assert f"the 80% band held {rest['coverage']:.0%} of {rest['count']} values" in text
+    assert len(drawn(answer, "errors")["data"][0]["y"]) == 12  # the observed steps
     assert "No scores yet" in words(client.get("/accuracy", params={"window": "7d"}))
 
 
@@ -62,15 +62,15 @@ def test_calibration_is_read_from_the_forecasts_themselves(client: httpx.Client)
     assert len([value for value in drawn(answer, "hours")["data"][0]["y"] if value is not None]) == 12
 
 
-def test_models_tell_verdict_guards_failures_and_champions(client: httpx.Client) -> None:
-    message = words(client.get("/models"))
+def test_models_show_verdict_guards_failures_and_champions(client: httpx.Client) -> None:
+    text = words(client.get("/models"))
     for expected in (
         "linear-1 replaces repeat_last-2", "★ champion", "challenger",
         "repeat_last, itransformer do not beat the best baseline",
         "s_mamba could not be trained: out of memory", "✓ finite", "linear-1 against repeat_last-2",
         "Restore", "This night in MLflow",
     ):  # fmt: skip
-        assert expected in message
+        assert expected in text
 
 
 def test_the_address_of_mlflow_can_be_configured(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,26 +81,26 @@ def test_the_address_of_mlflow_can_be_configured(client: httpx.Client, monkeypat
     assert "javascript:" not in client.get("/models").text
 
 
-def test_runs_tell_the_schedule_and_how_the_night_went(client: httpx.Client) -> None:
+def test_runs_show_the_schedule_and_the_result_of_the_night(client: httpx.Client) -> None:
     answer = client.get("/runs")
-    message = words(answer)
-    assert "The last night went well: nightly of" in message
-    assert "1 run failed in the last 14 days" in message
-    assert "No worker host is running" in message
+    text = words(answer)
+    assert "The last night went well: nightly of" in text
+    assert "1 run failed in the last 14 days" in text
+    assert "No worker host is running" in text
     assert len(re.findall(r'class="mark (?:succeeded|failed)" href="/runs/\d+"', answer.text)) == 3
     assert answer.text.count("due at 02:30") >= 7
 
 
-def test_a_run_that_is_not_there_gets_a_page_that_says_so(client: httpx.Client) -> None:
+def test_an_unknown_run_gets_an_error_page(client: httpx.Client) -> None:
     answer = client.get("/runs/999")
     assert answer.status_code == 404
     assert "run.unknown" in answer.text
 
 
-def test_data_tell_gaps_freshness_receipts_and_what_was_put_aside(client: httpx.Client) -> None:
-    message = words(client.get("/data"))
+def test_data_show_gaps_freshness_receipts_and_quarantine(client: httpx.Client) -> None:
+    text = words(client.get("/data"))
     for expected in ("17 Jan: 0% missing", "Quarantine", "1 ×", "no time at all", "Recent ingestions", "▲"):
-        assert expected in message
+        assert expected in text
 
 
 def test_a_gap_is_seen_on_its_day(
@@ -112,18 +112,18 @@ def test_a_gap_is_seen_on_its_day(
     day = pl.col("time").dt.date() == rows["time"].max().date() - timedelta(days=3)  # type: ignore[union-attr]
     home = make_home(rows.with_columns(pl.when(day).then(None).otherwise("price").alias("price")))
     ingest(home.dataset("tiny"))
-    message = words(serve(home).get("/data"))
-    assert message.count("100% missing") == 1
+    text = words(serve(home).get("/data"))
+    assert text.count("100% missing") == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("path", "heading"),
     [("/accuracy", "No scores yet"), ("/models", "No night yet"), ("/data", "No rows yet")],
 )
 def test_before_anything_has_happened_a_page_says_what_to_do(
-    make_home: Callable[..., Installation], serve: Callable[[Installation], httpx.Client], path: str, message: str
+    make_home: Callable[..., Installation], serve: Callable[[Installation], httpx.Client], path: str, heading: str
 ) -> None:
-    assert message in words(serve(make_home()).get(path))
+    assert heading in words(serve(make_home()).get(path))
 
 
 def test_a_stale_forecast_is_called_so(
@@ -170,7 +170,7 @@ def test_several_data_sets_have_a_picker(
         assert 'href="/data?dataset=other"' in page
 
 
-def test_a_download_is_what_the_service_tells(served: Served) -> None:
+def test_a_download_equals_the_rest_response(served: Served) -> None:
     rest = served.client.get("/v1/datasets/tiny/forecast", headers={"Accept": "text/csv"}).text
     answer = served.client.get("/download")
     assert answer.text == rest
@@ -179,12 +179,12 @@ def test_a_download_is_what_the_service_tells(served: Served) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["/", "/accuracy", "/models", "/runs", "/data"])
-def test_what_is_wrong_is_told_on_every_page_as_long_as_it_is_so(
+def test_an_open_alert_is_on_every_page_until_it_is_resolved(
     busy: Installation, client: httpx.Client, page: str
 ) -> None:
     drifted = AlertFinding(AlertKind.DRIFT, "load", "load <b>drifted</b> away")
     busy.ledger.alerts.update("tiny", [drifted], SystemClock().now())
-    message = client.get(page)
-    assert "load &lt;b&gt;drifted&lt;/b&gt; away" in message.text
+    answer = client.get(page)
+    assert "load &lt;b&gt;drifted&lt;/b&gt; away" in answer.text
     busy.ledger.alerts.update("tiny", [], SystemClock().now())
     assert "drifted" not in client.get(page).text

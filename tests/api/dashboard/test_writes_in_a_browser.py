@@ -1,4 +1,4 @@
-"""What a person changes: each button and form of the pages, clicked in a real Chromium."""
+"""Every button and form that writes, clicked in a real Chromium."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_running_run_is_asked_to_stop_from_its_page(
 
 
 @pytest.mark.slow
-def test_a_former_champion_is_asked_back_by_whoever_may(
+def test_an_admin_restores_a_former_champion_and_a_reader_sees_the_command(
     busy: Installation, serve: Callable[..., httpx.Client], look: Callable[..., Any], make_key: Callable[..., str]
 ) -> None:
     client = serve(busy)

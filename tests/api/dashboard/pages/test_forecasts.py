@@ -26,7 +26,7 @@ ATTRIBUTE = "\"><img src=x onerror='alert(2)'>"
 
 
 class Page(HTMLParser):
-    """What a browser sees of a page: its elements, and the text inside scripts."""
+    """A parsed page: its elements, its words, and the text inside scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class Page(HTMLParser):
 
     @property
     def drawn(self) -> dict[str, Any]:
-        """What the page's script draws."""
+        """The JSON that the page's script draws."""
         return json.loads(next(text for text in self.scripts if text.strip()))
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The forecast among it."""
+        """The shown forecast of that JSON."""
         return self.drawn["shown"]
 
     @property
@@ -161,7 +161,7 @@ def test_before_the_first_forecast_the_page_says_what_to_run(
 
 
 @pytest.mark.parametrize("query", [{"dataset": "x"}, {"series": SCRIPT}, {"channel": "x"}, {"as_of": "1999"}])
-def test_a_selection_that_does_not_exist_gets_a_page_that_says_so(served: Served, query: dict[str, Any]) -> None:
+def test_a_selection_that_does_not_exist_gets_an_error_page(served: Served, query: dict[str, Any]) -> None:
     answer = served.client.get("/", params=query)
     assert answer.status_code in {404, 422}
     assert answer.headers["content-type"].startswith("text/html")
@@ -206,7 +206,7 @@ def test_hostile_names_are_shown_but_never_run(
         ({"x": "1"}, "parameter.unknown"),
     ],
 )
-def test_a_mistaken_parameter_gets_a_page_that_says_so(served: Served, query: dict[str, str], code: str) -> None:
+def test_an_invalid_parameter_gets_an_error_page(served: Served, query: dict[str, str], code: str) -> None:
     answer = served.client.get("/", params=query)
     assert answer.status_code == 422
     assert answer.headers["content-type"].startswith("text/html")
