@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,6 +14,7 @@ from fastapi.responses import Response
 from api.auth.scopes import reads_own
 from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.formats import local_time, number, percent, short, signed
+from api.dashboard.mlflow_links import comparison, mlflow_ui
 from api.dashboard.navigation import DatasetQuery, chosen, frame
 from api.dashboard.rendering import embedded, rendered
 from api.dependencies import ServiceDep
@@ -23,7 +22,6 @@ from api.service import Service
 from forecast.evaluation.metrics import skill
 from forecast.evaluation.night import NightRecord
 from forecast.evaluation.scores import Evidence
-from forecast.home import Home
 from forecast.installation import Dataset
 
 router = APIRouter(include_in_schema=False, route_class=ForBrowsers, dependencies=[reads_own])
@@ -69,7 +67,7 @@ def _page(dataset: Dataset, service: Service) -> Response:
     if not nights:
         return rendered("models_empty.html", **shared)
     night = nights[0]
-    ui = tracking_ui(service.installation.home)
+    ui = mlflow_ui(service.installation.home)
     return rendered(
         "models.html",
         **shared,
@@ -91,28 +89,9 @@ def _page(dataset: Dataset, service: Service) -> Response:
             for item in night.verdict.comparisons
         ],
         tracking=f"{ui}/#/runs/{quote(night.tracking_run)}",
-        tracking_all=_compared(night, ui),
+        tracking_all=comparison(night, ui),
         curves=embedded(_curves(night)),
     )
-
-
-def tracking_ui(home: Home) -> str:
-    """Return the URL of MLflow's UI: ``FORECAST_MLFLOW_UI``, else the tracking server, else that of ``forecast up``."""
-    named = os.environ.get("FORECAST_MLFLOW_UI") or ""
-    if not named and home.tracking_uri.startswith("http") and "@" not in home.tracking_uri:
-        named = home.tracking_uri
-    return (named if named.startswith(("http://", "https://")) else "http://127.0.0.1:5000").rstrip("/")
-
-
-def _compared(night: NightRecord, ui: str) -> str:
-    """Return the URL of MLflow's comparison of a night's models; empty if the night does not name their runs."""
-    if not night.tracking_models:
-        return ""
-    runs, experiments = (
-        quote(json.dumps(ids)) for ids in ([*night.tracking_models.values()], [night.tracking_experiment])
-    )
-    # The last part opens MLflow's pages for model training; without it a new browser shows those for agents.
-    return f"{ui}/#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
 
 
 def _rows(night: NightRecord) -> list[Row]:

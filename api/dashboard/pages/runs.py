@@ -15,8 +15,8 @@ from api.context import access
 from api.dashboard.error_pages import ForBrowsers
 from api.dashboard.figures.calendar import BEHIND, SIGNS, calendar
 from api.dashboard.formats import age, count, local_time, short
+from api.dashboard.mlflow_links import mlflow_ui
 from api.dashboard.navigation import DatasetQuery, chosen, frame
-from api.dashboard.pages.models import tracking_ui
 from api.dashboard.rendering import rendered
 from api.dependencies import ServiceDep
 from api.service import Service
@@ -105,7 +105,7 @@ def _run_page(number: int, service: Service) -> Response:
             for one in ledger.runs.attempts(number)
         ],
         issued=None if issuance is None else issuance.issued_at.isoformat(),
-        tracking=f"{tracking_ui(service.installation.home)}/#/runs/{run.tracking_run}" if run.tracking_run else "",
+        tracking=f"{mlflow_ui(service.installation.home)}/#/runs/{run.tracking_run}" if run.tracking_run else "",
     )
 
 
