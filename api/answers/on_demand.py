@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,11 +17,10 @@ from api.state.champions import Loaded
 from api.state.issued import IssuedForecast
 from forecast.errors import DataError
 from forecast.installation import Dataset
-from forecast.ledger.issuances import Issuance
 from forecast.panel import Panel
 from forecast.vocabulary import MAX_HORIZON
+from pipelines.forecasting.issuance import new_issuance
 from pipelines.forecasting.on_demand import check, from_columns, from_rows
-from pipelines.preparation.freshness import imputed_fraction, observed_until
 from pipelines.sources.request_body import from_body, from_json
 
 MOST_POINTS = 200_000
@@ -147,27 +145,7 @@ def require_points(points: int) -> None:
 async def forecast(checked: CheckedRequest, service: Service) -> IssuedForecast:
     """Compute a forecast. It has the form of an issued one, but is stored nowhere."""
     prediction = await service.champions.forecast(checked.loaded, checked.panel, checked.horizon)
-    panel, config, champion, manifest = (
-        checked.panel,
-        checked.dataset.config,
-        checked.loaded.champion,
-        checked.loaded.model.manifest,
-    )
-    now = service.latest.now(checked.dataset.name)
-    issuance = Issuance(
-        forecast_id=uuid.uuid4().hex,
-        dataset=checked.dataset.name,
-        issued_at=now,
-        origin=panel.end,
-        horizon=manifest.horizon,
-        quantiles=manifest.quantiles,
-        data_version=0,  # never returned: the rows are the client's
-        model_name=champion.model_name,
-        model_version=champion.model_version,
-        model_folder=champion.folder,
-        imputed_fraction=imputed_fraction(panel, config),
-        recorded_at=now,
-        newest_observed=observed_until(panel),
-    )
+    dataset, panel, manifest = checked.dataset, checked.panel, checked.loaded.model.manifest
+    issuance = new_issuance(dataset, checked.loaded.champion, manifest, panel, service.latest.now(dataset.name))
     mean, quantiles = prediction.mean.transpose(0, 2, 1), prediction.quantiles.transpose(0, 2, 1, 3)
-    return IssuedForecast(issuance, config.step, panel.series, manifest.targets, mean, quantiles)
+    return IssuedForecast(issuance, dataset.config.step, panel.series, manifest.targets, mean, quantiles)

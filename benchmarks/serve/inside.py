@@ -24,8 +24,8 @@ def inside(home: Path, turns: int = 200) -> dict[str, float]:
     from api.state.issued import read_issued
     from forecast.installation import Installation
     from forecast.runtime.model import session
-    from pipelines.forecasting.issue import rounds
     from pipelines.forecasting.on_demand import from_columns
+    from pipelines.forecasting.recursion import rounds
 
     installation = Installation.open(home)
     champions, config = Champions(installation), installation.config.datasets[DATASETS[0]]

@@ -1,4 +1,4 @@
-"""Find the correction of a champion's quantiles from what came true, and move forecasts by it."""
+"""Estimate a correction of the champion's quantiles from recent observations, and apply it to forecasts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MOST_POINTS = 1_500_000
 
 
 def window(config: DatasetConfig) -> int:
-    """Return how many of the newest steps a correction is found from: two weeks, but at least a hundred."""
+    """Return the number of newest steps that a correction is estimated from: two weeks, but at least 100 steps."""
     return max(_WINDOW // config.step, _LEAST_STEPS)
 
 
 def correct(dataset: Dataset, issued: list[Issued], actuals: Actuals, fitted: Reference) -> int | None:
-    """Find a model's correction from its issued forecasts and keep it; returns its number, ``None`` if it has none.
+    """Estimate a model's correction from its issued forecasts and store it; returns its number, or ``None``.
 
-    Where many forecasts overlap every so-manieth is enough: they say nearly the same of the same steps.
+    Of many overlapping forecasts only every n-th is read: they differ little on the same steps.
     """
     config = dataset.config
     first = len(actuals.values) - window(config)
@@ -40,7 +40,7 @@ def correct(dataset: Dataset, issued: list[Issued], actuals: Actuals, fitted: Re
         if first < actuals.row(one.origin) + one.horizon and actuals.row(one.origin) < len(actuals.values)
     ]  # fmt: skip
     every = -(-len(near) * points // _MOST_POINTS)
-    # By their number among all of the model's, so that the same ones are taken as long as they are near.
+    # Chosen by position among all forecasts of the model, so that every night chooses the same ones.
     taken = [one for number, one in near if number % max(every, 1) == 0]
     if not taken:
         return None
@@ -53,9 +53,9 @@ def correct(dataset: Dataset, issued: list[Issued], actuals: Actuals, fitted: Re
 
 
 def applicable(dataset: Dataset, manifest: Manifest, origin: datetime) -> tuple[int, Correction] | None:
-    """Return the model's latest correction and its number, if a forecast from an origin is to be moved by it.
+    """Return the model's latest correction and its number, if it applies to a forecast from ``origin``.
 
-    One that nothing has come true for since a whole window is too old.
+    A correction without observations for a whole window is too old.
     """
     config = dataset.config
     latest = dataset.ledger.corrections.latest(dataset.name, manifest.model_version) if config.live_correction else None
@@ -70,7 +70,7 @@ def applicable(dataset: Dataset, manifest: Manifest, origin: datetime) -> tuple[
 def moved(
     prediction: Prediction, correction: Correction | None, manifest: Manifest, series: tuple[str, ...]
 ) -> Prediction:
-    """Return a forecast [S, H, C, Q] with its quantiles moved, within the channels' bounds; the mean stays."""
+    """Apply a correction to the quantiles [S, H, C, Q], clipped to the channels' bounds; the mean stays."""
     if correction is None:
         return prediction
     quantiles = correction.apply(prediction.quantiles, manifest.scaler.deviations(series))

@@ -1,4 +1,4 @@
-"""How old the covariates are that a forecast takes for known: which data version brought the newest of them."""
+"""Age of the known-future covariates of a forecast: the data version that brought the newest of them."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from pipelines.preparation.freshness import newest_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Vintage:
-    """The known-future covariates of a forecast."""
+class CovariateAge:
+    """Age of the known-future covariates of a forecast."""
 
     version: int
-    """The earliest data version that is still kept and had all that was known from the origin on."""
+    """The earliest data version, of those still kept, with all covariates known from the origin on."""
     recorded_at: datetime
     until: datetime | None
-    """Time of the newest one, of the series and channel that reach least far; ``None`` if one was never known."""
+    """Time of the newest value of the series and channel that end first; ``None`` if one of them has no value."""
 
 
-def vintage(table: Observations, version: int, panel: Panel, config: DatasetConfig) -> Vintage | None:
-    """Return how old the known-future covariates of a panel are, which was read from a version of the table.
+def covariate_age(table: Observations, version: int, panel: Panel, config: DatasetConfig) -> CovariateAge | None:
+    """Return the age of a panel's known-future covariates; ``version`` of the table is where the panel was read.
 
-    ``None`` where the job file has none but the calendar's.
+    ``None`` if the config has no known-future covariates except the calendar's.
     """
     if not config.future_covariates:
         return None
     newest = newest_rows(panel.future_observed)
     shortest, longest = int(newest.min()), int(newest.max())
-    # Where none reaches beyond the origin, the newest one before it is what goes on.
+    # If none reaches beyond the origin, the newest value before it is carried forward.
     since = min(panel.end, panel.time(max(longest, 0)))
     known = _known(table, version, since, config)
     kept = [each for each in table.versions if each <= version]
     first = _first_like(known, kept, table, since, config)
-    return Vintage(first, table.recorded_at(first), None if shortest < 0 else panel.time(shortest))
+    return CovariateAge(first, table.recorded_at(first), None if shortest < 0 else panel.time(shortest))
 
 
 def _first_like(
     known: pl.DataFrame, versions: Sequence[int], table: Observations, since: datetime, config: DatasetConfig
 ) -> int:
-    """Return the earliest of the last versions that all had the same: a few are read, however many there are."""
+    """Return the first of the newest versions with equal covariates; galloping and bisection read O(log n) of them."""
 
     def had(version: int) -> bool:
         return _known(table, version, since, config).equals(known)

@@ -1,4 +1,4 @@
-"""Forecasts that were issued, as arrays beside what was really observed."""
+"""Issued forecasts and the observations of the same steps, as arrays for scoring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Actuals:
-    """What was really observed of a data set's targets; what was filled is missing."""
+    """Observed values of a data set's targets; filled values count as missing."""
 
     series: tuple[str, ...]
     channels: tuple[str, ...]
@@ -32,11 +32,11 @@ class Actuals:
 
     @classmethod
     def read(cls, dataset: Dataset, since: datetime) -> Actuals:
-        """Read what is known now of the steps from a time on; none of them may have been observed yet."""
+        """Read the present observations from ``since`` on; there may be none yet."""
         config = dataset.config
         rows = dataset.observations.read(since=since)
-        message = pl.any_horizontal(pl.col([*config.targets, *config.past_covariates]).is_not_null())
-        if not rows.select(message.any()).item():
+        is_observed = pl.any_horizontal(pl.col([*config.targets, *config.past_covariates]).is_not_null())
+        if not rows.select(is_observed.any()).item():
             return cls((), config.targets, since, config.step, np.empty((0, 0, len(config.targets))))
         panel = clean(rows, config)
         values = np.where(panel.observed, panel.targets, np.nan).transpose(1, 0, 2)
@@ -44,15 +44,15 @@ class Actuals:
 
     @property
     def end(self) -> datetime:
-        """The first time of which nothing is known."""
+        """The first time after the newest row."""
         return self.start + self.step * len(self.values)
 
     def row(self, time: datetime) -> int:
-        """Return the row of a time, which may lie outside."""
+        """Return the row of a time; it may lie outside of ``values``."""
         return (time - self.start) // self.step
 
     def between(self, first: int, last: int) -> Array:
-        """Return rows [first, last), NaN where there are none: [last - first, S, C]."""
+        """Return rows [first, last) as [last - first, S, C]; NaN outside of ``values``."""
         whole = np.full((last - first, *self.values.shape[1:]), np.nan)
         inside = self.values[max(first, 0) : max(last, 0)]
         whole[max(-first, 0) : max(-first, 0) + len(inside)] = inside
@@ -61,14 +61,14 @@ class Actuals:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Some forecasts of one model and the same levels.
+    """Issued forecasts of one model with the same quantile levels, and the actuals of their steps.
 
     F forecasts, S series and C channels of the actuals, H lead times, Q quantiles; NaN where nothing was forecast.
     """
 
     issued: tuple[Issued, ...]
     rows: NDArray[np.int64]
-    """[F, H], the row of the actuals that each step is of."""
+    """[F, H], the row of the actuals for each step."""
     actual: Array
     """[F, S, C, H]"""
     mean: Array
@@ -102,8 +102,8 @@ def _read(
 ) -> Iterator[tuple[Sequence[Issued], Served]]:
     wanted = {one.forecast_id: one.issued_at for group in groups for one in group}
     rows = dataset.forecasts.read_many(wanted)
-    message = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
-    of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*message, strict=True))
+    places = [(number, place) for number, group in enumerate(groups) for place in range(len(group))]
+    of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*places, strict=True))
     since = (pl.col("time") - actuals.start).dt.total_microseconds()
     step = actuals.step // _MICROSECOND
     known = rows.with_columns(
@@ -113,39 +113,39 @@ def _read(
         row=since // step,
     )
     known = known.with_columns(group=of_group.gather(known["forecast"]), place=of_place.gather(known["forecast"]))
-    # Forecasts of a channel, a series or a frequency that the job file no longer has can be held against nothing.
+    # Rows of a channel, series or frequency that the config no longer has match no actuals.
     known = known.filter(pl.col("series").is_not_null(), pl.col("channel").is_not_null(), since % step == 0)
     parts = known.partition_by("group", as_dict=True)
     for number, group in enumerate(groups):
         part = parts.get((number,), known.clear())
-        yield group, _arranged(tuple(group), part, actuals)
+        yield group, _to_arrays(tuple(group), part, actuals)
 
 
-def _arranged(issued: tuple[Issued, ...], rows: pl.DataFrame, actuals: Actuals) -> Served:
+def _to_arrays(issued: tuple[Issued, ...], rows: pl.DataFrame, actuals: Actuals) -> Served:
     levels, horizon = len(issued[0].levels), max(one.horizon for one in issued)
     rows = rows.filter(pl.col("quantiles").list.len() == levels, pl.col("lead") <= horizon)
     shape = (len(issued), len(actuals.series), len(actuals.channels), horizon)
     place, series, channel, step = (rows[name].to_numpy() for name in ("place", "series", "channel", "row"))
     at = (place, series, channel, rows["lead"].to_numpy() - 1)
 
-    def laid_out(values: Array) -> Array:
+    def scatter(values: Array) -> Array:
         dense = np.full((*shape, *values.shape[1:]), np.nan)
         dense[at] = values
         return dense
 
     inside = (step >= 0) & (step < len(actuals.values))
-    happened = np.full(len(rows), np.nan)
-    happened[inside] = actuals.values[step[inside], series[inside], channel[inside]]
+    observed = np.full(len(rows), np.nan)
+    observed[inside] = actuals.values[step[inside], series[inside], channel[inside]]
     base = rows["base"].fill_null(rows["quantiles"])
     first = np.asarray([actuals.row(one.origin) for one in issued], dtype=np.int64)
     return Served(
         issued=issued,
         rows=first[:, None] + np.arange(horizon),
-        actual=laid_out(happened),
-        mean=laid_out(rows["mean"].to_numpy()),
-        naive=laid_out(rows["naive"].to_numpy()),
-        quantiles=laid_out(_numbers(rows["quantiles"], levels)),
-        base=laid_out(_numbers(base, levels)),
+        actual=scatter(observed),
+        mean=scatter(rows["mean"].to_numpy()),
+        naive=scatter(rows["naive"].to_numpy()),
+        quantiles=scatter(_numbers(rows["quantiles"], levels)),
+        base=scatter(_numbers(base, levels)),
     )
 
 

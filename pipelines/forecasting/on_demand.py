@@ -1,4 +1,4 @@
-"""Forecasts from history that somebody sends: from its values to windows by arrays alone, without a table between."""
+"""Build a panel from history that a client sends with a request, directly from arrays (no data frame in between)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _MOST_NAMES = 20
 _REFUSED = ("null_key", "malformed_series", "unknown_series", "malformed_time", "implausible_time", "off_grid",
             "missing_hour", "not_a_number", "not_finite", "out_of_range", "conflicting")  # fmt: skip
 _CHECKS: Mapping[str, Action] = MappingProxyType({name: Action.REJECT for name in CHECKS if name in _REFUSED})
-"""What would put a row aside, or change it, on its way into the lake: nobody would see that it had no part."""
+"""Checks that would quarantine or repair a row during ingestion. In a request they are errors instead:
+a silently dropped row would go unnoticed."""
 
 
 def from_columns(
@@ -37,12 +38,12 @@ def from_columns(
     config: DatasetConfig,
     trained: Collection[str],
 ) -> Panel:
-    """Make a panel of values on the grid, by series and channel in their units; ``None`` is a missing value.
+    """Build a panel from values on the grid, by series and channel in their units; ``None`` is a missing value.
 
     ``start`` is the time of the first value. ``future`` has known-future covariates from the end of the history on;
-    those of its own times lie in ``series``. Gaps are filled by the job file's policy, as those of stored rows are.
-    ``trained`` are the series that may come. Messages name places, such as ``history.series.east.load[17]``, never what
-    was sent there.
+    those of the history's own times are in ``series``. Gaps are filled by the config's policy, like gaps of stored
+    rows. ``trained`` are the series that the model knows. Messages name places, such as
+    ``history.series.east.load[17]``, never the value that was sent there.
 
     Raises ``history.unknown_series``, ``history.empty``, ``history.uneven``, ``history.missing_channel``,
     ``history.unknown_channel``, ``history.out_of_range``, ``history.implausible_time``, ``future.unknown_channel`` and
@@ -54,14 +55,14 @@ def from_columns(
     steps = _common_length(names, series, config, known)
     _require_plausible(start, config.step * steps)
     seen = (*config.targets, *config.past_covariates)
-    values = _laid_out(names, series, seen, config, "history.series")
+    values = _to_array(names, series, seen, config, "history.series")
     observed = np.isfinite(values)
     if not observed.any():
-        raise DataError("history.empty", "no value of the history is told", "send values that were observed")
+        raise DataError("history.empty", "all values of the history are missing", "send observed values")
     ahead, ahead_observed = _known_ahead(names, series, future, config, steps)
-    # As in the lake, the grid ends with the newest row in which anything was observed, and begins with the first.
-    message = np.flatnonzero(observed.any(axis=(0, 2)))
-    first, last = int(message[0]), int(message[-1]) + 1
+    # As for stored rows, the grid spans the first to the newest row with an observation.
+    rows = np.flatnonzero(observed.any(axis=(0, 2)))
+    first, last = int(rows[0]), int(rows[-1]) + 1
     values, observed = values[:, first:last], observed[:, first:last]
     repaired = filled(values, observed, [config.channels[name] for name in seen], config.season)
     ahead, ahead_observed = ahead[:, first:], ahead_observed[:, first:]
@@ -83,31 +84,31 @@ def from_columns(
 
 
 def from_rows(batch: Batch, config: DatasetConfig) -> Panel:
-    """Make a panel of rows as they would be pushed, checked by the same checks; what these would put aside is refused.
+    """Build a panel from rows in the format of a push. Rows that ingestion would quarantine or repair are errors.
 
     Known-future covariates have rows up to the horizon, whose other channels are empty. Raises ``ingest.*`` with the
     first places, ``history.empty`` and ``history.off_grid``.
     """
     strict = config.model_copy(update={"checks": {**config.checks, **_CHECKS}})
-    checked = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # when the rows happened is for the client to know
+    checked = check_rows(batch, strict, PLAUSIBLE[1], echo=False)  # no row is too new: the client knows its clock
     resolve_duplicates(checked, config.source)
     if checked.rows.is_empty():
-        raise DataError("history.empty", "the body has no rows", "send rows that were observed")
+        raise DataError("history.empty", "the body has no rows", "send observed rows")
     try:
         return clean(checked.rows.select("series", "time", *config.channels), config)
     except DataError as error:
         if error.code != "history.off_grid":
-            raise DataError(error.code, error.fact, "send rows that were observed") from None
-        raise off_grid(config) from None  # without the time that was sent
+            raise DataError(error.code, error.fact, "send observed rows") from None
+        raise off_grid(config) from None  # the message of clean() would quote a time that the client sent
 
 
 def from_arrays(
     start: datetime, name: str, targets: Array, past: Array, future: Array, config: DatasetConfig, place: str
 ) -> Panel:
-    """Make a panel of one series whose every value is told: ``targets`` [T, C], ``past`` [T, P], ``future`` [T + A, K].
+    """Build a panel of one series without missing values: ``targets`` [T, C], ``past`` [T, P], ``future`` [T + A, K].
 
-    Raises ``history.not_finite``, ``history.out_of_range`` and ``history.implausible_time``; ``place`` is what messages
-    call the window.
+    Raises ``history.not_finite``, ``history.out_of_range`` and ``history.implausible_time``; ``place`` is
+    the window's name in messages.
     """
     _require_plausible(start, config.step * len(targets))
     parts = ((targets, config.targets), (past, config.past_covariates), (future, config.future_covariates))
@@ -135,9 +136,9 @@ def from_arrays(
 def check(
     panel: Panel, manifest: Manifest, config: DatasetConfig, on: datetime | None, *, only_trained: bool = True
 ) -> None:
-    """Raise what keeps a model from forecasting a panel; ``on`` is a time of the data set's grid, if any is known.
+    """Check that a model can forecast a panel; ``on`` is any time of the data set's grid, if one is known.
 
-    Unless ``only_trained``, series may be new to the model: see :meth:`ServedModel.knowing`.
+    Unless ``only_trained``, series may be unknown to the model: see :meth:`ServedModel.knowing`.
 
     Raises ``history.unknown_series``, ``history.off_grid`` and ``forecast.short_history``.
     """
@@ -149,16 +150,16 @@ def check(
         raise DataError(
             "forecast.short_history",
             f"{panel.steps} rows of history are fewer than the look-back of {manifest.lookback}",
-            f"send the last {manifest.lookback} rows or more; /v1/datasets/.../requirements tells which",
+            f"send at least the last {manifest.lookback} rows; /v1/datasets/.../requirements lists them",
         )
 
 
 def off_grid(config: DatasetConfig) -> DataError:
-    """Return the refusal of times that lie between the data set's steps."""
+    """Return the error for times that lie between the data set's steps."""
     return DataError(
         "history.off_grid",
         f"times of the history do not lie on the data set's grid of {config.frequency}",
-        "send times that /v1/datasets/.../requirements tells",
+        "send the times that /v1/datasets/.../requirements lists",
     )
 
 
@@ -180,7 +181,7 @@ def _common_length(
             if channel not in series[name]:
                 raise DataError(
                     "history.missing_channel", f"history.series.{name} has no {channel}",
-                    "send every channel; null where a value is missing",
+                    "send every channel; null for a missing value",
                 )  # fmt: skip
         for channel, values in series[name].items():
             if channel not in known:
@@ -192,10 +193,10 @@ def _common_length(
     if len(lengths) > 1:
         raise DataError(
             "history.uneven", f"channels of the history have {min(lengths)} to {max(lengths)} values",
-            "send equally many of each channel; null where a value is missing",
+            "send the same number of values of each channel; null for a missing value",
         )  # fmt: skip
     if not lengths or lengths == {0}:
-        raise DataError("history.empty", "the history has no values", "send values that were observed")
+        raise DataError("history.empty", "the history has no values", "send observed values")
     return lengths.pop()
 
 
@@ -206,7 +207,7 @@ def _known_ahead(
     config: DatasetConfig,
     steps: int,
 ) -> tuple[Array, Mask]:
-    """Return the user's known-future covariates from the start of the history on, [S, T + A, K], and what was told."""
+    """Return known-future covariates from the start of the history on, [S, T + A, K], and the mask of those sent."""
     for name, columns in future.items():
         if name not in series:
             raise DataError(
@@ -215,13 +216,13 @@ def _known_ahead(
         for channel in columns:
             if channel not in config.future_covariates:
                 raise DataError(
-                    "future.unknown_channel", "future has a channel that is not known beforehand",
+                    "future.unknown_channel", "future has a channel that is not a known-future covariate",
                     _nearest(channel, config.future_covariates),
                 )  # fmt: skip
     if not config.future_covariates:
         none = np.empty((len(names), steps, 0))
         return none, none.astype(bool)
-    before = _laid_out(names, series, config.future_covariates, config, "history.series")
+    before = _to_array(names, series, config.future_covariates, config, "history.series")
     reach = max((len(values) for columns in future.values() for values in columns.values()), default=0)
     padded = {
         name: {
@@ -230,29 +231,29 @@ def _known_ahead(
         }
         for name in names
     }
-    whole = np.concatenate([before, _laid_out(names, padded, config.future_covariates, config, "future")], axis=1)
+    whole = np.concatenate([before, _to_array(names, padded, config.future_covariates, config, "future")], axis=1)
     return whole, np.isfinite(whole)
 
 
-def _laid_out(
+def _to_array(
     names: Sequence[str], series: Mapping[str, Columns], channels: Sequence[str], config: DatasetConfig, place: str
 ) -> Array:
-    """Return values as [S, T, K]; NaN where there is none."""
-    message = [[series[name][channel] for channel in channels] for name in names]
-    # None becomes NaN. Laid out as the lake's rows are, or sums over them would be rounded otherwise.
-    values = np.ascontiguousarray(np.asarray(message, dtype=np.float64).transpose(0, 2, 1))
+    """Return values as [S, T, K]; NaN for a missing value."""
+    columns = [[series[name][channel] for channel in channels] for name in names]
+    # None becomes NaN. The memory layout is that of stored rows: in another one, sums would be rounded differently.
+    values = np.ascontiguousarray(np.asarray(columns, dtype=np.float64).transpose(0, 2, 1))
     for number, channel in enumerate(channels):
         _require_bounds(values[..., number], channel, [f"{place}.{name}" for name in names], config)
     return values
 
 
 def _require_bounds(values: Array, channel: str, places: Sequence[str], config: DatasetConfig) -> None:
-    """Raise ``history.out_of_range`` if one of [S, T] values cannot be."""
+    """Raise ``history.out_of_range`` if one of the [S, T] values is outside the channel's bounds."""
     one = config.channels[channel]
     if one.lower is None and one.upper is None:
         return
     low, high = (-np.inf if one.lower is None else one.lower), (np.inf if one.upper is None else one.upper)
-    outside = (values < low) | (values > high)  # false of NaN
+    outside = (values < low) | (values > high)  # false for NaN
     if outside.any():
         at, row = np.argwhere(outside)[0].tolist()
         raise DataError(
@@ -263,7 +264,7 @@ def _require_bounds(values: Array, channel: str, places: Sequence[str], config: 
 
 
 def _require_plausible(start: datetime, length: timedelta) -> None:
-    if not PLAUSIBLE[0] <= start <= PLAUSIBLE[1] - length:  # a sum could be beyond what a time can be
+    if not PLAUSIBLE[0] <= start <= PLAUSIBLE[1] - length:  # start + length could overflow a datetime
         raise DataError(
             "history.implausible_time",
             "the history begins before 1900 or ends after 2200",
@@ -272,5 +273,5 @@ def _require_plausible(start: datetime, length: timedelta) -> None:
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    message = nearest(name[:80], known)
-    return message if message.startswith("did you mean") or len(known) <= _MOST_NAMES else "see /v1/datasets"
+    hint = nearest(name[:80], known)
+    return hint if hint.startswith("did you mean") or len(known) <= _MOST_NAMES else "see /v1/datasets"

@@ -1,4 +1,4 @@
-"""Tell what a forecast is made from, when it is made."""
+"""Record the provenance of a forecast: model, data, covariates, code and machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forecast.lake.observations import Observations
 from forecast.panel import Panel
 from forecast.provenance import Provenance, code, machine
 from forecast.runtime.model import ServedModel
-from pipelines.forecasting.covariate_age import vintage
+from pipelines.forecasting.covariate_age import covariate_age
 
 
 def provenance_of(
@@ -22,20 +22,20 @@ def provenance_of(
     *,
     hindsight: bool = False,
 ) -> Provenance:
-    """Return the provenance of a forecast of a panel, which was read from a version of the table.
+    """Return the provenance of a forecast of ``panel``, which was read from a version of the table.
 
-    ``model_digest`` is that of the model's manifest.
+    ``model_digest`` is the digest of the model's manifest.
     """
-    known = vintage(table, version, panel, config)
+    age = covariate_age(table, version, panel, config)
     running = code()
     return Provenance(
         model_digest=model_digest,
         kernels=model.manifest.kernels,
         data_digest=panel.digest,
         data_recorded_at=table.recorded_at(version),
-        covariates_version=known and known.version,
-        covariates_recorded_at=known and known.recorded_at,
-        covariates_until=known and known.until,
+        covariates_version=age and age.version,
+        covariates_recorded_at=age and age.recorded_at,
+        covariates_until=age and age.until,
         code_version=running.version,
         code_commit=running.commit,
         code_changed=running.changed,

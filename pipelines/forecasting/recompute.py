@@ -1,4 +1,4 @@
-"""Recompute a forecast from the rows and the model that made it, and compare it with what was issued."""
+"""Recompute an issued forecast from its original data and model, and compare the two."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import numpy as np
 import polars as pl
 
 from forecast.errors import ConflictError, NotFoundError, StorageError, nearest
-from forecast.installation import Installation
+from forecast.installation import Dataset, Installation
 from forecast.ledger.issuances import Issuance
 from forecast.panel import Array
 from forecast.provenance import Provenance
 from forecast.runtime.model import ServedModel, load
-from pipelines.forecasting.issue import fits, forecast_rows, forecastable
+from pipelines.forecasting.inputs import fits, forecastable
 from pipelines.forecasting.provenance import provenance_of
+from pipelines.forecasting.rows import forecast_rows
 from pipelines.preparation.clean import clean
 
 TOLERANCE: Final = 1e-9
 """Largest difference by which a forecast still counts as the same, as a share of its channel's largest value.
 
-A network computes in float32, whose last digit is 6e-8: any other sum inside it shows far above this. What is left
-below is the last digits of the float64 arithmetic around it."""
+A network computes in float32, whose last digit is 6e-8: a different sum inside it differs by far more than this.
+Smaller differences come from the last digits of the float64 arithmetic around it."""
 _KEY: Final = ("series", "channel", "lead", "time")
 _NEAREST_OF: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """How a forecast that is computed again compares with the issued one."""
+    """Comparison of a recomputed forecast with the issued one."""
 
     forecast_id: str
     dataset: str
@@ -45,7 +46,7 @@ class Recomputed:
     channels: Mapping[str, float]
     """Largest difference by channel, in its unit."""
     otherwise: Mapping[str, tuple[str, str]]
-    """What of the provenance is not as it was: by name, what it was and what it is."""
+    """Changed fields of the provenance: by name, the value then and the value now."""
 
     @property
     def agrees(self) -> bool:
@@ -54,86 +55,82 @@ class Recomputed:
 
 
 def recompute(forecast_id: str, installation: Installation) -> Recomputed:
-    """Compute an issued forecast again and compare.
+    """Recompute an issued forecast and compare.
 
-    Raises ``forecast.unknown``; ``replay.rows_gone``, ``replay.model_gone`` and ``replay.model_changed`` where what
-    made it is no longer there; ``replay.job_changed`` where the job file asks for another forecast now.
+    Raises ``forecast.unknown``; ``replay.rows_gone``, ``replay.model_gone`` and ``replay.model_changed`` if its rows or
+    its model no longer exist; ``replay.job_changed`` if the config file now describes another forecast.
     """
-    issuance = _issuance(forecast_id, installation)
-    config = installation.config.dataset(issuance.dataset)[1]
-    model = _model(issuance, installation)
+    issuance = _find_issuance(forecast_id, installation)
+    dataset = installation.dataset(issuance.dataset)
+    config, table = dataset.config, dataset.observations
+    model = _load_model(issuance, dataset)
     if not fits(model.manifest, config):
-        raise _job_changed(issuance, "other channels or another frequency")
-    table = installation.dataset(issuance.dataset).observations
-    panel = forecastable(clean(_observations(issuance, installation), config), model.manifest, config)
-    correction = installation.ledger.corrections.get(issuance.correction)
+        raise _config_changed(issuance, "other channels or another frequency")
+    panel = forecastable(clean(_read_rows(issuance, dataset), config), model.manifest, config)
+    correction = dataset.ledger.corrections.get(issuance.correction)
     again = forecast_rows(model, panel, config, correction)[1].sort(*_KEY[:3])
-    issued = installation.dataset(issuance.dataset).forecasts.read(forecast_id, issuance.issued_at)
+    issued = dataset.forecasts.read(forecast_id, issuance.issued_at)
     if issued.is_empty():
         raise StorageError(
-            "forecast.damaged", f"the lake has no rows of forecast {forecast_id}", "put them back from a backup"
+            "forecast.damaged", f"the lake has no rows of forecast {forecast_id}", "restore the lake from a backup"
         )
     if not issued.select(_KEY).equals(again.select(_KEY)):
-        raise _job_changed(issuance, "other series, channels or steps")
+        raise _config_changed(issuance, "other series, channels or steps")
     otherwise: Mapping[str, tuple[str, str]] = {}
     if issuance.provenance is not None:
         then = issuance.provenance
-        otherwise = _otherwise(
-            then, provenance_of(then.model_digest, model, table, issuance.data_version, panel, config)
-        )
+        otherwise = _changes(then, provenance_of(then.model_digest, model, table, issuance.data_version, panel, config))
     return _compared(issuance, issued, again, otherwise)
 
 
-def _issuance(forecast_id: str, installation: Installation) -> Issuance:
+def _find_issuance(forecast_id: str, installation: Installation) -> Issuance:
     found = installation.ledger.issuances.get(forecast_id)
     if found is None:
         names = installation.config.datasets
         known = frozenset[str]().union(*(installation.ledger.issuances.ids(name, _NEAREST_OF) for name in names))
-        raise NotFoundError("forecast.unknown", f'there is no forecast "{forecast_id}"', nearest(forecast_id, known))
+        message = f'forecast "{forecast_id}" does not exist'
+        raise NotFoundError("forecast.unknown", message, nearest(forecast_id, known))
     return found
 
 
-def _model(issuance: Issuance, installation: Installation) -> ServedModel:
+def _load_model(issuance: Issuance, dataset: Dataset) -> ServedModel:
     version = issuance.model_version
     try:
-        return load(
-            installation.home.models / issuance.model_folder, installation.ledger.issuances.model_digest(issuance)
-        )
+        return load(dataset.home.models / issuance.model_folder, dataset.ledger.issuances.model_digest(issuance))
     except NotFoundError as error:
         raise NotFoundError(
             "replay.model_gone",
-            f"the files of {version}, which made forecast {issuance.forecast_id}, are gone",
-            "put its folder back from a backup of the home",
+            f"the files of {version}, the model of forecast {issuance.forecast_id}, no longer exist",
+            "restore its folder from a backup of the home",
         ) from error
     except StorageError as error:
         raise StorageError(
             "replay.model_changed",
-            f"the files of {version} are not those that made forecast {issuance.forecast_id}: {error.fact}",
-            "put its folder back from a backup of the home",
+            f"the files of {version} have changed since forecast {issuance.forecast_id}: {error.fact}",
+            "restore its folder from a backup of the home",
         ) from error
 
 
-def _observations(issuance: Issuance, installation: Installation) -> pl.DataFrame:
+def _read_rows(issuance: Issuance, dataset: Dataset) -> pl.DataFrame:
     try:
-        return installation.dataset(issuance.dataset).observations.read(version=issuance.data_version)
+        return dataset.observations.read(version=issuance.data_version)
     except NotFoundError as error:
         raise NotFoundError(
             "replay.rows_gone",
-            f"forecast {issuance.forecast_id} was made from data version {issuance.data_version}, which maintenance "
-            "has removed",
-            f'lengthen "retention" of {issuance.dataset} in the job file: later forecasts can be recomputed for longer',
+            f"maintenance has removed data version {issuance.data_version}, which forecast {issuance.forecast_id} used",
+            f'increase "retention" of {issuance.dataset} in the config file to keep later versions for longer',
         ) from error
 
 
-def _job_changed(issuance: Issuance, what: str) -> ConflictError:
+def _config_changed(issuance: Issuance, what: str) -> ConflictError:
     return ConflictError(
         "replay.job_changed",
-        f"the job file asks for {what} than forecast {issuance.forecast_id} has",
-        "recompute it with the job file of that time",
+        f"the config file has {what} than forecast {issuance.forecast_id}",
+        "recompute it with the config file of that time",
     )
 
 
-def _otherwise(then: Provenance, now: Provenance) -> dict[str, tuple[str, str]]:
+def _changes(then: Provenance, now: Provenance) -> dict[str, tuple[str, str]]:
     names = ("data_digest", "code_version", "code_commit", "code_changed", "runtime", "provider", "threads", "machine")
     pairs = {name: (str(getattr(then, name)), str(getattr(now, name))) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -14,23 +14,24 @@ from forecast.panel import Array, Panel
 from forecast.plots.charts import fan, page
 from forecast.runtime.model import Prediction, load
 from pipelines.forecasting.correct import moved
-from pipelines.forecasting.issue import extend, forecastable
+from pipelines.forecasting.inputs import forecastable
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean
 
 
 def write_report(dataset: Dataset, issuance: Issuance, horizon: int | None = None) -> Path:
     """Write the report of an issued forecast, with one look-back of history before it; returns the file.
 
-    It is recomputed from the model and the data version that the issuance names, so a report of an old forecast shows
-    what was known then.
+    The forecast is recomputed from the model and the data version of the issuance, so the report of an old forecast
+    shows the history of that time.
     """
     config = dataset.config
     model = load(dataset.home.models / issuance.model_folder, dataset.ledger.issuances.model_digest(issuance))
     whole = clean(dataset.observations.read(version=issuance.data_version), config)
     panel = forecastable(whole, model.manifest, config)
-    asked, trained = horizon or issuance.horizon, model.manifest.horizon
+    steps, trained = horizon or issuance.horizon, model.manifest.horizon
     correction = dataset.ledger.corrections.get(issuance.correction)
-    prediction = moved(extend(model, panel, config, asked), correction, model.manifest, panel.series)
+    prediction = moved(extend(model, panel, config, steps), correction, model.manifest, panel.series)
     figures = []
     for s, series in enumerate(panel.series):
         for c, channel in enumerate(config.targets):
@@ -46,14 +47,14 @@ def write_report(dataset: Dataset, issuance: Issuance, horizon: int | None = Non
                     *_fan(prediction, panel, s, c, model.median, config.tz),
                     f"{issuance.quantiles[-1] - issuance.quantiles[0]:.0%} band",
                     recursive_from=None
-                    if asked <= trained
+                    if steps <= trained
                     else panel.time(panel.steps + trained).astimezone(config.tz),
                 )
             )
     path = dataset.home.reports / f"{dataset.name}.html"
     try:
         path.write_text(
-            page(figures, f"{dataset.name}: forecast {issuance.forecast_id}", facts=_told(issuance)), encoding="utf-8"
+            page(figures, f"{dataset.name}: forecast {issuance.forecast_id}", facts=_facts(issuance)), encoding="utf-8"
         )
     except OSError as error:
         message = f'cannot write "{path}" ({error.strerror})'
@@ -61,13 +62,13 @@ def write_report(dataset: Dataset, issuance: Issuance, horizon: int | None = Non
     return path
 
 
-def _told(issuance: Issuance) -> dict[str, str]:
-    """Tell where a forecast comes from, by the names that REST tells it under."""
+def _facts(issuance: Issuance) -> dict[str, str]:
+    """Return where a forecast comes from, under the field names of the REST API."""
     names = ("forecast_id", "issued_at", "origin", "data_version", "model_version", "imputed_fraction")
-    message = {name: getattr(issuance, name) for name in names}
+    facts = {name: getattr(issuance, name) for name in names}
     if issuance.provenance is not None:
-        message |= issuance.provenance.model_dump(mode="json")
-    return {name: str(value) for name, value in message.items() if value is not None and value != {}}
+        facts |= issuance.provenance.model_dump(mode="json")
+    return {name: str(value) for name, value in facts.items() if value is not None and value != {}}
 
 
 def _history(panel: Panel, series: int, channel: int, steps: int) -> tuple[list[datetime], list[float | None]]:

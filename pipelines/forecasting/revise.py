@@ -1,9 +1,8 @@
-"""Say how a forecast differs from the one before, and what made it so, by forecasts that were never issued."""
+"""Attribute the change between two forecasts to new data, a new model or new covariates, by intermediate forecasts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,43 +15,31 @@ from forecast.ledger.issuances import Issuance
 from forecast.monitoring.revision import Revision, revision
 from forecast.panel import Array, Panel
 from forecast.runtime.model import Prediction, ServedModel, load
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean
 
 _LOG = logging.getLogger(__name__)
 
-Extend = Callable[[ServedModel, Panel, DatasetConfig, int], Prediction]
-"""How a model forecasts so many steps from the end of a panel: :func:`pipelines.forecasting.issue.extend`."""
-
 
 def revise(
-    previous: Issuance,
-    dataset: Dataset,
-    panel: Panel,
-    model: ServedModel,
-    prediction: Prediction,
-    extend: Extend,
+    previous: Issuance, dataset: Dataset, panel: Panel, model: ServedModel, prediction: Prediction
 ) -> Revision | None:
-    """Compare a forecast, made from a panel with a model, with the one that was issued before.
+    """Compare the forecast ``prediction`` of a panel by a model with the forecast that was issued before it.
 
-    With the same model, and known-future covariates as they were, new rows explain all of it and nothing is computed.
-    Otherwise one more pass each tells what the earlier model says of the new rows, and what is said with the covariates
-    as they were told before. ``None`` where the two have no step, series or channel in common, or the earlier one
-    cannot be read any more: that is no reason not to issue.
+    If neither the model nor the earlier known-future covariates have changed, new rows explain the whole difference and
+    nothing is computed. Otherwise one run each gives the forecast of the new rows by the earlier model, and the
+    forecast with the earlier covariates. Returns ``None`` if the two forecasts share no step, series or channel, or if
+    the earlier one is no longer readable: that must not stop issuing.
     """
     try:
-        return _revise(previous, dataset, panel, model, prediction, extend)
+        return _revise(previous, dataset, panel, model, prediction)
     except ForecastError as error:
-        _LOG.warning("how the forecast of %s differs from the one before is not known: %s", previous.dataset, error)
+        _LOG.warning("the forecast of %s cannot be compared with the previous one: %s", previous.dataset, error)
         return None
 
 
 def _revise(
-    previous: Issuance,
-    dataset: Dataset,
-    panel: Panel,
-    model: ServedModel,
-    prediction: Prediction,
-    extend: Extend,
+    previous: Issuance, dataset: Dataset, panel: Panel, model: ServedModel, prediction: Prediction
 ) -> Revision | None:
     config = dataset.config
     shift, rest = divmod(panel.end - previous.origin, panel.step)
@@ -64,25 +51,25 @@ def _revise(
         return None
     rows = [panel.series.index(name) for name in series]
 
-    def overlap(made: Prediction, median: int) -> Array:
-        return np.asarray(made.quantiles[rows, :steps, :, median])
+    def overlap(forecast: Prediction, median: int) -> Array:
+        return np.asarray(forecast.quantiles[rows, :steps, :, median])
 
     stages = {"before": before[:, shift : shift + steps]}
     now = overlap(prediction, model.median)
-    told_before = _as_told_before(previous, dataset, panel, config)
+    with_earlier_covariates = _with_earlier_covariates(previous, dataset, panel, config)
     earlier = model
     is_explained = True
     if previous.model_version != model.manifest.model_version:
         try:
             earlier = _earlier(previous, dataset, model)
         except ForecastError as error:
-            _LOG.warning("what a new model changed is not known: %s", error)
+            _LOG.warning("the effect of the new model is unknown: %s", error)
             is_explained = False
     if is_explained:
-        if told_before is not None:
-            stages["data"] = overlap(extend(earlier, told_before, config, steps), earlier.median)
+        if with_earlier_covariates is not None:
+            stages["data"] = overlap(extend(earlier, with_earlier_covariates, config, steps), earlier.median)
         by_earlier = now if earlier is model else overlap(extend(earlier, panel, config, steps), earlier.median)
-        stages["data" if told_before is None else "covariates"] = by_earlier
+        stages["data" if with_earlier_covariates is None else "covariates"] = by_earlier
         if earlier is not model:
             stages["model"] = now
     else:
@@ -93,23 +80,21 @@ def _revise(
 def _medians(
     previous: Issuance, dataset: Dataset, panel: Panel, config: DatasetConfig
 ) -> tuple[Array, tuple[str, ...]]:
-    """Return what was issued for the panel's series: medians [S, H, C], and which series these are."""
+    """Return the issued medians [S, H, C] of the panel's series, and the names of these series."""
     rows = dataset.forecasts.read(previous.forecast_id, previous.issued_at)
     place = previous.quantiles.index(0.5)
-    medians = rows.select("series", "channel", median=pl.col("quantiles").list.get(place))
+    issued = rows.select("series", "channel", median=pl.col("quantiles").list.get(place))
     lines = {
         key: part["median"].to_numpy()
-        for key, part in medians.partition_by("series", "channel", as_dict=True, maintain_order=True).items()
+        for key, part in issued.partition_by("series", "channel", as_dict=True, maintain_order=True).items()
     }
     series = tuple(name for name in panel.series if all((name, channel) in lines for channel in config.targets))
-    message = np.asarray([[lines[name, channel] for channel in config.targets] for name in series], dtype=float)
-    return message.reshape(len(series), len(config.targets), previous.horizon).transpose(0, 2, 1), series
+    medians = np.asarray([[lines[name, channel] for channel in config.targets] for name in series], dtype=float)
+    return medians.reshape(len(series), len(config.targets), previous.horizon).transpose(0, 2, 1), series
 
 
-def _as_told_before(
-    previous: Issuance, dataset: Dataset, panel: Panel, config: DatasetConfig
-) -> Panel | None:
-    """Return the panel with known-future covariates as they were told before; ``None`` if they were told alike."""
+def _with_earlier_covariates(previous: Issuance, dataset: Dataset, panel: Panel, config: DatasetConfig) -> Panel | None:
+    """Return the panel with the known-future covariates of the earlier data version; ``None`` if they are the same."""
     if not config.future_covariates:
         return None
     table = dataset.observations
@@ -129,12 +114,10 @@ def _as_told_before(
 
 
 def _earlier(previous: Issuance, dataset: Dataset, model: ServedModel) -> ServedModel:
-    earlier = load(
-        dataset.home.models / previous.model_folder, dataset.ledger.issuances.model_digest(previous)
-    )
+    earlier = load(dataset.home.models / previous.model_folder, dataset.ledger.issuances.model_digest(previous))
     columns = [(one.manifest.targets, one.manifest.past, one.manifest.future) for one in (earlier, model)]
     if columns[0] != columns[1]:
         raise StorageError(
-            "forecast.champion_outdated", f"{previous.model_version} was trained for other channels", "nothing is to do"
+            "forecast.champion_outdated", f"{previous.model_version} was trained for other channels", "nothing to do"
         )
     return earlier

@@ -1,6 +1,6 @@
-"""A backup as one tar file: its members, and at its end a manifest of their SHA-256; whole under its name or not there.
+"""A backup is one tar file that ends with a manifest of its files' SHA-256; it gets its name only when it is complete.
 
-``manifest.json`` is the manifest, ``manifest.sha256`` its own digest, in the form that ``sha256sum -c`` reads.
+``manifest.json`` is the manifest; ``manifest.sha256`` has its digest in the format of ``sha256sum -c``.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _BLOCK = 2**20
 
 
 class BackupManifest(StrictModel):
-    """What a backup holds."""
+    """Contents of a backup."""
 
     format: Literal[1] = 1
     release: str
     made_at: datetime
-    """When the copy of the ledger was begun: nothing that was recorded before is missing."""
+    """Start of the copy of the ledger: every earlier record is in the backup."""
     home: str
-    """Where the home lay; MLflow keeps the places of its artifacts as whole paths."""
+    """Path of the home; MLflow stores absolute paths of its artifacts."""
     tables: dict[str, int]
     """Latest version of each table of the lake, by ``data set/table``."""
     left_out: tuple[str, ...] = ()
-    """Codes of what lies elsewhere and must be saved by its own means."""
+    """Codes of the parts that are stored elsewhere and need a backup of their own."""
     files: dict[str, str]
-    """SHA-256 of each file, by its name in the home."""
+    """SHA-256 of each file, by its path in the home."""
 
 
 class Writer:
-    """An archive that is being written."""
+    """Adds files to an archive and records their digests."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
         self.files: dict[str, str] = {}
 
     def add(self, name: str, path: Path, expected: str | None = None) -> None:
-        """Copy a file; raises ``lake.corrupt`` if its digest is not the one that is expected."""
+        """Add a file; raises ``lake.corrupt`` if its digest is not ``expected``."""
         with path.open("rb") as stream:
             about = os.fstat(stream.fileno())
             info = tarfile.TarInfo(name)
@@ -60,18 +60,18 @@ class Writer:
         if expected not in {None, digest}:
             raise StorageError(
                 "lake.corrupt",
-                f'"{name}" is damaged: its SHA-256 is not the one it was written with',
-                "put it back from an earlier backup; what is damaged is not backed up as if it were whole",
+                f'"{name}" is damaged: its SHA-256 does not match the recorded one',
+                "restore it from an earlier backup; a damaged file is never added to a backup",
             )
 
     def add_content(self, name: str, content: bytes) -> None:
-        """Write a file that is small enough to be held."""
+        """Add a small file from memory."""
         info = tarfile.TarInfo(name)
         info.size = len(content)
         self._put(info, io.BytesIO(content))
 
     def finish(self, manifest: BackupManifest) -> None:
-        """Write the manifest, without which nobody takes the archive for a backup."""
+        """Write the manifest; an archive without one is not a valid backup."""
         content = manifest.model_dump_json(indent=1).encode()
         self.add_content(MANIFEST, content)
         self.add_content(_OWN_DIGEST, f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n".encode())
@@ -84,7 +84,7 @@ class Writer:
 
 
 class _Reader(io.RawIOBase):
-    """A stream whose digest is known once it was read."""
+    """Stream that computes the SHA-256 of the bytes read."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__()
@@ -102,56 +102,57 @@ class _Reader(io.RawIOBase):
 
 
 @contextmanager
-def written(path: Path, whose: str) -> Iterator[Writer]:
-    """Write an archive under a temporary name beside its own, bring it to the disk, and only then call it so.
+def written(path: Path, owner: str) -> Iterator[Writer]:
+    """Write an archive under a temporary name in the same folder, flush it to disk, then rename it to ``path``.
 
-    One at a time for each ``whose``: what one that was killed has left is written over. Only the user may read it.
-    Raises ``backup.exists`` rather than write over an archive, and ``backup.failed`` if the disk says no.
+    The temporary name follows from ``owner``, so the next backup overwrites the leftovers of a killed one. Only the
+    user may read the file. Raises ``backup.exists`` instead of overwriting an archive, and ``backup.failed`` on disk
+    errors.
     """
     if path.exists():
-        raise ConflictError("backup.exists", f'there is a file "{path}" already', "choose another name")
-    half = path.with_name(f".forecast-{hashlib.sha256(whose.encode()).hexdigest()[:16]}.tmp")
+        raise ConflictError("backup.exists", f'file "{path}" already exists', "choose another name")
+    partial = path.with_name(f".forecast-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.tmp")
     try:
-        half.unlink(missing_ok=True)
-        half.touch(mode=0o600, exist_ok=False)
-        with half.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600, exist_ok=False)
+        with partial.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
             yield Writer(tar)
-        flush(half)
-        half.rename(path)
+        flush(partial)
+        partial.rename(path)
         flush(path.parent)
     except OSError as error:
         message = f'the backup "{path}" was not written ({error.strerror or first_line(error)})'
         raise StorageError("backup.failed", message, "check the folder, its disk and permissions") from error
     finally:
-        half.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def read_manifest(path: Path) -> BackupManifest:
     """Return the manifest of an archive; raises ``backup.not_found``, ``backup.other_format``, ``backup.damaged``."""
-    with _told_damage(path), tarfile.open(path, "r:") as tar:
+    with _translated_errors(path), tarfile.open(path, "r:") as tar:
         content = _content(tar, path, MANIFEST)
         if hashlib.sha256(content).hexdigest().encode() != _content(tar, path, _OWN_DIGEST)[:64]:
-            raise damaged(path, "the manifest's SHA-256 is not its own")
+            raise damaged(path, "its manifest does not match its SHA-256")
     if b'"format": 1,' not in content:
         raise StorageError(
-            "backup.other_format", f'"{path}" was made by a later release', "restore it with that release"
+            "backup.other_format", f'"{path}" was written by a later release', "restore it with that release"
         )
     try:
         manifest = BackupManifest.model_validate_json(content)
     except ValidationError as error:
-        raise damaged(path, "its manifest is not one") from error
+        raise damaged(path, "its manifest is invalid") from error
     if not all(_is_inside(name) for name in manifest.files):
-        raise damaged(path, "it names a file outside the home")
+        raise damaged(path, "its manifest names a file outside the home")
     return manifest
 
 
 def unpack(path: Path, files: Mapping[str, str], folder: Path) -> None:
-    """Write the files that a manifest names into a folder, each on disk and compared with its digest.
+    """Extract the files of the manifest to a folder, flush each to disk and verify its digest.
 
-    Whatever else an archive holds is not looked at. Raises ``backup.damaged``.
+    Other members of the archive are ignored. Raises ``backup.damaged``.
     """
     missing = dict(files)
-    with _told_damage(path), tarfile.open(path, "r:") as tar:
+    with _translated_errors(path), tarfile.open(path, "r:") as tar:
         for info in tar:
             stream = tar.extractfile(info) if info.name in missing and info.isreg() else None
             if stream is None:
@@ -163,7 +164,7 @@ def unpack(path: Path, files: Mapping[str, str], folder: Path) -> None:
                 while block := reader.read(_BLOCK):
                     out.write(block)
             if reader.digest != missing.pop(info.name):
-                raise damaged(path, f'the SHA-256 of "{info.name}" is not the one it was written with')
+                raise damaged(path, f'the SHA-256 of "{info.name}" does not match the manifest')
             flush(target)
     if missing:
         raise damaged(path, f'"{min(missing)}" is missing')
@@ -171,7 +172,7 @@ def unpack(path: Path, files: Mapping[str, str], folder: Path) -> None:
 
 def damaged(path: Path, reason: str) -> StorageError:
     """Return the error for an archive that must not be restored."""
-    return StorageError("backup.damaged", f'"{path}" is not a whole backup: {reason}', "restore another one")
+    return StorageError("backup.damaged", f'backup "{path}" is damaged: {reason}', "restore another one")
 
 
 def _content(tar: tarfile.TarFile, path: Path, name: str) -> bytes:
@@ -190,15 +191,15 @@ def _is_inside(name: str) -> bool:
 
 
 @contextmanager
-def _told_damage(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         if path.exists():
             raise
-        raise NotFoundError("backup.not_found", f'there is no file "{path}"', "name a backup") from error
+        raise NotFoundError("backup.not_found", f'file "{path}" does not exist', "give the path of a backup") from error
     except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
         raise damaged(path, first_line(error)) from error
     except OSError as error:
-        message = f'the backup "{path}" cannot be read or written out ({error.strerror or first_line(error)})'
+        message = f'backup "{path}" cannot be extracted ({error.strerror or first_line(error)})'
         raise StorageError("restore.failed", message, "check disk, space and permissions") from error

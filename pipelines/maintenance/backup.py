@@ -1,8 +1,8 @@
-"""Back a home up into one archive while everything runs.
+"""Back up a home into one archive while the installation keeps running.
 
-The order makes it consistent. What a forecast, a champion or a receipt names is on disk before the ledger names it, so
-the ledger is copied first: whatever that copy names is in the tables and models that are copied after it. What they
-have beyond it is as a crash at that moment would have left it, and harmless.
+The order makes the backup consistent. Rows, models and files are on disk before the ledger names them, so the ledger is
+copied first: everything that this copy names is in the tables and models that are copied afterwards. Newer rows in them
+look like the leftovers of a crash and are harmless.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """An archive that was written."""
+    """Result of a backup."""
 
     path: Path
     bytes: int
     manifest: BackupManifest
     warnings: tuple[ForecastError, ...]
-    """What lies elsewhere, and how it is saved."""
+    """Parts of the installation that are stored elsewhere, and how to back them up."""
 
 
 def back_up(installation: Installation, target: Path) -> Backup:
-    """Write a backup to a file, or to one named by the time into a folder that is there.
+    """Write a backup to the file ``target``, or under a name with the time into the existing folder ``target``.
 
-    Raises ``backup.exists``, ``backup.running``, ``backup.failed``, and ``lake.corrupt`` for a file that is not as it
-    was written.
+    Raises ``backup.exists``, ``backup.running``, ``backup.failed``, and ``lake.corrupt`` for a file that does not match
+    its digest.
     """
     home, made_at = installation.home, SystemClock().now()
     path = target / f"forecast-{made_at:%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
     for folder in (home.lake, home.models, home.artifacts, home.reports):
         if path.resolve().is_relative_to(folder.resolve()):
-            message = f'"{path}" lies in "{folder}", which is backed up'
-            raise ConflictError("backup.inside", message, "choose a place outside the home")
+            message = f'"{path}" is inside "{folder}", which is part of the backup'
+            raise ConflictError("backup.inside", message, "choose a path outside the home")
     warnings = tuple(_elsewhere(home))
     with _scratch(home) as scratch, written(path, str(home.path)) as archive:
         ledger = sa.make_url(home.ledger_url)
@@ -85,25 +85,27 @@ def _elsewhere(home: Home) -> Iterator[ForecastError]:
     if backend != "sqlite":
         yield StorageError(
             "backup.ledger_elsewhere",
-            f"the ledger lies in {backend} and is not in this backup",
-            "run pg_dump before each backup, so that whatever it names is in the backup",
+            f"the ledger is stored in {backend} and is not part of this backup",
+            "run pg_dump before each backup: then the backup contains everything that the dump names",
         )
     if isinstance(home.tables, str):
         yield StorageError(
             "backup.lake_elsewhere",
-            f'the tables lie in "{home.tables}" and are not in this backup',
-            "turn on the bucket's versioning, and restore it to a time after this backup was made",
+            f'the tables are stored in "{home.tables}" and are not part of this backup',
+            "enable versioning of the bucket, and restore it to a time after this backup",
         )
     if not home.tracking_uri.startswith("sqlite:") or not (home.path / TRACKING).exists():
         place = "no runs are tracked in the home" if home.tracking_uri.startswith("sqlite:") else "MLflow has a server"
         yield StorageError(
-            "backup.tracking_elsewhere", f"MLflow's runs are not in this backup: {place}", "save them where they are"
+            "backup.tracking_elsewhere",
+            f"MLflow's runs are not part of this backup: {place}",
+            "back up the MLflow server",
         )
 
 
 @contextmanager
 def _scratch(home: Home) -> Iterator[Path]:
-    """Give a folder on the lake's disk, to which files can be linked; what a killed backup left is removed before."""
+    """Provide a folder on the lake's disk (for hard links); leftovers of a killed backup are removed first."""
     try:
         with FileLock(home.locks / "backup.lock", timeout=0):
             scratch = home.lake / _SCRATCH
@@ -114,24 +116,24 @@ def _scratch(home: Home) -> Iterator[Path]:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     except Timeout as error:
-        raise ConflictError("backup.running", "another backup is being made", "wait until it is done") from error
+        raise ConflictError("backup.running", "another backup is running", "wait until it has finished") from error
 
 
 def _copy_database(source: Path, scratch: Path, archive: Writer) -> None:
-    """Copy a SQLite database as it stands at one moment, while others write to it."""
+    """Copy a consistent snapshot of a SQLite database while other processes write to it."""
     if not source.exists():
         return
     try:
         with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(scratch)) as copy:
             live.backup(copy)
-            # Or there would be a second file to it.
+            # Otherwise the copy would have a second file (the write-ahead log).
             copy.execute("PRAGMA journal_mode=DELETE")
             found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":
         raise StorageError(
-            "backup.database_damaged", f'"{source}" cannot be copied whole ({found})', "restore it from a backup"
+            "backup.database_damaged", f'database "{source}" is damaged ({found})', "restore it from a backup"
         )
     archive.add(scratch.name, scratch)
 
@@ -149,13 +151,13 @@ def _copy_tables(home: Home, scratch: Path, archive: Writer) -> Iterator[tuple[s
 def _copy_table(pinned: Pinned, place: str, archive: Writer) -> None:
     for name, digest in pinned.files.items():
         archive.add(f"{place}/{name}", pinned.folder / name, digest)
-    shutil.rmtree(pinned.folder)  # what maintenance has removed since takes room as long as it is linked
+    shutil.rmtree(pinned.folder)  # links keep files on disk that maintenance has removed since
 
 
 def _models(installation: Installation) -> list[Path]:
-    """Return the folders of all models that were ever champion: the others are taken away by the next night.
+    """Return the folders of all present and past champions; the next night removes other models anyway.
 
-    Raises ``model.corrupt`` if one that is champion now is not the one that was promoted.
+    Raises ``model.corrupt`` if the manifest of a present champion does not match the digest of its promotion.
     """
     home, ledger = installation.home, installation.ledger
     datasets = {*installation.config.datasets, *(path.name for path in home.models.iterdir())}
@@ -163,7 +165,7 @@ def _models(installation: Installation) -> list[Path]:
     for dataset in sorted(datasets):
         champion = ledger.champions.current(dataset)
         if champion is not None and manifest_digest(home.models / champion.folder) != champion.digest:
-            message = f'the manifest in "{home.models / champion.folder}" is not the one that was promoted'
+            message = f'the manifest in "{home.models / champion.folder}" has changed since its promotion'
             raise StorageError("model.corrupt", message, "roll back or retrain, then back up")
         names |= ledger.champions.folders(dataset)
     return [home.models / name for name in sorted(names)]
@@ -177,4 +179,4 @@ def _copy_folder(folder: Path, home: Home, archive: Writer, *, is_changing: bool
             except FileNotFoundError:
                 if not is_changing:
                     raise
-                _LOG.warning("%s was removed before it was copied", path)  # MLflow's own clearing up
+                _LOG.warning("%s was removed before it was copied", path)  # MLflow deletes artifacts on its own

@@ -1,4 +1,4 @@
-"""Look after the tables of a data set: verify every file, put small files together, delete what nobody needs."""
+"""Maintain the tables of a data set: verify every file, merge small files, delete outdated ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forecast.errors import NotFoundError, StorageError
 from forecast.installation import Dataset
 from forecast.lake.maintenance import Damage, Maintained
 from forecast.vocabulary import parse_duration
-from pipelines.forecasting.issue import issuing
+from pipelines.forecasting.issue import issue_lock
 from pipelines.ingestion.lost_version import lost_version
 
 _LOG = logging.getLogger(__name__)
@@ -21,9 +21,9 @@ _UNISSUED_KEPT = timedelta(days=1)
 
 
 def maintain(dataset: Dataset, retention: timedelta | None = None) -> Mapping[str, Maintained]:
-    """Maintain every table of a data set so that ``as_of`` reaches back as far as the job file, or the caller, says.
+    """Maintain every table; versions younger than ``retention`` (default: the config's) stay readable by ``as_of``.
 
-    Raises ``lake.corrupt``, and touches nothing, if a file is not what was acknowledged.
+    Raises ``lake.corrupt``, and changes nothing, if a file does not match its digest.
     """
     kept = parse_duration(dataset.config.retention) if retention is None else retention
     damages = check_tables(dataset)
@@ -39,34 +39,33 @@ def maintain(dataset: Dataset, retention: timedelta | None = None) -> Mapping[st
 
 
 def remove_unissued(dataset: Dataset, now: datetime) -> frozenset[str]:
-    """Remove the rows of forecasts that whoever made them died before issuing, a day ago or more; returns their ids.
+    """Remove forecast rows that no issuance names; returns the ids of these forecasts.
 
-    Nobody reads them: a forecast is there once the ledger names it.
+    A worker that was killed between writing rows and adding the issuance leaves such rows. Readers never see them. Rows
+    younger than a day stay: another machine may be about to issue them.
     """
     table = dataset.forecasts
     try:
-        # Nothing is issued meanwhile. By another machine it may be: hence the day.
-        with FileLock(issuing(dataset), timeout=0):
+        # The lock stops issuing on this machine only: hence the day.
+        with FileLock(issue_lock(dataset), timeout=0):
             if not table.exists:
                 return frozenset()
             written = table.ids(table.version_at(now - _UNISSUED_KEPT))
             unissued = written - dataset.ledger.issuances.ids(dataset.name)
             if unissued:
                 table.remove(unissued)
-                _LOG.warning(
-                    "%s: the rows of %d forecasts that were never issued are removed", dataset.name, len(unissued)
-                )
+                _LOG.warning("%s: removed the rows of %d forecasts that were never issued", dataset.name, len(unissued))
             return unissued
-    except Timeout:  # a forecast is being issued: the next maintenance comes to it
+    except Timeout:  # a forecast is being issued: left to the next maintenance
         return frozenset()
     except NotFoundError as error:
         if error.code not in {"lake.before_first", "lake.not_kept"}:
             raise
-        return frozenset()  # the table is younger than a day, or what it was a day ago is not kept
+        return frozenset()  # the table is younger than a day, or its version of a day ago is gone
 
 
 def check_tables(dataset: Dataset) -> tuple[Damage, ...]:
-    """Compare every file of every table of a data set with its digest; returns what is damaged or was put aside."""
+    """Compare every file of every table with its digest; returns damaged files and a lost version."""
     tables = dataset.tables.values()
     found = [damage for table in tables if table.exists for damage in table.check().damages]
     lost = lost_version(dataset)

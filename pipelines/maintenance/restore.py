@@ -1,4 +1,4 @@
-"""Make a home of a backup: unpacked beside its place, verified, and only then called a home."""
+"""Restore a home from a backup: extract it in a subfolder, verify it, then move it into place."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ from pipelines.maintenance.archive import BackupManifest, read_manifest, unpack
 from pipelines.maintenance.backup import LEDGER, TRACKING
 from pipelines.maintenance.maintain import check_tables
 
-_HALF_MADE = ".restoring"
+_PARTIAL = ".restoring"
 _PLACES = {
     "experiments": "artifact_location",
     "runs": "artifact_uri",
     "logged_models": "artifact_location",
     "model_versions": "storage_location",
 }
-"""Where MLflow writes down in which folder an artifact lies."""
+"""Columns of MLflow's tables with absolute paths of artifacts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A home that was made of a backup."""
+    """Result of a restore."""
 
     home: Path
     manifest: BackupManifest
     champions: tuple[str, ...]
-    """Versions that were loaded and answered as when they were exported."""
+    """Versions that were loaded and reproduced their golden example."""
 
 
 def restore(archive: Path, folder: Path) -> Restored:
-    """Restore a backup into a folder that is empty or not there yet.
+    """Restore a backup into a folder that is empty or does not exist.
 
-    Every file is compared with its digest, the tables are checked as ``maintain`` does, every champion is loaded. The
-    job file comes last: until then nothing takes the folder for a home, and a restore that was killed is begun anew by
-    the next one. What ran when the backup was made waits in the queue.
+    Every file is compared with its digest, the tables are checked as by ``maintain``, every champion is loaded. The
+    config file is moved last: until then the folder is not a home, and after a kill the next restore starts again. Runs
+    that were running at the time of the backup go back to the queue.
 
-    Raises ``restore.not_empty``, ``backup.damaged``, ``lake.corrupt``, ``restore.failed``, and what loading a model
-    raises.
+    Raises ``restore.not_empty``, ``backup.damaged``, ``lake.corrupt``, ``restore.failed``, and the errors of loading a
+    model.
     """
     _require_empty(folder)
     manifest = read_manifest(archive)
-    home = Home(folder / _HALF_MADE)
+    home = Home(folder / _PARTIAL)
     try:
         shutil.rmtree(home.path, ignore_errors=True)
         home.prepare()
         unpack(archive, manifest.files, home.path)
-        champions = _verified(home, manifest)
+        champions = _verify(home, manifest)
         if (home.path / TRACKING).exists():
             _move_artifacts(home.path / TRACKING, Path(manifest.home), folder)
         for path in home.path.rglob("*"):
-            if path.is_dir():  # the files themselves are on the disk already
+            if path.is_dir():  # unpack has flushed the files
                 flush(path)
         _move_in(home.path, folder)
     except OSError as error:
@@ -79,32 +79,34 @@ def restore(archive: Path, folder: Path) -> Restored:
 
 def _require_empty(folder: Path) -> None:
     try:
-        found = [path.name for path in folder.iterdir() if path.name != _HALF_MADE]
+        found = [path.name for path in folder.iterdir() if path.name != _PARTIAL]
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ConflictError("restore.not_a_folder", f'"{folder}" is not a folder to look into', "name one") from error
+        raise ConflictError("restore.not_a_folder", f'"{folder}" is not a readable folder', "give a folder") from error
     if found:
         raise ConflictError(
-            "restore.not_empty", f'"{folder}" is not empty: it has "{min(found)}"', "name a folder that is not there"
+            "restore.not_empty",
+            f'"{folder}" is not empty: it contains "{min(found)}"',
+            "give a folder that does not exist",
         )
 
 
-def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
-    """Look through all that was unpacked, and let go of what was at work; returns the champions that load."""
-    jobs = load_config_file(home.config_file)
+def _verify(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
+    """Check tables and champions, and release running work; returns the versions of the champions."""
+    config = load_config_file(home.config_file)
     if LEDGER not in manifest.files:
         return ()
-    # The home's own, whatever FORECAST_LEDGER_URL says: that one would be another installation's.
+    # FORECAST_LEDGER_URL is ignored: it would name the ledger of another installation.
     with Ledger.open(sa.URL.create("sqlite", database=str(home.path / LEDGER)).render_as_string()) as ledger:
-        _let_go(ledger)
-        installation = Installation(home, jobs, ledger)
+        _release_work(ledger)
+        installation = Installation(home, config, ledger)
         damages: list[Damage] = []
         versions: list[str] = []
-        for name in jobs.datasets:
-            if isinstance(home.tables, Path) and any(each.startswith(f"{name}/") for each in manifest.tables):
-                damages += check_tables(installation.dataset(name))
-            champion = ledger.champions.current(name)
+        for dataset in installation.datasets:
+            if isinstance(home.tables, Path) and any(each.startswith(f"{dataset.name}/") for each in manifest.tables):
+                damages += check_tables(dataset)
+            champion = dataset.champion
             if champion is not None:
                 load(home.models / champion.folder, champion.digest)
                 versions.append(champion.model_version)
@@ -113,8 +115,8 @@ def _verified(home: Home, manifest: BackupManifest) -> tuple[str, ...]:
     return tuple(versions)
 
 
-def _let_go(ledger: Ledger) -> None:
-    """Put back into the queue what was running: its process, if it still lives, works for the home that was copied."""
+def _release_work(ledger: Ledger) -> None:
+    """Requeue running runs, forget hosts and the lease: their processes belong to the home that was copied."""
     now = SystemClock().now()
     for run in ledger.runs.find(states=("running",), limit=10_000):
         ledger.runs.finish(run, "handed_back", now, "the home was restored from a backup", retry=True)
@@ -126,7 +128,7 @@ def _let_go(ledger: Ledger) -> None:
 
 
 def _move_artifacts(database: Path, old: Path, new: Path) -> None:
-    """Let MLflow find its artifacts in the new home: it keeps their places as whole paths."""
+    """Rewrite MLflow's absolute artifact paths to the new home."""
     before, after = (f"{Home(path).artifacts.as_uri()}/" for path in (old, new))
     with closing(sqlite3.connect(database)) as connection, connection:
         known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -138,9 +140,9 @@ def _move_artifacts(database: Path, old: Path, new: Path) -> None:
                 )
 
 
-def _move_in(half_made: Path, folder: Path) -> None:
-    for path in sorted(half_made.iterdir(), key=lambda each: each.name == CONFIG_FILE):
-        if path.name == CONFIG_FILE:  # whoever sees it finds everything else on the disk
+def _move_in(restored: Path, folder: Path) -> None:
+    for path in sorted(restored.iterdir(), key=lambda each: each.name == CONFIG_FILE):
+        if path.name == CONFIG_FILE:  # a process that sees the config file finds everything else on disk
             flush(folder)
         path.rename(folder / path.name)
     flush(folder)

@@ -21,7 +21,7 @@ from forecast.runtime.calibration import Calibration
 from forecast.runtime.manifest import Manifest
 from forecast.runtime.model import ServedModel, session
 from forecast.runtime.scaler import Scaler
-from pipelines.forecasting.issue import extend
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean, known_before
 from pipelines.preparation.darts_series import fit_scaler, to_darts
 from pipelines.preparation.features import future_names

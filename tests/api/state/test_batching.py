@@ -16,7 +16,7 @@ from api.errors.kinds import OverloadedError
 from api.state.batching import LARGEST_RUN, Batcher
 from forecast.errors import DataError
 from forecast.runtime.model import load
-from pipelines.forecasting.issue import Round
+from pipelines.forecasting.recursion import Round
 from pipelines.preparation.features import FUTURE_FEATURES
 
 if TYPE_CHECKING:

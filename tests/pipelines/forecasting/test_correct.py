@@ -18,7 +18,8 @@ from forecast.runtime.calibration import Calibration
 from forecast.runtime.manifest import Manifest
 from forecast.runtime.model import load
 from pipelines.forecasting.correct import moved
-from pipelines.forecasting.issue import extend, issue
+from pipelines.forecasting.issue import issue
+from pipelines.forecasting.recursion import extend
 from pipelines.ingestion.ingest import ingest
 from pipelines.monitoring.score import score
 from pipelines.preparation.clean import clean

@@ -8,25 +8,25 @@ import pytest
 from forecast.clock import SystemClock
 from forecast.installation import Installation
 from forecast.runtime.manifest import Manifest
-from pipelines.forecasting.covariate_age import Vintage, vintage
+from pipelines.forecasting.covariate_age import CovariateAge, covariate_age
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
 from pipelines.preparation.clean import clean
 
 MakeHome = Callable[..., Installation]
 MakeRows = Callable[..., pl.DataFrame]
-Grow = Callable[..., Vintage]
+Grow = Callable[..., CovariateAge]
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
 def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]) -> Grow:
-    """Bring rows of so many hours in, of which a known-future covariate reaches further; returns the vintage then."""
+    """Bring rows of so many hours in, of which a known-future covariate reaches further; returns their age then."""
     tiny_document["datasets"]["tiny"]["channels"]["plan"] = {"role": "future", "unit": "MW"}
     installation = make_home(document=tiny_document)
     config = installation.config.datasets["tiny"]
 
-    def grown(hours: int, ahead: int, level: float = 0.0) -> Vintage:
+    def grown(hours: int, ahead: int, level: float = 0.0) -> CovariateAge:
         hour = pl.int_range(pl.len()).over("site")
         rows = tiny_rows(ahead).with_columns(
             *(pl.when(hour < hours).then(name).alias(name) for name in ("load", "price", "wind")), plan=hour + level
@@ -34,14 +34,14 @@ def grow(make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any]
         rows.write_csv(installation.home.path / "rows.csv")
         ingest(installation.dataset("tiny"))
         table = installation.dataset("tiny").observations
-        found = vintage(table, table.version, clean(table.read(), config), config)
+        found = covariate_age(table, table.version, clean(table.read(), config), config)
         assert found is not None
         return found
 
     return grown
 
 
-def test_without_covariates_of_the_user_there_is_no_vintage(tiny_home: Installation) -> None:
+def test_without_covariates_of_the_user_their_age_is_unknown(tiny_home: Installation) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
     assert issuance.provenance is not None
     assert issuance.provenance.covariates_version is None

@@ -16,7 +16,8 @@ from forecast.panel import Panel
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.manifest import Manifest
 from forecast.runtime.model import ServedModel, load
-from pipelines.forecasting.issue import extend, issue
+from pipelines.forecasting.issue import issue
+from pipelines.forecasting.recursion import extend
 from pipelines.forecasting.report import write_report
 from pipelines.ingestion.ingest import ingest
 from pipelines.preparation.clean import clean

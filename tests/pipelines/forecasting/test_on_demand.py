@@ -17,8 +17,8 @@ from forecast.errors import DataError
 from forecast.lake.schemas import TIME
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.model import load
-from pipelines.forecasting.issue import extend
 from pipelines.forecasting.on_demand import check, from_columns, from_rows
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.calendar_cache import CalendarMemory
 from pipelines.preparation.clean import clean
 from pipelines.preparation.features import known_future

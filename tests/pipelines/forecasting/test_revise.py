@@ -105,7 +105,7 @@ def test_where_the_earlier_model_is_gone_the_whole_is_told(
     lose(home.home.models / "repeat_last-1")
     message = latest(home)
     assert message.causes == pytest.approx({"unexplained": 0.5}, abs=1e-3)
-    assert "what a new model changed is not known" in caplog.text
+    assert "the effect of the new model is unknown" in caplog.text
 
 
 def test_forecasts_without_a_step_in_common_are_not_compared(home: Installation, rows: pl.DataFrame) -> None:

@@ -15,7 +15,8 @@ from forecast.lake.schemas import TIME
 from forecast.panel import Panel
 from forecast.runtime.manifest import Manifest
 from forecast.runtime.model import ServedModel, load
-from pipelines.forecasting.issue import extend, forecastable
+from pipelines.forecasting.inputs import forecastable
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices

@@ -20,7 +20,8 @@ from forecast.runtime.calibration import Calibration
 from forecast.runtime.manifest import MANIFEST, Manifest
 from forecast.runtime.model import ServedModel, load, session
 from forecast.runtime.scaler import Scaler
-from pipelines.forecasting.issue import extend, fits, forecastable
+from pipelines.forecasting.inputs import fits, forecastable
+from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean, missing_counts
 from pipelines.preparation.darts_series import fit_scaler, to_darts
 from pipelines.preparation.features import FUTURE_FEATURES, future_covariates, future_names
