@@ -1,63 +1,16 @@
-"""Examine an installation: each line of ``CHECKS`` looks at one thing and says what to do about what it finds."""
+"""Examine an installation: each entry of ``CHECKS`` checks one thing and gives a remedy for what it finds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from functools import cached_property
-from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from forecast.config.file import ConfigFile, load_config_file
 from forecast.errors import ForecastError
-from forecast.home import Home, find_home
-from forecast.installation import Installation
-from forecast.ledger import Ledger
 from pipelines.doctor import data, machine, work
 from pipelines.doctor.finding import Diagnosis
+from pipelines.doctor.subject import Subject
 
-
-class Patient:
-    """An installation that may be broken anywhere: each part is opened by whoever needs it first."""
-
-    def __init__(self, given: Path | None, *, deep: bool = False, port: int = 8000, ui_port: int = 5000) -> None:
-        self._given = given
-        self._open = ExitStack()
-        self.deep = deep
-        self.port = port
-        self.ui_port = ui_port
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
-
-    @cached_property
-    def home(self) -> Home:
-        """The home."""
-        return find_home(self._given)
-
-    @cached_property
-    def config(self) -> ConfigFile:
-        """The config file."""
-        return load_config_file(self.home.config_file)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The ledger, opened as every command does."""
-        return self._open.enter_context(Ledger.open(self.home.ledger_url))
-
-    @cached_property
-    def installation(self) -> Installation:
-        """All of it together."""
-        return Installation(self.home, self.config, self.ledger)
-
-
-Check = Callable[[Patient], Iterator[Diagnosis]]
+Check = Callable[[Subject], Iterator[Diagnosis]]
 
 CHECKS: Final[Mapping[str, Check]] = {
     "packages": machine.packages,
@@ -66,7 +19,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "disk": machine.disk,
     "ports": machine.ports,
     "time zones": machine.time_zones,
-    "job file": data.job_file,
+    "config file": data.config_file,
     "ledger": data.ledger,
     "clock": data.clock,
     "MLflow": data.tracking,
@@ -77,18 +30,20 @@ CHECKS: Final[Mapping[str, Check]] = {
     "worker hosts": work.worker_hosts,
     "runs": work.runs,
 }
-"""What is looked at, in this order; an error that a check meets is a fault by itself."""
+"""All checks in order; a ``ForecastError`` raised by a check counts as a fault."""
 
 
-def examine(patient: Patient, checks: Mapping[str, Check] = CHECKS) -> list[Diagnosis]:
-    """Make every check; what several of them cannot do for the same reason is told once."""
+def examine(subject: Subject, checks: Mapping[str, Check] = CHECKS) -> list[Diagnosis]:
+    """Run every check; an error that several checks raise is reported once."""
     findings: list[Diagnosis] = []
-    message: set[str] = set()
+    reported: set[str] = set()
     for about, check in checks.items():
         try:
-            findings += check(patient)
+            findings += check(subject)
         except ForecastError as error:
-            if str(error) not in message:
-                findings.append(Diagnosis(about, "fault", error.fact, error.code, error.remedy or "mend it as it says"))
-            message.add(str(error))
+            if str(error) not in reported:
+                findings.append(
+                    Diagnosis(about, "fault", error.fact, error.code, error.remedy or "follow the hint above")
+                )
+            reported.add(str(error))
     return findings

@@ -1,4 +1,4 @@
-"""What an examination of an installation finds: a fact, and the remedy if something is to be done."""
+"""Result of one check of the doctor: a fact, and a remedy if the user should act."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Level = Literal["well", "warning", "fault"]
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     about: str
     level: Level
@@ -20,5 +20,5 @@ class Diagnosis:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether the user has nothing to do."""
         return self.level == "well"

@@ -1,4 +1,4 @@
-"""What the machine gives: packages, kernels, folders, room, ports, time zones."""
+"""Checks of the machine: packages, kernels, folders, disk space, ports, time zones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
@@ -22,17 +21,15 @@ from forecast.errors import ConflictError, StorageError
 from forecast.home import Home, cores
 from forecast.scheduling.supervisor import require_free_port
 from pipelines.doctor.finding import Diagnosis
-
-if TYPE_CHECKING:
-    from pipelines.doctor.examine import Patient
+from pipelines.doctor.subject import Subject
 
 _SHOWN = ("torch", "onnxruntime", "darts", "mlflow", "polars", "deltalake")
-_LITTLE_ROOM, _HARDLY_ROOM = 5 * 2**30, 2**30
+_LOW_SPACE, _CRITICAL_SPACE = 5 * 2**30, 2**30
 _ANSWER_SECONDS = 3
 
 
-def packages(_patient: Patient) -> Iterator[Diagnosis]:
-    """Compare what is installed with what this release needs, without importing any of it."""
+def packages(_subject: Subject) -> Iterator[Diagnosis]:
+    """Compare installed packages with the requirements of this release, without importing any."""
     wrong = []
     for line in importlib.metadata.requires("forecast-service") or ():
         needed = Requirement(line)
@@ -53,8 +50,8 @@ def packages(_patient: Patient) -> Iterator[Diagnosis]:
     yield Diagnosis("packages", "well", f"Python {platform.python_version()}, {versions}")
 
 
-def kernels(_patient: Patient) -> Iterator[Diagnosis]:
-    """Say on what networks are trained, and which kernels they take there and why."""
+def kernels(_subject: Subject) -> Iterator[Diagnosis]:
+    """Report the device for training, and which kernels it uses and why."""
     try:
         import torch
 
@@ -79,14 +76,16 @@ def kernels(_patient: Patient) -> Iterator[Diagnosis]:
     for op, route in routes.items():
         message = f"{op} runs on the {route.path} path: {route.reason}"
         if has_gpu and route.path != "triton":
-            yield Diagnosis("kernels", "warning", message, "kernels.slow_path", "it is right all the same, but slower")
+            yield Diagnosis(
+                "kernels", "warning", message, "kernels.slow_path", "results are correct, but training is slower"
+            )
         else:
             yield Diagnosis("kernels", "well", message)
 
 
-def home(patient: Patient) -> Iterator[Diagnosis]:
-    """Write into every folder of the home."""
-    found = patient.home
+def home(subject: Subject) -> Iterator[Diagnosis]:
+    """Write to every folder of the home."""
+    found = subject.home
     for folder in (found.path, found.lake, found.models, found.logs, found.reports, found.locks):
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
@@ -97,65 +96,67 @@ def home(patient: Patient) -> Iterator[Diagnosis]:
             raise StorageError(
                 "home.not_writable", f'cannot write to "{folder}" ({error.strerror})', "check owner, mode and disk"
             ) from error
-    yield Diagnosis("home", "well", f'"{found.path}" can be written')
+    yield Diagnosis("home", "well", f'"{found.path}" is writable')
 
 
-def disk(patient: Patient) -> Iterator[Diagnosis]:
-    """Say how much room is left."""
-    for folder in _disks(patient.home):
+def disk(subject: Subject) -> Iterator[Diagnosis]:
+    """Report the free disk space."""
+    for folder in _disks(subject.home):
         free = shutil.disk_usage(folder).free
-        message = f'{free / 2**30:,.1f} GiB are free under "{folder}"'
-        if free < _LITTLE_ROOM:
-            remedy = 'make room: "forecast maintain" removes outdated versions, MLflow\'s artifacts and logs/ grow'
-            yield Diagnosis("disk", "fault" if free < _HARDLY_ROOM else "warning", message, "disk.nearly_full", remedy)
+        message = f'{free / 2**30:,.1f} GiB free under "{folder}"'
+        if free < _LOW_SPACE:
+            remedy = 'free space: "forecast maintain" removes outdated versions; MLflow\'s artifacts and logs/ grow'
+            yield Diagnosis(
+                "disk", "fault" if free < _CRITICAL_SPACE else "warning", message, "disk.nearly_full", remedy
+            )
         else:
             yield Diagnosis("disk", "well", message)
 
 
-def ports(patient: Patient) -> Iterator[Diagnosis]:
-    """Say whether service and MLflow UI can listen, or already do."""
-    yield _port("the service", patient.port, "--port", _is_ours(patient))
-    yield _port("MLflow's UI", patient.ui_port, "--ui-port", _answer(patient.ui_port, "/health") == b"OK")
+def ports(subject: Subject) -> Iterator[Diagnosis]:
+    """Check that the ports of the service and the MLflow UI are free, or already used by them."""
+    yield _port("the service", subject.port, "--port", _is_ours(subject))
+    yield _port("MLflow's UI", subject.ui_port, "--ui-port", _answer(subject.ui_port, "/health") == b"OK")
 
 
-def time_zones(patient: Patient) -> Iterator[Diagnosis]:
-    """See that clock changes are known."""
-    zones = {"Europe/Berlin", *(config.zone for config in patient.config.datasets.values())}
+def time_zones(subject: Subject) -> Iterator[Diagnosis]:
+    """Check that the time zone database knows clock changes."""
+    zones = {"Europe/Berlin", *(config.zone for config in subject.config.datasets.values())}
     missing = sorted(zones - zoneinfo.available_timezones())
     summer, winter = (
         datetime(2024, month, 1, tzinfo=UTC).astimezone(zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()
         for month in (7, 1)
     )
     if missing or summer == winter:
-        message = f"no data of {', '.join(missing)}" if missing else "the data of time zones know no summer time"
+        message = f"no data for {', '.join(missing)}" if missing else "the time zone database has no summer time"
         yield Diagnosis("time zones", "fault", message, "zones.missing", "pip install tzdata")
     else:
         yield Diagnosis("time zones", "well", "clock changes are known")
 
 
 def _disks(home: Home) -> list[Path]:
-    """Return one folder for each disk that the home lies on."""
+    """Return one folder of the home per disk."""
     found = {folder.stat().st_dev: folder for folder in (home.models, home.lake, home.path)}
     return list(found.values())
 
 
-def _port(whose: str, port: int, option: str, is_ours: bool) -> Diagnosis:
+def _port(owner: str, port: int, option: str, is_ours: bool) -> Diagnosis:
     if is_ours:
-        return Diagnosis("ports", "well", f"{whose} answers on port {port}")
+        return Diagnosis("ports", "well", f"{owner} answers on port {port}")
     try:
         require_free_port(port, option)
     except ConflictError as error:
         return Diagnosis("ports", "fault", error.fact, error.code, error.remedy)
-    return Diagnosis("ports", "well", f"port {port} is free for {whose}")
+    return Diagnosis("ports", "well", f"port {port} is free for {owner}")
 
 
-def _is_ours(patient: Patient) -> bool:
+def _is_ours(subject: Subject) -> bool:
     try:
-        message = json.loads(_answer(patient.port, "/readyz"))
-        names = {item["dataset"] for item in message["datasets"]}
+        readiness = json.loads(_answer(subject.port, "/readyz"))
+        names = {item["dataset"] for item in readiness["datasets"]}
     except (ValueError, KeyError, TypeError):
         return False
-    return names == set(patient.config.datasets)
+    return names == set(subject.config.datasets)
 
 
 def _answer(port: int, path: str) -> bytes:
@@ -164,6 +165,6 @@ def _answer(port: int, path: str) -> bytes:
         with opener.open(f"http://127.0.0.1:{port}{path}", timeout=_ANSWER_SECONDS) as answer:
             return bytes(answer.read(2**20))
     except urllib.error.HTTPError as error:
-        return bytes(error.read(2**20))  # not ready, but there
+        return bytes(error.read(2**20))  # the service runs but is not ready
     except OSError:
         return b""

@@ -20,8 +20,9 @@ from forecast.ledger.leases import Host
 from forecast.scheduling import processes
 from forecast.scheduling.job_book import JobBook
 from pipelines.doctor import data, machine, work
-from pipelines.doctor.examine import CHECKS, Patient, examine
+from pipelines.doctor.examine import CHECKS, examine
 from pipelines.doctor.finding import Diagnosis
+from pipelines.doctor.subject import Subject
 from pipelines.forecasting.issue import issue
 
 Found = Callable[..., list[Diagnosis]]
@@ -41,8 +42,8 @@ def found(sick: Installation) -> Found:
 
     def look(*names: str, deep: bool = False, port: int = 0, ui_port: int = 0) -> list[Diagnosis]:
         checksums._INTACT.clear()  # as a process that has just started
-        with Patient(sick.home.path, deep=deep, port=port or 1, ui_port=ui_port or 1) as patient:
-            findings = examine(patient, {name: CHECKS[name] for name in names})
+        with Subject(sick.home.path, deep=deep, port=port or 1, ui_port=ui_port or 1) as subject:
+            findings = examine(subject, {name: CHECKS[name] for name in names})
         assert findings
         assert all(finding.remedy and finding.code for finding in findings if not finding.is_well)
         return [finding for finding in findings if not finding.is_well]
@@ -66,8 +67,8 @@ def test_a_sound_home_is_well(sick: Installation) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
-    with Patient(sick.home.path, deep=True, port=ports[0], ui_port=ports[1]) as patient:
-        findings = examine(patient, {name: check for name, check in CHECKS.items() if name != "kernels"})
+    with Subject(sick.home.path, deep=True, port=ports[0], ui_port=ports[1]) as subject:
+        findings = examine(subject, {name: check for name, check in CHECKS.items() if name != "kernels"})
     assert [finding for finding in findings if not finding.is_well and finding.about not in {"forecasts", "disk"}] == []
     assert {finding.about for finding in findings} == CHECKS.keys() - {"kernels"}
 
@@ -88,23 +89,23 @@ def test_a_package_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, t
     old.mkdir()
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with Patient(None) as patient:
-        (finding,) = machine.packages(patient)
+    with Subject(None) as subject:
+        (finding,) = machine.packages(subject)
     assert finding.code == "packages.do_not_fit"
     assert "torch is 1.0.0" in finding.fact
 
 
 def test_a_folder_that_is_not_a_home_is_told_once(tmp_path: Path) -> None:
     checks = {name: check for name, check in CHECKS.items() if name not in {"kernels", "packages"}}
-    with Patient(tmp_path) as patient:
-        findings = examine(patient, checks)
+    with Subject(tmp_path) as subject:
+        findings = examine(subject, checks)
     assert codes([finding for finding in findings if not finding.is_well]) == ["home.not_found"]
 
 
 def test_a_mistake_in_the_job_file_hides_nothing_else(sick: Installation, found: Found) -> None:
     text = sick.home.config_file.read_text()
     sick.home.config_file.write_text(text.replace("horizons", "horizns"))
-    findings = found("home", "job file", "ledger", "lake", "champions", "worker hosts")
+    findings = found("home", "config file", "ledger", "lake", "champions", "worker hosts")
     assert len(findings) == 1
     assert "horizns" in findings[0].fact
 
@@ -164,9 +165,9 @@ def test_a_home_in_which_nothing_was_done_says_what_is_next(
     make_home: Callable[..., Installation], tmp_path: Path
 ) -> None:
     home = make_home(folder=tmp_path / "new").home
-    with Patient(home.path) as patient:
+    with Subject(home.path) as subject:
         checks = {name: CHECKS[name] for name in ("lake", "champions", "forecasts", "MLflow")}
-        findings = [finding for finding in examine(patient, checks) if not finding.is_well]
+        findings = [finding for finding in examine(subject, checks) if not finding.is_well]
     assert codes(findings) == ["history.empty", "forecast.no_champion", "forecast.none_yet"]
     assert [finding.remedy.split('"')[1].split()[1] for finding in findings] == ["ingest", "train", "forecast"]
 
