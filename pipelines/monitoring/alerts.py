@@ -1,4 +1,4 @@
-"""Gather what alert rules look at, and find what is wrong."""
+"""Collect the observed state of a data set and evaluate its alert rules."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _LOOK_BACK = timedelta(weeks=8)
 _LIVE = frozenset({AlertKind.ERROR, AlertKind.COVERAGE, AlertKind.SKILL, AlertKind.REGRESSION})
 
 
-def look(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -> list[AlertFinding]:
-    """Return what is wrong now by the job file's rules."""
+def evaluate_rules(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -> list[AlertFinding]:
+    """Return the findings of the config's alert rules on the present state; none without rules."""
     config, ledger = dataset.config, dataset.ledger
     kinds = {rule.kind for rule in config.alerts}
     if not kinds:
@@ -41,11 +41,11 @@ def look(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -
     if champion is not None and actuals is not None and kinds & _LIVE:
         since = actuals.end - max(_LOOK_BACK, 4 * config.step * config.horizon)
         scores = ledger.scores.by_origin(dataset.name, champion.model_version, since)
-        ripe = [one for one in scores if one.origin + one.last * config.step <= actuals.end]
-        parts = _parts(ripe, lambda one: (one.channel, one.last), config.step)
-        groups = _parts(ripe, lambda one: one.last, config.step)
-        whole = {one.forecast_id for one in ripe if one.last == max((each.last for each in ripe), default=0)}
-        channels = _parts([one for one in ripe if one.forecast_id in whole], lambda one: one.channel, config.step)
+        complete = [one for one in scores if one.origin + one.last * config.step <= actuals.end]
+        parts = _parts(complete, lambda one: (one.channel, one.last), config.step)
+        groups = _parts(complete, lambda one: one.last, config.step)
+        longest = {one.forecast_id for one in complete if one.last == max((each.last for each in complete), default=0)}
+        channels = _parts([one for one in complete if one.forecast_id in longest], lambda one: one.channel, config.step)
         fitted = ledger.references.get(dataset.name, champion.model_version)
         holdout = None if fitted is None else fitted.holdout
     return evaluate(
@@ -74,7 +74,7 @@ def _parts(scores: Sequence[OriginScore], key: Callable[[OriginScore], Key], ste
 
 
 def _part(scores: Sequence[OriginScore], step: timedelta) -> LivePart:
-    """Add up scores of one part by their origins, which are in order."""
+    """Sum the scores of one part per forecast; the scores are sorted by origin."""
     place = {forecast_id: number for number, forecast_id in enumerate(dict.fromkeys(one.forecast_id for one in scores))}
     of = np.asarray([place[one.forecast_id] for one in scores])
 
@@ -96,7 +96,7 @@ def _part(scores: Sequence[OriginScore], step: timedelta) -> LivePart:
 
 
 def _overlap(origins: Sequence[datetime], reach: timedelta) -> int:
-    """Return how many neighbouring origins lie within a forecast's reach, as they usually follow each other."""
+    """Return the number of consecutive origins within a forecast's reach, by their mean distance."""
     if len(origins) < 2:
         return 1
     apart = (origins[-1] - origins[0]) / (len(origins) - 1)
@@ -104,7 +104,7 @@ def _overlap(origins: Sequence[datetime], reach: timedelta) -> int:
 
 
 def _shifts(dataset: Dataset, champion: Champion | None, actuals: Actuals | None) -> dict[str, tuple[float, float]]:
-    """Return how far the newest inputs are spread otherwise than what the champion was fitted on."""
+    """Return by channel the shift of the newest inputs' distribution against the training data, and its usual size."""
     config = dataset.config
     fitted = None if champion is None else dataset.ledger.references.get(dataset.name, champion.model_version)
     if fitted is None or actuals is None:
@@ -113,12 +113,12 @@ def _shifts(dataset: Dataset, champion: Champion | None, actuals: Actuals | None
         rows = dataset.observations.read(since=actuals.end - config.step * (window(config) + 1))
         panel = clean(rows, config)
     except ForecastError as error:
-        _LOG.warning("%s cannot be looked at for drift: %s", dataset.name, error)
+        _LOG.warning("the drift of %s cannot be computed: %s", dataset.name, error)
         return {}
-    message = inputs(panel, config, fitted.moments)
+    scaled = inputs(panel, config, fitted.moments)
     shifts = {
         channel: (fitted.spreads[channel].shift(values[:, -window(config) :]), fitted.spreads[channel].usual)
-        for channel, values in message.items()
+        for channel, values in scaled.items()
         if channel in fitted.spreads
     }
     return {channel: (shift, usual) for channel, (shift, usual) in shifts.items() if shift is not None}

@@ -1,4 +1,4 @@
-"""Score forecasts that were served against what was really observed since, and act on what that says."""
+"""Score served forecasts against observations, then update correction, alerts, webhook and MLflow."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from forecast.monitoring.reference import Reference
 from forecast.panel import Array
 from pipelines.forecasting.correct import correct
 from pipelines.forecasting.issued import Actuals, Served, read_served
-from pipelines.monitoring.alerts import look
+from pipelines.monitoring.alerts import evaluate_rules
 from pipelines.monitoring.reference import ReferenceStore
 from pipelines.monitoring.webhook import deliver
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
-"""Counted up with every change of what is summed, so that everything is scored again."""
+"""Version of the summed measures: increment it, and all days are scored again."""
 _LOSSES = ("absolute", "squared", "pinball", "inside", "width", "compared", "naive")
 _STORED = [MEASURES.index(name) for name in ("count", *_LOSSES)]
 
@@ -40,26 +40,26 @@ Day = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """What one scoring did."""
+    """Result of one scoring."""
 
     forecasts: int
-    """Of which something new came true, or otherwise than before."""
+    """Number of forecasts with new or changed observations."""
     values: int
-    """Values of these that were observed, those that were known before too."""
+    """Number of their observed values, including earlier ones."""
     correction: int | None
-    """The champion's correction now."""
+    """Number of the champion's correction, if this scoring estimated one."""
     raised: tuple[str, ...]
-    """Alerts that were raised, in words."""
+    """Messages of the raised alerts."""
     resolved: tuple[str, ...]
     message: str
 
 
 def score(dataset: Dataset) -> ScoreSummary:
-    """Score what is new, correct the champion's quantiles, raise and resolve alerts, tell webhook and MLflow.
+    """Score new observations, correct the champion's quantiles, update alerts, and notify the webhook and MLflow.
 
-    Only days of origins are read whose forecasts, or whose observations, are not those that were scored before; their
-    scores are replaced. So a replay changes nothing, late and corrected rows count as if they had always been so, and
-    the order in which they come does not matter.
+    Only days of origins whose forecasts or observations have changed since the last scoring are read; their scores are
+    replaced. So scoring is idempotent, and late or corrected rows count as if they had always been there, in whatever
+    order they arrive.
     """
     with FileLock(dataset.home.locks / f"{dataset.name}.score.lock"):
         return _score(dataset)
@@ -68,40 +68,40 @@ def score(dataset: Dataset) -> ScoreSummary:
 def _score(dataset: Dataset) -> ScoreSummary:
     ledger = dataset.ledger
     issued = ledger.issuances.served(dataset.name)
-    champion = ledger.champions.current(dataset.name)
+    champion = dataset.champion
     forecasts = values = 0
     correction = actuals = None
     if issued and dataset.observations.exists:
         actuals = Actuals.read(dataset, min(one.origin for one in issued))
-        fitted = ReferenceStore(dataset)
+        references = ReferenceStore(dataset)
         rescored: set[str] = set()
-        for group, count in _rescored(dataset, issued, actuals, fitted):
+        for group, count in _rescored(dataset, issued, actuals, references):
             rescored.add(group[0].model_version)
             forecasts, values = forecasts + len(group), values + count
         if champion is not None and champion.model_version in rescored:
             own = [one for one in issued if one.model_version == champion.model_version]
-            correction = correct(dataset, own, actuals, fitted.of(own[0]))
+            correction = correct(dataset, own, actuals, references.of(own[0]))
             _publish(dataset, champion)
-    raised, resolved = ledger.alerts.update(dataset.name, look(dataset, champion, actuals), SystemClock().now())
+    raised, resolved = ledger.alerts.update(
+        dataset.name, evaluate_rules(dataset, champion, actuals), SystemClock().now()
+    )
     for alert in (*raised, *resolved):
         _LOG.warning("%s: %s: %s", dataset.name, alert.message, "raised" if alert.is_open else "resolved")
     sent, failure = deliver(dataset)
-    message = [f"scored {values:,} values of {forecasts} forecasts" if forecasts else "nothing new came true"]
-    message += [
-        f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts
-    ]
-    message += [f"{sent} sent"] if sent else []
-    message += [f"the webhook failed ({failure})"] if failure else []
+    parts = [f"scored {values:,} values of {forecasts} forecasts" if forecasts else "no new observations to score"]
+    parts += [f"{len(alerts)} alerts {what}" for what, alerts in (("raised", raised), ("resolved", resolved)) if alerts]
+    parts += [f"{sent} sent"] if sent else []
+    parts += [f"the webhook failed ({failure})"] if failure else []
     return ScoreSummary(
         forecasts, values, correction, tuple(one.message for one in raised), tuple(one.message for one in resolved),
-        "; ".join(message),
+        "; ".join(parts),
     )  # fmt: skip
 
 
 def _rescored(
-    dataset: Dataset, issued: Sequence[Issued], actuals: Actuals, fitted: ReferenceStore
+    dataset: Dataset, issued: Sequence[Issued], actuals: Actuals, references: ReferenceStore
 ) -> Iterator[tuple[Sequence[Issued], int]]:
-    """Score the days that are not scored as they are now; yields their forecasts and how many values counted."""
+    """Score the changed days; yields their forecasts and the number of scored values."""
     config, ledger = dataset.config, dataset.ledger
     known = ledger.scores.scored_days(dataset.name)
     days: dict[Day, list[Issued]] = {}
@@ -109,21 +109,21 @@ def _rescored(
         days.setdefault((one.day, one.model_version), []).append(one)
     digests = {day: _digest(day, group, actuals, config) for day, group in days.items()}
     changed = [group for day, group in days.items() if digests[day] != known.get(day)]
-    ready = [group for group in changed if fitted.is_known(group[0])]
-    made: list[DayScores] = []
+    ready = [group for group in changed if references.is_known(group[0])]
+    computed: list[DayScores] = []
     for group, served in read_served(dataset, ready, actuals):
         day = (group[0].day, group[0].model_version)
-        scores, count = _day_scores(dataset.name, day, digests[day], served, actuals, fitted.of(group[0]), config)
-        made.append(scores)
-        if len(made) >= 32:
-            ledger.scores.replace(made)
-            made = []
+        scores, count = _day_scores(dataset.name, day, digests[day], served, actuals, references.of(group[0]), config)
+        computed.append(scores)
+        if len(computed) >= 32:
+            ledger.scores.replace(computed)
+            computed = []
         yield group, count
-    ledger.scores.replace(made)
+    ledger.scores.replace(computed)
 
 
 def _digest(day: Day, group: Sequence[Issued], actuals: Actuals, config: DatasetConfig) -> str:
-    """Return a digest of all that a day's scores follow from."""
+    """Return a digest of all inputs of a day's scores."""
     rows = [actuals.row(one.origin) for one in group]
     first, last = min(rows), max(row + one.horizon for row, one in zip(rows, group, strict=True))
     about = (
@@ -179,8 +179,8 @@ def _by_origin(
             return
         part = sums[..., begin:end].sum(axis=3)  # [K, F, C]
         found = np.argwhere(part[0] > 0)
-        message = part[_STORED][:, found[:, 0], found[:, 1]].T.tolist()
-        for (f, c), (count, *losses) in zip(found.tolist(), message, strict=True):
+        values = part[_STORED][:, found[:, 0], found[:, 1]].T.tolist()
+        for (f, c), (count, *losses) in zip(found.tolist(), values, strict=True):
             one = issued[f]
             yield OriginScore(
                 one.forecast_id, one.origin, channels[c], begin + 1, end, round(count),
@@ -189,16 +189,14 @@ def _by_origin(
 
 
 def _publish(dataset: Dataset, champion: Champion) -> None:
-    """Let MLflow's UI show how good the champion's served forecasts were; that it is down is told, and no failure."""
+    """Log the accuracy of the champion's served forecasts to MLflow; if MLflow is down, log a warning and go on."""
     ledger, version = dataset.ledger, champion.model_version
     rows = ledger.scores.accuracy(dataset.name, "lead_group", model=version) + ledger.scores.accuracy(
         dataset.name, model=version
     )
     if not rows or not _is_tracked(dataset.installation):
         return
-    from forecast.tracking.registry import (
-        Registry,  # MLflow takes seconds to import: only where there is something to tell
-    )
+    from forecast.tracking.registry import Registry  # importing MLflow takes seconds
 
     metrics = {
         f"live/{measure}/{row.part}": value
@@ -210,11 +208,11 @@ def _publish(dataset: Dataset, champion: Champion) -> None:
     try:
         Registry(dataset.home).live(dataset.name, version, metrics, tags)
     except StorageError as error:
-        _LOG.warning("MLflow does not show how good %s was: %s", version, error)
+        _LOG.warning("the live accuracy of %s was not logged to MLflow: %s", version, error)
 
 
 def _is_tracked(installation: Installation) -> bool:
-    """Whether there is a store of MLflow: one that nothing was ever trained with is not made for this."""
+    """Whether a tracking store exists; scoring never creates one."""
     uri = installation.home.tracking_uri
     own = installation.home.path / "mlflow.db"
     return own.is_file() or not uri.startswith("sqlite:") or Path(uri.removeprefix("sqlite:///")).is_file()

@@ -1,4 +1,4 @@
-"""Tell a data set's webhook of alerts: each once when it is raised and once when it is over."""
+"""Post alerts to a data set's webhook: once when an alert is raised and once when it is resolved."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _MOST = 20
 
 
 def deliver(dataset: Dataset) -> tuple[int, str]:
-    """Post what the webhook does not know yet; returns how many alerts it took, and why it did not take one.
+    """Post unsent alerts; returns the number of delivered alerts, and the error of the first failed one.
 
-    A webhook that fails is told in the log and asked again with the next score; an alert may then come a second time,
-    under the same ``id``.
+    A failure is logged and the delivery repeated with the next scoring; the receiver may get an alert twice, with the
+    same ``id``.
     """
     webhook = dataset.config.webhook
     if not webhook:
         return 0, ""
     sent = 0
     for alert in dataset.ledger.alerts.unsent(dataset.name, SystemClock().now())[:_MOST]:
-        failure = _posted(webhook, _document(alert))
+        failure = _post(webhook, _document(alert))
         if failure:
-            _LOG.warning("%s: the webhook was not told of alert %d: %s", dataset.name, alert.sequence, failure)
+            _LOG.warning("%s: posting alert %d to the webhook failed: %s", dataset.name, alert.sequence, failure)
             return sent, failure
         dataset.ledger.alerts.mark_sent(alert, SystemClock().now())
         sent += 1
@@ -64,14 +64,14 @@ def _document(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _posted(webhook: str, document: dict[str, Any]) -> str:
-    """Post a document, up to three times; returns why it was not taken, or nothing."""
+def _post(webhook: str, document: dict[str, Any]) -> str:
+    """Post a document with up to three attempts; returns the error, or an empty string."""
     body = json.dumps(document, allow_nan=False).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "forecast-service"}
     secret = os.environ.get("FORECAST_WEBHOOK_SECRET", "")
     if secret:
         headers[SIGNATURE] = f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
-    # The job file takes http and https alone (forecast/config/dataset.py).
+    # The config accepts only http and https (forecast/config/dataset.py).
     request = urllib.request.Request(webhook, body, headers, method="POST")  # noqa: S310
     failure = ""
     for attempt in range(_TRIES):
@@ -82,9 +82,9 @@ def _posted(webhook: str, document: dict[str, Any]) -> str:
                 answer.read(1024)
         except urllib.error.HTTPError as error:
             error.close()
-            failure = f"it answered {error.code}"
+            failure = f"status {error.code}"
             if error.code < 500 and error.code not in {408, 429}:
-                return failure  # what it refuses or moved elsewhere it would refuse again
+                return failure  # client errors and redirects do not go away by a retry
         except (OSError, http.client.HTTPException) as error:
             failure = first_line(error)
         else:
@@ -93,10 +93,10 @@ def _posted(webhook: str, document: dict[str, Any]) -> str:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An alert goes where the job file says and nowhere else."""
+    """Alerts go only to the configured address."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow nothing: the answer is an error."""
+        """Follow no redirect: the response is an error."""
 
 
 _OPENER = urllib.request.build_opener(_NoRedirects)

@@ -166,7 +166,7 @@ def test_a_replay_changes_nothing(served: Installation) -> None:
     before = dump(served)
     again = score(served.dataset("tiny"))
     assert first.forecasts == 3
-    assert (again.forecasts, again.values, again.message) == (0, 0, "nothing new came true")
+    assert (again.forecasts, again.values, again.message) == (0, 0, "no new observations to score")
     assert dump(served) == before
 
 
@@ -250,7 +250,7 @@ def test_a_window_of_origins_is_whole_days(served: Installation) -> None:
 
 def test_before_anything_was_issued_there_is_nothing_to_score(make_home: MakeHome, rows: pl.DataFrame) -> None:
     home = make_home(until(rows, 100))
-    assert score(home.dataset("tiny")).message == "nothing new came true"
+    assert score(home.dataset("tiny")).message == "no new observations to score"
     ingest(home.dataset("tiny"))
     assert score(home.dataset("tiny")).forecasts == 0
     assert home.ledger.scores.accuracy("tiny") == []

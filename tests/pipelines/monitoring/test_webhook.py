@@ -138,7 +138,7 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(home: Installation, rec
 def test_what_was_not_taken_is_posted_with_the_next_score(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [500] * 3
     home.ledger.alerts.update("tiny", [OLD, DRIFT], now())
-    assert deliver(home.dataset("tiny")) == (0, "it answered 500")
+    assert deliver(home.dataset("tiny")) == (0, "status 500")
     assert len(receiver.taken) == 3, "the second alert waits: whoever does not take one takes no other"
     assert deliver(home.dataset("tiny")) == (2, "")
     assert [one["kind"] for one in receiver.documents[3:]] == ["stale", "drift"]
@@ -148,14 +148,14 @@ def test_a_redirect_is_not_followed(home: Installation, receiver: Receiver) -> N
     receiver.answers = [307, 302, 301]
     home.ledger.alerts.update("tiny", [OLD], now())
     for status in (307, 302, 301):
-        assert deliver(home.dataset("tiny")) == (0, f"it answered {status}")
+        assert deliver(home.dataset("tiny")) == (0, f"status {status}")
     assert [path for path, _, _ in receiver.taken] == ["/hook"] * 3
 
 
 def test_what_is_refused_is_not_asked_again_at_once(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [404]
     home.ledger.alerts.update("tiny", [OLD], now())
-    assert deliver(home.dataset("tiny")) == (0, "it answered 404")
+    assert deliver(home.dataset("tiny")) == (0, "status 404")
     assert len(receiver.taken) == 1
 
 
