@@ -1,1 +1,1 @@
-"""What runs, each file one verb: ingest, clean, train, backtest, retrain, predict."""
+"""Everything that runs: ingestion, forecasts, training, monitoring, maintenance; one package per stage."""

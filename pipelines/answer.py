@@ -1,8 +1,7 @@
-"""Former name of `pipelines.tracking.mlflow_pyfunc`, which MLflow models of the release before this one name.
+"""Former name of `pipelines.tracking.mlflow_pyfunc`; MLflow models of the previous release refer to it.
 
-Such a model brings the code of its release along, and a fresh process runs that code. A process that has imported this
-package already looks here instead. This module goes once a release has been published that logs models under the name
-of today.
+Such a model contains the code of its release, and a fresh process runs that code. A process that has already imported
+this package looks here instead. Remove this module after the first release that logs models under the present name.
 """
 
 from pipelines.tracking.mlflow_pyfunc import _load_pyfunc

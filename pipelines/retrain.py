@@ -29,10 +29,10 @@ from pipelines.tracking.log import (
     night_tags,
     version_tags,
 )
-from pipelines.training.candidates import Candidate, examine, refit
+from pipelines.training.candidates import Candidate, refit, train_candidate
 from pipelines.training.engines import Engine, LocalEngine, RayEngine
 from pipelines.training.night import RetrainContext
-from pipelines.training.rollback import mirror
+from pipelines.training.rollback import sync_aliases
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _train(
         runs = [tracked.open(task.model_name) for task in group]
         for run, task in zip(runs, group, strict=True):
             log_task(run, config, task.model_name, night.panel, data.slices, (fitted_on, scored_on))
-        for number, outcome in engine.run(examine, group, reporter):
+        for number, outcome in engine.run(train_candidate, group, reporter):
             run = runs[number]
             if isinstance(outcome, ForecastError):
                 failures[group[number].model_name] = f"[{outcome.code}] {outcome}"
@@ -176,7 +176,7 @@ def _register(night: RetrainContext, registry: Registry, winner: _Trained, recor
         )
         record = record.model_copy(update={"champion": version})
     dataset.ledger.nights.add(record, promoted)  # both or neither
-    mirror(dataset)
+    sync_aliases(dataset)
     return record
 
 

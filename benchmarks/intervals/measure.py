@@ -19,7 +19,7 @@ from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import Rows, Windows, cut
 from pipelines.training.calibrate import calibrate
-from pipelines.training.export import about, export
+from pipelines.training.export import export, manifest_fields
 from pipelines.training.fit import fit
 
 STRIDE = 5
@@ -65,7 +65,7 @@ def measure(dataset: str, history: History, model_name: str) -> list[Row]:
     scaler = fit_scaler(panel, config, slices.fit)
     with tempfile.TemporaryDirectory() as scratch:
         fitted = fit(config, panel, slices, scaler, model_name)
-        manifest = about(
+        manifest = manifest_fields(
             config, scaler, dataset=dataset, model_name=model_name, model_version=model_name, data_version=0,
             trained_at=datetime.now(UTC), data_digest="", fitted_until=panel.time(slices.validation),
         )  # fmt: skip

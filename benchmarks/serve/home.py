@@ -42,7 +42,7 @@ def make_home(folder: Path) -> None:
     from pipelines.preparation.darts_series import fit_scaler
     from pipelines.preparation.slices import Slices
     from pipelines.preparation.windows import cut
-    from pipelines.training.export import about, export
+    from pipelines.training.export import export, manifest_fields
     from pipelines.training.fit import fit
 
     folder.mkdir(parents=True)
@@ -63,7 +63,7 @@ def make_home(folder: Path) -> None:
         scaler = fit_scaler(panel, config, slices.fit)
         fitted = fitted or fit(config, panel, slices, scaler, "itransformer")  # their rows are the same
         version = f"{dataset}-itransformer"
-        manifest = about(
+        manifest = manifest_fields(
             config, scaler, dataset=dataset, model_name="itransformer", model_version=version, trained_at=START,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Train the cells of a study and score them, on clean and on disturbed windows; what is done is kept in a file."""
+"""Train and score the cells of a study, on clean and perturbed windows; scores are stored in a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipelines.preparation.windows import Windows, cut, some
 from pipelines.study.perturb import in_blocks, newest, noisy, scattered, without
 from pipelines.study.plan import FACTORS, LEVELS, Condition, StudyCell
 from pipelines.training.backtest import backtest
-from pipelines.training.candidates import Task, examine
+from pipelines.training.candidates import Task, train_candidate
 
 ROWS = pl.Schema({
     "cell": pl.String, "model": pl.String, "lookback": pl.Int64, "options": pl.String, "condition": pl.String,
@@ -38,18 +38,18 @@ ROWS = pl.Schema({
 })  # fmt: skip
 """One row per cell, condition and level; losses in standard deviations of each channel over the fit rows.
 
-``answered`` is the share of windows that could be filled, and so be forecast; losses are of these alone."""
+``answered`` is the share of windows whose gaps could be filled; losses are computed on these only."""
 _ORIGINS = 120
-"""Origins per series that are scored; neighbouring ones say nearly the same."""
+"""Scored origins per series; neighbouring origins give nearly the same score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all cells of a study are scored on: the same origins, whatever their look-back."""
+    """Windows for scoring all cells of a study: the same origins for every look-back."""
 
     history: TrainingData
     windows: Windows
-    """With the longest look-back, and a season more from which gaps may be filled."""
+    """With the longest look-back, plus one season from which gaps may be filled."""
     yardstick: Yardstick
 
     @classmethod
@@ -58,7 +58,7 @@ class Bench:
         config, slices = history.config, history.slices
         longest = max(round(factor * config.lookback) for factor in FACTORS) + config.season
         stride = max(-(-(slices.holdout - slices.calibration - config.horizon + 1) // _ORIGINS), 1)
-        while math.gcd(stride, config.season) > 1:  # or some hours of the day were never an origin
+        while math.gcd(stride, config.season) > 1:  # otherwise some hours of the day would never be an origin
             stride += 1
         wide = config.model_copy(update={"lookback": longest})
         windows = cut(history.panel, wide, slices.calibration, slices.holdout, stride)
@@ -68,7 +68,7 @@ class Bench:
 def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, step: Step) -> pl.DataFrame:
     """Train a cell, export it and score it: one row of ``ROWS`` per condition and level.
 
-    Raises ``training.*`` and the models' own codes. A training that is cut off leaves a checkpoint to go on from.
+    Raises ``training.*`` and the models' own codes. An interrupted training leaves a checkpoint to resume from.
     """
     history = bench.history
     config = cell.config(history.config)
@@ -80,15 +80,16 @@ def score_cell(cell: StudyCell, bench: Bench, checkpoints: Path, now: datetime, 
         checkpoints=checkpoints,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as models:
-        candidate = examine(task, Path(models), step)
+        candidate = train_candidate(task, Path(models), step)
         served = load(Path(models) / candidate.folder)
         seen = candidate.evidence.smoke_test
-        about = {
-            "cell": cell.key(history), "model": str(cell.model), "lookback": cell.lookback, "options": cell.message,
-            "parameters": _parameters(Path(models) / candidate.folder / NETWORK), "size_mb": seen.size_mb,
-            "latency_ms": seen.latency_ms, "epochs": candidate.fitted.epochs, "seconds": candidate.fitted.seconds,
+        shared = {
+            "cell": cell.key(history), "model": str(cell.model), "lookback": cell.lookback,
+            "options": cell.encoded_options, "parameters": _parameters(Path(models) / candidate.folder / NETWORK),
+            "size_mb": seen.size_mb, "latency_ms": seen.latency_ms, "epochs": candidate.fitted.epochs,
+            "seconds": candidate.fitted.seconds,
         }  # fmt: skip
-        rows = [about | one for one in _scores(served, cell, bench)]
+        rows = [shared | one for one in _scores(served, cell, bench)]
     shutil.rmtree(checkpoints, ignore_errors=True)
     return pl.DataFrame(rows, schema=ROWS)
 
@@ -111,7 +112,7 @@ def _scores(model: ServedModel, cell: StudyCell, bench: Bench) -> Iterator[dict[
 def _under(
     condition: Condition, level: float, bench: Bench, model: ServedModel, lookback: int
 ) -> tuple[Windows, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Return the windows under a condition, and which of them can be forecast."""
+    """Return the windows under a condition, and the mask of those with complete inputs."""
     config, wide = bench.history.config, bench.windows
     everything = np.ones(len(wide.series), bool)
     match condition:
@@ -128,7 +129,7 @@ def _under(
 
 
 def _block(history: TrainingData) -> int:
-    """Return the steps of an outage: an eighth of the look-back, if all channels are filled over so many."""
+    """Return the steps of an outage: an eighth of the look-back, at most the smallest ``fill_limit``."""
     config = history.config
     limits = [config.channels[name].fill_limit for name in (*config.targets, *config.past_covariates)]
     return max(min(*limits, config.lookback // 8), 1)
@@ -146,25 +147,25 @@ def _losses(model: ServedModel, windows: Windows, yardstick: Yardstick) -> dict[
 
 
 def _parameters(network: Path) -> int:
-    """Count the numbers in an exported network."""
+    """Count the weights of an exported network."""
     stored = onnx.load(network).graph.initializer
     return sum(math.prod(tensor.dims) for tensor in stored if tensor.data_type == onnx.TensorProto.FLOAT)
 
 
 def read_rows(file: Path) -> pl.DataFrame:
-    """Return the rows that are kept; none if there is no file yet. Raises ``study.rows_unreadable``."""
+    """Return the stored rows; empty without a file. Raises ``study.rows_unreadable``."""
     if not file.exists():
         return pl.DataFrame(schema=ROWS)
     try:
         return pl.read_csv(file, schema=ROWS)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise StorageError(
-            "study.rows_unreadable", f'"{file}" is not what a study wrote ({error})', "move it away"
+            "study.rows_unreadable", f'"{file}" is not a valid table of a study ({error})', "move it away"
         ) from error
 
 
 def keep_rows(file: Path, rows: pl.DataFrame) -> None:
-    """Write all rows, the file whole or not at all. Raises ``study.rows_not_written``."""
+    """Replace the file atomically. Raises ``study.rows_not_written``."""
     part = file.with_suffix(".part")
     try:
         rows.write_csv(part)
@@ -174,5 +175,5 @@ def keep_rows(file: Path, rows: pl.DataFrame) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise StorageError(
-            "study.rows_not_written", f'cannot write "{file}" ({error.strerror})', "make room on the disk"
+            "study.rows_not_written", f'cannot write "{file}" ({error.strerror})', "free disk space"
         ) from error

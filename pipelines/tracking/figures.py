@@ -1,4 +1,4 @@
-"""Figures of how one model did on the holdout: forecasts, error by lead time, residuals by hour, calibration."""
+"""Figures of a model's holdout forecasts: examples, error by lead time, residuals by hour, calibration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHANNELS = 4
 def diagnose(
     model: ServedModel, holdout: Windows, panel: Panel, config: DatasetConfig, evidence: Evidence
 ) -> Iterator[tuple[str, go.Figure]]:
-    """Yield names and figures, made from at most 2,000 windows spread evenly over the holdout."""
+    """Yield names and figures, based on at most 2,000 windows spread evenly over the holdout."""
     count = len(holdout.origins)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_WINDOWS)).astype(int))
     windows = some(holdout, chosen)

@@ -1,4 +1,4 @@
-"""What a night leaves in MLflow: parameters, scores, curves, figures, models, so that its UI compares them."""
+"""Log a night to MLflow: parameters, scores, curves, figures and models, for comparison in its UI."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _HORIZON_SCORES = ("pinball", "mae", "mse", "coverage")
 _LEAD_SCORES = ("pinball", "mae", "rmse", "coverage", "width")
 _CHANNEL_SCORES = ("pinball", "mae_in_units", "coverage")
 _SKILLS = ("seasonal_naive", "linear")
-"""Baselines over which the skill of each model is told."""
+"""Baselines for the skill scores."""
 _FEW = 4
-"""Horizons, and channels, whose scores are numbers of their own; those of more are in a table."""
+"""Up to this number, horizons and channels have metrics of their own; all scores are in a table."""
 
 
 def night_tags(version: int, digest: str, holdout: Windows) -> dict[str, object]:
-    """Return what all runs of a night share: on equal origins and in equal units they may be compared."""
+    """Return the tags shared by all runs of a night; runs with equal origins and units are comparable."""
     return {
         "data_version": version,
         "data_digest": digest,
@@ -57,7 +57,7 @@ def night_tags(version: int, digest: str, holdout: Windows) -> dict[str, object]
 def lineage(
     name: str, config: DatasetConfig, tables: Path | str, version: int, digest: str, holdout: Windows
 ) -> tuple[Lineage, Lineage]:
-    """Return what a night's models are fitted on, and what they are scored on; ``tables`` is where the lake lies."""
+    """Return the training data and the evaluation data of a night; ``tables`` is the location of the lake."""
     table = str(table_location(tables, name, "observations"))
     return (
         Lineage(name, digest, table, version, tuple(config.channels), "training"),
@@ -66,7 +66,7 @@ def lineage(
 
 
 def parameters(config: DatasetConfig, model_name: str) -> dict[str, object]:
-    """Return what a model is trained with, as MLflow shows it."""
+    """Return a model's training settings as MLflow parameters."""
     training = config.training.model_dump(mode="json", exclude={"baselines"})
     shared = {
         "model": model_name,
@@ -84,7 +84,7 @@ def parameters(config: DatasetConfig, model_name: str) -> dict[str, object]:
 def log_task(
     run: TrackedRun, config: DatasetConfig, model_name: str, panel: Panel, slices: Slices, data: Sequence[Lineage]
 ) -> None:
-    """Log what is known of a training before it begins: parameters, splits, data, environment."""
+    """Log the inputs of a training before it starts: parameters, splits, data, environment."""
     ends = {
         "fit": slices.fit, "validation": slices.validation, "calibration": slices.calibration,
         "holdout": slices.holdout,
@@ -103,9 +103,9 @@ def log_candidate(
     config: DatasetConfig,
     data: Lineage,
 ) -> str:
-    """Log how a model was trained, how it did on the holdout, which is ``data``, and the model itself.
+    """Log a model, the record of its training and its scores on the holdout, which is ``data``.
 
-    Returns the identifier of what is to be registered: the form of the model that answers rows with rows.
+    Returns MLflow's identifier of the model to register: the pyfunc form, with rows in and rows out.
     """
     folder, evidence, fitted = models / candidate.folder, candidate.evidence, candidate.fitted
     served = load(folder)
@@ -129,7 +129,7 @@ def log_candidate(
         tags={
             "model_version": evidence.model_version, **({"notes": "; ".join(fitted.notes)} if fitted.notes else {}),
             **({} if seen.variants is None else {"precisions": seen.variants.summary}),
-            **{f"kernel.{op}": message for op, message in fitted.kernels.items()},
+            **{f"kernel.{op}": route for op, route in fitted.kernels.items()},
         },
     )  # fmt: skip
     run.note(scores_table(evidence))
@@ -141,7 +141,7 @@ def log_candidate(
 
 
 def log_refitted(run: TrackedRun, folder: Path, holdout: Windows, panel: Panel, config: DatasetConfig) -> str:
-    """Log a model that was fitted again on all rows beside the scored one; returns what is to be registered."""
+    """Log a refitted model in the run of the scored one; returns MLflow's identifier of the model to register."""
     return _log_models(run, load(folder), folder, holdout, panel, config)
 
 
@@ -152,7 +152,7 @@ def log_comparison(
     config: DatasetConfig,
     baseline_names: Sequence[str],
 ) -> None:
-    """Log the verdict, the table of scores and the figures of all models with the night, and its place with each model.
+    """Log verdict, leaderboard and figures to the night's run, and each model's rank to its own run.
 
     ``leaderboard`` has the best first.
     """
@@ -186,13 +186,13 @@ def log_comparison(
     for run in night.children:
         for one in leaderboard:
             if one.model_name == run.name and one.model_version != verdict.champion:
-                _log_place(run, one, leaderboard, baselines, verdict)
+                _log_rank(run, one, leaderboard, baselines, verdict)
 
 
 def version_tags(
     config: DatasetConfig, evidence: Evidence, verdict: Verdict, version: int, digest: str
 ) -> dict[str, object]:
-    """Return what is told of a registered version beside its description."""
+    """Return the tags of a registered version."""
     return {
         "model_name": evidence.model_name,
         "data_version": version,
@@ -207,27 +207,27 @@ def version_tags(
 
 
 def numbers(evidence: Evidence) -> dict[str, float]:
-    """Return a model's final numbers, few enough for MLflow's pages however many channels and horizons it has."""
-    message = {"accuracy/pinball": evidence.pinball}  # first: what MLflow's page of a comparison begins with
-    message |= {f"accuracy/{name}": value for name, value in evidence.overall}
+    """Return a model's final metrics, few enough for MLflow's pages with any number of channels and horizons."""
+    metrics = {"accuracy/pinball": evidence.pinball}  # first: MLflow's comparison page starts with it
+    metrics |= {f"accuracy/{name}": value for name, value in evidence.overall}
     horizons = list(evidence.by_horizon)
     shown = sorted({horizons[int(place)] for place in np.linspace(0, len(horizons) - 1, min(_FEW, len(horizons)))})
     for horizon in shown:
         scores = evidence.by_horizon[horizon]
-        message |= {f"accuracy_by_horizon/{name}.h{horizon}": getattr(scores, name) for name in _HORIZON_SCORES}
+        metrics |= {f"accuracy_by_horizon/{name}.h{horizon}": getattr(scores, name) for name in _HORIZON_SCORES}
     if len(evidence.by_channel) <= _FEW:
         for channel, of in evidence.by_channel.items():
-            message |= {f"accuracy_by_channel/{name}.{channel}": getattr(of, name) for name in _CHANNEL_SCORES}
+            metrics |= {f"accuracy_by_channel/{name}.{channel}": getattr(of, name) for name in _CHANNEL_SCORES}
     else:
         worst = {"pinball": max, "coverage": min, "mase": max}
         for name, pick in worst.items():
             values = [getattr(of, name) for of in evidence.by_channel.values() if np.isfinite(getattr(of, name))]
-            message[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
-    return message
+            metrics[f"accuracy_by_channel/{name}.worst"] = pick(values, default=float("nan"))
+    return metrics
 
 
 def precisions(variants: Variants | None) -> dict[str, float]:
-    """Return what int8 has of float32's size, latency and loss, as shares; nothing where it was not tried."""
+    """Return int8's size, latency and loss as shares of float32's; empty if int8 was not tried."""
     if variants is None:
         return {}
     fields = {"size": "size_mb", "latency": "latency_ms", "loss": "loss"}
@@ -244,7 +244,7 @@ def curves(evidence: Evidence) -> dict[str, Sequence[float]]:
 
 
 def environment() -> dict[str, object]:
-    """Return what a training ran on."""
+    """Return tags that describe the machine and the library versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     versions = {f"env.{name}": importlib.metadata.version(name) for name in _PACKAGES}
     return {
@@ -258,18 +258,18 @@ def code_version() -> str:
     return importlib.metadata.version("forecast-service")
 
 
-def _log_place(
+def _log_rank(
     run: TrackedRun, one: Evidence, leaderboard: Sequence[Evidence], baselines: Sequence[Evidence], verdict: Verdict
 ) -> None:
     place = f"{[other.model_version for other in leaderboard].index(one.model_version) + 1} of {len(leaderboard)}"
-    message = [f"{place} by pinball loss."]
+    sentences = [f"{place} by pinball loss."]
     best = min((other for other in baselines if other is not one), key=lambda other: other.pinball, default=None)
     if best is not None and best.pinball <= one.pinball and one not in baselines:
-        message.append(
+        sentences.append(
             f"**No better than {best.model_name}, a baseline ({one.pinball:.4f} against {best.pinball:.4f}).**"
         )
     if one.model_version == verdict.challenger:
-        message.append(verdict.sentence)
+        sentences.append(verdict.sentence)
         run.log(tags={"verdict": verdict.sentence})
     tonight = [other for other in baselines if other.model_version != verdict.champion]
     skills = {other.model_name: skill(one.pinball, other.pinball) for other in tonight}
@@ -277,7 +277,7 @@ def _log_place(
         metrics={f"accuracy/skill_over_{name}": skills[name] for name in _SKILLS if name in skills},
         tags={"place": place},
     )
-    run.note(f"{' '.join(message)}\n\n{scores_table(one)}")
+    run.note(f"{' '.join(sentences)}\n\n{scores_table(one)}")
 
 
 def _log_models(
@@ -296,4 +296,4 @@ def _log_models(
         panel, config, panel.series.index(holdout.series[newest]), panel.index(holdout.origins[newest])
     )
     with application(folder, config, example) as packed:
-        return run.log_application(name, packed)  # last: the one that the UI shows beside the run
+        return run.log_application(name, packed)  # last: the UI shows the last one with the run

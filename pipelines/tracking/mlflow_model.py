@@ -1,4 +1,4 @@
-"""Pack a model so that MLflow can serve it: its files, the job file's part of it, the code that runs it, an example."""
+"""Package a model for serving by MLflow: its files, the relevant config, the code and an example."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pipelines.tracking import mlflow_pyfunc
 _NEEDED = {
     "frequency", "zone", "holidays", "channels", "horizons", "quantiles", "lookback", "season", "models",
 }  # fmt: skip
-"""Fields of the job file that a forecast depends on; where rows come from is no business of whoever has the model."""
-_NOWHERE = {"kind": "csv", "path": "rows.csv"}
+"""Config fields that a forecast depends on. The source is left out: users of the model must not see addresses."""
+_NO_SOURCE = {"kind": "csv", "path": "rows.csv"}
 _REQUIREMENTS = (
     "mlflow", "apscheduler", "deltalake", "filelock", "fsspec", "holidays", "numpy", "onnxruntime", "pandas", "pint",
     "polars", "pyarrow", "pydantic", "sqlalchemy", "tzdata",
@@ -33,8 +33,8 @@ _REQUIREMENTS = (
 
 @contextmanager
 def application(folder: Path, config: DatasetConfig, example: pl.DataFrame) -> Iterator[Application]:
-    """Pack the model in ``folder`` while the body runs; ``example`` is rows as :func:`rows_before` returns them."""
-    document = json.dumps(config.model_dump(mode="json", include=_NEEDED) | {"source": _NOWHERE})
+    """Package the model in ``folder`` for the duration of the body; ``example`` are rows of :func:`rows_before`."""
+    document = json.dumps(config.model_dump(mode="json", include=_NEEDED) | {"source": _NO_SOURCE})
     channels = [
         Column(name, "double") for name in (*config.targets, *config.past_covariates, *config.future_covariates)
     ]
@@ -43,7 +43,7 @@ def application(folder: Path, config: DatasetConfig, example: pl.DataFrame) -> I
         data.mkdir()
         for name in (NETWORK, MANIFEST, GOLDEN):
             shutil.copyfile(folder / name, data / name)
-        (data / mlflow_pyfunc.JOB).write_text(document, encoding="utf-8")
+        (data / mlflow_pyfunc.CONFIG).write_text(document, encoding="utf-8")
         yield Application(
             loader=mlflow_pyfunc.__name__,
             data=data,
@@ -61,7 +61,7 @@ def application(folder: Path, config: DatasetConfig, example: pl.DataFrame) -> I
 
 
 def rows_before(panel: Panel, config: DatasetConfig, series: int, origin: int) -> pl.DataFrame:
-    """Return the rows that a forecast of one series from an origin is made from, as the packed model takes them.
+    """Return the input rows of a forecast of one series from an origin, in the format of the packaged model.
 
     One look-back of all channels; if there are known-future covariates, also one horizon of them.
     """
@@ -78,5 +78,5 @@ def rows_before(panel: Panel, config: DatasetConfig, series: int, origin: int) -
 
 
 def pinned(*packages: str) -> list[str]:
-    """Return packages as pip takes them, in the versions installed here."""
+    """Return pip requirements with the installed versions."""
     return [f"{name}=={importlib.metadata.version(name)}" for name in packages]

@@ -1,6 +1,6 @@
-"""A model as MLflow serves it: rows of history in original units in, rows of forecast out, by the code of the service.
+"""MLflow pyfunc model: takes rows of history, returns rows of forecast, with the code of the service.
 
-MLflow loads this module beside the model's data by ``_load_pyfunc``; neither torch nor darts nor a pickle is involved.
+MLflow calls ``_load_pyfunc`` with the model's data. Neither torch nor darts nor a pickle is loaded.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from forecast.errors import DataError, nearest
 from forecast.panel import Panel
 from forecast.runtime.model import Prediction, ServedModel, load
 from forecast.vocabulary import Horizon
-from pipelines.forecasting.issue import extend, to_rows
+from pipelines.forecasting.recursion import extend
+from pipelines.forecasting.rows import to_rows
 from pipelines.preparation.clean import clean
 
-JOB = "job.json"
+CONFIG = "job.json"
+"""File of the data set's config; stored models have this name."""
 
 
-class Answers:
-    """Forecasts from rows."""
+class PyfuncModel:
+    """Forecasts rows of history; the object that MLflow calls."""
 
     def __init__(self, model: ServedModel, config: DatasetConfig) -> None:
         self._model = model
-        self._job = config
+        self._config = config
 
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
         """Forecast every series of a pandas frame of rows: ``series``, ``time``, and the channels in their units.
@@ -38,7 +40,7 @@ class Answers:
         are recursive. Returns a pandas frame of ``series``, ``channel``, ``lead``, ``time`` (UTC), ``mean`` and one
         column per quantile. Raises ``forecast.*`` and ``history.*`` errors.
         """
-        config = self._job
+        config = self._config
         horizon = int((params or {}).get("horizon") or self._model.manifest.horizon)
         given = pl.DataFrame({str(name): list(frame[name]) for name in frame.columns})
         panel = clean(rows_of(given, self._model, config), config)
@@ -47,7 +49,7 @@ class Answers:
 
 
 def rows_of(given: pl.DataFrame, model: ServedModel, config: DatasetConfig) -> pl.DataFrame:
-    """Return rows as the lake has them; see :meth:`Answers.predict` for what may be given."""
+    """Return rows in the lake's schema; see :meth:`PyfuncModel.predict` for the input format."""
     lacking = [name for name in ("time", *config.targets, *config.past_covariates) if name not in given.columns]
     if lacking:
         raise DataError(
@@ -71,10 +73,10 @@ def to_frame(prediction: Prediction, panel: Panel, model: ServedModel, config: D
     return rows.select("series", "channel", "lead", time, "mean", *levels)
 
 
-def _load_pyfunc(path: str) -> Answers:
+def _load_pyfunc(path: str) -> PyfuncModel:
     folder = Path(path)
-    config = DatasetConfig.model_validate_json((folder / JOB).read_text(encoding="utf-8"))
-    return Answers(load(folder), config)
+    config = DatasetConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+    return PyfuncModel(load(folder), config)
 
 
 def quantile_columns(config: DatasetConfig) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ def _instants(times: pl.Series, config: DatasetConfig) -> pl.Series:
     if parsed.null_count():
         raise DataError(
             "forecast.malformed_time",
-            f'"{times.filter(parsed.is_null())[0]}" is not a time',
+            f'"{times.filter(parsed.is_null())[0]}" is not a valid time',
             'write times as "2013-01-31T17:00:00Z"',
         )
     if parsed.dtype == pl.Datetime("us", None):

@@ -1,4 +1,4 @@
-"""Scores as tables: Markdown for notes, columns for a file."""
+"""Scores as tables: Markdown for notes, columns for a JSON file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecast.evaluation.scores import ChannelScores, Evidence, Scores
 
 
 def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str], config: DatasetConfig) -> str:
-    """Return the main scores of all models; ``names`` is how each model version is called."""
+    """Return the main scores of all models; ``names`` has the label of each model version."""
     head = ("model", "pinball", *(f"MAE {horizon}" for horizon in config.horizons), "MASE", "coverage", "latency")
     rows = [
         (
@@ -27,7 +27,7 @@ def leaderboard_table(leaderboard: Sequence[Evidence], names: Mapping[str, str],
 
 
 def guards_table(verdict: Verdict) -> str:
-    """Return which guards the challenger met."""
+    """Return the guards and their results for the challenger."""
     rows = [(one.name, "yes" if one.passed else "**no**", one.message) for one in verdict.guards]
     return _markdown(("guard", "met", "seen"), rows)
 
@@ -39,20 +39,20 @@ def scores_table(evidence: Evidence) -> str:
 
 
 def all_scores(evidence: Evidence) -> dict[str, list[object]]:
-    """Return all scores by horizon, channel and series as columns; only channels have any in their own units."""
-    message: list[tuple[str, str, Scores]] = [
+    """Return all scores by horizon, channel and series as columns; only channels have scores in their units."""
+    parts: list[tuple[str, str, Scores]] = [
         *(("horizon", str(horizon), of) for horizon, of in evidence.by_horizon.items()),
         *(("channel", channel, of) for channel, of in evidence.by_channel.items()),
         *(("series", series, of) for series, of in evidence.by_series.items()),
     ]
     columns: dict[str, list[object]] = {
-        "of": [kind for kind, _, _ in message],
-        "which": [name for _, name, _ in message],
+        "of": [kind for kind, _, _ in parts],
+        "which": [name for _, name, _ in parts],
     }
-    return columns | {field: [getattr(of, field, None) for _, _, of in message] for field in ChannelScores.model_fields}
+    return columns | {field: [getattr(of, field, None) for _, _, of in parts] for field in ChannelScores.model_fields}
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    # MLflow shows tables without space between their columns.
+    # MLflow renders tables without padding between columns.
     spaced = [[f"{cell}&nbsp;&nbsp;&nbsp;" for cell in cells] for cells in (head, *rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (spaced[0], ["---"] * len(head), *spaced[1:]))

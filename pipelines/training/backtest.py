@@ -1,4 +1,4 @@
-"""Forecast held-out origins with the exported model, by the code that serves: what is scored is what is issued."""
+"""Backtest an exported model on held-out origins with the serving code, so that scores apply to issued forecasts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipelines.preparation.windows import Windows
 def evidence_of(
     model: ServedModel, windows: Windows, yardstick: Yardstick, config: DatasetConfig, tested: SmokeTest
 ) -> Evidence:
-    """Backtest a model and score it."""
+    """Backtest a model on windows and score the result."""
     result = backtest(model, windows, yardstick)
     name, version = model.manifest.model_name, model.manifest.model_version
     return score(name, version, windows.digest, result, config.targets, config.horizons, tested)
 
 
 def backtest(model: ServedModel, windows: Windows, yardstick: Yardstick) -> Backtest:
-    """Forecast every window, in original units."""
+    """Forecast every window; actuals and forecasts are in the channels' units."""
     forecast = model.predict(windows.targets, windows.past, windows.future, windows.series)
     return Backtest(
         origins=windows.origins,

@@ -1,4 +1,4 @@
-"""Find, on rows kept from the fit, what makes a model's quantiles cover what they promise."""
+"""Estimate quantile offsets on the calibration slice, so that intervals reach their nominal coverage."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from forecast.runtime.model import ServedModel
 from pipelines.preparation.windows import Windows
 
 _BLOCKS = 4
-"""Stretches of origins that cross-validation leaves out in turn."""
+"""Number of folds of the cross-validation, each a contiguous block of origins."""
 _SHARES = (0.0, 0.5, 1.0)
-"""How much of the asymmetry of a channel's residuals may be believed."""
+"""Candidate weights of the one-sided offsets against the symmetric ones."""
 
 
 def calibrate(model: ServedModel, windows: Windows, day: timedelta) -> Calibration:
-    """Find the offsets that make the model's quantiles cover what they promise on these windows.
+    """Estimate the offsets with which the model's quantiles reach their nominal coverage on these windows.
 
     Lead times are grouped by day, or by eight groups if the horizon is shorter than eight days, so that each offset
     rests on many values.
 
-    Residuals of a few weeks tell the width of a band better than whether it lies too high or too low, which drifts. So
-    there are two kinds of offsets: symmetric ones, that widen the band between a level and its mirrored level until it
-    covers what it promises, and one-sided ones, each level's own quantile of the residuals, which also move the band.
-    Each channel takes the mixture that has the lowest quantile loss where it was not fitted, by cross-validation over
-    stretches of time. Offsets that would raise the quantile loss on these very windows are left out.
+    Residuals of a few weeks estimate the width of a band better than its bias, which drifts. So there are two kinds of
+    offsets: symmetric ones widen the band between a level and its mirrored level until it reaches its coverage;
+    one-sided ones are each level's own quantile of the residuals and also shift the band. Each channel takes the
+    mixture with the lowest quantile loss in cross-validation over blocks of time. Offsets that would increase the
+    quantile loss on these same windows are dropped.
     """
     manifest = model.manifest
     period = max(int(day / timedelta(seconds=manifest.step_seconds)), 1)
@@ -46,8 +46,8 @@ def calibrate(model: ServedModel, windows: Windows, day: timedelta) -> Calibrati
     for channel in range(len(manifest.targets)):
         parts = [np.s_[:, begin : begin + group, channel] for begin in begins]
         residuals = [_Residuals.of(raw[part], actual[part], scale[part], block, manifest.quantiles) for part in parts]
-        share = min(_SHARES, key=lambda share: sum(one.loss_elsewhere(share) for one in residuals))
-        channels.append([one.mended(share) for one in residuals])
+        share = min(_SHARES, key=lambda share: sum(one.held_out_loss(share) for one in residuals))
+        channels.append([one.corrections(share) for one in residuals])
     return Calibration(
         group=group,
         quantile_offsets=tuple(tuple(tuple(one[0]) for one in found) for found in zip(*channels, strict=True)),
@@ -58,14 +58,14 @@ def calibrate(model: ServedModel, windows: Windows, day: timedelta) -> Calibrati
 
 @dataclass(frozen=True, slots=True)
 class _Residuals:
-    """Observed values of one channel and group of lead times, beside their forecasts."""
+    """Residuals of one channel and group of lead times."""
 
     error: Array
     """[n, Q]: (actual - predicted quantile) / scale."""
     scale: Array
     """[n]"""
     block: NDArray[np.intp]
-    """[n], the stretch of time."""
+    """[n], the cross-validation block."""
     levels: tuple[float, ...]
     """[Q], mirrored around the median."""
 
@@ -73,13 +73,13 @@ class _Residuals:
     def of(
         cls, raw: Array, actual: Array, scale: Array, block: NDArray[np.intp], levels: tuple[float, ...]
     ) -> _Residuals:
-        """Keep what was observed of raw [N, h, Q], actual and scale [N, h], and block [N]."""
+        """Select the observed steps of raw [N, h, Q], actual and scale [N, h], and block [N]."""
         seen = np.isfinite(actual)
         error = (actual[..., None] - raw)[seen] / scale[seen][:, None]
         return cls(error, scale[seen], np.broadcast_to(block[:, None], actual.shape)[seen], levels)
 
     def offsets(self, share: float) -> Array:
-        """Mix symmetric offsets with a share of one-sided ones: [Q]."""
+        """Return ``(1 - share)`` times the symmetric offsets plus ``share`` times the one-sided ones: [Q]."""
         symmetric = np.zeros(len(self.levels))
         for low in range(len(self.levels) // 2):
             high = len(self.levels) - 1 - low
@@ -93,8 +93,8 @@ class _Residuals:
         """Return the sum of the quantile losses, in deviations."""
         return float((pinball(np.zeros(len(self.error)), offsets - self.error, self.levels) * self.scale).sum())
 
-    def loss_elsewhere(self, share: float) -> float:
-        """Return the same with each stretch of time mended by what was found in the others."""
+    def held_out_loss(self, share: float) -> float:
+        """Return the cross-validated loss: each block is corrected with the offsets of the other blocks."""
         total = 0.0
         for number in range(_BLOCKS):
             inside = self.block == number
@@ -102,14 +102,14 @@ class _Residuals:
                 total += self._only(inside).loss(self._only(~inside).offsets(share))
         return total
 
-    def mended(self, share: float) -> tuple[list[float], float]:
-        """Return the offsets of the quantiles, and that of the mean."""
+    def corrections(self, share: float) -> tuple[list[float], float]:
+        """Return the offsets of the quantiles and the offset of the mean."""
         if not len(self.error):
             return [0.0] * len(self.levels), 0.0
         offsets = self.offsets(share)
         if self.loss(offsets) > self.loss(np.zeros(len(self.levels))):
             return [0.0] * len(self.levels), 0.0
-        # Weighted so that it is the least-squares offset in deviations.
+        # These weights make it the least-squares offset in scaled units.
         mean = np.average(self.error[:, len(self.levels) // 2], weights=self.scale**2)
         return offsets.tolist(), share * float(mean)
 

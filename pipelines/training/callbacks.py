@@ -1,4 +1,4 @@
-"""What happens around the epochs of a training: progress, best weights, early stopping, budget, checkpoints."""
+"""Lightning callback of every training: progress, best weights, early stopping, time budget, checkpoints."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _KEPT = (
     "kernels",
     "peak_memory_mb",
 )
-"""What a resumed training goes on with, beside the time that is used up."""
+"""Attributes in a checkpoint, in addition to the elapsed time."""
 
 
 class TrainingCallback(Timer):
-    """Watches one training from its start, or from where a killed one stopped, to its end.
+    """Controls one training from its start, or from the checkpoint of a killed one, to its end.
 
-    After each epoch it keeps the weights if their validation loss is the best so far, decides whether to go on (by
-    patience, by the budget of time, which its base class measures, and while the loss is finite), and saves everything
-    that another process needs to go on, its own state included: such a training ends bit for bit as one that was never
-    stopped (on a CPU). Weights are those that forecast: where a frame averages weights, the averaged ones.
+    After each epoch it keeps the weights if their validation loss is the best so far, decides whether to continue (by
+    patience, by the time budget, which the base class measures, and while the loss is finite), and saves a checkpoint
+    with all state, its own included: on a CPU a resumed training gives bit for bit the same weights as an uninterrupted
+    one. Weights are those used for forecasts: the averaged ones where the frame averages weights.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class TrainingCallback(Timer):
         self._weights = weights
         self.compiled = compiled
         self.is_finite = True
-        """Whether the newest validation loss was."""
+        """Whether the newest validation loss is finite."""
         self.settings = settings
-        """Digest of what the training depends on."""
+        """Digest of all inputs of the training."""
         self.best: Mapping[str, torch.Tensor] | None = None
         """The best weights so far; None before the first validation."""
         self.best_loss = math.inf
@@ -75,10 +75,10 @@ class TrainingCallback(Timer):
         self.windows = 0
         self.resumed_after = 0
         self.has_begun = False
-        """Whether training itself was reached."""
+        """Whether the training loop has started."""
         self.notes: list[str] = []
         self.kernels: dict[str, str] = {}
-        """By op: the implementations that ran, and why those."""
+        """By op: the implementations that ran, and the reason for each."""
         self.peak_memory_mb = 0.0
         self._measured = ExitStack()
         self._routes: Mapping[str, Sequence[Route]] = {}
@@ -86,30 +86,30 @@ class TrainingCallback(Timer):
 
     @property
     def is_warm(self) -> bool:
-        """Whether the training started from weights that were given."""
+        """Whether the training started from given weights."""
         return self._weights is not None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrainingCallback:
-        # darts keeps a deep copy of a model's arguments to clone it by; the one that is asked must be the one that ran.
+        # darts deep-copies a model's arguments to clone it. The caller must read the instance that ran.
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # A strategy that starts processes sends a copy to each; a progress bar stays here.
+        # A strategy that starts processes pickles the callback; the progress bar stays in this process.
         return {**self.__dict__, "_step": Step(), "_measured": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "_measured": ExitStack()}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Put the weights in that the training starts from, and let torch compile the network."""
+        """Load the initial weights, and compile the network if requested."""
         super().setup(trainer, pl_module, stage)
         if self._weights is not None:
             self._start_from(self._weights, pl_module)
         if self.compiled:
-            pl_module.network.compile()  # in place: the names of its weights stay
+            pl_module.network.compile()  # in place: names of weights stay the same
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Stop at once where the interrupted training had only its end to do."""
+        """Start the measurements; stop at once if the resumed training is already over."""
         super().on_train_start(trainer, pl_module)
         self.has_begun = True
         self._routes = self._measured.enter_context(recorded_routes())
@@ -117,7 +117,7 @@ class TrainingCallback(Timer):
         trainer.should_stop = trainer.should_stop or self._is_over()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Look at the clock, and tell how far the training is."""
+        """Check the time budget and report progress."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self.windows += len(batch.past_target)
         in_epoch = (batch_idx + 1) / max(trainer.num_training_batches, 1)
@@ -139,7 +139,7 @@ class TrainingCallback(Timer):
         self._step.note(f"epoch {self.epochs + 1}, validation loss {value:.4f}")
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Close an epoch; one that the budget cut short has no mean loss."""
+        """Finish an epoch; one cut short by the budget has no mean training loss."""
         super().on_train_epoch_end(trainer, pl_module)
         self.epochs += 1
         loss = trainer.callback_metrics.get("train_loss")
@@ -153,58 +153,60 @@ class TrainingCallback(Timer):
             self._save(trainer, self._checkpoint)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Measure no more."""
+        """Stop the measurements."""
         super().teardown(trainer, pl_module, stage)
         self._measured.close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Measure no more."""
+        """Stop the measurements."""
         super().on_exception(trainer, pl_module, exception)
         self._measured.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell what a resumed training goes on with."""
+        """Return the state for a checkpoint."""
         return super().state_dict() | {name: getattr(self, name) for name in _KEPT}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a killed training stopped."""
+        """Restore the state of a killed training."""
         super().load_state_dict(state_dict)
         for name in _KEPT:
             setattr(self, name, state_dict[name])
         self.resumed_after = self.epochs
 
     def take_over(self, state_dict: dict[str, Any]) -> None:
-        """Take what another process of the same training knows."""
+        """Copy the state of another process of the same training."""
         resumed_after = self.resumed_after
         self.load_state_dict(state_dict)
         self.resumed_after = resumed_after
 
     def finish(self, module: Any) -> None:
-        """Put the best weights back, or the last ones if nothing validated them.
+        """Load the best weights; without validation the last ones stay.
 
-        Raises ``training.diverged`` if there are none that are finite.
+        Raises ``training.diverged`` if no weights are finite.
         """
         if self.compiled:
-            module.network._compiled_call_impl = None  # noqa: SLF001 - torch has no other way back, and exports need one
+            module.network._compiled_call_impl = None  # noqa: SLF001 - exports need the eager network; torch has no API for it
         if self.best is not None:
             module.load_state_dict(self.best)
             if not self.is_finite:
-                self.notes.append(f"the loss exploded in epoch {self.epochs}; the weights are those of the best before")
+                self.notes.append(
+                    f"the loss exploded in epoch {self.epochs}; the best weights of earlier epochs are used"
+                )
         weights_are_finite = all(torch.isfinite(part).all() for part in module.state_dict().values())
         if (self.losses["val_loss"] and self.best is None) or not weights_are_finite:
             raise TrainingError(
-                "training.diverged", "the loss exploded and left weights that are not finite", "lower the learning rate"
+                "training.diverged", "the loss exploded and no weights are finite", "lower the learning rate"
             )
 
     def _is_over(self) -> bool:
-        waited = self.epochs - self.best_epoch if self.losses["val_loss"] else 0
-        return waited >= self._training.patience or not self.is_finite
+        stale = self.epochs - self.best_epoch if self.losses["val_loss"] else 0
+        return stale >= self._training.patience or not self.is_finite
 
     def _start_from(self, weights: Mapping[str, torch.Tensor], module: Any) -> None:
         own = module.state_dict()
         odd = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
         if odd:
-            self.notes.append(f"started from scratch: {len(odd)} weights are of another shape, {odd[0]} the first")
+            self.notes.append(f"started from scratch: {len(odd)} weights have another shape, first {odd[0]}")
             self._weights = None
         else:
             module.load_state_dict(weights)
@@ -213,7 +215,7 @@ class TrainingCallback(Timer):
         part = checkpoint.with_suffix(".part")
         try:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(part)  # in every process of a strategy, though one writes
+            trainer.save_checkpoint(part)  # all processes of a strategy must call it; one writes
             if trainer.is_global_zero:
                 part.replace(checkpoint)
         except (OSError, RuntimeError) as error:
@@ -221,7 +223,7 @@ class TrainingCallback(Timer):
             raise StorageError(
                 "training.checkpoint_not_written",
                 f'cannot write "{checkpoint}" ({first_line(error)})',
-                "make room on the disk; the training goes on from its last whole epoch",
+                "free disk space; the training resumes from its last complete epoch",
             ) from error
 
 

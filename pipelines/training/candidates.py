@@ -1,6 +1,6 @@
-"""Candidates for promotion: trained, exported, calibrated, smoke-tested and scored; one function, one task each.
+"""Candidates for promotion: train, export, calibrate, smoke-test and score one model per task.
 
-A task holds everything that its work needs, so that it can be sent to another machine.
+A task holds all its inputs, so that it can be sent to another machine.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import cut
 from pipelines.training.backtest import evidence_of
-from pipelines.training.export import about, export
+from pipelines.training.export import export, manifest_fields
 from pipelines.training.fit import SOLVED, Fitted, fit, translated
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Weights of an earlier model that a training may start from."""
+    """Weights of an earlier model for a warm start."""
 
     model_version: str
     weights: bytes
     """A safetensors file."""
     fitted_until: datetime
-    """No row from this time on was fitted on."""
+    """End of its training rows (exclusive)."""
 
 
 def start_from(folder: Path) -> Start | None:
-    """Return what a model's folder gives to start from: of a refitted model the network before; None if nothing does.
+    """Return the weights of a model's folder for a warm start, or ``None`` if it has none.
 
-    Of a refitted one the weights have seen rows that the next night's models are compared on. Raises ``model.corrupt``.
+    For a refitted model these are the weights before the refit: the refitted ones have seen rows on which the next
+    night compares models. Raises ``model.corrupt``.
     """
     manifest = load_evaluated(folder).manifest
     holder = evaluated_in(folder)
@@ -56,7 +57,7 @@ def start_from(folder: Path) -> Start | None:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One model to be trained and scored."""
+    """One model to train and score."""
 
     dataset: str
     config: DatasetConfig
@@ -67,58 +68,57 @@ class Task:
     data_digest: str
     now: datetime
     holdout: tuple[int, int]
-    """First row of the held-out windows' targets, and the row after the last."""
+    """First target row of the held-out windows, and the row after the last one."""
     yardstick: Yardstick
     champion: Start | None
-    """Of the champion if it is of this kind of model: :func:`start_from`."""
+    """Weights of the champion if it is the same kind of model: :func:`start_from`."""
     checkpoints: Path
-    """Folder of what a killed training goes on from; to be removed when the night is over."""
+    """Folder of checkpoints to resume from; removed at the end of the night."""
 
     @property
     def title(self) -> str:
-        """What the work is called where its progress is shown."""
+        """Name of the task in progress reports."""
         return self.model_name
 
     @property
     def devices(self) -> int:
-        """GPUs that the training can use, where there are some."""
+        """Number of GPUs that the training can use."""
         return 0 if self.model_name in SOLVED else self.config.training.devices
 
     def moved(self, scratch: Path) -> Task:
-        """Return the same task for another machine: its checkpoints stay there."""
+        """Return the task with its checkpoints in ``scratch``, a folder of another machine."""
         return replace(self, checkpoints=scratch)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that was trained and scored."""
+    """A trained and scored model."""
 
     folder: str
     """Path under the home's ``models`` folder: data set, then model version."""
     manifest: Manifest
     evidence: Evidence
     fitted: Fitted
-    """How the fit went, without the model itself."""
+    """Record of the fit, without the model itself."""
     race: Mapping[str, float]
-    """Lowest validation loss by start, ``scratch`` and ``warm``, where both were tried; the lower one was taken."""
+    """Lowest validation loss by start (``scratch``, ``warm``) if both were tried; the lower one is used."""
 
 
-def examine(task: Task, models: Path, step: Step) -> Candidate:
+def train_candidate(task: Task, models: Path, step: Step) -> Candidate:
     """Train, export, calibrate, store, smoke-test and score one model.
 
-    Fitted on the fit slice, stopped early on the validation slice, calibrated on the calibration slice; no row of the
-    holdout is seen before the model is stored. Raises ``training.*`` and the models' own codes.
+    It is fitted on the fit slice, stopped early by the validation slice and calibrated on the calibration slice; rows
+    of the holdout are read only after the model is stored. Raises ``training.*`` and the models' own codes.
     """
     scaler = fit_scaler(task.panel, task.config, task.slices.fit)
     with translated(task.model_name):
         fitted, race = _race(task, scaler, step.part(0.0, 0.9))
-        version = (
-            f"{task.model_name}-{task.now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"  # a replay's clock may stand still
-        )
+        # The random suffix keeps versions distinct: a replay's clock may stand still.
+        version = f"{task.model_name}-{task.now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         folder = f"{task.dataset}/{version}"
         windows = cut(task.panel, task.config, task.slices.validation, task.slices.calibration)
-        message = _about(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
-        export(fitted.model, models / folder, message, windows, quantize=task.config.training.quantize)
+        fields = _fields(task, scaler, version, task.slices.calibration) | {"kernels": fitted.kernels}
+        export(fitted.model, models / folder, fields, windows, quantize=task.config.training.quantize)
         save_darts(fitted.model, models / folder / DARTS)
         step.reach(0.95)
         served = load(models / folder)
@@ -130,10 +130,10 @@ def examine(task: Task, models: Path, step: Step) -> Candidate:
 
 
 def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
-    """Fit a model that was scored again on all rows, for as many epochs as were best, and return its folder.
+    """Fit a scored model again on all rows, for the best number of epochs, and return its folder.
 
-    The scored model is kept inside, so that the next night compares with it: the new one has seen those rows. Bands
-    keep the scored model's calibration, and the file its precision, for no row is left to calibrate or choose on.
+    The folder also contains the scored model, with which the next night compares: the refitted one has seen the holdout
+    rows. Calibration and precision are those of the scored model, as no row is left to choose them on.
     """
     version = f"{candidate.manifest.model_version}-refitted"
     last = task.slices.holdout
@@ -147,17 +147,17 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
     with tempfile.TemporaryDirectory() as scratch, translated(task.model_name):
         weights = None
         if task.champion is not None and candidate.fitted.start == "warm":
-            weights = _written(task.champion, Path(scratch))
+            weights = _write_weights(task.champion, Path(scratch))
         checkpoint = task.checkpoints / f"{task.dataset}-{task.model_name}-refit.ckpt"
         fitted = fit(
             config, task.panel, everything, scaler, task.model_name,
             step=step.part(0.0, 0.95), checkpoint=checkpoint, weights=weights,
         )  # fmt: skip
-        message = _about(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
+        fields = _fields(task, scaler, version, last) | {"refitted": True, "kernels": fitted.kernels}
         windows = cut(task.panel, task.config, task.slices.validation, task.slices.calibration)
         kept = candidate.manifest
         export(
-            fitted.model, models / folder, message, windows,
+            fitted.model, models / folder, fields, windows,
             calibration=kept.calibration, variants=kept.variants, evaluated=scored,
         )  # fmt: skip
         save_darts(fitted.model, models / folder / DARTS)
@@ -165,7 +165,7 @@ def refit(candidate: Candidate, task: Task, models: Path, step: Step) -> str:
 
 
 def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, float]]:
-    """Train from scratch and, where the champion gives weights, also from them; the better one goes on."""
+    """Train from scratch and, if the champion has weights, also from these; return the fit with the lower loss."""
 
     def run(start: str, part: Step, weights: Path | None = None) -> Fitted:
         checkpoint = task.checkpoints / f"{task.dataset}-{task.model_name}-{start}.ckpt"
@@ -178,12 +178,12 @@ def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, 
     if champion is None or not task.config.training.warm_start or task.model_name in SOLVED:
         return run("scratch", step), {}
     if champion.fitted_until > task.panel.time(task.slices.calibration):
-        why_not = f"not started from {champion.model_version}: it has seen rows that are kept from this night's fit"
+        why_not = f"not started from {champion.model_version}: it has seen rows outside this night's fit slice"
         fitted = run("scratch", step)
         return replace(fitted, notes=(*fitted.notes, why_not)), {}
     with tempfile.TemporaryDirectory() as scratch:
-        warm = run("warm", step.part(0.0, 0.5), _written(champion, Path(scratch)))
-    if warm.start == "scratch":  # the weights do not fit: both starts are the same
+        warm = run("warm", step.part(0.0, 0.5), _write_weights(champion, Path(scratch)))
+    if warm.start == "scratch":  # the weights have other shapes: both starts are the same
         return warm, {}
     cold = run("scratch", step.part(0.5, 1.0))
     tried = {"scratch": cold, "warm": warm}
@@ -191,14 +191,14 @@ def _race(task: Task, scaler: Scaler, step: Step) -> tuple[Fitted, Mapping[str, 
     return tried[min(race, key=lambda start: race[start], default="scratch")], race
 
 
-def _written(start: Start, scratch: Path) -> Path:
+def _write_weights(start: Start, scratch: Path) -> Path:
     file = scratch / f"{start.model_version}.safetensors"
     file.write_bytes(start.weights)
     return file
 
 
-def _about(task: Task, scaler: Scaler, version: str, fitted_until: int) -> dict[str, Any]:
-    return about(
+def _fields(task: Task, scaler: Scaler, version: str, fitted_until: int) -> dict[str, Any]:
+    return manifest_fields(
         task.config, scaler, dataset=task.dataset, model_name=task.model_name, model_version=version,
         trained_at=task.now, data_version=task.data_version, data_digest=task.data_digest,
         fitted_until=task.panel.time(fitted_until),

@@ -1,4 +1,4 @@
-"""What a training may start from: the checkpoint of a killed one, or weights; read without running any code."""
+"""Checkpoints to resume from and weights to start from, read without executing any code."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from models.darts.bridge import read_checkpoint
 from pipelines.training.callbacks import TrainingCallback
 
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, BadZipFile)
-"""What a checkpoint raises that is damaged, or that another version of the code wrote."""
+"""Errors of reading a checkpoint that is damaged or was written by another release."""
 
 
 def save_weights(model: Any, path: Path) -> None:
-    """Write the weights of a darts model as safetensors, which hold numbers and nothing else."""
+    """Write the weights of a darts model as safetensors, a format without executable content."""
     weights = model.model.state_dict()
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
 
 
 def read_weights(path: Path | None) -> tuple[Mapping[str, torch.Tensor] | None, str]:
-    """Return weights to start from, or why there are none."""
+    """Return the weights of a file, or the reason why it has none."""
     if path is None:
         return None, ""
     try:
@@ -37,7 +37,7 @@ def read_weights(path: Path | None) -> tuple[Mapping[str, torch.Tensor] | None, 
 
 
 def usable_checkpoint(path: Path | None, settings: str) -> tuple[str | None, str]:
-    """Return the checkpoint if a training of these settings can go on from it, or why not."""
+    """Return the checkpoint if a training with these settings can resume from it, else the reason."""
     if path is None or not path.exists():
         return None, ""
     try:
@@ -46,5 +46,5 @@ def usable_checkpoint(path: Path | None, settings: str) -> tuple[str | None, str
     except UNREADABLE as error:
         return None, f'not resumed: "{path.name}" cannot be read ({first_line(error)})'
     if found != settings:
-        return None, f'not resumed: "{path.name}" is of other data, another job file or another release'
+        return None, f'not resumed: "{path.name}" has other data, another config or another release'
     return str(path), ""

@@ -1,4 +1,4 @@
-"""Where the work of a night is done: here, one task after the other, or on a Ray cluster, with the same results."""
+"""Engines that run a night's tasks: one after the other in this process, or on a Ray cluster, with the same results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from forecast.home import cores
 from forecast.progress import Reporter, Step
 
 Files = Mapping[str, bytes]
-"""Content by path, relative to the folder that the files are to be put in."""
+"""Content by path, relative to the target folder."""
 
 
 class Movable(Protocol):
@@ -28,35 +28,35 @@ class Movable(Protocol):
 
     @property
     def title(self) -> str:
-        """What the work is called where its progress is shown."""
+        """Name of the task in progress reports."""
 
     @property
     def devices(self) -> int:
-        """GPUs that the work can use, where there are some."""
+        """Number of GPUs that the task can use."""
 
     def moved(self, scratch: Path) -> Self:
-        """Return the same task for a machine that knows no folder of this one but ``scratch``."""
+        """Return the task for a machine on which only the folder ``scratch`` exists."""
 
 
 T = TypeVar("T", bound=Movable)
 R = TypeVar("R")
 Work = Callable[[T, Path, Step], R]
-"""Does a task, and puts what it makes into folders ``<data set>/<version>`` of the folder that it is given."""
+"""Runs a task and writes its output to folders ``<data set>/<version>`` below the given folder."""
 
 
 class Engine(Protocol):
-    """Does tasks, wherever that is."""
+    """Runs tasks."""
 
     def run(self, work: Work[T, R], tasks: Sequence[T], reporter: Reporter) -> Iterator[tuple[int, R | ForecastError]]:
-        """Yield the number of each task with its result or its error, as they come."""
+        """Yield the number of each finished task with its result or error."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
-    """Does tasks in this process, one after the other."""
+    """Runs tasks in this process, one after the other."""
 
     models: Path
-    """What tasks make is put here."""
+    """Folder for the output of tasks."""
 
     def run(self, work: Work[T, R], tasks: Sequence[T], reporter: Reporter) -> Iterator[tuple[int, R | ForecastError]]:
         """Yield results in the order of the tasks."""
@@ -72,24 +72,24 @@ class LocalEngine:
 
 @dataclass(frozen=True, slots=True)
 class RayEngine:
-    """Does tasks on the Ray cluster that ``RAY_ADDRESS`` names; without it, on one that is started on this machine.
+    """Runs tasks on the Ray cluster at ``RAY_ADDRESS``; without it, on one started on this machine.
 
-    Each task gets as many cores as one training may use (``FORECAST_CORES``), and as many GPUs as the job file says
-    where the cluster has some. Files come back with the results: machines need not share a disk, only this package.
+    Each task gets as many cores as one training may use (``FORECAST_CORES``), and the number of GPUs of the config if
+    the cluster has any. Files are returned with the results: machines need this package, but no shared disk.
     """
 
     models: Path
-    """What tasks make is put here, each folder whole or not at all."""
+    """Folder for the output of tasks; each folder appears complete or not at all."""
 
     def run(self, work: Work[T, R], tasks: Sequence[T], reporter: Reporter) -> Iterator[tuple[int, R | ForecastError]]:
-        """Yield results as they come; a task whose machine is lost is begun once more.
+        """Yield results as tasks finish; a task whose machine is lost is retried once.
 
         Raises ``cluster.not_installed`` and ``cluster.unreachable``.
         """
         with _cluster() as ray, reporter.step(f"{len(tasks)} tasks on Ray") as step:
             share, gpus = _share(ray)
             here = ray.get_runtime_context().get_node_id()
-            remote = ray.remote(_at_work)
+            remote = ray.remote(_run_remotely)
             waiting = {
                 remote.options(num_cpus=share, num_gpus=min(task.devices, gpus), max_retries=1).remote(
                     work, task, share, here
@@ -99,12 +99,12 @@ class RayEngine:
             while waiting:
                 (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
                 number = waiting.pop(ready)
-                result = self._received(ray, ready, tasks[number].title)
+                result = self._receive(ray, ready, tasks[number].title)
                 step.reach(1 - len(waiting) / len(tasks))
                 step.note(f"{tasks[number].title} is done, {len(waiting)} to go")
                 yield number, result
 
-    def _received(self, ray: Any, reference: Any, title: str) -> Any:
+    def _receive(self, ray: Any, reference: Any, title: str) -> Any:
         try:
             result, files = ray.get(reference)
         except ray.exceptions.OutOfMemoryError:
@@ -119,8 +119,8 @@ class RayEngine:
         return result
 
 
-def _at_work(work: Work[T, R], task: T, share: int, home: str) -> tuple[R | ForecastError, Files]:
-    """Do a task in a process of the cluster, and return its result with the files that it made."""
+def _run_remotely(work: Work[T, R], task: T, share: int, home: str) -> tuple[R | ForecastError, Files]:
+    """Run a task in a process of the cluster; returns its result and its files."""
     import ray
 
     os.environ["FORECAST_CORES"] = str(share)
@@ -136,19 +136,19 @@ def _at_work(work: Work[T, R], task: T, share: int, home: str) -> tuple[R | Fore
 
 
 def _put(files: Files, models: Path) -> None:
-    """Write files into their folders ``<data set>/<version>``, each folder whole or not at all."""
+    """Write files to their folders ``<data set>/<version>``; each folder appears complete or not at all."""
     for dataset, version in {tuple(name.split("/", 2)[:2]) for name in files}:
-        half_made = models / dataset / f".half-made-{uuid.uuid4().hex}"
+        partial = models / dataset / f".half-made-{uuid.uuid4().hex}"
         prefix = f"{dataset}/{version}/"
         try:
             for name, content in files.items():
                 if name.startswith(prefix):
-                    path = half_made / name.removeprefix(prefix)
+                    path = partial / name.removeprefix(prefix)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content)
-            for path in (*half_made.rglob("*"), half_made):
+            for path in (*partial.rglob("*"), partial):
                 flush(path)
-            half_made.rename(models / dataset / version)
+            partial.rename(models / dataset / version)
             flush(models / dataset)
         except OSError as error:
             raise StorageError(
@@ -157,12 +157,12 @@ def _put(files: Files, models: Path) -> None:
                 "check the disk",
             ) from error
         finally:
-            shutil.rmtree(half_made, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def _cluster() -> Iterator[Any]:
-    """Connect to the cluster, or start one here and stop it at the end; one that is connected to already is used."""
+    """Connect to the cluster, or start one here and stop it at the end; reuse an existing connection."""
     try:
         import ray
     except ImportError as error:
@@ -172,19 +172,19 @@ def _cluster() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    # Nothing is told to anybody outside, and a process without a GPU of its own keeps the setting it was given.
+    # No usage statistics; a task without GPUs keeps the CUDA_VISIBLE_DEVICES of its process.
     for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")):
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
         if address:
-            _knock(address)
+            _require_listening(address)
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UnavailableError(
             "cluster.unreachable",
-            f"no Ray cluster at {address or 'this machine'} ({first_line(error)})",
+            f"no Ray cluster is reachable at {address or 'this machine'} ({first_line(error)})",
             "check RAY_ADDRESS and that the cluster runs the same version of Ray",
         ) from error
     try:
@@ -193,15 +193,15 @@ def _cluster() -> Iterator[Any]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raise ``OSError`` if nobody listens: Ray itself waits for minutes."""
+def _require_listening(address: str) -> None:
+    """Raise ``OSError`` if the port is closed: Ray itself would wait for minutes."""
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _share(ray: Any) -> tuple[int, int]:
-    """Return how many cores each task gets, at most those of the largest machine, and how many GPUs there are."""
+    """Return the cores per task, at most those of the largest machine, and the GPUs of the best-equipped machine."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     largest = max(int(resources.get("CPU", 0)) for resources in machines)
     return max(min(cores(), largest), 1), int(max(resources.get("GPU", 0) for resources in machines))

@@ -35,7 +35,7 @@ _GOLDEN_WINDOWS = 3
 def export(
     model: Any,
     folder: Path,
-    message: Mapping[str, Any],
+    fields: Mapping[str, Any],
     windows: Windows,
     *,
     quantize: Quantize = Quantize.NEVER,
@@ -43,36 +43,36 @@ def export(
     variants: Variants | None = None,
     evaluated: Path | None = None,
 ) -> Manifest:
-    """Export a fitted darts model to a folder, completely or not at all.
+    """Export a fitted darts model to a folder, which appears complete or not at all.
 
-    ``message`` is the manifest as :func:`about` begins it. The model is calibrated on ``windows``, unless a
-    calibration is given, and three of them become its golden example. With ``quantize`` it is tried as int8 too, on
-    the same windows, and the precision that is better by :class:`Variants` goes on; ``variants`` is such a choice made
-    before, which is kept. ``evaluated`` is the folder of the model that was scored if this one is its successor.
-    Raises what the export and ``forecast.runtime.manifest.store`` raise.
+    ``fields`` are the manifest's fields from :func:`manifest_fields`. The model is calibrated on ``windows``, unless a
+    calibration is given, and three of them become its golden example. With ``quantize`` an int8 network is also
+    calibrated on the same windows, and the better precision by :class:`Variants` is stored; ``variants`` is an earlier
+    such choice to keep. ``evaluated`` is the folder of the scored model if this one is its refit. Raises the errors of
+    the export and of ``forecast.runtime.manifest.store``.
     """
     with tempfile.TemporaryDirectory() as scratch:
         network, coarse, weights = (Path(scratch) / name for name in ("model.onnx", "int8.onnx", "weights.safetensors"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice of torch's exporter to its own developers, once per model
+            warnings.simplefilter("ignore")  # once per model: notes of torch's exporter to its developers
             difference = export_onnx(model, network).largest_difference
         save_weights(model, weights)
-        bare = Calibration.none(len(message["targets"]), len(message["quantiles"]), message["horizon"])
-        manifest = {**message, "onnx_difference": difference, "calibration": calibration or bare, "variants": variants}
+        bare = Calibration.none(len(fields["targets"]), len(fields["quantiles"]), fields["horizon"])
+        manifest = {**fields, "onnx_difference": difference, "calibration": calibration or bare, "variants": variants}
         precision = ServedIn.FLOAT32 if variants is None else variants.serves
         is_tried = variants is None and quantize is Quantize.AUTO
         has_int8 = (is_tried or precision is ServedIn.INT8) and to_int8(network, coarse)
-        chosen = _Form(coarse if precision is ServedIn.INT8 else network, manifest, precision)
+        chosen = _Network(coarse if precision is ServedIn.INT8 else network, manifest, precision)
         if calibration is None:
             chosen.calibrate(windows)
         if has_int8 and is_tried:
-            chosen = _better(chosen, _Form(coarse, manifest, ServedIn.INT8), windows)
+            chosen = _better(chosen, _Network(coarse, manifest, ServedIn.INT8), windows)
         golden = _golden(chosen.model, windows)
         return store(folder, chosen.network, golden, chosen.manifest, weights=weights, evaluated=evaluated)
 
 
-class _Form:
-    """A network in one precision, with what belongs to its numbers."""
+class _Network:
+    """A network in one precision, with its manifest."""
 
     def __init__(self, network: Path, manifest: Mapping[str, Any], precision: ServedIn) -> None:
         self.network = network
@@ -86,20 +86,20 @@ class _Form:
     def calibrate(self, windows: Windows) -> None:
         self.manifest["calibration"] = calibrate(self.model, windows, parse_duration("1d"))
 
-    def seen(self, windows: Windows, latency_ms: float) -> Variant:
+    def measure(self, windows: Windows, latency_ms: float) -> Variant:
         size_mb = round(self.network.stat().st_size / 1e6, 3)
         return Variant(size_mb=size_mb, latency_ms=latency_ms, loss=_loss(self.model, windows))
 
 
-def _better(exact: _Form, coarse: _Form, windows: Windows) -> _Form:
-    """Calibrate int8 as float32 was, compare both on the same windows, and return the one that is to serve."""
+def _better(exact: _Network, coarse: _Network, windows: Windows) -> _Network:
+    """Calibrate the int8 network too, compare both on the same windows, and return the one to serve."""
     try:
         coarse.calibrate(windows)
         times = latencies([exact.model, coarse.model])
-        seen = [form.seen(windows, time) for form, time in zip((exact, coarse), times, strict=True)]
-    except DataError:  # a forecast in int8 that is not finite
+        measured = [form.measure(windows, time) for form, time in zip((exact, coarse), times, strict=True)]
+    except DataError:  # the int8 network's forecast is not finite
         return exact
-    variants = Variants(float32=seen[0], int8=seen[1])
+    variants = Variants(float32=measured[0], int8=measured[1])
     chosen = coarse if variants.serves is ServedIn.INT8 else exact
     chosen.manifest["variants"] = variants
     return chosen
@@ -111,8 +111,8 @@ def _loss(model: ServedModel, windows: Windows) -> float:
     return observed_mean(pinball(windows.actual, forecast.quantiles, model.manifest.quantiles) / deviations)
 
 
-def about(config: DatasetConfig, scaler: Scaler, **origin: Any) -> dict[str, Any]:
-    """Return a manifest but for calibration and digests: what follows from the job, and where the model comes from."""
+def manifest_fields(config: DatasetConfig, scaler: Scaler, **origin: Any) -> dict[str, Any]:
+    """Return the manifest's fields that follow from the config, plus ``origin``; calibration and digests come later."""
     return origin | {
         "lookback": config.lookback,
         "horizon": config.horizon,

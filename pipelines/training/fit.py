@@ -1,4 +1,4 @@
-"""Fit one model of the catalogue: seeds, early stopping, best weights, precision, resuming, for all of them alike."""
+"""Fit any model of the catalogue: seed, early stopping, best weights, precision and resuming work alike for all."""
 
 from __future__ import annotations
 
@@ -36,44 +36,44 @@ from pipelines.training.checkpoints import UNREADABLE, read_weights, usable_chec
 from pipelines.training.peak_memory import PeakMemory
 
 _CLIP = 1.0
-"""Norm that the gradients of a step are clipped to."""
+"""Maximum norm of the gradients of a step."""
 SOLVED = frozenset(name for name, spec in CATALOG.items() if spec.family == "baseline")
-"""Models without epochs: they are solved, not trained."""
+"""Models without epochs: solved in closed form, not trained."""
 
 for _noisy in ("pytorch_lightning", "lightning.pytorch", "darts", "torch.onnx"):
-    logging.getLogger(_noisy).setLevel(logging.ERROR)  # advice on hardware and missing extras, once per model
+    logging.getLogger(_noisy).setLevel(logging.ERROR)  # once per model: advice on hardware and missing extras
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A model that was fitted, and how that went."""
+    """A fitted model and the record of its fit."""
 
     model: Any
     """The darts model, with its best weights."""
     best_loss: float | None
-    """Lowest loss on the validation slice; None for a model that is solved, and where nothing was validated."""
+    """Lowest loss on the validation slice; ``None`` for a solved model and without validation."""
     best_epoch: int
-    """Counted from 1; 0 for a model that is solved."""
+    """Counted from 1; 0 for a solved model."""
     epochs: int
-    """Epochs that were begun, those before a kill included; 0 for a model that is solved."""
+    """Number of started epochs, including those before a kill; 0 for a solved model."""
     windows: int
-    """Training windows that steps were made on; 0 for a model that is solved."""
+    """Number of training windows used in steps; 0 for a solved model."""
     seconds: float
-    """Wall time of the training, that before a kill included."""
+    """Wall time of the training, including the time before a kill."""
     losses: Mapping[str, list[float]] = field(default_factory=dict)
-    """Per epoch: ``train_loss`` and ``val_loss``; an epoch that the budget cut short has no ``train_loss``."""
+    """``train_loss`` and ``val_loss`` per epoch; an epoch cut short by the budget has no ``train_loss``."""
     peak_memory_mb: float = 0.0
-    """Megabytes of the GPU that trained, else of this process."""
+    """Megabytes of the training GPU, else of this process."""
     kernels: Mapping[str, str] = field(default_factory=dict)
-    """By op of ``kernels``: the implementation that ran, and why that one."""
+    """By op of ``kernels``: the implementation that ran, and the reason."""
     precision: str = "32-true"
-    """As Lightning calls it."""
+    """Lightning's name of the precision."""
     compiled: bool = False
     resumed_after: int = 0
-    """Epochs of an earlier process that this training went on from."""
+    """Number of epochs in the checkpoint that this training resumed from."""
     start: Literal["scratch", "warm"] = "scratch"
     notes: tuple[str, ...] = ()
-    """What did not go as it was asked for, and why."""
+    """Deviations from the config (not resumed, not compiled, ...), with reasons."""
 
 
 def fit(
@@ -88,12 +88,12 @@ def fit(
     weights: Path | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Fitted:
-    """Fit a model on the fit slice, stopped early on the validation slice, within the job's budget of wall time.
+    """Fit a model on the fit slice with early stopping by the validation slice, within the config's time budget.
 
-    Without a validation slice (``slices.validation`` at ``slices.fit``) it trains for all epochs and keeps the last
-    weights. After each epoch everything is saved in ``checkpoint``, from which the next call with the same settings and
-    data goes on; the caller removes it when the result is safe. ``weights`` is a file of ``save_weights`` to start
-    from. Whatever cannot be used of these is told in ``Fitted.notes``.
+    Without a validation slice (``slices.validation`` equals ``slices.fit``) it trains for all epochs and keeps the last
+    weights. After each epoch the state is saved to ``checkpoint``; the next call with the same settings and data
+    resumes from it. The caller removes the checkpoint when the result is stored. ``weights`` is a file of
+    ``save_weights`` to start from. ``Fitted.notes`` gives the reason if a checkpoint or weights are not usable.
 
     Raises ``training.no_window``, ``training.diverged``, ``training.out_of_memory``, ``training.failed``,
     ``training.checkpoint_not_written`` and the models' own codes.
@@ -102,16 +102,16 @@ def fit(
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as scratch, translated(model_name):
         if checkpoint is None and config.training.devices > 1:
-            checkpoint = Path(scratch) / "training.ckpt"  # what processes of a strategy know comes back by it
+            checkpoint = Path(scratch) / "training.ckpt"  # it brings the state back from the strategy's processes
         plan = _Plan(config, panel, slices, scaler, model_name, step or Step(), checkpoint, weights, tuple(callbacks))
         try:
-            return plan.carry_out(compiled=config.training.compile)
-        except TorchDynamoException as error:  # no compiler on this machine, or a network that it cannot do
-            return plan.carry_out(compiled=False, notes=(f"not compiled: {first_line(error)}",))
+            return plan.run(compiled=config.training.compile)
+        except TorchDynamoException as error:  # no compiler on this machine, or an unsupported network
+            return plan.run(compiled=False, notes=(f"not compiled: {first_line(error)}",))
 
 
 def check_models(config: DatasetConfig) -> None:
-    """Build every model of a night once, so that a mistake in the job file is told before any of them has trained."""
+    """Build every model of a night once, so that an error in the config is found before any of them trains."""
     for model_name in config.candidates:
         _require_known(model_name)
         try:
@@ -122,7 +122,7 @@ def check_models(config: DatasetConfig) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One training, to be carried out once or, where a part of it cannot be had, again without that part."""
+    """One training; ``run`` repeats it without compilation or without resuming if these fail."""
 
     config: DatasetConfig
     panel: Panel
@@ -134,54 +134,53 @@ class _Plan:
     weights: Path | None
     callbacks: tuple[lightning.Callback, ...]
 
-    def carry_out(self, *, compiled: bool, resumed: bool = True, notes: tuple[str, ...] = ()) -> Fitted:
+    def run(self, *, compiled: bool, resumed: bool = True, notes: tuple[str, ...] = ()) -> Fitted:
         is_solved = ModelName(self.model_name) in SOLVED
         settings = self._settings() if self.checkpoint is not None else ""
         start, no_start = read_weights(self.weights)
         saved, no_saved = usable_checkpoint(self.checkpoint if resumed else None, settings)
         machine = _machine(self.config, is_solved)
-        watch = TrainingCallback(
+        callback = TrainingCallback(
             self.config.training, self.step,
             settings=settings, checkpoint=self.checkpoint, weights=start, compiled=compiled and not is_solved,
         )  # fmt: skip
-        model = _build(self.config, self.model_name, machine | {"callbacks": [*self.callbacks, watch]})
+        model = _build(self.config, self.model_name, machine | {"callbacks": [*self.callbacks, callback]})
         model.load_ckpt_path = saved  # darts hands it to Lightning at the next fit
         began, memory = time.monotonic(), PeakMemory()
         try:
             self._fit(model)
         except UNREADABLE as error:
-            if saved is None or watch.has_begun:
+            if saved is None or callback.has_begun:
                 raise
-            message = f"not resumed: {first_line(error)}"  # it was saved by another version of the network
-            return self.carry_out(compiled=compiled, resumed=False, notes=(*notes, message))
+            note = f"not resumed: {first_line(error)}"  # another version of the network saved the checkpoint
+            return self.run(compiled=compiled, resumed=False, notes=(*notes, note))
         if machine["devices"] > 1 and self.checkpoint is not None:
-            watch.take_over(read_checkpoint(self.checkpoint)["callbacks"][TrainingCallback.__name__])
-        watch.finish(model.model)
+            callback.take_over(read_checkpoint(self.checkpoint)["callbacks"][TrainingCallback.__name__])
+        callback.finish(model.model)
         return Fitted(
             model=model,
-            best_loss=None if watch.best is None else watch.best_loss,
-            best_epoch=watch.best_epoch or watch.epochs,
-            epochs=watch.epochs,
-            windows=watch.windows,
-            seconds=watch.time_elapsed() if watch.epochs else time.monotonic() - began,
-            losses=watch.losses if watch.epochs else {},
-            peak_memory_mb=watch.peak_memory_mb or memory.megabytes,
-            kernels=watch.kernels,
+            best_loss=None if callback.best is None else callback.best_loss,
+            best_epoch=callback.best_epoch or callback.epochs,
+            epochs=callback.epochs,
+            windows=callback.windows,
+            seconds=callback.time_elapsed() if callback.epochs else time.monotonic() - began,
+            losses=callback.losses if callback.epochs else {},
+            peak_memory_mb=callback.peak_memory_mb or memory.megabytes,
+            kernels=callback.kernels,
             precision=machine["precision"],
-            compiled=watch.compiled,
-            resumed_after=watch.resumed_after,
-            start="warm" if watch.is_warm and not is_solved else "scratch",
-            notes=(*notes, *filter(None, (no_start, no_saved)), *watch.notes),
+            compiled=callback.compiled,
+            resumed_after=callback.resumed_after,
+            start="warm" if callback.is_warm and not is_solved else "scratch",
+            notes=(*notes, *filter(None, (no_start, no_saved)), *callback.notes),
         )
 
     def _fit(self, model: Any) -> None:
         fit, validation = self._series("fit", 0, self.slices.fit), None
         if self.slices.validation > self.slices.fit:
-            # Early stopping looks at windows whose targets lie in the validation slice; their look-back may reach
-            # before it.
+            # The targets of validation windows lie in the validation slice; their look-back may begin before it.
             validation = self._series("validation", self.slices.fit - self.config.lookback, self.slices.validation)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice of Lightning to its own developers, once per model
+            warnings.simplefilter("ignore")  # once per model: notes of Lightning to its developers
             model.fit(
                 fit.targets, past_covariates=fit.past, future_covariates=fit.future,
                 val_series=validation and validation.targets, val_past_covariates=validation and validation.past,
@@ -196,16 +195,16 @@ class _Plan:
             empty = _never_observed(self.panel, self.config, first, last)
             raise TrainingError(
                 "training.no_window",
-                f"the {part} rows have no stretch of {window} steps without a gap"
+                f"the {part} rows have no {window} consecutive steps without a gap"
                 + (f": {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} never observed" if empty else ""),
-                "see the gaps in the ingestion's receipt, or raise fill_limit in the job file",
+                "see the gaps in the ingestion's receipt, or raise fill_limit in the config file",
             )
         return series
 
     def _settings(self) -> str:
-        """Return a digest of everything that the weights follow from."""
-        message = (self.model_name, self.config, self.slices, self.scaler)
-        digest = hashlib.sha256(repr((message, self.panel.digest)).encode())
+        """Return a digest of all inputs of the training."""
+        inputs = (self.model_name, self.config, self.slices, self.scaler)
+        digest = hashlib.sha256(repr((inputs, self.panel.digest)).encode())
         if self.weights is not None and self.weights.exists():
             digest.update(self.weights.read_bytes())
         return digest.hexdigest()
@@ -213,7 +212,7 @@ class _Plan:
 
 def _require_known(model_name: str) -> None:
     if model_name not in set(ModelName):
-        raise ConfigError("model.unknown", f'no model "{model_name}"', nearest(model_name, ModelName))
+        raise ConfigError("model.unknown", f'model "{model_name}" does not exist', nearest(model_name, ModelName))
 
 
 def _build(config: DatasetConfig, model_name: str, trainer: Mapping[str, Any]) -> Any:
@@ -233,7 +232,7 @@ def _build(config: DatasetConfig, model_name: str, trainer: Mapping[str, Any]) -
 
 
 def _machine(config: DatasetConfig, is_solved: bool) -> dict[str, Any]:
-    """Return what Lightning needs to know of the machine: GPUs and their strategy only where there are some."""
+    """Return the arguments of Lightning's trainer for this machine."""
     gpus = 0 if is_solved else torch.cuda.device_count()
     bf16 = gpus > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
     wanted = config.training.precision
@@ -252,7 +251,7 @@ def _machine(config: DatasetConfig, is_solved: bool) -> dict[str, Any]:
 
 
 def _strategy(config: DatasetConfig) -> str:
-    # What Lightning takes by itself starts the whole command once more for each GPU, a night and all.
+    # Lightning's default (ddp) would start the whole command again for each GPU, with the night around the training.
     return "ddp_spawn" if config.training.strategy == "auto" else config.training.strategy
 
 
@@ -268,7 +267,7 @@ def _never_observed(panel: Panel, config: DatasetConfig, first: int, last: int) 
 
 @contextmanager
 def translated(model_name: str) -> Iterator[None]:
-    """Turn what libraries raise into errors of the service."""
+    """Translate errors of libraries into errors of the service."""
     full = TrainingError(
         "training.out_of_memory",
         f"{model_name} ran out of memory",

@@ -1,4 +1,4 @@
-"""What all models of a night share: data, holdout, the present champion, and the tasks made of them."""
+"""Shared inputs of a night: data, holdout and champion, and the tasks for its models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forecast.panel import Panel
 from forecast.runtime.manifest import NETWORK, evaluated_in
 from forecast.runtime.model import ServedModel, load_evaluated
 from forecast.runtime.smoke_test import smoke_test
-from pipelines.forecasting.issue import fits
+from pipelines.forecasting.inputs import fits
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.training_data import TrainingData
 from pipelines.preparation.windows import Windows, cut
@@ -40,7 +40,7 @@ class RetrainContext:
     champion_model: ServedModel | None
     """The champion's network, if it can be scored on the same windows as the candidates."""
     unfit: str
-    """Why the champion cannot be scored; empty if it can, or if there is none."""
+    """Reason why the champion cannot be scored; empty if it can, or without a champion."""
 
     @classmethod
     def read(cls, dataset: Dataset) -> Self:

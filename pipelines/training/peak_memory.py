@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak."""
+"""Peak memory of a training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 import torch
 
 _RESET_PEAK = "5"
-"""What Linux takes in ``/proc/self/clear_refs`` to begin a new high-water mark."""
+"""Value that resets the high-water mark in ``/proc/self/clear_refs`` (Linux)."""
 
 
 class PeakMemory:
-    """The most memory that was held at a time since this object was made.
+    """Peak memory since this object was created.
 
-    Where the system keeps one mark per process only (not Linux), earlier work counts too.
+    Systems other than Linux have one mark per process: there earlier work counts too.
+
+    >>> PeakMemory().megabytes > 0
+    True
     """
 
     def __init__(self) -> None:
@@ -27,7 +30,7 @@ class PeakMemory:
 
     @property
     def megabytes(self) -> float:
-        """Megabytes of 1e6 bytes: of the GPU if the work runs on one, else of the whole process."""
+        """Peak in units of 1e6 bytes: of the GPU if it is used, else of the process."""
         used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         return round((used or _resident()) / 1e6, 1)
 

@@ -1,4 +1,4 @@
-"""Back to an earlier champion: by hand, or because the present one does worse on what came since."""
+"""Roll back to an earlier champion: by hand, or because the present one performs worse on new rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forecast.panel import Panel
 from forecast.runtime.manifest import NETWORK
 from forecast.runtime.model import ServedModel, load
 from forecast.runtime.smoke_test import smoke_test
-from pipelines.forecasting.issue import fits
+from pipelines.forecasting.inputs import fits
 from pipelines.preparation.clean import clean
 from pipelines.preparation.windows import cut
 from pipelines.training.backtest import evidence_of
@@ -31,10 +31,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def rollback(dataset: Dataset, to: str | None = None, why: str = "by hand") -> Champion:
-    """Make an earlier champion champion again: the one before the present one, or the version named by ``to``.
+    """Promote an earlier champion again: the previous one, or the version ``to``.
 
-    Its files are checked first. Raises ``promotion.no_earlier`` where there is none, and ``model.*`` where its files
-    are not what was exported. The ledger decides; MLflow's aliases follow with the next night if it is down now.
+    Its files are checked first. Raises ``promotion.no_earlier`` if it does not exist, and ``model.*`` if its files do
+    not match their digests. The ledger decides; if MLflow is down, the next night updates its aliases.
     """
     history = dataset.ledger.champions.history(dataset.name)
     if not history:
@@ -43,19 +43,21 @@ def rollback(dataset: Dataset, to: str | None = None, why: str = "by hand") -> C
         )
     target = _earlier(dataset.name, history, to)
     load(dataset.home.models / target.folder, target.digest)
-    verdict = f"{target.model_version} is champion again, instead of {history[0].model_version}: {why}"
+    verdict = f"{target.model_version} is champion again and replaces {history[0].model_version}: {why}"
     again = Champion(
         dataset=dataset.name, model_name=target.model_name, model_version=target.model_version, folder=target.folder,
         digest=target.digest, promoted_at=SystemClock().now(), verdict=verdict,
     )  # fmt: skip
     dataset.ledger.champions.promote(again)
-    mirror(dataset)
+    sync_aliases(dataset)
     return again
 
 
-def mirror(dataset: Dataset) -> None:
-    """Let MLflow's aliases say what the ledger says; a tracking server that is down is told, and no reason to stop."""
-    from forecast.tracking.registry import Registry  # MLflow takes seconds to import: not before the ledger has it
+def sync_aliases(dataset: Dataset) -> None:
+    """Set MLflow's aliases to the ledger's champions; if the tracking server is down, log a warning and go on."""
+    from forecast.tracking.registry import (
+        Registry,
+    )  # imported late: MLflow takes seconds, and the ledger must be updated first
 
     champions = distinct(dataset.ledger.champions.history(dataset.name))
     versions = [champion.model_version for champion in champions[:2]]
@@ -67,12 +69,12 @@ def mirror(dataset: Dataset) -> None:
         _LOG.warning("MLflow's aliases of %s will follow with the next night: %s", dataset.name, error)
 
 
-def watch(dataset: Dataset) -> Verdict | None:
-    """Compare the champion with the one before on what came since it took over; go back if that one does better.
+def rollback_if_worse(dataset: Dataset) -> Verdict | None:
+    """Compare the champion with the previous one on rows since its promotion; roll back if that one is better.
 
-    The same test as a promotion's, the earlier champion being the challenger, at origins from the champion's first
-    forecast on: rows that neither was fitted on. Returns the verdict, or ``None`` where there is nothing to compare or
-    too little has come true.
+    The test is the one of a promotion, with the previous champion as the challenger, at origins from the champion's
+    first forecast on: neither was fitted on these rows. Returns the verdict, or ``None`` if there is no previous
+    champion or too few rows.
     """
     config = dataset.config
     champions = distinct(dataset.ledger.champions.history(dataset.name))
@@ -88,26 +90,28 @@ def watch(dataset: Dataset) -> Verdict | None:
     try:
         folders = [dataset.home.models / champion.folder for champion in champions[:2]]
         models = [load(folder, one.digest) for folder, one in zip(folders, champions[:2], strict=True)]
-        verdict = _compared(models, folders, panel, config, begin)
+        verdict = _compare(models, folders, panel, config, begin)
     except ForecastError as error:
-        _LOG.warning("the champion of %s cannot be compared with the one before: %s", dataset.name, error)
+        _LOG.warning("the champion of %s cannot be compared with the previous one: %s", dataset.name, error)
         return None
     if not any(item.p_better is not None for item in verdict.comparisons):
         return None
     if verdict.promote:
-        rollback(dataset, champions[1].model_version, f"on what came since, {verdict.sentence}")
+        rollback(dataset, champions[1].model_version, f"on new rows, {verdict.sentence}")
     return verdict
 
 
-def _compared(
+def _compare(
     models: Sequence[ServedModel], folders: Sequence[Path], panel: Panel, config: DatasetConfig, begin: int
 ) -> Verdict:
     known = set.intersection(*[set(model.manifest.scaler.targets) for model in models])
     if not known or not all(fits(model.manifest, config) for model in models):
-        raise ConflictError("promotion.not_comparable", "they were trained for other series, channels or frequencies")
+        raise ConflictError(
+            "promotion.not_comparable", "the models were trained for different series, channels or frequencies"
+        )
     panel = panel.only(known)
-    # What has not come true yet counts nowhere, so that the newest origins are judged by their first hours.
-    windows = cut(_lengthened(panel, config.horizon), config, begin, panel.steps + config.horizon)
+    # Steps without an observation yet do not count, so the newest origins are scored on their first hours.
+    windows = cut(_extend_with_missing(panel, config.horizon), config, begin, panel.steps + config.horizon)
     yardstick = Yardstick.fit(panel, models[0].manifest.scaler, config.season, begin)
     present, earlier = (
         evidence_of(model, windows, yardstick, config, smoke_test(model, folder / NETWORK))
@@ -116,12 +120,12 @@ def _compared(
     return decide(earlier, present, config.promotion)
 
 
-def _lengthened(panel: Panel, steps: int) -> Panel:
-    """Add rows that are still to come, of which nothing was observed."""
+def _extend_with_missing(panel: Panel, steps: int) -> Panel:
+    """Append ``steps`` rows of missing values."""
     length = panel.steps + steps
 
     def rows(values: NDArray[Any], fill: object) -> NDArray[Any]:
-        missing = max(length - values.shape[1], 0)  # of known-future covariates some may be there
+        missing = max(length - values.shape[1], 0)  # known-future covariates may already reach further
         more = np.full((values.shape[0], missing, values.shape[2]), fill, values.dtype)
         return np.concatenate([values, more], axis=1)
 
@@ -139,7 +143,7 @@ def _earlier(name: str, history: Sequence[Champion], to: str | None) -> Champion
         if to in {None, champion.model_version}:
             return champion
     if to is None or to == history[0].model_version:
-        message = f"{history[0].model_version} is the champion of {name}, and no other model was before it"
-        raise NotFoundError("promotion.no_earlier", message, 'run "forecast train" for another one')
+        message = f"{history[0].model_version} is the only champion that {name} has had"
+        raise NotFoundError("promotion.no_earlier", message, f'run "forecast train {name}" for another one')
     known = [champion.model_version for champion in others]
-    raise NotFoundError("promotion.no_earlier", f"{to} never was champion of {name}", nearest(to, known))
+    raise NotFoundError("promotion.no_earlier", f"{to} was never champion of {name}", nearest(to, known))

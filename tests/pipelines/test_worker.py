@@ -138,7 +138,7 @@ def test_a_worker_that_comes_too_late_does_nothing(
     run = begun(backoff="1s")
     tiny_home.ledger.runs.finish(run, "abandoned", NOW, "silent", retry=True)
     assert not executed(run)
-    assert "nothing is left to do" in log.getvalue()
+    assert "nothing to do" in log.getvalue()
     assert tiny_home.ledger.issuances.latest("tiny") is None
 
 

@@ -91,7 +91,7 @@ def test_one_command_goes_back_and_another_tells_the_history(
     crown(tiny_home, "repeat_last-2")
     code, out, _ = run("rollback", "--home", tiny_home.home.path)
     assert code == 0
-    assert "repeat_last-1 is champion again, instead of repeat_last-2: by hand" in out
+    assert "repeat_last-1 is champion again and replaces repeat_last-2: by hand" in out
     code, out, _ = run("champions", "--home", tiny_home.home.path)
     assert out.index("★ repeat_last-1") < out.index("repeat_last-2")
     message = json.loads(run("champions", "--json", "--home", tiny_home.home.path)[1])

@@ -39,7 +39,7 @@ from pipelines.tracking.log import (
     version_tags,
 )
 from pipelines.training.backtest import evidence_of
-from pipelines.training.candidates import Candidate, Task, examine
+from pipelines.training.candidates import Candidate, Task, train_candidate
 from pipelines.training.fit import Fitted
 
 MOST_METRICS = 60  # keys per run; beyond them MLflow's pages become slow
@@ -231,7 +231,7 @@ def test_a_trained_model_comes_back_from_mlflow_as_the_darts_model_that_it_was(
     home, config = Home(tracking_database.parent), config_with()
     panel = tiny_panel(config)
     task = make_task(config, panel, "linear")
-    one = examine(task, tmp_path, Step())
+    one = train_candidate(task, tmp_path, Step())
     windows = cut(panel, config, *task.holdout)
     with Registry(home).night("darts", "night", {}) as night:
         run = night.open("linear")

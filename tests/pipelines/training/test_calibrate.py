@@ -183,7 +183,7 @@ def test_quantiles_that_were_right_are_not_made_worse_on_the_calibration_rows(
     right = np.exp(skew * np.asarray([-1.2816, 0.0, 1.2816]))
     scale = random.uniform(0.1, 3, count)
     residuals = _Residuals((actual[:, None] - right) / scale[:, None], scale, np.zeros(count, np.intp), LEVELS)
-    offsets, mean = residuals.mended(share)
+    offsets, mean = residuals.corrections(share)
     assert residuals.loss(np.asarray(offsets)) <= residuals.loss(np.zeros(3))
     assert np.isfinite(mean)
 

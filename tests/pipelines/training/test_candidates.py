@@ -15,7 +15,7 @@ from forecast.runtime.manifest import EVALUATED, MANIFEST, WEIGHTS
 from forecast.runtime.model import load as load_model
 from forecast.runtime.model import load_evaluated
 from pipelines.preparation.darts_series import fit_scaler
-from pipelines.training.candidates import Start, Task, _race, examine, refit, start_from
+from pipelines.training.candidates import Start, Task, _race, refit, start_from, train_candidate
 from pipelines.training.checkpoints import save_weights
 from pipelines.training.fit import Fitted
 
@@ -61,7 +61,7 @@ def test_a_candidate_is_scored_on_rows_that_it_has_not_seen_by_the_files_that_se
     tonight: Callable[..., Task], models: Path
 ) -> None:
     task = tonight()
-    candidate = examine(task, models, Step())
+    candidate = train_candidate(task, models, Step())
     manifest = load_model(models / candidate.folder).manifest
     assert manifest == candidate.manifest
     assert manifest.fitted_until == task.panel.time(task.slices.calibration)
@@ -84,7 +84,7 @@ def test_the_manifest_tells_which_kernels_the_training_ran(
 ) -> None:
     small = {"informer": {"width": 8, "feed_forward": 8, "heads": 2, "encoder_layers": 1}}
     config = config_with(models=["informer"], options=small, training=TRAINING | {"max_epochs": 1, "stride": 40})
-    candidate = examine(replace(tonight("informer"), config=config), models, Step())
+    candidate = train_candidate(replace(tonight("informer"), config=config), models, Step())
     assert list(candidate.manifest.kernels) == ["prob_sparse_attention"]
     assert candidate.manifest.kernels == candidate.fitted.kernels
 
@@ -127,7 +127,7 @@ def test_a_refitted_model_has_seen_all_rows_and_keeps_the_one_that_was_scored(
     tonight: Callable[..., Task], models: Path
 ) -> None:
     task = tonight()
-    candidate = examine(task, models, Step())
+    candidate = train_candidate(task, models, Step())
     folder = refit(candidate, task, models, Step())
     new, scored = load_model(models / folder), load_evaluated(models / folder)
     assert new.manifest.refitted
@@ -160,6 +160,6 @@ def test_a_model_that_cannot_be_trained_leaves_no_files(tonight: Callable[..., T
     task = tonight()
     config = task.config.model_copy(update={"options": {"nlinear": {"learning_rate": 1e38}}})
     with pytest.raises(TrainingError) as caught:
-        examine(replace(task, config=config), models, Step())
+        train_candidate(replace(task, config=config), models, Step())
     assert caught.value.code == "training.diverged"
     assert not models.exists()

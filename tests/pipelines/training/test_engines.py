@@ -28,7 +28,7 @@ from forecast.errors import (
 from forecast.panel import Panel
 from forecast.progress import Reporter, Step
 from forecast.runtime.manifest import WEIGHTS
-from pipelines.training.candidates import Candidate, Task, examine
+from pipelines.training.candidates import Candidate, Task, train_candidate
 from pipelines.training.engines import Engine, LocalEngine, RayEngine
 
 KINDS = (ConfigError, ConflictError, DataError, NotFoundError, StorageError, TrainingError, UnavailableError)
@@ -144,7 +144,11 @@ def test_models_trained_on_ray_score_as_those_trained_here(
     panel = tiny_panel(config)
     engines: tuple[Engine, Engine] = (LocalEngine(tmp_path / "here"), RayEngine(tmp_path / "there"))
     here, there = (
-        dict(engine.run(examine, [make_task(config, panel, name, checkpoints=folder) for name in names], reporter))
+        dict(
+            engine.run(
+                train_candidate, [make_task(config, panel, name, checkpoints=folder) for name in names], reporter
+            )
+        )
         for engine, folder in zip(engines, (tmp_path / "0", tmp_path / "1"), strict=True)
     )
     for number in range(len(names)):

@@ -17,7 +17,7 @@ from forecast.runtime.smoke_test import smoke_test
 from pipelines.preparation.darts_series import fit_scaler
 from pipelines.preparation.slices import Slices
 from pipelines.preparation.windows import Windows, cut
-from pipelines.training.export import about, export
+from pipelines.training.export import export, manifest_fields
 from pipelines.training.fit import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -36,7 +36,7 @@ def exported(
         slices = Slices.of(panel, config)
         scaler = fit_scaler(panel, config, slices.fit)
         fitted = fit(config, panel, slices, scaler, name)
-        message = about(
+        message = manifest_fields(
             config, scaler, dataset="tiny", model_name=name, model_version=folder.name, trained_at=panel.start,
             data_version=0, data_digest="", fitted_until=panel.time(slices.calibration),
         )  # fmt: skip

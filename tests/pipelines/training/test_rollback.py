@@ -9,7 +9,7 @@ from forecast.ledger.champions import Champion
 from forecast.runtime.manifest import NETWORK, Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
-from pipelines.training.rollback import rollback, watch
+from pipelines.training.rollback import rollback, rollback_if_worse
 
 Crown = Callable[..., Manifest]
 DOWN = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -93,22 +93,22 @@ def test_a_champion_that_does_worse_on_what_came_since_is_replaced_by_the_one_be
     after: Callable[..., Installation],
 ) -> None:
     home = after(bias=3.0, hours=72)
-    verdict = watch(home.dataset("tiny"))
+    verdict = rollback_if_worse(home.dataset("tiny"))
     assert verdict is not None
     assert verdict.promote
     assert reigning(home) == "repeat_last-1"
     champion = home.ledger.champions.current("tiny")
     assert isinstance(champion, Champion)
-    assert "on what came since" in champion.verdict
+    assert "on new rows" in champion.verdict
     assert (
-        watch(home.dataset("tiny")) is None
+        rollback_if_worse(home.dataset("tiny")) is None
     )  # the one that came back has issued nothing yet that it could be judged by
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.01])
 def test_a_champion_that_does_as_well_stays(after: Callable[..., Installation], bias: float) -> None:
     home = after(bias=bias, hours=72)
-    verdict = watch(home.dataset("tiny"))
+    verdict = rollback_if_worse(home.dataset("tiny"))
     assert verdict is not None
     assert not verdict.promote
     assert reigning(home) == "repeat_last-2"
@@ -117,13 +117,13 @@ def test_a_champion_that_does_as_well_stays(after: Callable[..., Installation], 
 @pytest.mark.parametrize("hours", [2, 8])
 def test_nothing_is_judged_before_enough_has_come_true(after: Callable[..., Installation], hours: int) -> None:
     home = after(bias=3.0, hours=hours)
-    assert watch(home.dataset("tiny")) is None
+    assert rollback_if_worse(home.dataset("tiny")) is None
     assert reigning(home) == "repeat_last-2"
 
 
 def test_with_one_champion_there_is_nothing_to_compare(tiny_home: Installation) -> None:
     issue(tiny_home.dataset("tiny"))
-    assert watch(tiny_home.dataset("tiny")) is None
+    assert rollback_if_worse(tiny_home.dataset("tiny")) is None
 
 
 def test_a_champion_that_cannot_be_loaded_is_no_reason_to_stop(
@@ -131,5 +131,5 @@ def test_a_champion_that_cannot_be_loaded_is_no_reason_to_stop(
 ) -> None:
     home = after(bias=3.0, hours=72)
     (home.home.models / "repeat_last-1" / NETWORK).unlink()
-    assert watch(home.dataset("tiny")) is None
+    assert rollback_if_worse(home.dataset("tiny")) is None
     assert "cannot be compared" in caplog.text
