@@ -92,7 +92,7 @@ def _words(text: str) -> list[str]:
 
 
 def _print_tuning(found: Tuning) -> None:
-    from pipelines.search.tune import told_options
+    from pipelines.search.tune import options_label
 
     states = [row.state for row in found.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -107,7 +107,7 @@ def _print_tuning(found: Tuning) -> None:
         mark = "[cyan]the job file's[/]: " if is_present else ""
         table.add_row(
             str(row.number), f"{row.loss:.5f}", str(len(row.losses)), f"{row.seconds:.1f}",
-            mark + escape(told_options(row.options)),
+            mark + escape(options_label(row.options)),
         )  # fmt: skip
     OUT.print(table)
     for row in found.trials[-5:]:
@@ -117,7 +117,7 @@ def _print_tuning(found: Tuning) -> None:
         message = ", ".join(f"{name} {share:.0%}" for name, share in list(found.importance.items())[:5])
         OUT.print(f"what counts: {message}", markup=False)
     if found.best is not None and not found.toml:
-        OUT.print("no trial is better than the job file's own options")
+        OUT.print("no trial is better than the config's own options")
     if found.toml:
         OUT.print("the best trial's options, for the job file:")
         OUT.print(found.toml, markup=False, soft_wrap=True, style="bold")

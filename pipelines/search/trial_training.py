@@ -1,4 +1,4 @@
-"""Train one trial of a search, here or on another machine, and say what came of it."""
+"""Train one trial of a search, here or on another machine, and return its outcome."""
 
 from __future__ import annotations
 
@@ -28,51 +28,51 @@ State: TypeAlias = Literal["complete", "pruned", "failed", "cut off"]
 
 @dataclass(frozen=True, slots=True)
 class TrialTask:
-    """A trial to be trained; holds everything that is needed for it."""
+    """A trial to train, with all its inputs."""
 
     history: TrainingData
     model: ModelName
     attempt: TrialAttempt
-    """Hears the losses by epoch, and says when they are poor."""
+    """Receives the losses by epoch, and decides on pruning."""
     until: datetime
-    """When the search ends."""
+    """End of the search."""
     checkpoints: Path
 
     @property
     def title(self) -> str:
-        """What the work is called where its progress is shown."""
+        """Name of the task in progress reports."""
         return f"trial {self.attempt.number}"
 
     @property
     def devices(self) -> int:
-        """GPUs that the work can use, where there are some."""
+        """Number of GPUs that the task can use."""
         return self.history.config.training.devices
 
     @property
     def config(self) -> DatasetConfig:
-        """The job with the trial's options."""
+        """The config with the trial's options."""
         config = self.history.config
         return config.model_copy(update={"options": {**config.options, str(self.model): dict(self.attempt.options)}})
 
     @property
     def checkpoint(self) -> Path:
-        """What a trial that was cut off goes on from: named after its options, so that it is found again."""
-        message = json.dumps(self.attempt.options, sort_keys=True)
-        return self.checkpoints / f"{self.model}-{hashlib.sha256(message.encode()).hexdigest()[:12]}.ckpt"
+        """Checkpoint to resume an interrupted trial; named after its options, so that the next search finds it."""
+        encoded = json.dumps(self.attempt.options, sort_keys=True)
+        return self.checkpoints / f"{self.model}-{hashlib.sha256(encoded.encode()).hexdigest()[:12]}.ckpt"
 
     def moved(self, scratch: Path) -> TrialTask:
-        """Return the same task for another machine: its checkpoint stays there."""
+        """Return the task with its checkpoint in ``scratch``, a folder of another machine."""
         return replace(self, checkpoints=scratch)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a trial."""
+    """Result of a trial."""
 
     state: State
     seconds: float
     reason: str = ""
-    """Why it was pruned, or failed."""
+    """Reason of a pruned or failed trial."""
     best_loss: float | None = None
     best_epoch: int = 0
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -80,51 +80,51 @@ class Outcome:
 
 
 def train_trial(task: TrialTask, models: Path, step: Step) -> Outcome:
-    """Train a trial on the fit slice until it is done, pruned, or the search's time is over.
+    """Train a trial on the fit slice until it completes, is pruned, or the search's time is over.
 
-    Raises only what is no fault of the trial's, such as a full disk.
+    Raises only errors that the trial did not cause, such as a full disk.
     """
     del models  # nothing is exported
     history, began = task.history, time.monotonic()
-    watch = _Watch(task.attempt)
+    pruning = _PruningCallback(task.attempt)
     limited = Limited(step, began + (task.until - SystemClock().now()).total_seconds())
 
     def ended(state: State, reason: str = "", losses: Mapping[str, Sequence[float]] | None = None) -> Outcome:
         return Outcome(state, round(time.monotonic() - began, 3), reason, losses=losses or {})
 
     try:
-        limited.reach(0.0)  # it may have waited for a machine
+        limited.reach(0.0)  # the trial may have waited for a machine until now
         fitted = fit(
             task.config, history.panel, history.slices, history.scaler, task.model,
-            step=limited, checkpoint=task.checkpoint, callbacks=[watch],
+            step=limited, checkpoint=task.checkpoint, callbacks=[pruning],
         )  # fmt: skip
     except TimeIsOverError:
-        return ended("cut off", losses={"val_loss": watch.losses})
+        return ended("cut off", losses={"val_loss": pruning.losses})
     except _PrunedError as pruned:
         step.note(f"pruned {pruned}")
-        return ended("pruned", str(pruned), {"val_loss": watch.losses})
+        return ended("pruned", str(pruned), {"val_loss": pruning.losses})
     except (TrainingError, DataError, RuntimeError, ValueError) as error:
         return ended("failed", f"[{getattr(error, 'code', 'training.failed')}] {first_line(error)}")
     return Outcome("complete", fitted.seconds, "", fitted.best_loss, fitted.best_epoch, fitted.losses)
 
 
 class _PrunedError(Exception):
-    """A trial's losses are worse than those of others."""
+    """The losses of a trial are worse than the losses of other trials."""
 
 
-class _Watch(lightning.Callback):
-    """Ends a trial when its losses are poor."""
+class _PruningCallback(lightning.Callback):
+    """Reports losses and ends a poor trial."""
 
     def __init__(self, attempt: TrialAttempt) -> None:
         self._attempt = attempt
         self.losses: list[float] = []
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Watch:
-        # darts keeps a deep copy of a model's arguments; the one that is asked must be the one that runs.
+    def __deepcopy__(self, memo: dict[int, Any]) -> _PruningCallback:
+        # darts deep-copies a model's arguments. The caller must read the instance that ran.
         return self
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Report the epoch's loss, and hear whether to go on."""
+        """Report the epoch's loss; raises if the trial should be pruned."""
         del pl_module
         loss = trainer.callback_metrics.get("val_loss")
         if trainer.sanity_checking or loss is None:

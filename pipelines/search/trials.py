@@ -1,4 +1,4 @@
-"""Trials of one model's options on one state of a data set, kept by Optuna in the ledger's database."""
+"""Trials of a model's options on one state of a data set, stored by Optuna in the ledger's database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from forecast.errors import StorageError, first_line
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from models.catalog import ModelName
 from models.search_spaces import Number, OneOf, Option, Space, Whole, options_of, point_of, space_of
 from pipelines.preparation.training_data import TrainingData
@@ -27,14 +27,14 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _BUSY_SECONDS = 10
 _STARTUP_TRIALS = 6
-"""Drawn at random before the sampler learns from what came before: a budget in minutes has few trials."""
+"""Random trials before the sampler starts to learn; few, because a budget in minutes allows few trials."""
 _COMPARED_TRIALS = 4
-"""Complete trials without which none is pruned."""
-_TELLING_TRIALS = 8
-"""Complete trials of different losses without which nobody can say which options count."""
+"""Complete trials before any trial is pruned."""
+_IMPORTANCE_TRIALS = 8
+"""Complete trials with different losses before importances are computed."""
 _WARMUP_EPOCHS = 2
 _ATTEMPTS = 2
-"""How often a trial is begun that took its process down with it."""
+"""Maximum number of attempts at a trial that killed its process."""
 _CUT_OFF = "cut off"
 _STATES: Mapping[TrialState, str] = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -44,24 +44,24 @@ _STATES: Mapping[TrialState, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial, as it is told."""
+    """One trial, for display."""
 
     number: int
     """Counted from 1."""
     state: str
     """``complete``, ``pruned`` for its losses, ``failed``, ``cut off`` (and tried again), ``running``, ``waiting``."""
     loss: float | None
-    """Lowest validation loss of its epochs; None before the first."""
+    """Lowest validation loss of its epochs; ``None`` before the first."""
     options: Mapping[str, Option]
     losses: tuple[float, ...]
     """By epoch, on the validation slice."""
     seconds: float
     reason: str
-    """Why it failed or was pruned; empty for the others."""
+    """Reason of a failed or pruned trial; empty for others."""
 
 
 class TrialAttempt:
-    """A trial that runs."""
+    """A running trial."""
 
     def __init__(self, trial: optuna.Trial, options: Mapping[str, Option]) -> None:
         self.number = trial.number + 1
@@ -70,21 +70,21 @@ class TrialAttempt:
         self._reported: set[int] = set()
 
     def report(self, epoch: int, loss: float) -> None:
-        """Report the validation loss of an epoch, counted from 1; one that was reported before changes nothing."""
+        """Report the validation loss of an epoch, counted from 1; repeated reports are ignored."""
         if epoch not in self._reported and math.isfinite(loss):
             self._reported.add(epoch)
-            with _told_errors():
+            with _translated_errors():
                 self.trial.report(loss, epoch)
 
     @property
     def is_poor(self) -> bool:
-        """Whether the losses are so much worse than those of other trials that this one should be pruned."""
-        with _told_errors():
+        """Whether the trial should be pruned: its losses are worse than the median of other trials."""
+        with _translated_errors():
             return self.trial.should_prune()
 
 
 class Trials:
-    """What was tried so far, and what is tried next."""
+    """Past trials of a study, and the choice of the next one."""
 
     def __init__(self, study: optuna.Study, model: ModelName, space: Space, present: Mapping[str, Option]) -> None:
         self._study = study
@@ -93,19 +93,20 @@ class Trials:
         self._present = present
 
     @classmethod
-    def open(cls, history: TrainingData, installation: Installation, model: ModelName) -> Self:
-        """Open the trials of a model on one state of the data; nobody else may run any of them.
+    def open(cls, history: TrainingData, dataset: Dataset, model: ModelName) -> Self:
+        """Open the trials of a model on one state of the data; the caller must hold the model's tuning lock.
 
-        Trials of other data begin anew, with the best of the last ones after the job file's own options. One that was
-        cut off is tried again. Raises ``ledger.failed`` if the database cannot be used.
+        New data starts a new study: its first trials are the config's own options and the best ones of the last study.
+        An interrupted trial is tried again. Raises ``ledger.failed`` if the database is not usable.
         """
-        with _told_errors(), FileLock(installation.home.locks / "tuning.lock"):  # or two make the tables at once
+        # The lock keeps two processes from creating Optuna's tables at the same time.
+        with _translated_errors(), FileLock(dataset.home.locks / "tuning.lock"):
             config = history.config
-            storage = _storage(installation.home.ledger_url)
+            storage = _storage(dataset.home.ledger_url)
             space = space_of(model, config.lookback)
-            message = (history.terms, config.lookback, sorted(space.items()))
+            inputs = (history.terms, config.lookback, sorted(space.items()))
             series = f"{history.name}/{model}/"
-            title = series + hashlib.sha256(repr(message).encode()).hexdigest()[:12]
+            title = series + hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]
             earlier = [
                 one
                 for one in optuna.get_all_study_summaries(storage)
@@ -118,19 +119,19 @@ class Trials:
             )
             study.pruner = optuna.pruners.MedianPruner(_COMPARED_TRIALS, _WARMUP_EPOCHS, n_min_trials=_COMPARED_TRIALS)
             trials = cls(study, model, space, config.options.get(model, {}))
-            trials._take_up()
+            trials._requeue_interrupted()
             if not count:
                 trials._inherit(storage, earlier)
         return trials
 
     @property
     def title(self) -> str:
-        """Name of the study: data set, model, and a digest of what makes losses comparable."""
+        """Name of the study: data set, model, and a digest of all that makes losses comparable."""
         return self._study.study_name
 
     def next(self) -> TrialAttempt:
-        """Begin a trial: one that waits, else one that the sampler proposes."""
-        with _told_errors():
+        """Start the next trial: a waiting one, else one proposed by the sampler."""
+        with _translated_errors():
             trial = self._study.ask()
             given = trial.user_attrs.get("options")
             if given is None:
@@ -139,55 +140,55 @@ class Trials:
                 trial.set_user_attr("options", options)
             else:
                 options = given
-                for name in point_of(self._model, self._space, options):  # so that the sampler learns where it lies
+                for name in point_of(self._model, self._space, options):  # so that the sampler learns from it
                     _drawn(trial, name, self._space)
         return TrialAttempt(trial, options)
 
     def complete(self, attempt: TrialAttempt, loss: float, seconds: float, losses: Sequence[float]) -> None:
-        """Close a trial with its best validation loss; ``losses`` are those of all its epochs."""
+        """Close a trial with its best validation loss; ``losses`` has the losses of all epochs."""
         for epoch, one in enumerate(losses, 1):
             attempt.report(epoch, one)
         self._close(attempt, TrialState.COMPLETE, seconds, value=loss)
 
     def prune(self, attempt: TrialAttempt, seconds: float, reason: str) -> None:
-        """Close a trial whose losses are worse than those of others."""
+        """Close a pruned trial."""
         self._close(attempt, TrialState.PRUNED, seconds, reason)
 
     def fail(self, attempt: TrialAttempt, seconds: float, reason: str) -> None:
-        """Close a trial that has no result."""
+        """Close a failed trial."""
         self._close(attempt, TrialState.FAIL, seconds, reason)
 
     def put_back(self, attempt: TrialAttempt, seconds: float) -> None:
-        """Close a trial that was cut off through no fault of its own; it is the next one."""
+        """Close an interrupted trial and enqueue its options as the next trial."""
         self.fail(attempt, seconds, _CUT_OFF)
-        with _told_errors():
+        with _translated_errors():
             self._enqueue(attempt.options)
 
     def rows(self) -> list[TrialRow]:
         """Return all trials in their order."""
-        with _told_errors():
+        with _translated_errors():
             return [_row(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def importance(self) -> dict[str, float]:
-        """Return each option's share in what makes trials good, largest first; empty before it can be told."""
-        with _told_errors():
+        """Return the importance of each option for the loss, largest first; empty with too few trials."""
+        with _translated_errors():
             complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if len({trial.value for trial in complete}) < _TELLING_TRIALS:
+            if len({trial.value for trial in complete}) < _IMPORTANCE_TRIALS:
                 return {}
-        with _told_errors(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that more trials would tell more
+        with _translated_errors(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's advice to run more trials
             return {name: float(share) for name, share in optuna.importance.get_param_importances(self._study).items()}
 
     def _close(
         self, attempt: TrialAttempt, state: TrialState, seconds: float, reason: str = "", *, value: float | None = None
     ) -> None:
-        with _told_errors():
+        with _translated_errors():
             attempt.trial.set_user_attr("seconds", seconds)
             attempt.trial.set_user_attr("reason", reason)
             self._study.tell(attempt.trial, value, state)
 
-    def _take_up(self) -> None:
-        """Try again what a killed process left, and the job file's own options if they were never tried."""
+    def _requeue_interrupted(self) -> None:
+        """Enqueue trials of a killed process again, and the config's own options if they were never tried."""
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state is TrialState.RUNNING:
@@ -215,8 +216,11 @@ class Trials:
 
 def _storage(url: str) -> optuna.storages.RDBStorage:
     waiting = {"timeout": _BUSY_SECONDS} if url.startswith("sqlite") else {}
-    arguments = {"connect_args": waiting, "poolclass": sa.NullPool}  # nobody tells when the last trial is over
-    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna takes URLs for templates
+    arguments = {
+        "connect_args": waiting,
+        "poolclass": sa.NullPool,
+    }  # a pool would stay open: nothing marks the last trial
+    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna formats URLs as templates
     return optuna.storages.RDBStorage(literal, arguments)
 
 
@@ -233,7 +237,7 @@ def _drawn(trial: optuna.Trial, name: str, space: Space) -> Option:
 
 
 def _row(trial: FrozenTrial) -> TrialRow:
-    # Nobody could write down why a trial was left that a killed process ran.
+    # A killed process leaves a failed trial without a reason.
     reason = trial.user_attrs.get("reason", _CUT_OFF if trial.state is TrialState.FAIL else "")
     losses = tuple(trial.intermediate_values[epoch] for epoch in sorted(trial.intermediate_values))
     return TrialRow(
@@ -248,11 +252,11 @@ def _row(trial: FrozenTrial) -> TrialRow:
 
 
 @contextmanager
-def _told_errors() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         reason = first_line(getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error)
         raise StorageError(
-            "ledger.failed", f"the ledger cannot be used ({reason})", "check FORECAST_LEDGER_URL and the disk"
+            "ledger.failed", f"the ledger is not usable ({reason})", "check FORECAST_LEDGER_URL and the disk"
         ) from error

@@ -1,4 +1,4 @@
-"""Windows as they would be if sensors were noisy or silent, to see how a model bears it."""
+"""Perturb windows with noise or missing values, as faulty sensors would, to measure robustness."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def noisy(windows: Windows, scaler: Scaler, level: float, seed: int = 0) -> Wind
 
 
 def scattered(windows: Windows, share: float, lookback: int, seed: int = 0) -> Mask:
-    """Choose values [N, L, C + P] that are missing, each by itself, among the newest ``lookback`` steps."""
+    """Return a mask [N, L, C + P] of values missing independently, among the newest ``lookback`` steps."""
     shape = _shape(windows)
     missing = np.random.default_rng(seed).random(shape) < share
     missing[:, : shape[1] - lookback] = False
@@ -46,14 +46,16 @@ def scattered(windows: Windows, share: float, lookback: int, seed: int = 0) -> M
 
 
 def in_blocks(windows: Windows, share: float, block: int, lookback: int, seed: int = 0) -> Mask:
-    """Choose values [N, L, C + P] that are missing in blocks of ``block`` steps, of all channels at once.
+    """Return a mask [N, L, C + P] of values missing in blocks of ``block`` steps, in all channels at once.
 
-    No two blocks touch, so that a block stays as long as it is; ``share`` is reached as well as that allows.
+    Blocks never touch, so that each keeps its length; ``share`` is approximated within this limit.
+
+        lookback   | . # # # . # # # . . . . . . # # # |     slot = block + 1 steps, at least one present
     """
     random = np.random.default_rng(seed)
     count, steps, channels = _shape(windows)
     missing = np.zeros((count, steps), bool)
-    slot = min(block, max(lookback - 1, 1)) + 1  # a block, and a step that is there
+    slot = min(block, max(lookback - 1, 1)) + 1  # a block and one present step
     slots = lookback // slot
     wanted = min(max(round(share * lookback / (slot - 1)), 1), slots)
     for window in range(count):
@@ -65,9 +67,9 @@ def in_blocks(windows: Windows, share: float, block: int, lookback: int, seed: i
 
 
 def without(windows: Windows, missing: Mask, config: DatasetConfig) -> tuple[Windows, Mask]:
-    """Take values away and fill the gaps as history is filled; returns also which windows are whole again, [N].
+    """Remove values and fill the gaps like gaps of history; also returns the mask [N] of complete windows.
 
-    The others have a gap that is longer than their channel's ``fill_limit``: no forecast would be made from them.
+    The others have a gap longer than their channel's ``fill_limit``: the service would issue no forecast from them.
     """
     count = len(config.targets)
 

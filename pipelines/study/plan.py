@@ -1,4 +1,4 @@
-"""What a study trains and measures: each question is a list of points, and points share their trainings."""
+"""Plan of a study: each question is a list of points, and points share trainings."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from models.search_spaces import SIZES, Option, present_options
 from pipelines.preparation.training_data import TrainingData
 
 FACTORS: Final = (0.25, 0.5, 1.0, 2.0)
-"""Of the job file's look-back, and of a network's width."""
+"""Factors of the config's look-back and of a network's width."""
 NOISE: Final = (0.1, 0.25, 0.5, 1.0)
 """Standard deviations of each channel."""
 MISSING: Final = (0.1, 0.2, 0.4)
 """Shares of a look-back's values."""
 _MOVING_AVERAGE: Final = 25
-"""Steps of the decomposition of a model that has none by itself."""
+"""Default steps of the moving average, for a model without a decomposition."""
 
 
 class Question(StrEnum):
-    """What a study may answer of each model."""
+    """Questions that a study can answer for each model."""
 
     NOISE = "noise"
-    """How much worse forecasts from noisy look-backs are."""
+    """How much noise in the look-back increases the loss."""
     MISSING = "missing"
-    """How much worse forecasts from look-backs with filled gaps are."""
+    """How much filled gaps in the look-back increase the loss."""
     LOOKBACK = "lookback"
     """How accuracy depends on the length of the look-back."""
     SIZE = "size"
     """How accuracy and latency depend on the number of weights."""
     DECOMPOSITION = "decomposition"
-    """Whether it pays to take the trend off each window first."""
+    """Whether removing the trend of each window first reduces the loss."""
 
 
 class Condition(StrEnum):
-    """What is done to the look-backs of the windows that a model is scored on."""
+    """Perturbation of the look-backs on which a model is scored."""
 
     CLEAN = "clean"
     NOISE = "noise"
     SCATTERED = "scattered"
-    """Values are missing one by one."""
+    """Values are missing independently."""
     BLOCKS = "blocks"
-    """Values of all channels are missing for some time."""
+    """Values of all channels are missing for a block of steps."""
 
 
 LEVELS: Final[Mapping[Condition, tuple[float, ...]]] = MappingProxyType({
     Condition.CLEAN: (0.0,), Condition.NOISE: NOISE, Condition.SCATTERED: MISSING, Condition.BLOCKS: MISSING,
 })  # fmt: skip
 
-_TOLD: Final[Mapping[Condition, str]] = MappingProxyType({
+_LABELS: Final[Mapping[Condition, str]] = MappingProxyType({
     Condition.NOISE: "{:g}", Condition.SCATTERED: "{:.0%}", Condition.BLOCKS: "{:.0%} in blocks",
 })  # fmt: skip
 
@@ -66,31 +66,31 @@ class StudyCell:
 
     model: ModelName
     lookback: int
-    message: str
-    """The options, as JSON."""
+    encoded_options: str
+    """The options as JSON."""
     is_present: bool
-    """Whether it is the model as the job file has it: such a one is also scored on disturbed windows."""
+    """Whether these are the config's own options and look-back; only then it is scored on perturbed windows too."""
 
     @property
     def options(self) -> dict[str, Option]:
         """The model's options."""
-        options: dict[str, Option] = json.loads(self.message)
+        options: dict[str, Option] = json.loads(self.encoded_options)
         return options
 
     @property
     def title(self) -> str:
-        """What the cell is called where its progress is shown."""
+        """Name of the cell in progress reports."""
         return f"{self.model}, look-back {self.lookback}"
 
     def config(self, config: DatasetConfig) -> DatasetConfig:
-        """Return the job that trains the cell."""
+        """Return the config that trains the cell."""
         options = {**config.options, str(self.model): self.options}
         return config.model_copy(update={"lookback": self.lookback, "options": options})
 
     def key(self, history: TrainingData) -> str:
-        """Return a digest of all that the cell's scores depend on."""
-        message = (history.terms, history.config.lookback, self.model, self.lookback, self.message)
-        return hashlib.sha256(repr(message).encode()).hexdigest()[:16]
+        """Return a digest of all inputs of the cell's scores."""
+        inputs = (history.terms, history.config.lookback, self.model, self.lookback, self.encoded_options)
+        return hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +102,18 @@ class Setting:
     condition: Condition = Condition.CLEAN
     level: float = 0.0
     label: str = ""
-    """What was varied, as the table's column."""
+    """Label of the varied value, as a column of the table."""
 
 
 def points(question: Question, model: ModelName, config: DatasetConfig) -> list[Setting]:
-    """Return the points that answer a question of one model; none if the question makes no sense for it."""
+    """Return the points that answer a question for one model; empty if the question does not apply."""
     present = _cell(model, config)
     match question:
         case Question.NOISE:
-            found = _disturbed(question, present, Condition.NOISE)
+            found = _perturbed(question, present, Condition.NOISE)
         case Question.MISSING:
-            blocks = _disturbed(question, present, Condition.BLOCKS)[1:]
-            found = [*_disturbed(question, present, Condition.SCATTERED), *blocks]
+            blocks = _perturbed(question, present, Condition.BLOCKS)[1:]
+            found = [*_perturbed(question, present, Condition.SCATTERED), *blocks]
         case Question.LOOKBACK:
             lengths = sorted({max(round(factor * config.lookback), 1) for factor in FACTORS})
             found = [Setting(question, _cell(model, config, lookback=steps), label=str(steps)) for steps in lengths]
@@ -133,11 +133,11 @@ def points(question: Question, model: ModelName, config: DatasetConfig) -> list[
     return found
 
 
-def _disturbed(question: Question, cell: StudyCell, condition: Condition) -> list[Setting]:
+def _perturbed(question: Question, cell: StudyCell, condition: Condition) -> list[Setting]:
     clean = Setting(question, cell, label="clean")
     return [
         clean,
-        *(Setting(question, cell, condition, level, _TOLD[condition].format(level)) for level in LEVELS[condition]),
+        *(Setting(question, cell, condition, level, _LABELS[condition].format(level)) for level in LEVELS[condition]),
     ]
 
 
@@ -154,14 +154,14 @@ def _scaled(model: ModelName, config: DatasetConfig, factor: float) -> dict[str,
 def _cell(
     model: ModelName, config: DatasetConfig, *, lookback: int | None = None, changes: Mapping[str, Option] | None = None
 ) -> StudyCell:
-    """Make a cell whose options are written out, so that what is the same is the same cell."""
+    """Build a cell with all options written out, so that equal trainings are equal cells."""
     present = _present(model, config)
     options = {**present, **(changes or {})}
     steps = lookback or config.lookback
-    message = json.dumps(_givable(options), sort_keys=True)
-    return StudyCell(model, steps, message, is_present=options == present and steps == config.lookback)
+    encoded = json.dumps(_givable(options), sort_keys=True)
+    return StudyCell(model, steps, encoded, is_present=options == present and steps == config.lookback)
 
 
 def _givable(options: Mapping[str, Any]) -> dict[str, Any]:
-    # A likelihood brings its own loss: naming one as well is a mistake.
+    # A likelihood defines its own loss: giving both is an error.
     return {name: value for name, value in options.items() if name != "loss"}

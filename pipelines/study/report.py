@@ -1,4 +1,4 @@
-"""What the scores of a study say: an answer per question, its figures, its tables."""
+"""Report of a study: one answer per question, with figures and tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ASKED: Mapping[Question, str] = {
     Question.DECOMPOSITION: "Decomposition of trend and remainder",
 }
 _WORTH = 0.005
-"""Relative change of the loss below which one training with one seed says nothing."""
+"""Relative change of the loss below which one training with one seed is not conclusive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Value:
     condition: str
     level: float
     is_present: bool
-    """Whether the model is as the job file has it."""
+    """Whether the model has the config's own options."""
     row: Mapping[str, Any]
-    """Of ``ROWS``."""
+    """A row of ``ROWS``."""
 
     @property
     def loss(self) -> float:
@@ -47,15 +47,15 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of one question."""
+    """Scores of one question so far."""
 
     question: Question
     title: str
     sentence: str
     columns: tuple[str, ...]
-    """What was varied, as labels."""
+    """Labels of the varied value."""
     values: Mapping[str, Sequence[Value]]
-    """By model, in the order of the columns; without what is not scored yet."""
+    """By model, in the order of the columns; without unscored points."""
 
     @property
     def losses(self) -> Mapping[str, Mapping[str, float]]:
@@ -64,13 +64,13 @@ class Answer:
 
     @property
     def answered(self) -> Mapping[str, float]:
-        """By label: the share of windows that could be forecast, where that is not all of them."""
+        """By label: the share of windows with a forecast, if it is below 1."""
         every = [value for of in self.values.values() for value in of]
         return {value.label: value.row["answered"] for value in every if value.row["answered"] < 1}
 
 
 def answer(question: Question, plan: Sequence[Setting], history: TrainingData, rows: pl.DataFrame) -> Answer | None:
-    """Put together what rows say of a question; None if it was not asked, or nothing of it is known yet."""
+    """Collect the scores of a question; ``None`` if it was not asked or has no scores yet."""
     known = {(row["cell"], row["condition"], row["level"]): row for row in rows.iter_rows(named=True)}
     values: dict[str, list[Value]] = {}
     labels: dict[str, list[str]] = {}
@@ -110,7 +110,7 @@ _DRAWINGS: Mapping[Question, tuple[_Drawing, ...]] = {
     ),
     Question.MISSING: tuple(
         _Drawing(
-            name, suffix, "share of values that are missing, filled as history is", lambda value: value.level,
+            name, suffix, "share of missing values, filled like gaps of history", lambda value: value.level,
             (Condition.CLEAN, condition), Axis.PERCENT,
         )
         for name, suffix, condition in (
@@ -167,27 +167,26 @@ def _change(value: Value, reference: Value) -> float:
     return value.loss / reference.loss - 1
 
 
-def _endured(values: Values, condition: Condition, message: str) -> str:
-    """Say which model bears the strongest disturbance best, and which worst."""
+def _robustness(values: Values, condition: Condition, label: str) -> str:
+    """Name the models whose loss rises least and most under the strongest perturbation."""
     costs = {}
     for model, of in values.items():
         disturbed = [value for value in of if value.condition == condition and math.isfinite(value.loss)]
         if disturbed:
             costs[model] = _change(max(disturbed, key=lambda value: value.level), of[0])
     if not costs:
-        return f"With {message} no window could be filled."
+        return f"With {label} no window could be filled."
     least, most = min(costs, key=lambda name: costs[name]), max(costs, key=lambda name: costs[name])
     return (
-        f"With {message} the loss of {least} rises least ({costs[least]:+.1%}), "
-        f"that of {most} most ({costs[most]:+.1%})."
+        f"With {label} the loss of {least} rises least ({costs[least]:+.1%}), that of {most} most ({costs[most]:+.1%})."
     )
 
 
 def _best(values: Values, text: Callable[[Value], str]) -> str:
-    """Say where each model that has a choice is best."""
+    """Name the best value of each model with several points."""
     best = {model: min(of, key=lambda value: value.loss) for model, of in values.items() if len(of) > 1}
     gains = [f"{model} {text(one)} ({_change(one, _present(values[model])):+.1%})" for model, one in best.items()]
-    return f"Lowest loss, against that with the job file's own: {', '.join(gains)}." if gains else ""
+    return f"Lowest loss, against the config's own value: {', '.join(gains)}." if gains else ""
 
 
 def _present(of: Sequence[Value]) -> Value:
@@ -200,20 +199,22 @@ def _decomposed(values: Values) -> str:
         "helps": {name: change for name, change in changes.items() if change < -_WORTH},
         "harms": {name: change for name, change in changes.items() if change > _WORTH},
     }
-    message = [
+    parts = [
         f"{verb} " + ", ".join(f"{name} ({change:+.1%})" for name, change in of.items())
         for verb, of in groups.items()
         if of
     ]
-    return f"Taking a moving average off each window {' and '.join(message) or 'changes nothing'}."
+    return f"Subtracting a moving average from each window {' and '.join(parts) or 'changes nothing'}."
 
 
 _SENTENCES: Mapping[Question, Callable[[Values], str]] = {
-    Question.NOISE: lambda values: _endured(values, Condition.NOISE, "noise as large as the channels' own deviations"),
+    Question.NOISE: lambda values: _robustness(
+        values, Condition.NOISE, "noise as large as the channels' own deviations"
+    ),
     Question.MISSING: lambda values: " ".join(
         (
-            _endured(values, Condition.SCATTERED, f"{MISSING[-1]:.0%} of the values missing one by one,"),
-            _endured(values, Condition.BLOCKS, "as many missing in blocks,"),
+            _robustness(values, Condition.SCATTERED, f"{MISSING[-1]:.0%} of the values missing one by one,"),
+            _robustness(values, Condition.BLOCKS, "as many missing in blocks,"),
         )
     ),
     Question.LOOKBACK: lambda values: _best(values, lambda value: f"{value.row['lookback']} steps"),

@@ -1,4 +1,4 @@
-"""Answer what surveys ask of forecasting models, on the user's own data: one report, made of many small trainings."""
+"""Study of robustness and sensitivity of models on the user's own data: many small trainings, one report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from forecast.errors import ConfigError, ConflictError, DataError, StorageError, TrainingError, first_line, nearest
-from forecast.installation import Dataset, Installation
+from forecast.installation import Dataset
 from forecast.plots.charts import page
 from forecast.progress import Reporter
 from forecast.tracking.registry import Registry
@@ -32,15 +32,15 @@ Word = TypeVar("Word", ModelName, Question)
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a study found so far."""
+    """Result of a study."""
 
     dataset: str
     answers: tuple[Answer, ...]
     """One per question."""
     failures: dict[str, str]
-    """Cells that could not be trained, and why."""
+    """Reasons of failed cells, by title."""
     missing: tuple[str, ...]
-    """Cells that there was no time for; the next study goes on with them."""
+    """Titles of cells left for the next study."""
     stopped: Stopped
     report: str
     """Path of the page with all figures."""
@@ -57,10 +57,11 @@ def study(
     questions: Sequence[str] = (),
     minutes: float | None = None,
 ) -> Study:
-    """Train and score what answers the questions, and write a report of what is known by then.
+    """Train and score the cells of the questions, and write a report of all scores so far.
 
-    Cells that were scored before on the same data and settings are not trained again. Without ``models`` all that a
-    night compares are asked, without ``questions`` all are. Ctrl-C ends the study as the end of its ``minutes`` does.
+    Cells already scored on the same data and settings are not trained again. Default ``models`` are those that a night
+    compares, default ``questions`` are all. Ctrl-C ends the study like the end of its ``minutes``.
+
     Raises ``model.unknown``, ``study.unknown_question``, ``study.no_time`` and ``study.running``.
     """
     if minutes is not None and not minutes > 0:
@@ -74,33 +75,33 @@ def study(
         with FileLock(dataset.home.locks / f"{dataset.name}.study.lock", timeout=0):
             history = TrainingData.read(dataset)
             plan = [point for question in asked for model in chosen for point in points(question, model, config)]
-            return _Work(dataset.installation, history, reporter, deadline, plan).run()
+            return _Work(dataset, history, reporter, deadline, plan).run()
     except Timeout as error:
         raise ConflictError(
-            "study.running", f"{dataset.name} is being studied already", "wait until that is done"
+            "study.running", f"{dataset.name} is being studied already", "wait until that study ends"
         ) from error
 
 
 def _known(word: str, among: Iterable[Word], code: str, what: str) -> Word:
     names = {str(one): one for one in among}
     if word not in names:
-        raise ConfigError(code, f'no {what} "{word}" that can be studied', nearest(word, names))
+        raise ConfigError(code, f'{what} "{word}" cannot be studied', nearest(word, names))
     return names[word]
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    installation: Installation
+    dataset: Dataset
     history: TrainingData
     reporter: Reporter
     deadline: float
     plan: Sequence[Setting]
 
     def run(self) -> Study:
-        name, home = self.history.name, self.installation.home
+        name, home = self.dataset.name, self.dataset.home
         file, report = home.reports / f"{name}-study.csv", home.reports / f"{name}-study.html"
         kept, bench = read_rows(file), Bench.of(self.history)
-        now = self.installation.dataset(name).clock.now()
+        now = self.dataset.clock.now()
         failures: dict[str, str] = {}
         stopped: Stopped = "done"
         tags = {
@@ -120,7 +121,7 @@ class _Work:
         return Study(name, tuple(found), failures, left, stopped, str(report), str(file), night.run_id)
 
     def _left(self, kept: pl.DataFrame) -> list[StudyCell]:
-        """Return the cells that have no rows yet, those first that most points rest on."""
+        """Return the cells without rows; first those of the config's own options, which most points need."""
         done = set(kept["cell"])
         cells = dict.fromkeys(point.cell for point in self.plan)
         left = [cell for cell in cells if cell.key(self.history) not in done]
@@ -129,10 +130,10 @@ class _Work:
     def _scored(
         self, cell: StudyCell, bench: Bench, now: datetime, file: Path, kept: pl.DataFrame, failures: dict[str, str]
     ) -> pl.DataFrame:
-        """Score a cell and keep its rows beside the others; one that fails leaves the others to the study."""
+        """Score a cell and store its rows; a failure is recorded and does not end the study."""
         if time.monotonic() >= self.deadline:
             raise TimeIsOverError
-        checkpoints = self.installation.home.checkpoints / f"{self.history.name}.study"
+        checkpoints = self.dataset.home.checkpoints / f"{self.dataset.name}.study"
         try:
             with self.reporter.step(cell.title) as step:
                 rows = score_cell(cell, bench, checkpoints, now, Limited(step, self.deadline))
@@ -144,15 +145,15 @@ class _Work:
         return every
 
     def _report(self, night: TrackedNight, report: Path, found: Sequence[Answer], kept: pl.DataFrame) -> None:
-        """Write the page, and what MLflow shows of the study."""
+        """Write the report, and log it to MLflow."""
         models = list(dict.fromkeys(str(point.cell.model) for point in self.plan))
         drawn = [(name, figure) for one in found for name, figure in figures(one, models)]
-        content = page([figure for _, figure in drawn], f"What {self.history.name} says of forecasting models")
+        content = page([figure for _, figure in drawn], f"Study of forecasting models on {self.dataset.name}")
         try:
             report.write_text(content, encoding="utf-8")
         except OSError as error:
             raise StorageError(
-                "study.report_not_written", f'cannot write "{report}" ({error.strerror})', "make room on the disk"
+                "study.report_not_written", f'cannot write "{report}" ({error.strerror})', "free disk space"
             ) from error
         for name, figure in drawn:
             night.figure(figure, f"figures/{name}.html")

@@ -68,7 +68,7 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
         (("tune", "--model", "dlinear", "--minutes", 0), 2, "(tuning.no_time)"),
         (("tune", "--model", "dlinear"), 2, "--minutes"),
         (("study", "--models", "dlinear,linaer"), 2, "(model.unknown)"),
-        (("study", "--questions", "nosie"), 2, '"nosie" that can be studied; did you mean "noise"?'),
+        (("study", "--questions", "nosie"), 2, '"nosie" cannot be studied; did you mean "noise"?'),
         (("study", "--minutes", 0), 2, "(study.no_time)"),
         (("tune", "nobody", "--model", "dlinear", "--minutes", 1), 3, "(dataset.unknown)"),
     ],
