@@ -14,6 +14,9 @@ from forecast.lake.maintenance import Table
 from forecast.lake.schemas import FORECASTS, ISSUED
 from forecast.lake.table import FILE, table_location
 
+_SCORING = tuple(name for name in ISSUED if name not in FORECASTS)
+"""Columns for scoring; tables of earlier releases may lack them."""
+
 
 class Forecasts(Table):
     """The issued forecasts of one data set; all are kept."""
@@ -27,7 +30,7 @@ class Forecasts(Table):
         """Append the rows of forecasts; readers see them once the ledger lists their ids."""
         with self._writing() as snapshot:
             latest = None if snapshot is None else self._extend(snapshot, ISSUED)
-            rows = rows.match_to_schema(ISSUED, missing_columns={"naive": "insert", "base": "insert"})
+            rows = rows.match_to_schema(ISSUED, missing_columns=dict.fromkeys(_SCORING, "insert"))
             self._append(latest, rows.select(list(ISSUED)))
 
     def read(self, forecast_id: str, issued_at: datetime) -> pl.DataFrame:
@@ -85,9 +88,7 @@ class Forecasts(Table):
         columns = [pl.col(name) for name in ISSUED if name != self._partition]
         with translated_storage_errors(self._folder.location):
             snapshot = self._open(self._kept(None))
-            absent = [
-                pl.lit(None, ISSUED[name]).alias(name) for name in ("naive", "base") if name not in snapshot.schema
-            ]
+            absent = [pl.lit(None, ISSUED[name]).alias(name) for name in _SCORING if name not in snapshot.schema]
             rows = self._rows(snapshot, snapshot.files.filter(pl.col("part").is_in(months)))
             kept = rows.filter(pl.col("forecast_id").is_in(list(forecast_ids)))
             return kept.with_columns(absent).select(columns).collect()
