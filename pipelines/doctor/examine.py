@@ -34,7 +34,13 @@ CHECKS: Final[Mapping[str, Check]] = {
 
 
 def examine(subject: Subject, checks: Mapping[str, Check] = CHECKS) -> list[Diagnosis]:
-    """Run every check; an error that several checks raise is reported once."""
+    """Run every check; an error that several checks raise is reported once.
+
+    >>> from pathlib import Path
+    >>> with Subject(Path("no-such-folder")) as subject:
+    ...     [found.code for found in examine(subject, {name: CHECKS[name] for name in ("home", "config file")})]
+    ['home.not_found']
+    """
     findings: list[Diagnosis] = []
     reported: set[str] = set()
     for about, check in checks.items():

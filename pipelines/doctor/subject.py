@@ -15,7 +15,12 @@ from forecast.ledger import Ledger
 
 
 class Subject:
-    """An installation that may be broken anywhere: the first check that needs a part opens it."""
+    """An installation that may be broken anywhere: the first check that needs a part opens it.
+
+    >>> with Subject(Path("no-such-folder")) as subject:  # opens nothing yet
+    ...     subject.port
+    8000
+    """
 
     def __init__(self, given: Path | None, *, deep: bool = False, port: int = 8000, ui_port: int = 5000) -> None:
         self._given = given

@@ -21,7 +21,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Actuals:
-    """Observed values of a data set's targets; filled values count as missing."""
+    """Observed values of a data set's targets; filled values count as missing.
+
+    >>> from datetime import UTC
+    >>> midnight, hour = datetime(2024, 1, 1, tzinfo=UTC), timedelta(hours=1)
+    >>> Actuals(("east",), ("load",), midnight, hour, np.array([[[1.0]], [[2.0]]])).between(-1, 2).ravel()
+    array([nan,  1.,  2.])
+    """
 
     series: tuple[str, ...]
     channels: tuple[str, ...]

@@ -46,6 +46,15 @@ def deliver(dataset: Dataset) -> tuple[int, str]:
     return sent, ""
 
 
+def signature(body: bytes, secret: str) -> str:
+    """Return the value of the header :data:`SIGNATURE`; a receiver compares it with its own.
+
+    >>> signature(b"{}", "secret")[:23]
+    'sha256=77325902caca812d'
+    """
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
 def _document(alert: Alert) -> dict[str, Any]:
     state = "raised" if alert.is_open else "resolved"
     return {
@@ -70,7 +79,7 @@ def _post(webhook: str, document: dict[str, Any]) -> str:
     headers = {"Content-Type": "application/json", "User-Agent": "forecast-service"}
     secret = os.environ.get("FORECAST_WEBHOOK_SECRET", "")
     if secret:
-        headers[SIGNATURE] = f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+        headers[SIGNATURE] = signature(body, secret)
     # The config accepts only http and https (forecast/config/dataset.py).
     request = urllib.request.Request(webhook, body, headers, method="POST")  # noqa: S310
     failure = ""

@@ -12,7 +12,12 @@ class TimeIsOverError(Exception):
 
 
 class Limited(Step):
-    """A step that raises :class:`TimeIsOverError` at the first progress report after a deadline, within one batch."""
+    """A step that raises :class:`TimeIsOverError` at the first progress report after a deadline, within one batch.
+
+    >>> Limited(Step(), deadline=0.0).reach(0.5)
+    Traceback (most recent call last):
+    pipelines.search.deadline.TimeIsOverError
+    """
 
     def __init__(self, step: Step, deadline: float) -> None:
         """Wrap ``step``; ``deadline`` is a time of ``time.monotonic``."""

@@ -267,7 +267,11 @@ def toml_lines(dataset: str, model: str, options: Mapping[str, Option]) -> str:
 
 
 def options_label(options: Mapping[str, Option]) -> str:
-    """Return options as one line of text."""
+    """Return options as one line of text.
+
+    >>> options_label({"kernel_size": 25, "scale_windows": True})
+    'kernel_size 25, scale_windows true'
+    """
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(options.items())) or "the preset's"
 
 
