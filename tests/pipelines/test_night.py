@@ -162,7 +162,7 @@ def test_a_model_whose_loss_explodes_leaves_the_others_to_the_night(make: Make) 
 
 
 @pytest.mark.parametrize(("hours", "code"), [(60, "training.too_short"), (48 + 24 + 3 * 72 - 1, "training.too_short")])
-def test_too_few_rows_are_told_before_anything_is_trained(make: Make, hours: int, code: str) -> None:
+def test_too_few_rows_are_an_error_before_any_training(make: Make, hours: int, code: str) -> None:
     with pytest.raises(ForecastError) as caught:
         a_night(make(hours))
     assert caught.value.code == code

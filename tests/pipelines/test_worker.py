@@ -47,7 +47,7 @@ def fail_with(error: BaseException) -> Callable[..., None]:
     return fail
 
 
-def test_the_steps_are_done_in_order_and_told(
+def test_steps_run_in_order_and_are_reported(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], log: io.StringIO
 ) -> None:
     run = begun()
@@ -72,7 +72,7 @@ def test_maintenance_tells_what_it_did(
     assert tiny_home.ledger.events.after(kinds=("alert",)) == []  # too long ago
 
 
-def test_a_failure_ends_the_chain_and_is_told_with_its_code_after_what_was_done(
+def test_a_failure_ends_the_chain_and_its_code_follows_the_finished_steps(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], log: io.StringIO
 ) -> None:
     (tiny_home.home.path / "rows.csv").unlink()
@@ -110,7 +110,7 @@ def test_what_may_pass_is_tried_again_and_what_would_repeat_itself_is_not(
     assert tiny_home.ledger.runs.attempts(run.run_id)[0].outcome == "failed"
 
 
-def test_an_unexpected_failure_is_told_as_internal(
+def test_an_unexpected_failure_is_reported_as_internal(
     tiny_home: Installation, begun: Callable[..., Run], executed: Callable[[Run], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.worker.issue", fail_with(ZeroDivisionError("division by zero")))

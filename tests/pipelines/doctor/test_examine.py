@@ -73,7 +73,7 @@ def test_a_sound_home_is_well(sick: Installation) -> None:
     assert {finding.about for finding in findings} == CHECKS.keys() - {"kernels"}
 
 
-def test_an_installation_without_torch_is_told_what_to_do_and_one_with_it_what_its_kernels_do() -> None:
+def test_kernels_are_reported_with_torch_and_a_remedy_without_it() -> None:
     # In a process of its own: nothing else here needs torch.
     look = "from pipelines.doctor.machine import kernels\nprint(*kernels(None), sep='\\n')"
     message = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
@@ -95,14 +95,14 @@ def test_a_package_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, t
     assert "torch is 1.0.0" in finding.fact
 
 
-def test_a_folder_that_is_not_a_home_is_told_once(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_home_is_reported_once(tmp_path: Path) -> None:
     checks = {name: check for name, check in CHECKS.items() if name not in {"kernels", "packages"}}
     with Subject(tmp_path) as subject:
         findings = examine(subject, checks)
     assert codes([finding for finding in findings if not finding.is_well]) == ["home.not_found"]
 
 
-def test_a_mistake_in_the_job_file_hides_nothing_else(sick: Installation, found: Found) -> None:
+def test_an_error_in_the_config_file_hides_no_other_check(sick: Installation, found: Found) -> None:
     text = sick.home.config_file.read_text()
     sick.home.config_file.write_text(text.replace("horizons", "horizns"))
     findings = found("home", "config file", "ledger", "lake", "champions", "worker hosts")
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_named(sick: Installation, found: Fou
     assert codes(found("home")) == ["home.not_writable"]
 
 
-def test_a_port_that_somebody_else_has_is_told(sick: Installation, found: Found) -> None:
+def test_a_port_used_by_another_program_is_reported(sick: Installation, found: Found) -> None:
     del sick
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -125,27 +125,27 @@ def test_a_port_that_somebody_else_has_is_told(sick: Installation, found: Found)
         assert "port.taken" in codes(found("ports", port=taken.getsockname()[1]))
 
 
-def test_a_broken_ledger_is_told(sick: Installation, found: Found) -> None:
+def test_a_broken_ledger_is_reported(sick: Installation, found: Found) -> None:
     sick.ledger.close()
     for file in sick.home.path.glob("ledger.db*"):
         file.write_bytes(b"no database at all" * 1000)
     assert codes(found("ledger", "clock", "forecasts", "runs")) == ["ledger.failed"]
 
 
-def test_a_ledger_of_a_later_release_is_told(sick: Installation, found: Found) -> None:
+def test_a_ledger_of_a_later_release_is_reported(sick: Installation, found: Found) -> None:
     with sick.ledger._database._engine.begin() as connection:
         connection.execute(sa.text("update ledger_schema set version = 99"))
     assert codes(found("ledger")) == ["ledger.other_version"]
 
 
-def test_a_clock_behind_what_was_recorded_is_told(sick: Installation, found: Found) -> None:
+def test_a_clock_behind_recorded_times_is_reported(sick: Installation, found: Found) -> None:
     assert found("clock") == []
     later = NOW + timedelta(hours=3)
     sick.ledger.hosts.beat(Host("other:1", "other", 1, NOW, later, 1, 1))
     assert codes(found("clock")) == ["clock.behind"]
 
 
-def test_flipped_bits_in_tables_and_models_are_told(sick: Installation, found: Found) -> None:
+def test_flipped_bits_in_tables_and_models_are_reported(sick: Installation, found: Found) -> None:
     oldest = min((sick.home.lake / "tiny" / "observations").glob("month=*/*.parquet"))
     flip(oldest)
     assert found("lake") == []  # the quick look opens what is newest
@@ -156,7 +156,7 @@ def test_flipped_bits_in_tables_and_models_are_told(sick: Installation, found: F
     assert codes(found("champions")) == ["model.corrupt"]
 
 
-def test_a_table_that_lost_versions_is_told_at_once(sick: Installation, found: Found) -> None:
+def test_a_table_that_lost_versions_is_reported(sick: Installation, found: Found) -> None:
     shutil.rmtree(sick.home.lake / "tiny" / "observations")
     assert codes(found("lake")) == ["history.empty"]
 
@@ -172,7 +172,7 @@ def test_a_home_in_which_nothing_was_done_says_what_is_next(
     assert [finding.remedy.split('"')[1].split()[1] for finding in findings] == ["ingest", "train", "forecast"]
 
 
-def test_a_stale_forecast_and_one_without_its_rows_are_told(
+def test_a_stale_and_an_incomplete_forecast_are_reported(
     sick: Installation, found: Found, wait_until: Callable[..., None]
 ) -> None:
     assert found("forecasts") == []
@@ -185,7 +185,7 @@ def test_a_stale_forecast_and_one_without_its_rows_are_told(
     assert codes(found("forecasts")) == ["forecast.incomplete"]
 
 
-def test_a_schedule_that_nobody_keeps_is_told(sick: Installation, found: Found) -> None:
+def test_a_schedule_without_a_scheduler_is_reported(sick: Installation, found: Found) -> None:
     assert found("scheduler") == []
     job = {"dataset": "tiny", "steps": ["ingest"], "cron": "5 * * * *"}
     JobBook(sick).add("hourly", Job.model_validate(job))
@@ -196,7 +196,7 @@ def test_a_schedule_that_nobody_keeps_is_told(sick: Installation, found: Found) 
     assert "silent" in found("scheduler")[0].fact
 
 
-def test_a_queue_without_worker_hosts_and_runs_that_stand_still_are_told(sick: Installation, found: Found) -> None:
+def test_a_queue_without_worker_hosts_and_stuck_runs_are_reported(sick: Installation, found: Found) -> None:
     book = JobBook(sick)
     book.add("often", Job.model_validate({"dataset": "tiny", "steps": ["ingest"]}))
     book.run_now("often")
@@ -207,12 +207,12 @@ def test_a_queue_without_worker_hosts_and_runs_that_stand_still_are_told(sick: I
     assert codes(found("runs")) == ["run.stuck"]
 
 
-def test_a_store_of_mlflow_that_cannot_be_opened_is_told(sick: Installation, found: Found) -> None:
+def test_a_broken_store_of_mlflow_is_reported(sick: Installation, found: Found) -> None:
     (sick.home.path / "mlflow.db").write_bytes(b"no database at all" * 1000)
     assert codes(found("MLflow")) == ["tracking.failed"]
 
 
-def test_an_alias_of_mlflow_that_is_not_the_champion_is_told(
+def test_an_alias_of_mlflow_that_is_not_the_champion_is_reported(
     sick: Installation, found: Found, tracking_database: Path
 ) -> None:
     from forecast.tracking.registry import Registry

@@ -67,7 +67,7 @@ def test_it_tells_until_when_covariates_are_known(grow: Grow) -> None:
     assert grow(101, 160).until == start + 159 * HOUR
 
 
-def test_what_a_forecast_is_made_from_is_told(tiny_home: Installation, crown: Callable[..., Manifest]) -> None:
+def test_a_forecast_has_its_provenance(tiny_home: Installation, crown: Callable[..., Manifest]) -> None:
     crown(tiny_home, "trained", kernels={"selective_scan": "reference: no GPU"})
     before = SystemClock().now()
     issuance, _ = issue(tiny_home.dataset("tiny"))

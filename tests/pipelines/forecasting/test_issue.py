@@ -108,7 +108,7 @@ def test_beyond_the_trained_horizon_the_median_is_fed_back(
 
 
 @pytest.mark.parametrize("trained", [24, 30])  # whole days, and not
-def test_the_band_beyond_the_trained_horizon_is_told_by_what_was_observed_not_by_what_is_fed_back(
+def test_the_band_beyond_the_trained_horizon_depends_on_observations_only(
     tmp_path: Path,
     config_with: Callable[..., DatasetConfig],
     panel: Panel,
@@ -124,7 +124,7 @@ def test_the_band_beyond_the_trained_horizon_is_told_by_what_was_observed_not_by
     assert np.ptp(width, axis=1).min() > 0.1
 
 
-def test_a_missing_target_in_the_look_back_is_told_with_series_channel_and_time(
+def test_the_error_for_a_missing_target_names_series_channel_and_time(
     model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
     panel.targets[1, -10:-7, 1] = np.nan
@@ -155,7 +155,7 @@ def test_covariates_that_come_later_than_targets_are_carried_forward(
     )
 
 
-def test_a_history_shorter_than_the_look_back_is_told(
+def test_a_history_shorter_than_the_look_back_is_an_error(
     model: ServedModel, tiny_config: DatasetConfig, panel: Panel
 ) -> None:
     short = Panel(
@@ -223,7 +223,7 @@ def test_a_model_forecasts_the_same_from_the_same_version_of_the_data(
     assert np.array_equal(east, again.mean[0, :, 0])
 
 
-def test_the_share_of_filled_values_in_the_look_back_is_told(
+def test_the_issuance_has_the_share_of_filled_values_in_the_look_back(
     make_home: MakeHome, tiny_rows: MakeRows, crown: Callable[..., Manifest]
 ) -> None:
     rows = tiny_rows()
@@ -309,7 +309,9 @@ def test_a_series_that_is_new_to_the_champion_leaves_the_others_their_forecast(
     assert issued["series"].unique().sort().to_list() == ["east", "west"]
 
 
-def test_a_broken_champion_is_told_and_the_last_forecast_stays(tiny_home: Installation, tiny_rows: MakeRows) -> None:
+def test_a_broken_champion_is_an_error_and_the_last_forecast_stays(
+    tiny_home: Installation, tiny_rows: MakeRows
+) -> None:
     before, _ = issue(tiny_home.dataset("tiny"))
     tiny_rows(401).write_csv(tiny_home.home.path / "rows.csv")
     ingest(tiny_home.dataset("tiny"))
@@ -384,7 +386,7 @@ def test_a_report_is_one_page_that_needs_no_network(tiny_home: Installation, hor
     assert issuance.forecast_id in page
 
 
-def test_a_report_that_cannot_be_written_is_told(tiny_home: Installation) -> None:
+def test_a_report_that_cannot_be_written_is_an_error(tiny_home: Installation) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
     (tiny_home.home.reports / "tiny.html").mkdir()
     with pytest.raises(StorageError):

@@ -61,7 +61,7 @@ def test_every_forecast_comes_out_exactly_the_same_whatever_came_in_since(
 
 
 @pytest.mark.parametrize(("factor", "agrees"), [(1 + 1e-12, True), (1 + 1e-6, False)])
-def test_a_difference_is_told_by_channel_and_measured_against_the_tolerance(
+def test_a_difference_is_reported_by_channel_and_compared_with_the_tolerance(
     tiny_home: Installation, factor: float, agrees: bool
 ) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
@@ -73,14 +73,14 @@ def test_a_difference_is_told_by_channel_and_measured_against_the_tolerance(
     assert (again.largest_relative <= TOLERANCE) is agrees
 
 
-def test_a_forecast_of_an_unknown_id_is_told_with_the_nearest(tiny_home: Installation) -> None:
+def test_an_unknown_id_is_an_error_that_names_the_nearest(tiny_home: Installation) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
     with pytest.raises(NotFoundError, match=f'did you mean "{issuance.forecast_id}"') as caught:
         recompute(issuance.forecast_id[:-1], tiny_home)
     assert caught.value.code == "forecast.unknown"
 
 
-def test_rows_that_maintenance_has_removed_are_told_with_the_retention(
+def test_rows_removed_by_maintenance_are_an_error_that_names_the_retention(
     tiny_home: Installation, tiny_rows: MakeRows
 ) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
@@ -91,7 +91,7 @@ def test_rows_that_maintenance_has_removed_are_told_with_the_retention(
     assert caught.value.code == "replay.rows_gone"
 
 
-def test_a_model_whose_files_are_gone_or_changed_is_told(tiny_home: Installation) -> None:
+def test_a_model_with_missing_or_changed_files_is_an_error(tiny_home: Installation) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
     folder = tiny_home.home.models / issuance.model_folder
     manifest = folder / "manifest.json"
@@ -106,7 +106,7 @@ def test_a_model_whose_files_are_gone_or_changed_is_told(tiny_home: Installation
     assert code_of(lambda: recompute(issuance.forecast_id, tiny_home), NotFoundError) == "replay.model_gone"
 
 
-def test_a_job_file_that_asks_for_another_forecast_is_told(
+def test_a_config_with_another_forecast_is_an_error(
     tiny_home: Installation, tiny_document: dict[str, Any], make_home: MakeHome
 ) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
@@ -116,7 +116,7 @@ def test_a_job_file_that_asks_for_another_forecast_is_told(
     assert code_of(lambda: recompute(issuance.forecast_id, changed), ConflictError) == "replay.job_changed"
 
 
-def test_rows_that_are_cleaned_otherwise_now_are_told(
+def test_rows_that_are_now_cleaned_differently_are_reported(
     make_home: MakeHome, tiny_rows: MakeRows, tiny_document: dict[str, Any], crown: Callable[..., Manifest]
 ) -> None:
     newest = pl.col("time").rank("dense", descending=True) <= 3
@@ -141,7 +141,7 @@ def test_a_forecast_of_an_earlier_release_is_checked_by_the_champions_of_the_led
     assert code_of(lambda: recompute(issuance.forecast_id, tiny_home), StorageError) == "replay.model_changed"
 
 
-def test_rows_of_a_forecast_that_are_missing_are_told(tiny_home: Installation) -> None:
+def test_missing_rows_of_a_forecast_are_an_error(tiny_home: Installation) -> None:
     issuance, _ = issue(tiny_home.dataset("tiny"))
     tiny_home.dataset("tiny").forecasts.remove({issuance.forecast_id})
     assert code_of(lambda: recompute(issuance.forecast_id, tiny_home), StorageError) == "forecast.damaged"

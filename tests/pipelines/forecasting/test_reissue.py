@@ -63,7 +63,7 @@ def test_it_is_what_was_issued_then_number_by_number(tiny_home: Installation, ti
     assert not made.provenance.hindsight
 
 
-def test_nobody_is_served_it(tiny_home: Installation, tiny_rows: MakeRows) -> None:
+def test_a_backfilled_forecast_is_never_served(tiny_home: Installation, tiny_rows: MakeRows) -> None:
     before = now()
     bring_in(tiny_home, tiny_rows(430))
     issued, _ = issue(tiny_home.dataset("tiny"))
@@ -107,7 +107,7 @@ def test_the_champion_of_that_time_makes_it_while_its_files_are_there(
     assert tiny_home.ledger.issuances.get(made.forecast_id) == replace(made, sequence=2)
 
 
-def test_a_champion_that_came_later_than_the_instant_is_told_as_hindsight(
+def test_a_champion_promoted_after_the_instant_is_recorded_as_hindsight(
     make_home: MakeHome, tiny_rows: MakeRows, store_model: Callable[..., Manifest]
 ) -> None:
     installation = make_home(tiny_rows())

@@ -74,7 +74,9 @@ def test_with_the_same_model_new_rows_explain_all_of_it(home: Installation, rows
     assert message.causes == {"data": message.change.mean}
 
 
-def test_a_new_model_is_told_apart_from_new_rows(home: Installation, rows: pl.DataFrame, crown: Crown) -> None:
+def test_the_effect_of_a_new_model_is_separated_from_that_of_new_rows(
+    home: Installation, rows: pl.DataFrame, crown: Crown
+) -> None:
     bring(home, until(rows, 406))
     crown(home, "repeat_last-2", bias=0.5)  # half a deviation of 10 above the last value
     message = latest(home)
@@ -98,7 +100,7 @@ def put_another_in_its_place(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("lose", [shutil.rmtree, put_another_in_its_place])
-def test_where_the_earlier_model_is_gone_the_whole_is_told(
+def test_without_the_earlier_model_the_whole_change_is_unexplained(
     home: Installation, crown: Crown, caplog: pytest.LogCaptureFixture, lose: Callable[[Path], None]
 ) -> None:
     crown(home, "repeat_last-2", bias=0.5)
@@ -114,7 +116,7 @@ def test_forecasts_without_a_step_in_common_are_not_compared(home: Installation,
     assert home.ledger.revisions.latest("tiny") == {}
 
 
-def test_a_covariate_that_was_told_otherwise_before_is_a_cause_of_its_own(
+def test_a_revised_covariate_is_a_cause_of_its_own(
     make_home: Callable[..., Installation], tiny_document: dict[str, Any], rows: pl.DataFrame, crown: Crown
 ) -> None:
     channels = tiny_document["datasets"]["tiny"]["channels"]

@@ -287,7 +287,7 @@ def test_what_is_damaged_is_not_backed_up_as_if_it_were_whole(issued_home: Insta
     assert not list(tmp_path.glob("*.tar*")) + list(tmp_path.glob(".*"))
 
 
-def test_a_backup_that_was_killed_is_in_nobodys_way(issued_home: Installation, tmp_path: Path) -> None:
+def test_a_killed_backup_does_not_block_the_next_one(issued_home: Installation, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", TO_BE_KILLED, issued_home.home.path, tmp_path / "one.tar"],
         stdout=subprocess.PIPE, text=True,

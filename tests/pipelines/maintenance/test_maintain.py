@@ -50,7 +50,7 @@ def test_every_version_within_the_retention_stays_readable(
     assert all(one.equals(other) for one, other in zip(before, after, strict=True))
 
 
-def test_a_flipped_bit_stops_maintenance_and_is_told_with_the_file(tiny_home: Installation) -> None:
+def test_a_flipped_bit_stops_maintenance_and_the_error_names_the_file(tiny_home: Installation) -> None:
     damaged = data_file(tiny_home)
     flip(damaged)
     with pytest.raises(StorageError, match=damaged.name) as caught:

@@ -140,9 +140,7 @@ def test_the_seasonal_naive_forecast_is_made_from_what_was_known_at_the_origin(
     assert load.skill == pytest.approx(1 - sum(own) / sum(errors), abs=1e-3)
 
 
-def test_mase_is_told_in_the_seasonal_naive_error_of_the_rows_that_were_fitted_on(
-    served: Installation, rows: pl.DataFrame
-) -> None:
+def test_mase_uses_the_seasonal_naive_error_of_the_training_rows(served: Installation, rows: pl.DataFrame) -> None:
     score(served.dataset("tiny"))
     (east,) = [row for row in served.ledger.scores.accuracy("tiny", "series", channel="load") if row.part == "east"]
     fitted = rows.filter(site="east").filter(pl.col("time") < EPOCH + 240 * HOUR)["load"].to_numpy()

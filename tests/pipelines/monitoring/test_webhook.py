@@ -126,7 +126,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_server_that_fails_for_a_moment_is_asked_again(home: Installation, receiver: Receiver) -> None:
+def test_a_temporary_failure_of_the_receiver_is_retried(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [503, 500]
     home.ledger.alerts.update("tiny", [OLD], now())
     assert deliver(home.dataset("tiny")) == (1, "")
@@ -152,7 +152,7 @@ def test_a_redirect_is_not_followed(home: Installation, receiver: Receiver) -> N
     assert [path for path, _, _ in receiver.taken] == ["/hook"] * 3
 
 
-def test_what_is_refused_is_not_asked_again_at_once(home: Installation, receiver: Receiver) -> None:
+def test_a_refused_alert_is_not_retried_at_once(home: Installation, receiver: Receiver) -> None:
     receiver.answers = [404]
     home.ledger.alerts.update("tiny", [OLD], now())
     assert deliver(home.dataset("tiny")) == (0, "status 404")
@@ -173,7 +173,7 @@ def test_a_webhook_that_is_down_fails_no_scoring(
     assert home.ledger.alerts.find("tiny")[0].resolved_at is not None, "no rule finds it any more"
 
 
-def test_without_a_webhook_nobody_is_told(make_home: Callable[..., Installation]) -> None:
+def test_without_a_webhook_nothing_is_sent(make_home: Callable[..., Installation]) -> None:
     home = make_home()
     home.ledger.alerts.update("tiny", [OLD], datetime(2024, 1, 1, tzinfo=UTC))
     assert deliver(home.dataset("tiny")) == (0, "")

@@ -123,7 +123,7 @@ def test_trials_that_cannot_be_compared_are_kept_apart(
     assert opened(replace(history, config=other), home).title != opened(history, home).title
 
 
-def test_options_that_the_job_file_has_now_are_tried_in_the_same_study(
+def test_changed_options_of_the_config_are_tried_in_the_same_study(
     home: Installation, history: TrainingData, config_with: Callable[..., Any]
 ) -> None:
     finish(opened(history, home), 1.0)
@@ -168,7 +168,7 @@ def test_a_trial_much_worse_than_the_others_is_poor(home: Installation, history:
     assert [(row.state, row.loss, row.reason) for row in trials.rows()][-1] == ("pruned", 9.0, "told so")
 
 
-def test_what_counts_is_told_once_there_are_trials_enough(home: Installation, history: TrainingData) -> None:
+def test_importances_need_enough_trials(home: Installation, history: TrainingData) -> None:
     trials = opened(history, home)
     finish(trials, 1.0)
     for _ in range(9):
@@ -181,7 +181,7 @@ def test_what_counts_is_told_once_there_are_trials_enough(home: Installation, hi
     assert opened(replace(history, digest="other"), home).importance() == {}
 
 
-def test_a_database_that_cannot_be_used_is_told_as_such(
+def test_an_unusable_database_is_an_error_of_the_ledger(
     home: Installation, history: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = opened(history, home)

@@ -35,7 +35,7 @@ def windows(count: int = 40, series: str = "east") -> Windows:
     )
 
 
-def test_noise_is_as_large_as_asked_in_deviations_of_each_channel() -> None:
+def test_noise_has_the_requested_level_in_deviations_of_each_channel() -> None:
     given_ = windows(400)
     added = noisy(given_, SCALER, 0.5)
     assert (added.targets - given_.targets).std(axis=(0, 1)) == pytest.approx([1.0, 2.5], rel=0.03)
@@ -76,7 +76,7 @@ def test_blocks_keep_their_length_and_take_all_channels_of_the_look_back(
         assert (lengths == length).all()
 
 
-def test_blocks_take_the_share_that_is_asked_for() -> None:
+def test_blocks_reach_the_requested_share() -> None:
     assert in_blocks(windows(), 0.25, 6, LOOKBACK)[:, -LOOKBACK:].mean() == pytest.approx(0.25)
 
 

@@ -115,7 +115,7 @@ def test_all_look_backs_are_scored_on_the_same_origins(home: Installation) -> No
 
 
 @pytest.mark.parametrize("model", TRAINABLE)
-def test_questions_share_the_model_as_the_job_file_has_it(
+def test_questions_share_the_training_of_the_config_s_own_options(
     model: ModelName, config_with: Callable[..., DatasetConfig]
 ) -> None:
     config = config_with(models=["itransformer"], options={"itransformer": {"width": 64}}, lookback=48)
@@ -148,7 +148,7 @@ def test_larger_and_smaller_models_differ_in_their_widths_alone(config_with: Cal
         ({"minutes": 0}, "study.no_time"),
     ],
 )
-def test_a_study_that_makes_no_sense_is_refused(home: Installation, asked: dict[str, Any], code: str) -> None:
+def test_an_invalid_study_is_an_error(home: Installation, asked: dict[str, Any], code: str) -> None:
     with pytest.raises(ForecastError) as caught:
         study(home.dataset("tiny"), Reporter(Console(file=StringIO())), **asked)
     assert caught.value.code == code

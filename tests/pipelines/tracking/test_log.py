@@ -102,7 +102,7 @@ def night(
 
 
 @pytest.mark.slow
-def test_a_whole_night_is_told_to_a_file_and_to_a_server_alike(
+def test_a_whole_night_is_logged_to_a_file_and_to_a_server_alike(
     tracking_home: Home,
     night: tuple[str, list[Evidence], Verdict],
     holdout: tuple[Panel, Slices, Windows],
@@ -175,7 +175,7 @@ def test_no_run_has_more_numbers_than_a_page_shows_however_many_channels(
     assert counts[50] == counts[5]
 
 
-def test_what_int8_costs_and_brings_is_told_in_shares_of_float32() -> None:
+def test_size_latency_and_loss_of_int8_are_logged_as_shares_of_float32() -> None:
     assert precisions(None) == {}
     shares = {"int8/share_of_size": 0.25, "int8/share_of_latency": 0.75, "int8/share_of_loss": 1.01}
     assert precisions(BOTH) == pytest.approx(shares)

@@ -103,7 +103,7 @@ def test_here_tasks_are_done_in_order_and_one_that_fails_leaves_the_others(tmp_p
     assert isinstance(done[1][1], TrainingError)
 
 
-def test_a_cluster_that_is_not_there_is_told_at_once(
+def test_an_unreachable_cluster_is_an_error_at_once(
     tmp_path: Path, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as free:
@@ -164,14 +164,16 @@ def test_models_trained_on_ray_score_as_those_trained_here(
 
 
 @pytest.mark.usefixtures("ray")
-def test_a_disk_without_room_for_what_comes_back_is_told(tmp_path: Path, reporter: Reporter) -> None:
+def test_a_full_disk_for_returned_files_is_an_error(tmp_path: Path, reporter: Reporter) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
     with pytest.raises(StorageError) as caught:
         list(RayEngine(tmp_path / "models").run(write, [Note("a")], reporter))
     assert caught.value.code == "model.not_stored"
 
 
-def test_without_ray_the_remedy_is_told(tmp_path: Path, reporter: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_has_the_remedy(
+    tmp_path: Path, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r'pip install "forecast-service\[cluster\]"') as caught:
         list(RayEngine(tmp_path).run(write, [Note("a")], reporter))

@@ -171,7 +171,7 @@ def left(tmp_path: Path, run: Fit) -> Path:
     return file
 
 
-def test_a_checkpoint_of_other_settings_or_data_is_left_alone_and_told(left: Path, run: Fit) -> None:
+def test_a_checkpoint_of_other_settings_or_data_is_not_resumed_and_noted(left: Path, run: Fit) -> None:
     content = left.read_bytes()
     for changed in (
         {"training": {"seed": 1}},
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_other_settings_or_data_is_left_alone_and_told(left: Pat
         assert fitted.notes == ('not resumed: "a.ckpt" is of other data, another job file or another release',)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_left_alone_and_told(left: Path, run: Fit) -> None:
+def test_an_unreadable_checkpoint_is_not_resumed_and_noted(left: Path, run: Fit) -> None:
     whole, content = run("nlinear"), left.read_bytes()
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
@@ -211,7 +211,7 @@ def test_a_checkpoint_with_code_in_it_runs_none(tmp_path: Path, run: Fit) -> Non
     assert not (tmp_path / "marker").exists()
 
 
-def test_a_checkpoint_of_another_version_of_a_network_is_left_alone_and_told(left: Path, run: Fit) -> None:
+def test_a_checkpoint_of_another_version_of_a_network_is_not_resumed_and_noted(left: Path, run: Fit) -> None:
     content = torch.load(left, weights_only=False)  # written by this test's own process
     content["state_dict"] = {f"other.{name}": tensor for name, tensor in content["state_dict"].items()}
     torch.save(content, left)
@@ -230,7 +230,7 @@ def no_room() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_room")
-def test_a_disk_that_is_full_is_told_and_nothing_half_written_stays(tmp_path: Path, run: Fit) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(tmp_path: Path, run: Fit) -> None:
     with pytest.raises(StorageError, match=r"a\.ckpt") as caught:
         run("nlinear", checkpoint=tmp_path / "a.ckpt")
     assert caught.value.code == "training.checkpoint_not_written"
@@ -249,7 +249,7 @@ def test_a_warm_start_goes_on_from_the_weights_given(tmp_path: Path, run: Fit) -
     assert warm.notes == ()
 
 
-def test_weights_of_another_network_are_not_started_from_and_that_is_told(tmp_path: Path, run: Fit) -> None:
+def test_weights_of_another_network_are_not_used_and_noted(tmp_path: Path, run: Fit) -> None:
     save_weights(run("nlinear").model, tmp_path / "w.safetensors")
     (tmp_path / "rubbish").write_bytes(b"rubbish")
     whole = run("dlinear")
@@ -287,7 +287,7 @@ def test_without_a_validation_slice_the_last_weights_are_kept(config_with: MakeJ
     assert len(fitted.losses["train_loss"]) == 3
 
 
-def test_a_loss_that_explodes_at_once_is_told(run: Fit) -> None:
+def test_a_loss_that_explodes_at_once_is_an_error(run: Fit) -> None:
     with pytest.raises(TrainingError, match="lower the learning rate") as caught:
         run("nlinear", options={"learning_rate": 1e38})
     assert caught.value.code == "training.diverged"
@@ -311,13 +311,13 @@ def test_a_loss_that_explodes_later_ends_the_training_with_the_best_weights_befo
     assert is_same(fitted, run("nlinear", training={"max_epochs": 1}))
 
 
-def test_running_out_of_memory_is_told(run: Fit) -> None:
+def test_running_out_of_memory_is_an_error(run: Fit) -> None:
     with pytest.raises(TrainingError, match="itransformer ran out of memory") as caught:
         run("itransformer", options=SMALL | {"feed_forward": 2**45})  # beyond any address space
     assert caught.value.code == "training.out_of_memory"
 
 
-def test_a_mistyped_model_is_told_with_the_nearest(run: Fit, config_with: MakeJob) -> None:
+def test_the_error_for_an_unknown_model_names_the_nearest(run: Fit, config_with: MakeJob) -> None:
     with pytest.raises(ConfigError, match='did you mean "nlinear"'):
         run("nlinaer")
     with pytest.raises(ConfigError, match='did you mean "nlinear"'):
@@ -382,7 +382,7 @@ def test_progress_rises_to_the_whole(run: Fit) -> None:
 @pytest.mark.parametrize(
     ("name", "op"), [("informer", "prob_sparse_attention"), ("s_mamba", "selective_scan"), ("nlinear", None)]
 )
-def test_the_kernels_that_ran_are_told_with_the_reason(run: Fit, name: str, op: str | None) -> None:
+def test_the_kernels_that_ran_are_recorded_with_the_reason(run: Fit, name: str, op: str | None) -> None:
     fitted = run(name, training={"max_epochs": 1, "stride": 40})
     assert list(fitted.kernels) == ([op] if op else [])
     assert all(message.startswith(("torch: ", "triton: ")) for message in fitted.kernels.values())
@@ -415,7 +415,7 @@ def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_without_a_compiler_a_network_trains_as_it_is_and_that_is_told(tmp_path: Path, run: Fit) -> None:
+def test_without_a_compiler_a_network_trains_uncompiled_with_a_note(tmp_path: Path, run: Fit) -> None:
     import torch._inductor.config as inductor
 
     with inductor.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)}):
