@@ -1,4 +1,4 @@
-"""A forecast that is made afterwards is the one that would have been issued then, and nobody is served it."""
+"""A backfilled forecast is the one that would have been issued then, and is never served."""
 
 import shutil
 from collections.abc import Callable
