@@ -112,6 +112,8 @@ def _read(
     of_group, of_place = (pl.Series(numbers, dtype=pl.Int64) for numbers in zip(*places, strict=True))
     since = (pl.col("time") - actuals.start).dt.total_microseconds()
     step = actuals.step // _MICROSECOND
+    # Codes replace names: `forecast` is a position in `wanted`, `series` and `channel` are positions in the actuals
+    # (null if unknown there), `row` is the step's row of the actuals, which may lie outside.
     known = rows.with_columns(
         pl.col("forecast_id").cast(pl.Enum(list(wanted))).to_physical().alias("forecast"),
         series=pl.col("series").cast(pl.Enum(actuals.series), strict=False).to_physical().cast(pl.Int64),
@@ -134,6 +136,7 @@ def _to_arrays(issued: tuple[Issued, ...], rows: pl.DataFrame, actuals: Actuals)
     place, series, channel, step = (rows[name].to_numpy() for name in ("place", "series", "channel", "row"))
     at = (place, series, channel, rows["lead"].to_numpy() - 1)
 
+    # Places each row at [forecast, series, channel, lead - 1] in one assignment; cells without a row stay NaN.
     def scatter(values: Array) -> Array:
         dense = np.full((*shape, *values.shape[1:]), np.nan)
         dense[at] = values

@@ -71,6 +71,7 @@ def rounds(
         require_complete(values, panel, names)
     # The scale is taken before anything is fed back: medians vary less than observations.
     scale = model.scales(targets, panel.series, horizon + trained)
+    # Each round moves the window by the trained horizon:  [ look-back | future ] -> [ look-back, median | future ]
     parts: list[Prediction] = []
     for begin in range(0, horizon, trained):
         first = panel.steps - lookback + begin

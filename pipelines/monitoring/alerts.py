@@ -78,6 +78,7 @@ def _part(scores: Sequence[OriginScore], step: timedelta) -> LivePart:
     place = {forecast_id: number for number, forecast_id in enumerate(dict.fromkeys(one.forecast_id for one in scores))}
     of = np.asarray([place[one.forecast_id] for one in scores])
 
+    # bincount adds up all scores of a forecast at the forecast's position in order of origins.
     def summed(values: Iterable[float]) -> Array:
         return np.asarray(np.bincount(of, np.asarray(list(values), dtype=float), len(place)), dtype=float)
 

@@ -101,6 +101,7 @@ def _by_hour(name: str, residual: Array, windows: Windows, panel: Panel, config:
     local = pl.datetime_range(start, start + step * int(rows.max() - first), step, eager=True)
     local = local.dt.convert_time_zone(config.tz.key)
     hours = 1 if config.counts_days else 24
+    # One cell per hour of the week, Monday 00:00 first; daily data have one cell per weekday.
     cell = (local.dt.weekday().cast(pl.Int64) - 1) * hours + local.dt.hour().cast(pl.Int64) % hours
     of = np.repeat(cell.to_numpy()[rows - first].ravel(), residual.shape[2])
     values = residual.ravel()
