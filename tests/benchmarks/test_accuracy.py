@@ -82,7 +82,7 @@ def test_another_file_under_the_name_of_etth1_is_refused_in_words(
 ) -> None:
     path = tmp_path / "ETTh1.csv"
     monkeypatch.setenv(VARIABLE, str(path))
-    for fact in ("is no file", "has MD5 d41d8cd98f00b204e9800998ecf8427e"):
+    for fact in ("does not exist", "has MD5 d41d8cd98f00b204e9800998ecf8427e"):
         assert run.main(["--models", "linear", "--threads", "1", "--results", str(tmp_path / "rows.csv")]) == 2
         message = capsys.readouterr().err
         assert message.startswith("error: ")
@@ -163,7 +163,7 @@ def test_cells_that_have_a_row_are_skipped_and_again_repeats_them(
     (measured,) = read_rows(results).values()
     add_row(results, replace(measured, mse=9.0))
     run.measure(asked, data, results=results, scratch=tmp_path)
-    assert "2 cells, 1 of them done before" in capsys.readouterr().out
+    assert "2 cells, 1 of them finished before" in capsys.readouterr().out
     assert read_rows(results)[asked[0][0]].mse == 9
     assert len(read_rows(results)) == 2
     run.measure(asked[:1], data, results=results, scratch=tmp_path, again=True)

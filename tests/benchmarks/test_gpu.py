@@ -18,7 +18,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_without_a_gpu_the_check_says_so_and_fails() -> None:
     done = run()
     assert done.returncode == 2
-    assert "torch sees no GPU here" in done.stderr
+    assert "torch finds no GPU" in done.stderr
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from benchmarks.serve import servers
 from benchmarks.serve.__main__ import RESULTS, Row, rows
 from benchmarks.serve.goals import Figures, goals
 from benchmarks.serve.home import bodies, tensors
-from benchmarks.serve.load import Answered, Asked, in_turns, is_there
+from benchmarks.serve.load import LoadResult, Target, is_installed, load_in_turns
 
 
 def figures(per_second: float = 100.0) -> Figures:
@@ -28,17 +28,17 @@ def figures(per_second: float = 100.0) -> Figures:
 
 @pytest.mark.slow
 def test_a_load_sends_every_body_and_reads_every_answer(tmp_path: Path) -> None:
-    if not is_there():
+    if not is_installed():
         pytest.skip("wrk is not installed")
     (tmp_path / "answer").write_bytes(b"{}")
     with servers.rival("bare", tmp_path / "log", str(tmp_path / "answer")) as bare:
         sides = {
-            "message": (Asked(bare.port, "/answer"), bare.process),
-            "parsed": (Asked(bare.port, "/parse", tuple(bodies(3))), bare.process),
+            "message": (Target(bare.port, "/answer"), bare.process),
+            "parsed": (Target(bare.port, "/parse", tuple(bodies(3))), bare.process),
         }
-        seen = in_turns(sides, clients=2, seconds=1, rounds=1, scratch=tmp_path)
+        seen = load_in_turns(sides, clients=2, seconds=1, rounds=1, scratch=tmp_path)
         with pytest.raises(RuntimeError, match="failed"):
-            in_turns({"none": (Asked(bare.port, "/none"), bare.process)}, 1, 1, 1, tmp_path)
+            load_in_turns({"none": (Target(bare.port, "/none"), bare.process)}, 1, 1, 1, tmp_path)
     assert [len(seen[name]) for name in sides] == [1, 1]
     assert all(one.per_second > 0 and one.p99_ms >= one.p50_ms > 0 for name in sides for one in seen[name])
     assert not psutil.pid_exists(bare.process.pid) or not bare.process.is_running()
@@ -51,7 +51,7 @@ def test_requests_differ_and_both_forms_tell_the_same_histories() -> None:
 
 @pytest.mark.slow
 def test_figures_are_medians_over_the_turns(tmp_path: Path) -> None:
-    seen = {"service": [Answered(float(speed), 1.0, 2.0, 0.1) for speed in (1, 5, 3)]}
+    seen = {"service": [LoadResult(float(speed), 1.0, 2.0, 0.1) for speed in (1, 5, 3)]}
     message = rows("a case", 4, seen)
     assert message == [Row("a case", "service", 4, 3, 3.0, 1.0, 2.0, 0.1)]
     write_rows(tmp_path / "results" / "load.csv", [asdict(row) for row in message])
