@@ -40,7 +40,7 @@ def train_model() -> Callable[[DatasetConfig, Panel, str, Path], ServedModel]:
 
 @pytest.fixture
 def make_task(tmp_path: Path) -> Callable[..., Task]:
-    """Make a task of a night: one model, trained and scored on a panel."""
+    """Return a task of a night: train and score one model on a panel."""
     from forecast.evaluation.scores import Yardstick
     from pipelines.preparation.darts_series import fit_scaler
     from pipelines.preparation.slices import Slices
@@ -62,7 +62,7 @@ def make_task(tmp_path: Path) -> Callable[..., Task]:
 
 @pytest.fixture
 def tiny_panel(tiny_rows: Callable[..., pl.DataFrame]) -> Callable[..., Panel]:
-    """Make the cleaned history of the tiny data set."""
+    """Return the cleaned history of the tiny data set."""
     from forecast.lake.schemas import TIME
     from pipelines.preparation.clean import clean
 

@@ -1,4 +1,4 @@
-"""The whole way through the command line, with models of every kind, on a history that trains in seconds."""
+"""The whole workflow by the command line, with models of every kind, on a history that trains in seconds."""
 
 import json
 import sqlite3
@@ -111,7 +111,7 @@ def count_runs(home: Path) -> int:
 
 
 def check_tracking(installation: Installation, night: Mapping[str, Any]) -> None:
-    """Look at what MLflow was told, as somebody would who compares the models in its UI."""
+    """Read the runs in MLflow, as a user would who compares models in its UI."""
     from mlflow import MlflowClient
 
     client = MlflowClient(installation.home.tracking_uri, installation.home.tracking_uri)

@@ -1,4 +1,4 @@
-"""Whole nights in this process, of models that are solved in a moment."""
+"""Whole nights in this process, with models that are solved within a second."""
 
 import shutil
 from collections.abc import Callable
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def make(
     make_home: Make, tiny_document: dict[str, Any], tiny_rows: Callable[..., pl.DataFrame], migrated: Path
 ) -> Make:
-    """Make a home whose nights compare a linear model with seasonal naive."""
+    """Return a home whose nights compare a linear model with seasonal naive."""
 
     def make(hours: int = 960, **fields: Any) -> Installation:
         fields.setdefault("training", {})

@@ -1,4 +1,4 @@
-"""The law: what is not known at an origin has no part in a forecast made there, nor in anything fitted before it."""
+"""No look-ahead: values unknown at an origin influence neither its forecast nor anything fitted before it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +117,7 @@ def windows_at(panel: Panel, config: DatasetConfig, first: int, last: int) -> Wi
 
 @pytest.fixture
 def serve(tmp_path: Path, network: Callable[..., Path]) -> Callable[[DatasetConfig, Scaler], ServedModel]:
-    """Make a model whose forecasts depend on every one of its inputs."""
+    """Build a model whose forecasts depend on every input."""
     made = network(tmp_path / "m.onnx", lookback=LOOKBACK, horizon=HORIZON, targets=2, past=1, future=9, weight=0.7)
     loaded = session(made, threads=1)
 
@@ -135,7 +135,7 @@ def serve(tmp_path: Path, network: Callable[..., Path]) -> Callable[[DatasetConf
 
 
 def own(model: ServedModel) -> Yardstick:
-    """Take a model's own deviations as what losses are told in."""
+    """Return a yardstick with the model's own deviations."""
     deviations = {name: moments[1] for name, moments in model.manifest.scaler.targets.items()}
     return Yardstick(deviations, deviations)
 

@@ -1,4 +1,4 @@
-"""The doctor: each test breaks something for real, and the doctor says what it is and what to do."""
+"""The doctor: each test breaks a part of a real home, and the doctor reports it with a remedy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sick(tiny_home: Installation) -> Installation:
 
 @pytest.fixture
 def found(sick: Installation) -> Found:
-    """Make some of the checks; what is well is left out."""
+    """Run some checks; return all findings except those of level "well"."""
 
     def look(*names: str, deep: bool = False, port: int = 0, ui_port: int = 0) -> list[Diagnosis]:
         checksums._INTACT.clear()  # as a process that has just started

@@ -37,7 +37,7 @@ def bring_in(installation: Installation, rows: pl.DataFrame) -> None:
 
 
 def promote(installation: Installation, version: str) -> None:
-    """Make a stored model champion at this very moment."""
+    """Promote a stored model now."""
     digest = manifest_digest(installation.home.models / version)
     installation.ledger.champions.promote(Champion("tiny", "repeat_last", version, version, digest, now(), "better"))
 

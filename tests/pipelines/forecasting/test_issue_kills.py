@@ -1,4 +1,4 @@
-"""Whoever issues a forecast may be killed at any moment: the old one is served whole, or the new one is."""
+"""A kill at any moment of issuing leaves a complete forecast: the old one or the new one."""
 
 import random
 import sqlite3
@@ -114,7 +114,7 @@ def unissued(installation: Installation) -> frozenset[str]:
 
 
 def killed(issuer: subprocess.Popen[str], seconds: float) -> set[str]:
-    """Let a process issue forecasts, kill it so long after its first, and return those that it told of."""
+    """Start a process that issues forecasts, kill it some time after its first, and return those it reported."""
     assert issuer.stdin is not None
     assert issuer.stdout is not None
     print(file=issuer.stdin, flush=True)

@@ -37,7 +37,7 @@ def model(tmp_path: Path, tiny_config: DatasetConfig, store_model: Callable[...,
 
 
 def own(model: ServedModel) -> Yardstick:
-    """Take a model's own deviations as what losses are told in."""
+    """Return a yardstick with the model's own deviations."""
     deviations = {name: moments[1] for name, moments in model.manifest.scaler.targets.items()}
     return Yardstick(deviations, deviations)
 

@@ -1,4 +1,4 @@
-"""Backups that are made while everything runs, and homes that are made of them."""
+"""Backups of a running home, and homes restored from them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def until(rows: pl.DataFrame, hours: int) -> pl.DataFrame:
 
 @pytest.fixture
 def serve(make_home: MakeHome, crown: Crown) -> Callable[[pl.DataFrame], Installation]:
-    """Make a home that issued a forecast at hour 400, 406 and 430, and knows of what happened before hour 430."""
+    """Return a home with forecasts issued at hours 400, 406 and 430, and observations before hour 430."""
 
     def make(rows: pl.DataFrame) -> Installation:
         home = make_home(until(rows, 400))

@@ -25,7 +25,7 @@ DRIFT = AlertFinding(AlertKind.DRIFT, "load", "load is spread otherwise", 0.4, 0
 
 
 class Receiver(ThreadingHTTPServer):
-    """A web server that keeps what is posted to it, and answers as it is told to."""
+    """A web server that records posted bodies and answers with configured statuses."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -45,7 +45,7 @@ def document(tiny_document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def filled(make_home: MakeHome, tiny_rows: MakeRows, migrated: Path) -> Callable[..., Installation]:
-    """Make a home with ingested rows."""
+    """Return a home with ingested rows."""
 
     def make(document: dict[str, Any], rows: pl.DataFrame | None = None, folder: Path | None = None) -> Installation:
         installation = make_home(tiny_rows() if rows is None else rows, document, folder)
@@ -62,7 +62,7 @@ def home(filled: Callable[..., Installation], document: dict[str, Any]) -> Insta
 
 
 class Listener(Reporter):
-    """Hears what is told of the steps, and presses Ctrl-C after so many epochs."""
+    """Receives progress reports, and presses Ctrl-C after a number of epochs."""
 
     def __init__(self, interrupt_after: int = 0) -> None:
         super().__init__(Console(file=StringIO()))

@@ -45,7 +45,7 @@ def home(
 
 
 def look(home: Installation, *questions: str, **limits: Any) -> tuple[Study, list[str]]:
-    """Study, and return also what was trained."""
+    """Run a study; also return the trained cells."""
     said = StringIO()
     found = study(home.dataset("tiny"), Reporter(Console(file=said, width=200)), questions=questions, **limits)
     return found, re.findall(r"^(.*): started$", said.getvalue(), re.MULTILINE)

@@ -78,7 +78,7 @@ def night(
     store_model: StoreModel,
     tmp_path: Path,
 ) -> tuple[str, list[Evidence], Verdict]:
-    """A whole night as a file or a server was told it: its run, what the models scored, and the verdict."""
+    """A whole night as logged to a file or a server: its run, the models' scores and the verdict."""
     panel, slices, windows = holdout
     registry, digest = Registry(tracking_home), panel.digest
     data = lineage("tiny", tiny_config, tmp_path / "lake", 7, digest, windows)

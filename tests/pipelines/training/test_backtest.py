@@ -31,7 +31,7 @@ def make_panel(steps: int = 400, seed: int = 0) -> Panel:
 
 
 def own(model: ServedModel) -> Yardstick:
-    """Take a model's own deviations as what losses are told in."""
+    """Return a yardstick with the model's own deviations."""
     deviations = {name: moments[1] for name, moments in model.manifest.scaler.targets.items()}
     return Yardstick(deviations, deviations)
 

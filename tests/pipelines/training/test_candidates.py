@@ -32,7 +32,7 @@ def config(config_with: Callable[..., DatasetConfig]) -> DatasetConfig:
 
 @pytest.fixture
 def tonight(config: DatasetConfig, tiny_panel: Callable[..., Panel], make_task: MakeTask) -> Callable[..., Task]:
-    """Make the task of a night, with ``hours`` of history."""
+    """Return a task of a night with ``hours`` of history."""
 
     def make(name: str = "nlinear", hours: int = 400, **changes: Any) -> Task:
         return make_task(config, tiny_panel(config, hours), name, **changes)

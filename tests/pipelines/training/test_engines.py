@@ -1,4 +1,4 @@
-"""The same work here and on a Ray cluster of two cores, which is started once and always stopped."""
+"""The same work in this process and on a Ray cluster of two cores, started once and always stopped."""
 
 import io
 import logging
