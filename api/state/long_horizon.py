@@ -17,7 +17,7 @@ from forecast.errors import ConfigError, DataError, NotFoundError, StorageError,
 from forecast.installation import Installation
 from forecast.runtime.sandbox import load_guarded
 from forecast.vocabulary import MAX_HORIZON
-from pipelines.forecasting.correct import moved
+from pipelines.forecasting.correct import corrected
 from pipelines.forecasting.inputs import fits
 from pipelines.forecasting.recursion import extend
 
@@ -76,7 +76,7 @@ class LongHorizons:
         try:
             panel = panel.only(issued.series)
             correction = self._installation.ledger.corrections.get(issuance.correction)
-            prediction = moved(extend(model, panel, config, whole), correction, model.manifest, panel.series)
+            prediction = corrected(extend(model, panel, config, whole), correction, model.manifest, panel.series)
         except (ConfigError, DataError) as error:
             raise hidden(error) from error
         rows = [panel.series.index(name) for name in issued.series]

@@ -67,7 +67,7 @@ def applicable(dataset: Dataset, manifest: Manifest, origin: datetime) -> tuple[
     return latest if fits and is_fresh and correction.moves else None
 
 
-def moved(
+def corrected(
     prediction: Prediction, correction: Correction | None, manifest: Manifest, series: tuple[str, ...]
 ) -> Prediction:
     """Apply a correction to the quantiles [S, H, C, Q], clipped to the channels' bounds; the mean stays."""

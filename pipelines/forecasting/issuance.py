@@ -7,7 +7,7 @@ from datetime import datetime
 
 from forecast.installation import Dataset
 from forecast.ledger.champions import Champion
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Panel
 from forecast.provenance import Provenance
 from forecast.runtime.manifest import Manifest

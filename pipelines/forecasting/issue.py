@@ -15,7 +15,7 @@ from forecast.errors import ConfigError, NotFoundError, StorageError, Unavailabl
 from forecast.installation import Dataset
 from forecast.lake.observations import Observations
 from forecast.ledger.champions import Champion
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.monitoring.revision import Revision
 from forecast.panel import Panel
 from forecast.runtime.model import Prediction, ServedModel, load

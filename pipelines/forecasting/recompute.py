@@ -11,7 +11,7 @@ import polars as pl
 
 from forecast.errors import ConflictError, NotFoundError, StorageError, nearest
 from forecast.installation import Dataset, Installation
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Array
 from forecast.provenance import Provenance
 from forecast.runtime.model import ServedModel, load

@@ -9,11 +9,11 @@ import numpy as np
 
 from forecast.errors import StorageError
 from forecast.installation import Dataset
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Array, Panel
 from forecast.plots.charts import fan, page
 from forecast.runtime.model import Prediction, load
-from pipelines.forecasting.correct import moved
+from pipelines.forecasting.correct import corrected
 from pipelines.forecasting.inputs import forecastable
 from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean
@@ -31,7 +31,7 @@ def write_report(dataset: Dataset, issuance: Issuance, horizon: int | None = Non
     panel = forecastable(whole, model.manifest, config)
     steps, trained = horizon or issuance.horizon, model.manifest.horizon
     correction = dataset.ledger.corrections.get(issuance.correction)
-    prediction = moved(extend(model, panel, config, steps), correction, model.manifest, panel.series)
+    prediction = corrected(extend(model, panel, config, steps), correction, model.manifest, panel.series)
     figures = []
     for s, series in enumerate(panel.series):
         for c, channel in enumerate(config.targets):

@@ -11,7 +11,7 @@ import polars as pl
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError, StorageError
 from forecast.installation import Dataset
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.monitoring.revision import Revision, revision
 from forecast.panel import Array, Panel
 from forecast.runtime.model import Prediction, ServedModel, load

@@ -10,7 +10,7 @@ from forecast.lake.schemas import FORECASTS
 from forecast.monitoring.correction import Correction
 from forecast.panel import Array, Panel
 from forecast.runtime.model import Prediction, ServedModel
-from pipelines.forecasting.correct import moved
+from pipelines.forecasting.correct import corrected
 from pipelines.forecasting.recursion import extend, seasonal_naive
 
 
@@ -23,7 +23,7 @@ def forecast_rows(
     compares them with the issued ones.
     """
     uncorrected = extend(model, panel, config, model.manifest.horizon)
-    prediction = moved(uncorrected, correction, model.manifest, panel.series)
+    prediction = corrected(uncorrected, correction, model.manifest, panel.series)
     rows = to_rows(prediction, panel, model).with_columns(
         naive=pl.Series(_flatten(seasonal_naive(panel, config, model.manifest.horizon))),
         base=pl.lit(None, pl.List(pl.Float64)) if correction is None else _lists(_flatten(uncorrected.quantiles)),

@@ -17,7 +17,7 @@ from forecast.clock import SystemClock
 from forecast.errors import ConfigError, NotFoundError
 from forecast.installation import Installation
 from forecast.ledger.champions import Champion
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.runtime.manifest import Manifest, manifest_digest
 from pipelines.forecasting.issue import issue
 from pipelines.forecasting.recompute import recompute

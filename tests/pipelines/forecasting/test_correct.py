@@ -17,7 +17,7 @@ from forecast.installation import Installation
 from forecast.runtime.calibration import Calibration
 from forecast.runtime.manifest import Manifest
 from forecast.runtime.model import load
-from pipelines.forecasting.correct import moved
+from pipelines.forecasting.correct import corrected
 from pipelines.forecasting.issue import issue
 from pipelines.forecasting.recursion import extend
 from pipelines.ingestion.ingest import ingest
@@ -89,7 +89,7 @@ def test_the_same_forecast_can_be_made_again_from_what_is_stored(served: Callabl
     panel = clean(home.dataset("tiny").observations.read(version=issuance.data_version), config)
     model = load(home.home.models / issuance.model_folder)
     base = extend(model, panel, config, issuance.horizon)
-    again = moved(base, home.ledger.corrections.get(issuance.correction), model.manifest, panel.series)
+    again = corrected(base, home.ledger.corrections.get(issuance.correction), model.manifest, panel.series)
     stored = read_issued(issuance, home)
     assert np.array_equal(again.quantiles.transpose(0, 2, 1, 3), stored.quantiles)
     assert np.array_equal(again.mean.transpose(0, 2, 1), stored.mean)

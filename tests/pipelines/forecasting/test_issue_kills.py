@@ -20,7 +20,7 @@ from forecast.errors import StorageError
 from forecast.installation import Installation
 from forecast.ledger import Ledger
 from forecast.ledger.champions import Champion
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.monitoring.revision import Revision
 from forecast.runtime.manifest import Manifest, manifest_digest
 from pipelines.forecasting.issue import issue

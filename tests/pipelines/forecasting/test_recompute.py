@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from forecast.errors import ConflictError, ForecastError, NotFoundError, StorageError
 from forecast.installation import Installation
-from forecast.ledger.tables import ISSUANCES
+from forecast.ledger.issuance import ISSUANCES
 from forecast.runtime.manifest import Manifest
 from pipelines.forecasting.issue import issue
 from pipelines.forecasting.recompute import TOLERANCE, recompute
