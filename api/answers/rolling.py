@@ -17,7 +17,7 @@ from api.service import Service
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ConfigError, NotFoundError
 from forecast.installation import Dataset
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.vocabulary import MAX_HORIZON, PLAUSIBLE, Quantile, parse_duration
 
 _FIRST, _LAST = PLAUSIBLE

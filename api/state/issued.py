@@ -11,7 +11,7 @@ import polars as pl
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import StorageError, UnavailableError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Array
 from forecast.vocabulary import parse_duration
 

@@ -23,7 +23,7 @@ from forecast.evaluation.night import NightRecord
 from forecast.evaluation.promotion import Verdict
 from forecast.evaluation.scores import Evidence
 from forecast.ledger.champions import Champion
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.ledger.runs import Run
 from forecast.vocabulary import Action

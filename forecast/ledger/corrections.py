@@ -7,11 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from forecast.ledger.database import Database
-from forecast.ledger.tables import (
-    CORRECTIONS,
-    ISSUANCES,
-    REVISIONS,
-)
+from forecast.ledger.issuance import ISSUANCES
+from forecast.ledger.tables import CORRECTIONS, REVISIONS
 from forecast.monitoring.correction import Correction
 from forecast.monitoring.revision import Revision
 

@@ -15,44 +15,9 @@ from forecast.ledger.champions import Champions
 from forecast.ledger.corrections import keep_revision
 from forecast.ledger.database import Database
 from forecast.ledger.events import publish
-from forecast.ledger.tables import (
-    ISSUANCES,
-)
+from forecast.ledger.issuance import ISSUANCES, Issuance
 from forecast.monitoring.revision import Revision
 from forecast.provenance import Provenance
-
-
-@dataclass(frozen=True, slots=True)
-class Issuance:
-    """One forecast of all series and channels of a data set, as it was issued."""
-
-    forecast_id: str
-    dataset: str
-    issued_at: datetime
-    """On the data set's clock."""
-    origin: datetime
-    """Time of the first forecast step."""
-    horizon: int
-    quantiles: tuple[float, ...]
-    data_version: int
-    """Version of the lake's table that the forecast was computed from."""
-    model_name: str
-    model_version: str
-    model_folder: str
-    imputed_fraction: float
-    """Share of the look-back's values that were filled, not observed."""
-    recorded_at: datetime
-    """On the machine's clock."""
-    newest_observed: datetime | None = None
-    """Time of the newest target value that was really observed, of the series and target that are furthest behind."""
-    provenance: Provenance | None = None
-    """What else made it; ``None`` of one that an earlier release issued."""
-    backfilled: bool = False
-    """Whether it was made afterwards, as it would have been issued at ``issued_at``; such a one is never served."""
-    correction: int | None = None
-    """Number of the correction that moved its quantiles, see ``Corrections.get``; ``None`` if none did."""
-    sequence: int = 0
-
 
 _DAY = "%Y-%m-%d"
 

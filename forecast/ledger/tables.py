@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 METADATA = sa.MetaData()
-_BIG_KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only an INTEGER key
+BIG_KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up only an INTEGER key
 
 
 class UtcTime(sa.types.TypeDecorator[datetime]):
@@ -30,7 +30,7 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
 RUNS = sa.Table(
     "runs",
     METADATA,
-    sa.Column("run_id", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("run_id", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("job", sa.String(160), nullable=False),
     sa.Column("dataset", sa.String(64), nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
@@ -92,7 +92,7 @@ ATTEMPTS = sa.Table(
 EVENTS = sa.Table(
     "events",
     METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("sequence", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("at", UtcTime, nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("dataset", sa.String(64), nullable=False),
@@ -138,7 +138,7 @@ HOSTS = sa.Table(
 CHAMPIONS = sa.Table(
     "champions",
     METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("sequence", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("dataset", sa.String(64), nullable=False, index=True),
     sa.Column("model_name", sa.String(64), nullable=False),
     sa.Column("model_version", sa.String(64), nullable=False),
@@ -148,34 +148,10 @@ CHAMPIONS = sa.Table(
     sa.Column("verdict", sa.Text, nullable=False),
 )
 
-ISSUANCES = sa.Table(
-    "issuances",
-    METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
-    sa.Column("forecast_id", sa.String(40), nullable=False, unique=True),
-    sa.Column("dataset", sa.String(64), nullable=False, index=True),
-    sa.Column("issued_at", UtcTime, nullable=False),
-    sa.Column("origin", UtcTime, nullable=False),
-    sa.Column("horizon", sa.Integer, nullable=False),
-    sa.Column("quantiles", sa.Text, nullable=False),
-    sa.Column("data_version", sa.Integer, nullable=False),
-    sa.Column("model_name", sa.String(64), nullable=False),
-    sa.Column("model_version", sa.String(64), nullable=False),
-    sa.Column("model_folder", sa.String(256), nullable=False),
-    sa.Column("imputed_fraction", sa.Float, nullable=False),
-    sa.Column("recorded_at", UtcTime, nullable=False),
-    sa.Column("newest_observed", UtcTime),
-    sa.Column("provenance", sa.Text),
-    sa.Column("backfilled", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("correction", sa.BigInteger),
-)
-"""One row per issued forecast; ``provenance`` is a :class:`forecast.provenance.Provenance` as JSON, null where an
-earlier release issued it. A ``backfilled`` forecast was made afterwards for a past instant and is never served."""
-
 RECEIPTS = sa.Table(
     "receipts",
     METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("sequence", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("dataset", sa.String(64), nullable=False, index=True),
     sa.Column("recorded_at", UtcTime, nullable=False),
     sa.Column("data_version", sa.Integer),
@@ -186,7 +162,7 @@ RECEIPTS = sa.Table(
 NIGHTS = sa.Table(
     "nights",
     METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("sequence", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("dataset", sa.String(64), nullable=False, index=True),
     sa.Column("recorded_at", UtcTime, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
@@ -266,7 +242,7 @@ JSON."""
 CORRECTIONS = sa.Table(
     "corrections",
     METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("sequence", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("dataset", sa.String(64), nullable=False),
     sa.Column("model_version", sa.String(64), nullable=False),
     sa.Column("made_at", UtcTime, nullable=False),
@@ -288,7 +264,7 @@ REVISIONS = sa.Table(
 ALERTS = sa.Table(
     "alerts",
     METADATA,
-    sa.Column("sequence", _BIG_KEY, primary_key=True, autoincrement=True),
+    sa.Column("sequence", BIG_KEY, primary_key=True, autoincrement=True),
     sa.Column("dataset", sa.String(64), nullable=False, index=True),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("subject", sa.String(160), nullable=False),

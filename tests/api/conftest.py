@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from api.limits import Exposure, Limits
     from forecast.installation import Installation
-    from forecast.ledger.issuances import Issuance
+    from forecast.ledger.issuance import Issuance
     from forecast.runtime.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]

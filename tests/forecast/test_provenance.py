@@ -7,7 +7,7 @@ import pytest
 
 from forecast import provenance
 from forecast.ledger import Ledger
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.provenance import Provenance, code
 
 NOW = datetime(2024, 5, 1, 2, 30, tzinfo=UTC)

@@ -13,7 +13,7 @@ from api.dashboard.figures.downsample import downsample
 from api.dashboard.formats import number, short
 from api.state.issued import IssuedForecast
 from forecast.config.dataset import DatasetConfig
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Array, Panel
 
 MOST_POINTS = 1500

@@ -13,7 +13,7 @@ from api.state.lru import Recent
 from forecast.config.dataset import DatasetConfig
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Array, Panel
 
 MOST_FORECASTS = 24

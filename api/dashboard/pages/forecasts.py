@@ -27,7 +27,7 @@ from api.service import Service
 from api.state.issued import IssuedForecast, age_of
 from forecast.errors import NotFoundError, UnavailableError
 from forecast.installation import Dataset
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.panel import Panel
 from forecast.vocabulary import MAX_HORIZON
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+import forecast.ledger.issuance  # noqa: F401 - registers its table
 from forecast.errors import StorageError
 from forecast.ledger.tables import METADATA, SCHEMA
 

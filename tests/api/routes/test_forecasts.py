@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from forecast.ledger.tables import ISSUANCES
+from forecast.ledger.issuance import ISSUANCES
 from forecast.runtime.model import load
 from pipelines.forecasting.issue import issue
 from pipelines.forecasting.recursion import extend

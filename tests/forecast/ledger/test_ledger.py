@@ -10,7 +10,7 @@ import pytest
 from forecast.errors import StorageError
 from forecast.ledger import Ledger
 from forecast.ledger.champions import Champion
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.ledger.receipts import IngestFinding, Receipt
 from forecast.vocabulary import Action
 

@@ -19,7 +19,7 @@ from forecast.errors import ConflictError, StorageError
 from forecast.ledger import Ledger
 from forecast.ledger.champions import Champion
 from forecast.ledger.database import Database
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.ledger.migrations import HEAD, LAST_NUMBER, VERSION_TABLE, script_config
 from forecast.ledger.receipts import Receipt
 from forecast.ledger.tables import METADATA, SCHEMA

@@ -21,7 +21,7 @@ from forecast.errors import ForecastError
 from forecast.installation import Installation
 from forecast.lake import checksums
 from forecast.lake.pinned import Pinned
-from forecast.ledger.issuances import Issuance
+from forecast.ledger.issuance import Issuance
 from forecast.runtime.model import load
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest
