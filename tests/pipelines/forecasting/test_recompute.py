@@ -86,7 +86,7 @@ def test_rows_removed_by_maintenance_are_an_error_that_names_the_retention(
     issuance, _ = issue(tiny_home.dataset("tiny"))
     bring_in(tiny_home, tiny_rows(401))
     maintain(tiny_home.dataset("tiny"), timedelta(0))
-    with pytest.raises(NotFoundError, match='lengthen "retention" of tiny') as caught:
+    with pytest.raises(NotFoundError, match='increase "retention" of tiny') as caught:
         recompute(issuance.forecast_id, tiny_home)
     assert caught.value.code == "replay.rows_gone"
 
