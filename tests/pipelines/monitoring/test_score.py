@@ -318,7 +318,7 @@ def test_that_mlflow_is_down_is_a_warning(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert score(served.dataset("tiny")).forecasts == 3
-    assert "MLflow does not show how good repeat_last-1 was" in caplog.text
+    assert "the live accuracy of repeat_last-1 was not logged to MLflow" in caplog.text
 
 
 def test_a_ledger_in_postgresql_says_the_same(

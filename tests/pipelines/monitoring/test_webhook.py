@@ -169,7 +169,7 @@ def test_a_webhook_that_is_down_fails_no_scoring(
     home = make_home(None, tiny_document)
     home.ledger.alerts.update("tiny", [DRIFT], now())
     assert "the webhook failed" in score(home.dataset("tiny")).message
-    assert "was not told" in caplog.text
+    assert "to the webhook failed" in caplog.text
     assert home.ledger.alerts.find("tiny")[0].resolved_at is not None, "no rule finds it any more"
 
 

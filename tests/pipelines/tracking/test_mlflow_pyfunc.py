@@ -212,4 +212,4 @@ def test_mlflow_serves_a_packed_model_over_a_socket(
             post(json.dumps({"dataframe_records": [row]}).encode())
         with refused.value as answer_of_the_server:
             assert answer_of_the_server.code == 400
-            assert "is not a time" in answer_of_the_server.read().decode()
+            assert "is not a valid time" in answer_of_the_server.read().decode()

@@ -109,7 +109,7 @@ def test_a_champion_that_has_seen_rows_kept_from_the_fit_gives_no_start(
     seen = replace(start, fitted_until=task.panel.time(task.slices.calibration) + timedelta(hours=1))
     fitted, race = raced(replace(task, champion=seen))
     assert race == {}
-    assert "it has seen rows that are kept from this night's fit" in fitted.notes[-1]
+    assert "it has seen rows outside this night's fit slice" in fitted.notes[-1]
 
 
 def test_a_policy_a_solved_model_or_odd_weights_leave_no_race(tonight: Callable[..., Task], start: Start) -> None:

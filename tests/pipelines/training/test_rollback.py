@@ -31,7 +31,7 @@ def test_the_champion_before_is_champion_again(tiny_home: Installation, crown: C
     crown(tiny_home, "repeat_last-2")
     again = rollback(tiny_home.dataset("tiny"))
     assert reigning(tiny_home) == again.model_version == "repeat_last-1"
-    assert "instead of repeat_last-2: by hand" in again.verdict
+    assert "replaces repeat_last-2: by hand" in again.verdict
 
 
 def test_a_version_may_be_named(tiny_home: Installation, crown: Crown) -> None:
