@@ -11,7 +11,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from forecast.ledger.tables import METADATA, UtcTime
+from forecast.ledger.tables import BIG_KEY, METADATA, UtcTime
 from forecast.provenance import Provenance
 
 
