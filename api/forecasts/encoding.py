@@ -16,12 +16,17 @@ from pydantic_core import to_json
 
 from api.forecasts.selection import Selection
 from api.requests.negotiation import ARROW, CSV, JSON, PARQUET
+from api.schemas.forecasts import ForecastAnswer
 from api.state.issued import IssuedForecast
 from forecast.config.dataset import DatasetConfig
 from forecast.vocabulary import Quantile
 
 LONG_POINTS = 5_000
 """More points than this are encoded in a thread: it takes so long that other requests would notice."""
+
+
+_HEAD = tuple(name for name in ForecastAnswer.model_fields if name not in {"age", "stale", "forecasts"})
+"""Fields before the forecasts: of the request, or columns of the issuance under the same name."""
 
 
 def rfc3339(time: datetime, zone: tzinfo) -> str:
@@ -31,6 +36,10 @@ def rfc3339(time: datetime, zone: tzinfo) -> str:
     '2013-11-01T22:00:00-04:00'
     """
     return time.astimezone(zone).isoformat().replace("+00:00", "Z")
+
+
+def _in_zone(value: object, zone: tzinfo) -> object:
+    return rfc3339(value, zone) if isinstance(value, datetime) else value
 
 
 def encode(
@@ -67,25 +76,17 @@ def json_rest(forecast: IssuedForecast, part: Selection, config: DatasetConfig, 
     ``is_sent``: the client sent the rows, so they have no data version.
     """
     issuance, zone = forecast.issuance, ZoneInfo(part.zone)
-    head = {
-        "dataset": issuance.dataset,
-        "forecast_id": issuance.forecast_id,
-        "issued_at": rfc3339(issuance.issued_at, zone),
-        "origin": rfc3339(issuance.origin, zone),
+    of_request = {
         "data_version": None if is_sent else issuance.data_version,
-        "model_name": issuance.model_name,
-        "model_version": issuance.model_version,
         "fallback_reason": None,
-        "imputed_fraction": issuance.imputed_fraction,
-        "newest_observed": rfc3339(issuance.newest_observed, zone) if issuance.newest_observed else None,
         "frequency": config.frequency,
         "horizon": part.horizon,
         "horizon_trained": issuance.horizon,
         "recursive": part.horizon > issuance.horizon,
         "quantiles": [issuance.quantiles[level] for level in part.levels],
         "zone": part.zone,
-        "provenance": issuance.provenance,
     }
+    head = {name: of_request[name] if name in of_request else _in_zone(getattr(issuance, name), zone) for name in _HEAD}
     return to_json(head)[1:-1] + b',"forecasts":[' + b",".join(_lines(forecast, part, config)) + b"]}"
 
 

@@ -68,7 +68,10 @@ class ForecastLine(BaseModel):
 
 
 class ForecastAnswer(BaseModel):
-    """A forecast and its provenance."""
+    """A forecast and its provenance.
+
+    A field named like one of the issuance is filled from it; with a ``title`` the forecast's page shows it, too.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -146,7 +149,9 @@ class ForecastAnswer(BaseModel):
     fallback_reason: str | None = Field(
         description="Why a model other than the champion was used; null if the champion was used."
     )
-    imputed_fraction: float = Field(description="Share of the look-back's values that were imputed.")
+    imputed_fraction: float = Field(
+        title="Filled values", description="Share of the look-back's values that were imputed."
+    )
     newest_observed: datetime | None = Field(
         description="Time of the newest observed target value, of the series and channel that is furthest behind."
     )

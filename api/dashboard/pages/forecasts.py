@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -18,11 +18,12 @@ from api.dashboard.figures.forecast import Line
 from api.dashboard.figures.summary import tiles
 from api.dashboard.figures.svg_preview import svg_preview
 from api.dashboard.formats import age as age_text
-from api.dashboard.formats import local_time, short, span
+from api.dashboard.formats import local_time, percent, short, span
 from api.dashboard.navigation import DatasetQuery, Option, chosen, frame
 from api.dashboard.rendering import embedded, rendered
 from api.dependencies import ServiceDep
 from api.forecasts.selection import instant, places
+from api.schemas.forecasts import ForecastAnswer
 from api.service import Service
 from api.state.issued import IssuedForecast, age_of
 from forecast.errors import NotFoundError, UnavailableError
@@ -135,6 +136,7 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         issued_at=local_time(issuance.issued_at, config.tz),
         origin=local_time(issuance.origin, config.tz),
         newest=local_time(panel.end - config.step, config.tz),
+        facts=_facts(issuance, config.tz),
         age_text=age_text(timedelta(seconds=age)),
         is_stale=stale and is_latest,
         is_latest=is_latest,
@@ -148,6 +150,22 @@ def _full(request: Request, dataset: Dataset, service: Service, issuances: list[
         drawn=embedded(drawn),
         preview=svg_preview(drawn["shown"]),
     )
+
+
+def _facts(issuance: Issuance, zone: tzinfo) -> list[tuple[str, str]]:
+    """Return label and value of each column that the REST answer gives a title."""
+    titled = {name: field.title for name, field in ForecastAnswer.model_fields.items() if field.title is not None}
+    return [(title, _fact(getattr(issuance, name), zone)) for name, title in titled.items()]
+
+
+def _fact(value: object, zone: tzinfo) -> str:
+    match value:
+        case float():
+            return percent(value, 1)
+        case datetime():
+            return local_time(value, zone)
+        case _:
+            return str(value)
 
 
 def _drawn(dataset: Dataset, shown: list[Issuance], line: Line, panel: Panel, service: Service) -> dict[str, Any]:
