@@ -133,9 +133,9 @@ def test_the_command_line_tells_accuracy_revision_and_alerts(
     assert {alert["kind"] for alert in document["alerts"]} == {"coverage"}
     shown = command_line("accuracy", "--window", "30d", "--home", home.home.path)
     assert shown.returncode == 0
-    assert "nothing was scored yet" in shown.stdout  # the rows are of 2024
+    assert "no scores yet" in shown.stdout  # the rows are of 2024
     whole = command_line("accuracy", "--home", home.home.path).stdout
-    for words in ("1-6", "7-24", "skill vs naive", "the latest forecast moved by", "open since"):
+    for words in ("1-6", "7-24", "skill vs naive", "the latest forecast changed by", "open since"):
         assert words in whole
     assert "coverage" in command_line("alerts", "--open", "--home", home.home.path).stdout
     assert command_line("accuracy", "--window", "soon", "--home", home.home.path).returncode == 2

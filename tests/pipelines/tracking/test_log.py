@@ -126,7 +126,7 @@ def test_a_whole_night_is_logged_to_a_file_and_to_a_server_alike(
         assert child.data.params["split.fit_until"] == f"{panel.time(slices.fit):%Y-%m-%dT%H:%MZ}"
         assert child.data.params["start"] == "scratch"
         assert child.data.params["serves_in"] == "float32"
-        assert child.data.tags["precisions"] == BOTH.message
+        assert child.data.tags["precisions"] == BOTH.summary
         assert child.data.metrics["int8/share_of_size"] == 0.25
         assert (child.data.metrics["loss/best_from_warm"], child.data.metrics["loss/best_from_scratch"]) == (0.5, 0.6)
         assert child.data.tags["kernel.selective_scan"] == "torch: there is no GPU"

@@ -181,7 +181,7 @@ def test_a_checkpoint_of_other_settings_or_data_is_not_resumed_and_noted(left: P
         left.write_bytes(content)
         fitted = run("nlinear", **changed, checkpoint=left)
         assert fitted.resumed_after == 0
-        assert fitted.notes == ('not resumed: "a.ckpt" is of other data, another job file or another release',)
+        assert fitted.notes == ('not resumed: "a.ckpt" has other data, another config or another release',)
 
 
 def test_an_unreadable_checkpoint_is_not_resumed_and_noted(left: Path, run: Fit) -> None:
@@ -253,7 +253,7 @@ def test_weights_of_another_network_are_not_used_and_noted(tmp_path: Path, run: 
     save_weights(run("nlinear").model, tmp_path / "w.safetensors")
     (tmp_path / "rubbish").write_bytes(b"rubbish")
     whole = run("dlinear")
-    for name, reason in (("w.safetensors", "weights are of another shape"), ("rubbish", "cannot be read")):
+    for name, reason in (("w.safetensors", "weights have another shape"), ("rubbish", "cannot be read")):
         fitted = run("dlinear", weights=tmp_path / name)
         assert fitted.start == "scratch"
         assert reason in fitted.notes[0]
@@ -307,7 +307,7 @@ class Explode(lightning.Callback):
 def test_a_loss_that_explodes_later_ends_the_training_with_the_best_weights_before(run: Fit) -> None:
     fitted = run("nlinear", callbacks=[Explode()])
     assert (fitted.epochs, fitted.best_epoch) == (2, 1)
-    assert fitted.notes == ("the loss exploded in epoch 2; the weights are those of the best before",)
+    assert fitted.notes == ("the loss exploded in epoch 2; the best weights of earlier epochs are used",)
     assert is_same(fitted, run("nlinear", training={"max_epochs": 1}))
 
 
