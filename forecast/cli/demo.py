@@ -16,7 +16,7 @@ from forecast.cli.services import all_services, print_addresses
 from forecast.config.jobs import Weight
 from forecast.errors import UnavailableError
 from forecast.home import home_at
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.ledger.runs import ENDED, SHOWN
 from forecast.scheduling.supervisor import Supervisor, require_free_port
 
@@ -39,36 +39,35 @@ def demo(
     if not home_at(folder).is_made:
         init(folder)
     installation = open_installation(folder)
-    name, _ = installation.config.dataset(None)
+    dataset = installation.dataset()
     OUT.rule("1. ingest")
-    print_receipt(run_ingest(installation.dataset(name)))
+    print_receipt(run_ingest(dataset))
     OUT.rule("2. train, compare, promote")
-    champion = installation.ledger.champions.current(name)
+    champion = dataset.champion
     if champion is None:
-        run_night(installation, name)
+        run_night(dataset)
     else:
         OUT.print(f"reusing the champion of an earlier demo: {champion.verdict}", markup=False)
     OUT.rule("3. forecast")
-    issue_and_report(installation, name, None, as_json=False)
+    issue_and_report(dataset, None, as_json=False)
     OUT.rule("4. service, scheduler, MLflow UI")
     with all_services(installation, _HOST, port, ui_port) as supervisor:
         supervisor.wait_until_ready()
         print_addresses(installation.home, _HOST, port, ui_port)
-        _wait_for_first_night(installation, name, supervisor)
+        _wait_for_first_night(dataset, supervisor)
         if serving and not supervisor.stopping:
             OUT.print("the service runs until Ctrl-C")
             supervisor.watch()
         OUT.print("stopping service, scheduler and MLflow UI")
 
 
-def _wait_for_first_night(installation: Installation, name: str, supervisor: Supervisor) -> None:
+def _wait_for_first_night(dataset: Dataset, supervisor: Supervisor) -> None:
     """Wait until the scheduler has issued three forecasts and retrained once by the clock of the replay source.
 
     Returns at once if the home has runs already, which an earlier demo made, or if its source is not replayed.
     Raises ``demo.run_failed`` if a run failed.
     """
-    ledger = installation.ledger
-    config = installation.config.datasets[name]
+    ledger, name, config = dataset.ledger, dataset.name, dataset.config
     earlier = ledger.runs.find(dataset=name, limit=1)
     if earlier or config.replay is None:
         return
@@ -91,5 +90,5 @@ def _wait_for_first_night(installation: Installation, name: str, supervisor: Sup
         raise UnavailableError(
             "demo.run_failed",
             f"run {failed[0].run_id} {failed[0].state}: {failed[0].reason}",
-            f'see "{installation.home.logs}"',
+            f'see "{dataset.home.logs}"',
         )

@@ -12,12 +12,12 @@ from rich.markup import escape
 from forecast.cli.options import DatasetArgument, HomeOption, HorizonOption, JsonOption, open_installation
 from forecast.cli.output import OUT, print_issuance, print_json
 from forecast.errors import ConflictError, UnavailableError
-from forecast.installation import Installation
+from forecast.installation import Dataset
 from forecast.vocabulary import Horizon
 
 
 def issue(
-    dataset: DatasetArgument = None,
+    name: DatasetArgument = None,
     horizon: HorizonOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -25,27 +25,26 @@ def issue(
     """Issue a forecast from the newest rows with the champion, and write it as an HTML report."""
     if horizon is not None:
         Horizon(horizon)
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    issue_and_report(installation, name, horizon, as_json=as_json)
+    dataset = open_installation(home).dataset(name)
+    issue_and_report(dataset, horizon, as_json=as_json)
 
 
-def issue_and_report(installation: Installation, name: str, horizon: int | None, *, as_json: bool) -> None:
+def issue_and_report(dataset: Dataset, horizon: int | None, *, as_json: bool) -> None:
     """Issue a forecast, write its HTML report with ``horizon`` steps (the trained horizon if None), and print both."""
     from pipelines.forecasting.issue import issue as run_issue
     from pipelines.forecasting.report import write_report
 
-    issuance, is_new = run_issue(installation.dataset(name))
-    report = write_report(installation.dataset(name), issuance, horizon)
+    issuance, is_new = run_issue(dataset)
+    report = write_report(dataset, issuance, horizon)
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new, "report": str(report)})
     else:
-        print_issuance(issuance, installation.config.datasets[name], is_new=is_new)
+        print_issuance(issuance, dataset.config, is_new=is_new)
         OUT.print(f"  plot: {report}", markup=False, soft_wrap=True)
 
 
 def plot(
-    dataset: DatasetArgument = None,
+    name: DatasetArgument = None,
     horizon: HorizonOption = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     home: HomeOption = None,
@@ -56,14 +55,13 @@ def plot(
 
     if horizon is not None:
         Horizon(horizon)
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    issuance = installation.ledger.issuances.latest(name)
+    dataset = open_installation(home).dataset(name)
+    issuance = dataset.ledger.issuances.latest(dataset.name)
     if issuance is None:
         raise UnavailableError(
-            "forecast.none_yet", f"{name} has no issued forecast yet", f'run "forecast forecast {name}"'
+            "forecast.none_yet", f"{dataset.name} has no issued forecast yet", f'run "forecast forecast {dataset.name}"'
         )
-    report = write_report(installation.dataset(name), issuance, horizon)
+    report = write_report(dataset, issuance, horizon)
     if as_json:
         print_json({"forecast_id": issuance.forecast_id, "report": str(report)})
     else:
@@ -118,23 +116,22 @@ def reissue(
         datetime,
         typer.Option(help="Past instant, UTC: its rows and its champion are used.", show_default=False),
     ],
-    dataset: DatasetArgument = None,
+    name: DatasetArgument = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Issue the forecast that would have been issued at a past instant. It is kept, but neither served nor scored."""
     from pipelines.forecasting.issue import issue as run_issue
 
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    issuance, is_new = run_issue(installation.dataset(name), as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC))
+    dataset = open_installation(home).dataset(name)
+    issuance, is_new = run_issue(dataset, as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC))
     if as_json:
         print_json({"issuance": issuance, "is_new": is_new})
         return
     result = "reissued" if is_new else "was reissued already"
     hindsight = issuance.provenance is not None and issuance.provenance.hindsight
     OUT.print(
-        f"[bold]{escape(name)}[/]: forecast {issuance.forecast_id} {result}\n"
+        f"[bold]{escape(dataset.name)}[/]: forecast {issuance.forecast_id} {result}\n"
         f"  {issuance.horizon} steps from {issuance.origin:%Y-%m-%d %H:%M} UTC, data version {issuance.data_version}, "
         f"model {escape(issuance.model_version)}" + (", which became champion later" if hindsight else "")
     )

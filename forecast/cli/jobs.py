@@ -1,4 +1,4 @@
-"""Commands about jobs: what is done when, and what is to be done now."""
+"""Commands about jobs: schedule them, change them, run one now, backfill missed dates."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ from forecast.errors import ConfigError, nearest
 from forecast.installation import Installation
 from forecast.scheduling.job_book import JobBook, KnownJob
 
-jobs_app = typer.Typer(help="Say what is done when: list, add, pause, run now, back-fill.", no_args_is_help=True)
+jobs_app = typer.Typer(help="Schedule jobs: list, add, change, pause, run now, backfill.", no_args_is_help=True)
 
 JobArgument = Annotated[str, typer.Argument(help="Name of the job.")]
 _ENDS = [f"%Y-%m-%d{time}" for time in ("", "T%H:%M", " %H:%M", "T%H:%M%z", "T%H:%M:%S", " %H:%M:%S", "T%H:%M:%S%z")]
 StepsOption = Annotated[
     list[JobStep] | None,
-    typer.Option("--step", help="What is done; once per step, in their order.", show_default=False),
+    typer.Option("--step", help="Step of the job; repeat the option for each step, in order.", show_default=False),
 ]
-CronOption = Annotated[str | None, typer.Option(help='Five fields of cron, such as "30 2 * * *".', show_default=False)]
-ZoneOption = Annotated[str | None, typer.Option(help="IANA zone of --cron; the data set's if not given.")]
+CronOption = Annotated[
+    str | None, typer.Option(help='Cron expression of five fields, such as "30 2 * * *".', show_default=False)
+]
+ZoneOption = Annotated[str | None, typer.Option(help="IANA time zone of --cron. Default: the data set's zone.")]
 OnOption = Annotated[
-    list[Trigger] | None, typer.Option("--on", help="What makes it due beside the clock.", show_default=False)
+    list[Trigger] | None,
+    typer.Option("--on", help="Event that makes the job due, in addition to --cron.", show_default=False),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Another field of the job, as in the job file: --set time_limit=2h.", show_default=False
+        "--set", help="Another field of the job, as in the config file: --set time_limit=2h.", show_default=False
     ),
 ]
 
 
 @jobs_app.command(name="list")
 def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show every job: what it does, when it is due next, and how its last run ended."""
+    """List all jobs with their steps, schedule, next due date and last run."""
     installation = open_installation(home)
     book = JobBook(installation)
     jobs = book.jobs()
@@ -53,7 +56,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
         print_json([document(known, book) | {"last_run": last[known.name]} for known in jobs.values()])
         return
     table = Table(title="jobs", title_justify="left")
-    for column in ("job", "data set", "does", "when", "next", "last run"):
+    for column in ("job", "data set", "steps", "schedule", "next", "last run"):
         table.add_column(column, overflow="fold")
     for known in jobs.values():
         run = last[known.name]
@@ -67,7 +70,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @jobs_app.command()
 def show(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show one job with all its fields, and its latest runs."""
+    """Show all fields of a job and its latest runs."""
     installation = open_installation(home)
     book = JobBook(installation)
     known = book.job(job)
@@ -76,15 +79,15 @@ def show(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False)
         print_json(document(known, book) | {"runs": runs})
         return
     for name, value in document(known, book).items():
-        message = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
-        OUT.print(f"[bold]{name}[/] {escape(message)}".rstrip(), soft_wrap=True)
+        text = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+        OUT.print(f"[bold]{name}[/] {escape(text)}".rstrip(), soft_wrap=True)
     OUT.print(runs_table(runs))
 
 
 @jobs_app.command()
 def add(
     job: JobArgument,
-    dataset: Annotated[str | None, typer.Option(help="Data set; may be left out if there is only one.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set. Optional if there is only one.")] = None,
     steps: StepsOption = None,
     cron: CronOption = None,
     zone: ZoneOption = None,
@@ -93,7 +96,7 @@ def add(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a job. It is kept in the ledger; those of the job file are changed there."""
+    """Add a job to the ledger. Jobs of the config file are changed in the config file."""
     installation = open_installation(home)
     name, _ = installation.config.dataset(dataset)
     definition = _checked({"dataset": name} | _given(steps, cron, zone, on, fields))
@@ -111,7 +114,7 @@ def change(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change a job that is not in the job file; what is not given stays."""
+    """Change a job (only jobs not defined in the config file). Options you omit keep their value."""
     installation = open_installation(home)
     book = JobBook(installation)
     present = book.job(job).definition.model_dump(mode="json", exclude_defaults=True)
@@ -121,34 +124,34 @@ def change(
 
 @jobs_app.command()
 def remove(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Forget a job that is not in the job file; its runs stay, those that wait are cancelled."""
+    """Remove a job (only jobs not defined in the config file). Its queued runs are cancelled; finished runs stay."""
     JobBook(open_installation(home)).remove(job)
     if as_json:
         print_json({"removed": job})
     else:
-        OUT.print(f"{job} is no more")
+        OUT.print(f"removed {job}")
 
 
 @jobs_app.command()
 def pause(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Let a job rest, one of the job file too, until it is resumed."""
+    """Pause a job until it is resumed. Also works for jobs of the config file."""
     _pause(job, home, paused=True, as_json=as_json)
 
 
 @jobs_app.command()
 def resume(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Let a paused job go on; what was due meanwhile is not caught up."""
+    """Resume a paused job. Dates missed while paused are not caught up."""
     _pause(job, home, paused=False, as_json=as_json)
 
 
 @jobs_app.command()
 def run(
     job: JobArgument,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended, and show its log.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended, and show its log.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queue a run of a job now, whatever its schedule says; a worker host executes it."""
+    """Queue a run of a job now, regardless of its schedule. A worker host executes it."""
     installation = open_installation(home)
     run_id = JobBook(installation).run_now(job)
     if wait:
@@ -162,12 +165,12 @@ def run(
 @jobs_app.command()
 def backfill(
     job: JobArgument,
-    first: Annotated[datetime, typer.Argument(formats=_ENDS, help="Begin of the range, in the job's zone.")],
-    last: Annotated[datetime, typer.Argument(formats=_ENDS, help="End of the range, in the job's zone.")],
+    first: Annotated[datetime, typer.Argument(formats=_ENDS, help="Start of the range, in the job's time zone.")],
+    last: Annotated[datetime, typer.Argument(formats=_ENDS, help="End of the range, in the job's time zone.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queue a run for each date of a range that never had one. A forecast step then forecasts as of that date."""
+    """Queue a run for each scheduled date of a range that had no run. Its forecast step forecasts as of that date."""
     installation = open_installation(home)
     book = JobBook(installation)
     zone = _zone(book.job(job), installation)
@@ -176,11 +179,11 @@ def backfill(
     if as_json:
         print_json(queued)
     else:
-        OUT.print(f"{len(queued)} runs of {job} are queued" if queued else "every date of that range had its run")
+        OUT.print(f"queued {len(queued)} runs of {job}" if queued else "every date of this range already had a run")
 
 
 def document(known: KnownJob, book: JobBook) -> dict[str, Any]:
-    """Return a job for machines."""
+    """Return the JSON document of a job: its definition, origin, pause and next due date."""
     return {
         "name": known.name,
         **known.definition.model_dump(mode="json"),
@@ -196,7 +199,7 @@ def _pause(job: str, home: Path | None, *, paused: bool, as_json: bool) -> None:
     if as_json:
         print_json(document(known, book))
     else:
-        OUT.print(f"{job} is paused" if paused else f"{job} goes on")
+        OUT.print(f"paused {job}" if paused else f"resumed {job}")
 
 
 def _given(
@@ -207,7 +210,7 @@ def _given(
     for text in fields or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError("job.field", f'"{text}" is not a field with a value', "write it as --set retries=2")
+            raise ConfigError("job.field", f'"{text}" has no "="', "write FIELD=VALUE, such as --set retries=2")
         kind = Job.model_fields.get(name)
         found[name] = value if kind is None or kind.annotation is str else _number(value)
     return found
@@ -233,7 +236,7 @@ def _checked(fields: dict[str, Any]) -> Job:
         if first["type"] == "extra_forbidden":
             remedy = nearest(place, Job.model_fields)
         elif place.startswith("steps"):
-            remedy = "say it with --step, such as --step ingest --step forecast"
+            remedy = "give the steps with --step, such as --step ingest --step forecast"
         raise ConfigError("job.invalid", f"{place}: {message}", remedy) from error
 
 
@@ -242,9 +245,7 @@ def _print_job(known: KnownJob, installation: Installation, *, as_json: bool) ->
     if as_json:
         print_json(document(known, book))
     else:
-        OUT.print(
-            f"{known.name}: {known.definition.description}, {_when(known) or 'when it is asked for'}", soft_wrap=True
-        )
+        OUT.print(f"{known.name}: {known.definition.description}, {_when(known) or 'on request'}", soft_wrap=True)
 
 
 def _when(known: KnownJob) -> str:

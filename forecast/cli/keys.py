@@ -1,4 +1,4 @@
-"""Commands about keys of the REST interface: make one, list them, revoke one."""
+"""Commands about API keys: create one, list them, revoke one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ _LONGEST_NAME = 80
 
 @keys_app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
-    scope: Annotated[Scope, typer.Option(help="Each implies those before it.")] = Scope.READ,
-    dataset: Annotated[list[str] | None, typer.Option(help="Limit it to a data set; may be repeated.")] = None,
-    expires: Annotated[str | None, typer.Option(help='How long it is valid, as "90d"; for ever if not given.')] = None,
+    name: Annotated[str, typer.Argument(help="Owner or purpose of the key.")],
+    scope: Annotated[Scope, typer.Option(help="Each scope includes the scopes before it.")] = Scope.READ,
+    dataset: Annotated[list[str] | None, typer.Option(help="Restrict the key to a data set; may be repeated.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help='Lifetime, such as "90d". Default: the key never expires.')
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and show its text, once: only its digest is stored."""
+    """Create a key and show it once: only its digest is stored."""
     if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
         raise ConfigError(
-            "key.name", f"a key's name has 1 to {_LONGEST_NAME} printable characters", "say whose the key is"
+            "key.name",
+            f"a key's name has 1 to {_LONGEST_NAME} printable characters",
+            "name the owner or the purpose of the key",
         )
     installation = open_installation(home)
     datasets = tuple(dict.fromkeys(installation.config.dataset(one)[0] for one in dataset or ()))
@@ -45,40 +49,40 @@ def create(
         print_json(_document(key, now) | {"key": text})
         return
     OUT.print(text, markup=False, highlight=False, soft_wrap=True)
-    ERR.print(f"made key {key_id}; its text is not shown again. Send it as: Authorization: Bearer KEY", soft_wrap=True)
+    ERR.print(f"created key {key_id}; it is not shown again. Send it as: Authorization: Bearer KEY", soft_wrap=True)
 
 
 @keys_app.command(name="list")
 def list_keys(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show every key that was made, without its text."""
+    """List all keys, including expired and revoked ones. The keys themselves are not shown."""
     now = SystemClock().now()
     found = open_installation(home).ledger.keys.all()
     if as_json:
         print_json([_document(key, now) for key in found])
         return
-    table = Table("id", "name", "scope", "data sets", "made", "expires", "state", box=None)
+    table = Table("id", "name", "scope", "data sets", "created", "expires", "state", box=None)
     for key in found:
         table.add_row(
             key.key_id, escape(key.name), str(key.scope), ", ".join(key.datasets) or "all",
             f"{key.created_at:%Y-%m-%d %H:%M}", f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never",
             key.state(now),
         )  # fmt: skip
-    OUT.print(table if found else "there are no keys: whoever reaches the service may do everything")
+    OUT.print(table if found else "there are no keys: every client that reaches the service has full access")
 
 
 @keys_app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help='Its id, as "forecast keys list" shows it.')],
+    key_id: Annotated[str, typer.Argument(help='Id of the key, as shown by "forecast keys list".')],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key open nothing any more; a service that runs follows within seconds."""
+    """Revoke a key. A running service rejects it within seconds."""
     now = SystemClock().now()
     key = open_installation(home).ledger.keys.revoke(key_id, now)
     if as_json:
         print_json(_document(key, now))
     else:
-        OUT.print(f"key {key.key_id} ({key.name}) opens nothing any more", markup=False)
+        OUT.print(f"revoked key {key.key_id} ({key.name})", markup=False)
 
 
 def _document(key: Key, now: datetime) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Commands that keep an installation well: back it up, restore it, examine it; and the report of a forecast."""
+"""Commands about the whole installation: back it up, restore it, diagnose it."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from pipelines.doctor.finding import Diagnosis
 
 def backup(
     target: Annotated[
-        Path, typer.Argument(help="The file to write, or a folder for one named by the time.", show_default=False)
+        Path, typer.Argument(help="File to write, or a folder for a file named after the time.", show_default=False)
     ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the home into one archive, consistent while everything runs."""
+    """Back up the home into one archive. The backup is consistent while all services run."""
     from pipelines.maintenance.backup import back_up
 
     done = back_up(open_installation(home), target)
     if as_json:
-        message = done.manifest.model_dump(mode="json", exclude={"files"})
-        print_json({"file": str(done.path), "bytes": done.bytes, "files": len(done.manifest.files), **message})
+        manifest = done.manifest.model_dump(mode="json", exclude={"files"})
+        print_json({"file": str(done.path), "bytes": done.bytes, "files": len(done.manifest.files), **manifest})
         return
     for warning in done.warnings:
-        OUT.print(f"[yellow]not in it[/]: {escape(str(warning))} [dim]({warning.code})[/]", soft_wrap=True)
+        OUT.print(f"[yellow]not included[/]: {escape(str(warning))} [dim]({warning.code})[/]", soft_wrap=True)
     size = f"{len(done.manifest.files):,} files, {done.bytes / 2**20:,.1f} MiB"
     OUT.print(f'"{done.path}": {size}', markup=False, soft_wrap=True)
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="A file that `forecast backup` wrote.", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="The home to make: empty, or not there yet.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File written by `forecast backup`.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Home to create: an empty folder, or a new one.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a home of a backup; every file is compared with its digest, tables and champions are checked."""
-    from pipelines.maintenance.restore import restore as bring_back
+    """Restore a backup into a new home. Verifies the digest of every file, all tables and all champions."""
+    from pipelines.maintenance.restore import restore as run_restore
 
-    done = bring_back(file, home_at(folder).path)
+    done = run_restore(file, home_at(folder).path)
     if as_json:
-        message = done.manifest.model_dump(mode="json", exclude={"files"})
-        print_json({"restored_to": str(done.home), "champions": done.champions, **message})
+        manifest = done.manifest.model_dump(mode="json", exclude={"files"})
+        print_json({"restored_to": str(done.home), "champions": done.champions, **manifest})
         return
     OUT.print(
-        f'"{done.home}" is as of {done.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC: '
+        f'restored "{done.home}" as of {done.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC: '
         f"{len(done.manifest.tables)} tables checked, {len(done.champions)} champions loaded",
         markup=False,
         soft_wrap=True,
@@ -72,7 +72,7 @@ def doctor(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine the installation and say what to do; exit code 9 if anything is to be done."""
+    """Diagnose the installation and print a remedy for each problem. Exit code 9 if there is a problem."""
     from pipelines.doctor.examine import examine
     from pipelines.doctor.subject import Subject
 
@@ -90,9 +90,9 @@ def doctor(
 def _findings_table(findings: Sequence[Diagnosis]) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("")
-    table.add_column("about", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    table.add_column("to do", overflow="fold")
+    table.add_column("subject", no_wrap=True)
+    table.add_column("finding", overflow="fold")
+    table.add_column("remedy", overflow="fold")
     marks = {"well": "[green]✓[/]", "warning": "[yellow]![/]", "fault": "[red]✗[/]"}
     for finding in findings:
         code = "" if finding.is_well else f" [dim]({finding.code})[/]"

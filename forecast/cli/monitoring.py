@@ -1,4 +1,4 @@
-"""Commands about forecasts that were served: how good they were, and what is wrong now."""
+"""Commands about served forecasts: their accuracy and the alerts about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.table import Table
 
 from forecast.cli.options import DatasetArgument, HomeOption, JsonOption, open_installation
 from forecast.cli.output import OUT, print_json
-from forecast.installation import Installation
 from forecast.ledger.alerts import Alert
 from forecast.monitoring.live_scores import Accuracy
 from forecast.monitoring.revision import Revision
@@ -21,7 +20,7 @@ from forecast.vocabulary import before
 
 
 class AccuracyBy(StrEnum):
-    """What there is one row of."""
+    """Grouping of the accuracy table: it has one row per member of the group."""
 
     ALL = "all"
     LEAD_TIME = "lead_time"
@@ -31,17 +30,16 @@ class AccuracyBy(StrEnum):
     SERIES = "series"
 
 
-def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Score issued forecasts against what was observed since, correct quantiles, raise and resolve alerts."""
-    from pipelines.monitoring.score import score as compare
+def score(name: DatasetArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Score issued forecasts against newer observations, correct quantiles, raise and resolve alerts."""
+    from pipelines.monitoring.score import score as run_score
 
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    scored = compare(installation.dataset(name))
+    dataset = open_installation(home).dataset(name)
+    scored = run_score(dataset)
     if as_json:
         print_json(scored)
         return
-    OUT.print(f"{name}: {scored.message}", markup=False)
+    OUT.print(f"{dataset.name}: {scored.message}", markup=False)
     for message in scored.raised:
         OUT.print(f"  raised: {message}", markup=False, style="red")
     for message in scored.resolved:
@@ -49,67 +47,67 @@ def score(dataset: DatasetArgument = None, home: HomeOption = None, as_json: Jso
 
 
 def accuracy(
-    dataset: DatasetArgument = None,
-    by: Annotated[AccuracyBy, typer.Option(help="What there is one row of.")] = AccuracyBy.LEAD_GROUP,
+    name: DatasetArgument = None,
+    by: Annotated[AccuracyBy, typer.Option(help="Grouping of the rows.")] = AccuracyBy.LEAD_GROUP,
     window: Annotated[
         str | None,
         typer.Option(
-            help="Forecasts with origins of the last so long, such as 30d; all if not given.", show_default=False
+            help="Period of forecast origins up to now, such as 30d. Default: all forecasts.", show_default=False
         ),
     ] = None,
-    channel: Annotated[str | None, typer.Option(help="Of this channel alone.", show_default=False)] = None,
+    channel: Annotated[str | None, typer.Option(help="Only this channel.", show_default=False)] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how good the forecasts were that were served, and how far the latest one moved."""
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    since = None if window is None else before(installation.dataset(name).clock.now(), window)
-    ledger = installation.ledger
-    rows = ledger.scores.accuracy(name, by.value, since, channel=channel)
-    latest = next(iter(ledger.revisions.latest(name, 1).items()), None)
-    opened_alerts = ledger.alerts.find(name, open_only=True)
+    """Show the accuracy of served forecasts, and the change of the latest forecast since the previous one."""
+    dataset = open_installation(home).dataset(name)
+    since = None if window is None else before(dataset.clock.now(), window)
+    ledger = dataset.ledger
+    rows = ledger.scores.accuracy(dataset.name, by.value, since, channel=channel)
+    latest = next(iter(ledger.revisions.latest(dataset.name, 1).items()), None)
+    open_alerts = ledger.alerts.find(dataset.name, open_only=True)
     if as_json:
         revision = None if latest is None else {"forecast_id": latest[0], **latest[1].model_dump(mode="json")}
         print_json(
             {
-                "dataset": name, "by": by.value, "since": since, "rows": rows, "revision": revision,
-                "alerts": opened_alerts,
+                "dataset": dataset.name, "by": by.value, "since": since, "rows": rows, "revision": revision,
+                "alerts": open_alerts,
             }
         )  # fmt: skip
         return
     if not rows:
-        OUT.print(f'{name}: nothing was scored yet; "forecast score {name}" compares forecasts with what came true')
+        OUT.print(
+            f'{dataset.name}: no scores yet; "forecast score {dataset.name}" scores forecasts against observations'
+        )
     else:
-        OUT.print(_accuracy_table(rows, name, by, since))
+        OUT.print(_accuracy_table(rows, dataset.name, by, since))
     if latest is not None:
-        OUT.print(revision_told(latest[1]), markup=False)
-    for alert in opened_alerts:
+        OUT.print(revision_summary(latest[1]), markup=False)
+    for alert in open_alerts:
         OUT.print(f"open since {alert.raised_at:%Y-%m-%d %H:%M} UTC: {alert.message}", markup=False, style="red")
 
 
 def alerts(
-    dataset: DatasetArgument = None,
-    only_open: Annotated[bool, typer.Option("--open", help="Only those that are not over.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    name: DatasetArgument = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only open alerts.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number, newest first.")] = 20,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what was found wrong by the job file's alert rules, and what still is."""
-    installation: Installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    found = installation.ledger.alerts.find(name, open_only=only_open, limit=limit)
+    """Show alerts: open ones and recently resolved ones."""
+    dataset = open_installation(home).dataset(name)
+    found = dataset.ledger.alerts.find(dataset.name, open_only=only_open, limit=limit)
     if as_json:
         print_json(found)
     else:
         OUT.print(_alerts_table(found))
 
 
-def revision_told(revision: Revision) -> str:
-    """Say in a sentence how far the latest forecast moved and why."""
+def revision_summary(revision: Revision) -> str:
+    """Return a sentence on the latest forecast's change since the previous one, and its causes."""
     causes = ", ".join(f"{cause} {change:.3f}" for cause, change in revision.causes.items())
     return (
-        f"the latest forecast moved by {revision.change.mean:.3f} deviations on {revision.steps} steps "
+        f"the latest forecast changed by {revision.change.mean:.3f} standard deviations over {revision.steps} steps "
         f"(at most {revision.change.largest:.3f}); by cause: {causes}"
     )
 
@@ -121,7 +119,18 @@ def _accuracy_table(rows: list[Accuracy], name: str, by: AccuracyBy, since: date
         title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0),
     )  # fmt: skip
     table.add_column(by.value.replace("_", " "), no_wrap=True)
-    headings = ("values", "MAE", "RMSE", "MASE", "pinball", "covers", "of", "width", "skill vs naive", "MAE in units")
+    headings = (
+        "values",
+        "MAE",
+        "RMSE",
+        "MASE",
+        "pinball",
+        "coverage",
+        "nominal",
+        "width",
+        "skill vs naive",
+        "MAE in units",
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
@@ -135,7 +144,7 @@ def _accuracy_table(rows: list[Accuracy], name: str, by: AccuracyBy, since: date
 
 def _alerts_table(found: list[Alert]) -> Table:
     table = Table(title="alerts", title_justify="left")
-    for heading in ("alert", "kind", "raised", "resolved", "what"):
+    for heading in ("alert", "kind", "raised", "resolved", "message"):
         table.add_column(heading, overflow="fold")
     for alert in found:
         resolved = "[red]open[/]" if alert.resolved_at is None else f"{alert.resolved_at:%Y-%m-%d %H:%M}"

@@ -1,4 +1,4 @@
-"""What the commands of the command line share: their options, and the installation they work on."""
+"""Options and arguments that several commands share, and the opening of the installation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from forecast.installation import Installation
 
 
 def _names(incomplete: str) -> list[str]:
-    """Return the data sets that a shell may complete a word to; none where there is no sound job file."""
+    """Return the data sets for shell completion; an empty list if the config file is missing or invalid."""
     config_file = Path(os.environ.get("FORECAST_HOME") or ".").expanduser() / CONFIG_FILE
     try:
         datasets = tomllib.loads(config_file.read_text(encoding="utf-8"))["datasets"]
@@ -27,25 +27,29 @@ def _names(incomplete: str) -> list[str]:
 
 
 AT_END = ExitStack()
-"""Closes what a command opened when it ends, however it ends."""
+"""Closes the ledger of a command when the command returns or fails."""
 
 HomeOption = Annotated[
     Path | None,
     typer.Option(
         "--home",
         envvar="FORECAST_HOME",
-        help="Folder with forecast.toml; the current folder if not given.",
+        help="Folder with forecast.toml. Default: the current folder.",
         show_default=False,
     ),
 ]
 DatasetArgument = Annotated[
     str | None,
     typer.Argument(
-        help="Name of the data set; may be left out if there is only one.", show_default=False, autocompletion=_names
+        metavar="dataset",
+        help="Name of the data set. Optional if there is only one.",
+        show_default=False,
+        autocompletion=_names,
     ),
 ]
 DatasetOption = Annotated[
-    str | None, typer.Option(help="Data set; may be left out if there is only one.", autocompletion=_names)
+    str | None,
+    typer.Option("--dataset", help="Name of the data set. Optional if there is only one.", autocompletion=_names),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 HorizonOption = Annotated[
@@ -54,26 +58,26 @@ HorizonOption = Annotated[
 PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")]
 UiPortOption = Annotated[int, typer.Option("--ui-port", min=1, max=65535, help="Port of the MLflow UI.")]
 HostOption = Annotated[
-    str, typer.Option("--host", help="Address to listen on; beyond this machine only if there are keys.")
+    str, typer.Option("--host", help="Address to listen on. An address other than loopback requires API keys.")
 ]
 AllowedHostOption = Annotated[
     list[str] | None,
     typer.Option(
         "--allowed-host",
         envvar="FORECAST_ALLOWED_HOSTS",
-        help="Exact name by which the service is asked, beside those of this machine; may be repeated.",
+        help="Exact host name that clients may use, in addition to this machine's names; may be repeated.",
         show_default=False,
     ),
 ]
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end this process as it ends itself: runs in MLflow are ended, half-made models removed."""
+    """Make SIGTERM raise ``SystemExit``, so that cleanup runs: it ends MLflow runs and removes incomplete models."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def open_installation(home: Path | None) -> Installation:
-    """Open an installation whose ledger is closed when the command ends."""
+    """Open an installation; its ledger is closed when the command ends."""
     installation = Installation.open(home)
     AT_END.enter_context(installation.ledger)
     return installation

@@ -1,4 +1,4 @@
-"""What the command line prints: tables and sentences for people, JSON for machines."""
+"""Output of the command line: tables and sentences, or JSON with ``--json``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def print_json(value: object) -> None:
 
 
 def print_error(error: ForecastError, *, as_json: bool) -> None:
-    """Say what failed in one line on standard error: fact, remedy, code."""
+    """Print an error as one line on standard error: fact, remedy, code."""
     if as_json:
         sys.stderr.write(json.dumps({"code": error.code, "message": error.fact, "remedy": error.remedy}) + "\n")
     else:
@@ -48,7 +48,7 @@ def print_error(error: ForecastError, *, as_json: bool) -> None:
 
 
 def print_receipt(receipt: Receipt) -> None:
-    """Say what came in and what was wrong with it."""
+    """Print the counts of an ingestion and its findings."""
     if receipt.data_version is None:
         done = "nothing was written"
     else:
@@ -62,10 +62,10 @@ def print_receipt(receipt: Receipt) -> None:
         OUT.print(f"  from {receipt.first:%Y-%m-%d %H:%M} to {receipt.last:%Y-%m-%d %H:%M} UTC")
     if receipt.quarantined:
         if receipt.data_version is None:
-            OUT.print(f"  [red]{receipt.quarantined:,} rows would be put aside[/]")
+            OUT.print(f"  [red]{receipt.quarantined:,} rows would be quarantined[/]")
         else:
-            shown = f'"forecast quarantine {receipt.dataset}" shows them'
-            OUT.print(f"  [red]{receipt.quarantined:,} rows put aside[/]; {shown}")
+            remedy = f'run "forecast quarantine {receipt.dataset}" to see them'
+            OUT.print(f"  [red]{receipt.quarantined:,} rows quarantined[/]; {remedy}")
     if receipt.findings:
         OUT.print(_findings_table(receipt.findings))
 
@@ -76,24 +76,24 @@ _COLOURS = {Action.REJECT: "red", Action.QUARANTINE: "red", Action.REPAIR: "cyan
 
 def _findings_table(findings: Sequence[IngestFinding]) -> Table:
     table = Table(box=None, pad_edge=True, padding=(0, 2, 0, 0))
-    table.add_column("done")
+    table.add_column("action")
     table.add_column("count", justify="right")
-    table.add_column("what", overflow="fold")
-    table.add_column("such as", overflow="fold", style="dim")
+    table.add_column("finding", overflow="fold")
+    table.add_column("examples", overflow="fold", style="dim")
     for item in findings:
-        done = f"[{_COLOURS[item.action]}]{item.action}[/]"
-        what = f"{escape(item.message)} [dim]({item.code})[/]"
+        action = f"[{_COLOURS[item.action]}]{item.action}[/]"
+        finding = f"{escape(item.message)} [dim]({item.code})[/]"
         separator = ", " if sum(map(len, item.first)) < _ONE_PARAGRAPH else "\n"
-        table.add_row(done, f"{item.count:,}", what, escape(separator.join(item.first)))
+        table.add_row(action, f"{item.count:,}", finding, escape(separator.join(item.first)))
     return table
 
 
 def receipts_table(receipts: Sequence[Receipt]) -> Table:
     """Return receipts as a table, newest first."""
     table = Table(title="receipts", title_justify="left")
-    for name in ("when", "from", "what was found", "data version"):
+    for name in ("time", "sources", "findings", "data version"):
         table.add_column(name, overflow="fold")
-    for name in ("rows", "new", "changed", "put aside"):
+    for name in ("rows", "new", "changed", "quarantined"):
         table.add_column(name, justify="right")
     for item in receipts:
         found = ", ".join(f"{one.code.removeprefix('ingest.')} {one.count:,}" for one in item.findings)
@@ -106,9 +106,9 @@ def receipts_table(receipts: Sequence[Receipt]) -> Table:
 
 
 def quarantine_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return rows that were put aside as a table."""
+    """Return quarantined rows as a table."""
     table = Table(title="quarantine", title_justify="left")
-    for name in ("when", "source", "row", "why", "as it came"):
+    for name in ("time", "source", "row", "reason", "original row"):
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(
@@ -119,7 +119,7 @@ def quarantine_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def print_night(night: NightRecord, config: DatasetConfig) -> None:
-    """Say how every model of a night did, which ones a baseline beats, and what was decided and why."""
+    """Print the scores of a night's models, the models that a baseline beats, and the verdict with its reasons."""
     OUT.print(leaderboard(night, config))
     for sentence in beaten(night):
         OUT.print(sentence, style="red", markup=False)
@@ -137,7 +137,7 @@ def print_night(night: NightRecord, config: DatasetConfig) -> None:
 
 
 def night_document(night: NightRecord) -> dict[str, Any]:
-    """Return a night for machines: its models best first, without the losses of each origin."""
+    """Return the JSON document of a night: its models best first, without the losses of each origin."""
     return night.model_dump(mode="json", exclude={"candidates", "champion_evidence"}) | {
         "leaderboard": [
             one.model_dump(mode="json", exclude={"group_losses"})
@@ -148,7 +148,7 @@ def night_document(night: NightRecord) -> dict[str, Any]:
 
 
 def leaderboard(night: NightRecord, config: DatasetConfig) -> Table:
-    """Return the scores of a night as a table, best first; a model that loses to a baseline says so in red."""
+    """Return the scores of a night as a table, best first; negative skill against a baseline is red."""
     rows = night.leaderboard
     naive, linear = _pinball(rows, NAIVE), _pinball(rows, LINEAR)
     table = Table(
@@ -182,7 +182,7 @@ def leaderboard(night: NightRecord, config: DatasetConfig) -> Table:
 
 
 def beaten(night: NightRecord) -> list[str]:
-    """Say which models a baseline beats, and by how much."""
+    """Return a sentence for each model that a baseline beats, with the difference of their losses."""
     bar = night.best_baseline
     if bar is None:
         return []
@@ -197,7 +197,7 @@ def beaten(night: NightRecord) -> list[str]:
 def _comparisons_table(verdict: Verdict, config: DatasetConfig) -> Table:
     table = Table(title=f"{verdict.challenger} against {verdict.champion}", title_justify="left")
     table.add_column(f"lead times ({config.frequency} steps)")
-    for name in ("gain", "chance of such a gain", "chance of such a loss"):
+    for name in ("gain", "p-value of the gain", "p-value of the loss"):
         table.add_column(name, justify="right")
     for item in verdict.comparisons:
         chances = ["too few origins" if p is None else f"{p:.3f}" for p in (item.p_better, item.p_worse)]
@@ -207,9 +207,9 @@ def _comparisons_table(verdict: Verdict, config: DatasetConfig) -> Table:
 
 
 def champions_table(champions: Sequence[Champion]) -> Table:
-    """Return who is and was champion as a table, newest first."""
+    """Return the present and past champions as a table, newest first."""
     table = Table(title="champions", title_justify="left")
-    for name in ("since", "model version", "why"):
+    for name in ("since", "model version", "verdict"):
         table.add_column(name, overflow="fold")
     for number, champion in enumerate(champions):
         version = escape(champion.model_version)
@@ -222,10 +222,10 @@ def champions_table(champions: Sequence[Champion]) -> Table:
 
 
 def print_issuance(issuance: Issuance, config: DatasetConfig, *, is_new: bool) -> None:
-    """Say which forecast stands now."""
+    """Print an issued forecast: its id, steps, origin, model and data version."""
     OUT.print(
         f"[bold]{issuance.dataset}[/]: forecast {issuance.forecast_id} "
-        f"{'[green]issued[/]' if is_new else 'already issued, still stands'}\n"
+        f"{'[green]issued[/]' if is_new else 'issued already, still valid'}\n"
         f"  {issuance.horizon} steps of {config.frequency} "
         f"from {issuance.origin.astimezone(config.tz):%Y-%m-%d %H:%M %Z}, "
         f"model {escape(issuance.model_version)}, data version {issuance.data_version}, "
@@ -236,7 +236,7 @@ def print_issuance(issuance: Issuance, config: DatasetConfig, *, is_new: bool) -
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return runs of jobs as a table, newest first."""
     table = Table(title="runs", title_justify="left")
-    for name in ("run", "job", "logical date", "state", "why"):
+    for name in ("run", "job", "logical date", "state", "reason"):
         table.add_column(name, overflow="fold")
     colours = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "coalesced": "dim"}
     for run in runs:

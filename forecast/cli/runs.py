@@ -1,4 +1,4 @@
-"""Commands about runs: what was done, what is being done, and what waits."""
+"""Commands about runs: finished, running and queued ones, and their logs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from forecast.ledger.runs import SHOWN
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.processes import works
 
-runs_app = typer.Typer(help="See what was done: runs, their logs, the queue; cancel one.", no_args_is_help=True)
+runs_app = typer.Typer(help="Show runs, their logs and the queue; cancel a run.", no_args_is_help=True)
 
-RunArgument = Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="Number of the run.")]
+RunArgument = Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="Id of the run.")]
 _WATCH_SECONDS = 0.3
 
 
 @runs_app.command(name="list")
 def list_runs(
-    job: Annotated[str | None, typer.Option(help="Only of this job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    whole: Annotated[bool, typer.Option("--all", help="Those too that were coalesced into a later one.")] = False,
+    job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number, newest first.")] = 20,
+    whole: Annotated[bool, typer.Option("--all", help="Include runs that were coalesced into a later one.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +40,7 @@ def list_runs(
     installation = open_installation(home)
     found = installation.ledger.runs.find(job=job, limit=limit, states=() if whole else SHOWN)
     if job is not None and not found:
-        JobBook(installation).job(job)  # raises if there never was such a job
+        JobBook(installation).job(job)  # raises job.unknown if the job never existed
     if as_json:
         print_json(found)
     else:
@@ -49,14 +49,14 @@ def list_runs(
 
 @runs_app.command()
 def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show the runs that wait, the next one first, and the worker hosts that take them."""
+    """Show queued runs in the order of execution, and the worker hosts that execute them."""
     ledger = open_installation(home).ledger
     waiting, hosts = ledger.runs.queue(), ledger.hosts.known()
     if as_json:
         print_json({"queue": waiting, "hosts": hosts})
         return
     table = Table(title="queue", title_justify="left")
-    for column in ("position", "run", "job", "logical date", "not before", "why"):
+    for column in ("position", "run", "job", "logical date", "not before", "reason"):
         table.add_column(column, overflow="fold")
     for position, one in enumerate(waiting, 1):
         not_before = f"{one.not_before:%H:%M:%S} UTC" if one.not_before else ""
@@ -67,12 +67,12 @@ def queue(home: HomeOption = None, as_json: JsonOption = False) -> None:
     for host in hosts:
         OUT.print(f"worker host {host.name}: {host.trainings} trainings, {host.others} other runs at a time")
     if not hosts:
-        OUT.print("[yellow]no worker host is running[/]: start forecast up, or forecast work")
+        OUT.print('[yellow]no worker host is running[/]: run "forecast up" or "forecast work"')
 
 
 @runs_app.command(name="show")
 def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show one run with its attempts."""
+    """Show a run and its attempts."""
     ledger = open_installation(home).ledger
     found = ledger.runs.get(run_id)
     attempts = ledger.runs.attempts(run_id)
@@ -91,42 +91,42 @@ def show_run(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption =
 
 @runs_app.command()
 def cancel(run_id: RunArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Cancel a run that waits, or ask a running one to stop."""
+    """Cancel a queued run, or request a running one to stop."""
     found = open_installation(home).ledger.runs.cancel(run_id, SystemClock().now())
     if as_json:
         print_json(found)
         return
-    OUT.print(f"run {run_id} is {found.state}" + ("; its worker is asked to stop" if found.state == "running" else ""))
+    OUT.print(f"run {run_id} is {found.state}" + ("; its worker will stop it" if found.state == "running" else ""))
 
 
 @runs_app.command()
 def log(
     run_id: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new output until the run has ended.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show what a run wrote."""
+    """Show the log of a run."""
     installation = open_installation(home)
     if follow:
         follow_log(installation, run_id, as_json=False)
         return
-    installation.ledger.runs.get(run_id)  # raises if there is none
+    installation.ledger.runs.get(run_id)  # raises run.unknown
     path = installation.home.run_log(run_id)
     if not path.is_file():
-        message = 'see "forecast runs show"'
-        raise NotFoundError("run.no_log", f"run {run_id} has written nothing on this machine", message)
+        remedy = f'run "forecast runs show {run_id}" for the host of each attempt'
+        raise NotFoundError("run.no_log", f"run {run_id} has no log on this machine", remedy)
     OUT.out(path.read_text(encoding="utf-8", errors="replace"), end="")
 
 
 def follow_log(installation: Installation, run_id: int, *, as_json: bool) -> None:
-    """Show the log of a run as it is written, and end as the run does."""
+    """Print the log of a run while it is written; exit code 1 if the run does not succeed."""
     ledger = installation.ledger
     pieces = _pieces(installation.home.run_log(run_id))
     found = ledger.runs.get(run_id)
     if found.state == "queued" and not ledger.hosts.known():
-        ERR.print("no worker host is running: start forecast up, or forecast work")
+        ERR.print('no worker host is running: run "forecast up" or "forecast work"')
     while True:
-        # A worker's last words come after it told the ledger how it ended.
+        # A worker writes its last lines after the ledger has the run's end: wait for the process, too.
         is_over = found.has_ended and not works(found.host, found.pid, run_id)
         text = next(pieces)
         if not as_json:
@@ -142,7 +142,7 @@ def follow_log(installation: Installation, run_id: int, *, as_json: bool) -> Non
 
 
 def _pieces(log_file: Path) -> Iterator[str]:
-    """Return what was written since the last time, again and again."""
+    """Yield the text written since the previous read, without end; empty while the file is missing or unchanged."""
     decoder, shown = codecs.getincrementaldecoder("utf-8")(errors="replace"), 0
     while True:
         text = b""

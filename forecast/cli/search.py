@@ -1,4 +1,4 @@
-"""Commands that search: for better options of a model, and for what models bear and need."""
+"""Commands that search: hyperparameters of a model, and how models react to noise, gaps and settings."""
 
 from __future__ import annotations
 
@@ -23,56 +23,54 @@ _COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 def tune(
     model: Annotated[str, typer.Option(help="Name of the model.")],
-    minutes: Annotated[float, typer.Option(help="Wall time of the search.")],
-    dataset: DatasetArgument = None,
+    minutes: Annotated[float, typer.Option(help="Wall time of the search in minutes.")],
+    name: DatasetArgument = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="The most trials of this search.", show_default=False)
+        int | None, typer.Option(min=1, help="Maximum number of trials of this search.", show_default=False)
     ] = None,
     engine: EngineOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for better options of a model; a search that was stopped goes on when it is started again."""
+    """Tune a model's options. A stopped search continues when the same command runs again."""
     from forecast.progress import Reporter
     from pipelines.search.tune import tune as run_tuning
 
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
+    dataset = open_installation(home).dataset(name)
     end_on_sigterm()
     reporter = Reporter(ERR if as_json else OUT)
-    found = run_tuning(installation.dataset(name), model, reporter, minutes=minutes, limit=trials, engine=engine)
+    found = run_tuning(dataset, model, reporter, minutes=minutes, limit=trials, engine=engine)
     if as_json:
         print_json(found)
     else:
         _print_tuning(found)
     if found.stopped == "interrupted":
-        ERR.print("interrupted: what was found is kept; the same command goes on with it")
+        ERR.print("interrupted: finished trials are kept; run the same command to continue")
         raise typer.Exit(_INTERRUPTED)
 
 
 def study(
-    dataset: DatasetArgument = None,
+    name: DatasetArgument = None,
     models: Annotated[
-        str, typer.Option(help="Names of models, separated by commas; all of the job file if not given.")
+        str, typer.Option(help="Names of models, separated by commas. Default: all models of the config file.")
     ] = "",
     questions: Annotated[
-        str, typer.Option(help="noise, missing, lookback, size, decomposition, separated by commas; all if not given.")
+        str, typer.Option(help="noise, missing, lookback, size, decomposition, separated by commas. Default: all.")
     ] = "",
     minutes: Annotated[
-        float | None, typer.Option(help="Wall time after which the study stops.", show_default=False)
+        float | None, typer.Option(help="Wall time in minutes after which the study stops.", show_default=False)
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report how models bear noise and gaps, and how accuracy depends on look-back, size and decomposition."""
+    """Study how noise, missing values, look-back, model size and decomposition affect the models' accuracy."""
     from forecast.progress import Reporter
     from pipelines.study.run import study as run_study
 
-    installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
+    dataset = open_installation(home).dataset(name)
     end_on_sigterm()
     found = run_study(
-        installation.dataset(name),
+        dataset,
         Reporter(ERR if as_json else OUT),
         models=_words(models),
         questions=_words(questions),
@@ -83,7 +81,7 @@ def study(
     else:
         _print_study(found)
     if found.stopped == "interrupted":
-        ERR.print("interrupted: what was scored is kept; the same command goes on with it")
+        ERR.print("interrupted: finished scores are kept; run the same command to continue")
         raise typer.Exit(_INTERRUPTED)
 
 
@@ -104,7 +102,7 @@ def _print_tuning(found: Tuning) -> None:
     table.add_column("options", overflow="fold")
     for row in found.leaderboard:
         is_present = found.present is not None and row.number == found.present.number
-        mark = "[cyan]the job file's[/]: " if is_present else ""
+        mark = "[cyan]config file[/]: " if is_present else ""
         table.add_row(
             str(row.number), f"{row.loss:.5f}", str(len(row.losses)), f"{row.seconds:.1f}",
             mark + escape(options_label(row.options)),
@@ -114,12 +112,12 @@ def _print_tuning(found: Tuning) -> None:
         if row.state == "failed":
             OUT.print(f"trial {row.number} failed: {row.reason}", style="red", markup=False)
     if found.importance:
-        message = ", ".join(f"{name} {share:.0%}" for name, share in list(found.importance.items())[:5])
-        OUT.print(f"what counts: {message}", markup=False)
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in list(found.importance.items())[:5])
+        OUT.print(f"importance: {shares}", markup=False)
     if found.best is not None and not found.toml:
-        OUT.print("no trial is better than the config's own options")
+        OUT.print("no trial is better than the options of the config file")
     if found.toml:
-        OUT.print("the best trial's options, for the job file:")
+        OUT.print("options of the best trial, for the config file:")
         OUT.print(found.toml, markup=False, soft_wrap=True, style="bold")
 
 
@@ -131,8 +129,8 @@ def _print_study(found: Study) -> None:
         OUT.print(f"{cell} was left out: {reason}", style="red", markup=False)
     if found.missing:
         OUT.print(
-            f"there was no time for {len(found.missing)} trainings: {'; '.join(found.missing)}; the same command goes "
-            "on with them",
+            f"no time was left for {len(found.missing)} trainings: {'; '.join(found.missing)}; "
+            "run the same command to continue",
             style="yellow", markup=False,
         )  # fmt: skip
     OUT.print(f"figures: {found.report}\nnumbers: {found.rows}", markup=False, soft_wrap=True)
@@ -144,8 +142,8 @@ def _answer_table(answer: Answer) -> Table:
     table = Table(title=f"{answer.title} ({LOSS})", title_justify="left")
     table.add_column("model")
     for label in answer.columns:
-        message = f"\n{answer.answered[label]:.0%} could be filled" if label in answer.answered else ""
-        table.add_column(label + message, justify="right")
+        filled = f"\n{answer.answered[label]:.0%} could be filled" if label in answer.answered else ""
+        table.add_column(label + filled, justify="right")
     for model, losses in answer.losses.items():
         table.add_row(model, *(f"{losses[label]:.4f}" if label in losses else "-" for label in answer.columns))
     return table

@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def dirty(make_home: MakeHome, tiny_rows: MakeRows) -> Path:
-    """A home whose source has a row that is put aside and a value that is mended."""
+    """A home whose source has a row that is quarantined and a value that is repaired."""
     rows = tiny_rows(100).with_columns(pl.col("load").cast(pl.String))
     number = pl.int_range(pl.len())
     load = pl.when(number == 3).then(pl.lit("broken")).when(number == 5).then(pl.lit("-1")).otherwise("load")
@@ -26,7 +26,7 @@ def dirty(make_home: MakeHome, tiny_rows: MakeRows) -> Path:
 def test_a_check_says_what_an_ingestion_would_do_and_writes_nothing(run: Run, dirty: Path) -> None:
     code, out, _ = run("check", "--home", dirty)
     assert code == 0
-    for message in ("nothing was written", "1 rows would be put aside", "ingest.not_a_number", "load=broken"):
+    for message in ("nothing was written", "1 rows would be quarantined", "ingest.not_a_number", "load=broken"):
         assert message in out
     assert json.loads(run("receipts", "--json", "--home", dirty)[1]) == []
     assert not Installation.open(dirty).dataset("tiny").observations.exists
@@ -52,7 +52,7 @@ def test_a_check_that_finds_nothing_usable_ends_as_an_ingestion_would(run: Run, 
 
 
 def test_rows_that_were_put_aside_are_shown_once_however_often_they_come(run: Run, dirty: Path) -> None:
-    assert "no rows put aside" in run("quarantine", "--home", dirty)[1]
+    assert "no quarantined rows" in run("quarantine", "--home", dirty)[1]
     first = json.loads(run("ingest", "--json", "--home", dirty)[1])
     again = json.loads(run("ingest", "--json", "--home", dirty)[1])
     assert (first["quarantined"], again["quarantined"]) == (1, 0)

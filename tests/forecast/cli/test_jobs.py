@@ -61,7 +61,7 @@ USAGE = [
 
 @pytest.fixture
 def tiny_document(tiny_document: dict[str, Any]) -> dict[str, Any]:
-    """The tiny job file with a job of its own."""
+    """The tiny config file with a job of its own."""
     tiny_document["jobs"] = {"nightly": {"dataset": "tiny", "steps": ["retrain", "forecast"], "cron": "30 2 * * *"}}
     return tiny_document
 
@@ -124,14 +124,14 @@ def test_a_job_is_added_shown_changed_paused_resumed_and_removed(ask: Callable[.
 @pytest.mark.slow
 def test_people_read_what_is_done_when(say: Callable[..., str], tiny_home: Installation) -> None:
     assert say("jobs", "add", "after", "--step", "forecast", "--on", "data") == "after: forecast, on data\n"
-    assert say("jobs", "add", "asked", "--step", "score") == "asked: score, when it is asked for\n"
-    assert say("jobs", "pause", "nightly") == "nightly is paused\n"
+    assert say("jobs", "add", "asked", "--step", "score") == "asked: score, on request\n"
+    assert say("jobs", "pause", "nightly") == "paused nightly\n"
     listed = say("jobs", "list")
     assert "retrain -> forecast" in listed
     assert "paused" in listed
-    assert say("jobs", "resume", "nightly") == "nightly goes on\n"
+    assert say("jobs", "resume", "nightly") == "resumed nightly\n"
     assert "steps retrain, forecast\ncron 30 2 * * *\nzone\n" in say("jobs", "show", "nightly")
-    assert say("jobs", "remove", "after") == "after is no more\n"
+    assert say("jobs", "remove", "after") == "removed after\n"
     assert not JobBook(tiny_home).job("nightly").paused
 
 
@@ -162,7 +162,9 @@ def test_coalesced_runs_are_listed_only_when_asked_for(ask: Callable[..., Any], 
 def test_a_back_fill_queues_each_date_once_in_the_jobs_zone(ask: Callable[..., Any], say: Callable[..., str]) -> None:
     assert ask("jobs", "backfill", "nightly", "2024-05-01", "2024-05-03T02:30") == [1, 2, 3]
     assert ask("jobs", "backfill", "nightly", "2024-05-03T04:30:00+0200", "2024-05-04T04:30:00+0200") == [4]
-    assert say("jobs", "backfill", "nightly", "2024-05-01", "2024-05-04") == "every date of that range had its run\n"
+    assert (
+        say("jobs", "backfill", "nightly", "2024-05-01", "2024-05-04") == "every date of this range already had a run\n"
+    )
     assert ask("runs", "queue")["queue"][0]["logical_date"] == "2024-05-01T02:30"
 
 

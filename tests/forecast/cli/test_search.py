@@ -34,7 +34,7 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
     options = ("--model", "dlinear", "--minutes", 5, "--home", home)
     code, out, _ = run("tune", *options, "--trials", 2)
     assert code == 0
-    for message in ("dlinear on tiny: 2 complete", "the job file's", "[datasets.tiny.options]", "dlinear = {"):
+    for message in ("dlinear on tiny: 2 complete", "config file", "[datasets.tiny.options]", "dlinear = {"):
         assert message in out
     code, out, err = run("tune", *options, "--trials", 1, "--json")
     found = json.loads(out)
@@ -53,7 +53,7 @@ def test_a_search_and_a_study_by_command(run: Run, home: Path) -> None:
     assert found["answers"][1]["values"]["dlinear"][0]["row"]["parameters"] > 0
     code, out, _ = run("study", "--questions", "lookback", "--minutes", 1e-6, "--home", home)
     assert code == 0
-    assert "there was no time for 3 trainings" in out
+    assert "no time was left for 3 trainings" in out
 
 
 @pytest.mark.parametrize(
