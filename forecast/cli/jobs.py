@@ -124,7 +124,7 @@ def change(
 
 @jobs_app.command()
 def remove(job: JobArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Remove a job (only jobs not defined in the config file). Its queued runs are cancelled; finished runs stay."""
+    """Remove a job (only jobs not defined in the config file). Its queued runs are cancelled; other runs stay."""
     JobBook(open_installation(home)).remove(job)
     if as_json:
         print_json({"removed": job})

@@ -120,17 +120,8 @@ def _accuracy_table(rows: list[Accuracy], name: str, by: AccuracyBy, since: date
     )  # fmt: skip
     table.add_column(by.value.replace("_", " "), no_wrap=True)
     headings = (
-        "values",
-        "MAE",
-        "RMSE",
-        "MASE",
-        "pinball",
-        "coverage",
-        "nominal",
-        "width",
-        "skill vs naive",
-        "MAE in units",
-    )
+        "values", "MAE", "RMSE", "MASE", "pinball", "coverage", "nominal", "width", "skill vs naive", "MAE in units",
+    )  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:

@@ -40,7 +40,7 @@ def list_runs(
     installation = open_installation(home)
     found = installation.ledger.runs.find(job=job, limit=limit, states=() if whole else SHOWN)
     if job is not None and not found:
-        JobBook(installation).job(job)  # raises job.unknown if the job never existed
+        JobBook(installation).job(job)  # raises job.unknown for an unknown name
     if as_json:
         print_json(found)
     else:
