@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from forecast.ledger.tables import METADATA, SCHEMA
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "schema_5"
+_VERSIONS = Path(__file__).with_name("versions").glob("schema_*.py")
+HEAD = f"schema_{max(int(path.stem.split('_')[1]) for path in _VERSIONS)}"
 """The newest revision in ``versions/``; a test compares it with alembic's own answer."""
 VERSION_TABLE = sa.Table(
     "ledger_alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
