@@ -17,7 +17,7 @@ from forecast.config.jobs import Weight
 from forecast.errors import UnavailableError
 from forecast.home import home_at
 from forecast.installation import Dataset
-from forecast.ledger.runs import ENDED, SHOWN
+from forecast.ledger.run import ENDED, SHOWN
 from forecast.scheduling.supervisor import Supervisor, require_free_port
 
 _HOST = "127.0.0.1"

@@ -95,7 +95,7 @@ def recompute(
             f"  from data version {found.data_version} with {escape(found.model_version)}; largest difference "
             f"{found.largest_difference:g}, {found.largest_relative:.1e} of its channel's largest value"
         )
-        units = installation.config.datasets[found.dataset].channels
+        units = installation.dataset(found.dataset).config.channels
         for channel, difference in found.channels.items():
             OUT.print(f"  {channel}: {difference:g} {units[channel].unit}", markup=False)
         for name, (then, now) in found.otherwise.items():

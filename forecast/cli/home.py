@@ -14,7 +14,7 @@ from forecast.cli.options import HomeOption, JsonOption, open_installation
 from forecast.cli.output import OUT, print_issuance, print_json, runs_table
 from forecast.errors import ConflictError, StorageError
 from forecast.home import Home, home_at
-from forecast.ledger.runs import SHOWN
+from forecast.ledger.run import SHOWN
 
 
 def init(
@@ -44,24 +44,24 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     installation = open_installation(home)
     ledger = installation.ledger
     datasets = {
-        name: {
-            "champion": ledger.champions.current(name),
-            "forecast": ledger.issuances.latest(name),
-            "now": installation.dataset(name).clock.now(),
-            "revision": next(iter(ledger.revisions.latest(name, 1).values()), None),
-            "alerts": ledger.alerts.find(name, open_only=True),
+        dataset.name: {
+            "champion": dataset.champion,
+            "forecast": ledger.issuances.latest(dataset.name),
+            "now": dataset.clock.now(),
+            "revision": next(iter(ledger.revisions.latest(dataset.name, 1).values()), None),
+            "alerts": ledger.alerts.find(dataset.name, open_only=True),
         }
-        for name in installation.config.datasets
+        for dataset in installation.datasets
     }
     runs = ledger.runs.find(limit=20, states=SHOWN)
     if as_json:
         print_json({"datasets": datasets, "runs": runs})
         return
-    for name, config in installation.config.datasets.items():
-        champion, issuance = ledger.champions.current(name), ledger.issuances.latest(name)
-        OUT.print(f"[bold]{name}[/]: {escape(champion.verdict) if champion else 'no champion yet'}")
+    for dataset in installation.datasets:
+        champion, issuance = dataset.champion, ledger.issuances.latest(dataset.name)
+        OUT.print(f"[bold]{dataset.name}[/]: {escape(champion.verdict) if champion else 'no champion yet'}")
         if issuance:
-            print_issuance(issuance, config, is_new=False)
+            print_issuance(issuance, dataset.config, is_new=False)
     OUT.print(runs_table(runs))
 
 

@@ -98,8 +98,7 @@ def add(
 ) -> None:
     """Add a job to the ledger. Jobs of the config file are changed in the config file."""
     installation = open_installation(home)
-    name, _ = installation.config.dataset(dataset)
-    definition = _checked({"dataset": name} | _given(steps, cron, zone, on, fields))
+    definition = _checked({"dataset": installation.dataset(dataset).name} | _given(steps, cron, zone, on, fields))
     _print_job(JobBook(installation).add(job, definition), installation, as_json=as_json)
 
 
@@ -259,4 +258,4 @@ def _local(time_: datetime | None, known: KnownJob, installation: Installation) 
 
 
 def _zone(known: KnownJob, installation: Installation) -> ZoneInfo:
-    return ZoneInfo(known.definition.zone or installation.config.datasets[known.definition.dataset].zone)
+    return ZoneInfo(known.definition.zone or installation.dataset(known.definition.dataset).config.zone)

@@ -40,7 +40,7 @@ def create(
             "name the owner or the purpose of the key",
         )
     installation = open_installation(home)
-    datasets = tuple(dict.fromkeys(installation.config.dataset(one)[0] for one in dataset or ()))
+    datasets = tuple(dict.fromkeys(installation.dataset(one).name for one in dataset or ()))
     now = SystemClock().now()
     key_id, text, digest = mint()
     key = Key(key_id, name, digest, scope, datasets, now, now + parse_duration(expires) if expires else None)

@@ -25,7 +25,7 @@ from forecast.evaluation.scores import Evidence
 from forecast.ledger.champions import Champion
 from forecast.ledger.issuance import Issuance
 from forecast.ledger.receipts import IngestFinding, Receipt
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.vocabulary import Action
 
 OUT = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)

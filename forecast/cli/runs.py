@@ -18,7 +18,7 @@ from forecast.cli.output import ERR, OUT, print_json, runs_table
 from forecast.clock import SystemClock
 from forecast.errors import NotFoundError
 from forecast.installation import Installation
-from forecast.ledger.runs import SHOWN
+from forecast.ledger.run import SHOWN
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.processes import works
 

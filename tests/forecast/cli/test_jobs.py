@@ -44,7 +44,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("jobs", "backfill", "asked", "2024-01-01", "2024-01-02"), 2, ("has no cron schedule", "job.no_cron")),
     (("runs", "show", "77"), 3, ("no run 77", "forecast runs list", "run.unknown")),
     (("runs", "log", "77"), 3, ("no run 77", "run.unknown")),
-    (("runs", "log", "1"), 3, ("has written nothing", "run.no_log")),
+    (("runs", "log", "1"), 3, ("has no log on this machine", "run.no_log")),
     (("runs", "cancel", "77"), 3, ("no run 77", "run.unknown")),
     (("runs", "cancel", "1"), 6, ("cancelled already", "nothing to cancel", "run.ended")),
     (("runs", "list", "--job", "nigthly"), 3, ('did you mean "nightly"', "job.unknown")),

@@ -67,14 +67,14 @@ def test_an_earlier_night_is_asked_for_by_its_number(run: Run, tiny_home: Instal
     assert "tiny has 2 stored nights" in err
 
 
-def test_a_verdict_that_does_not_follow_from_its_numbers_is_told(
+def test_a_verdict_that_does_not_follow_from_its_scores_is_an_error(
     run: Run, tiny_home: Installation, night: NightRecord
 ) -> None:
     forged = night.verdict.model_copy(update={"promote": not night.verdict.promote})
     tiny_home.ledger.nights.add(night.model_copy(update={"verdict": forged}))
     code, _, err = run("compare", "--home", tiny_home.home.path)
     assert code == 6
-    assert "would be decided otherwise" in err
+    assert "has a different verdict today" in err
 
 
 def test_without_a_night_there_is_nothing_to_compare(run: Run, tiny_home: Installation) -> None:
