@@ -17,7 +17,7 @@ from forecast.clock import SystemClock
 from forecast.config.jobs import Cause, Job, JobStep
 from forecast.errors import ConfigError, DataError, ForecastError, NotFoundError, UnavailableError
 from forecast.installation import Dataset, Installation
-from forecast.ledger.runs import Outcome, Run
+from forecast.ledger.run import Outcome, Run
 from forecast.progress import Reporter, Step
 from pipelines.forecasting.issue import issue
 from pipelines.ingestion.ingest import ingest

@@ -21,7 +21,7 @@ from api.service import Service
 from api.state.event_feed import Feed, Wanted
 from forecast.errors import ConfigError, ForecastError, UnavailableError
 from forecast.ledger.events import Event
-from forecast.ledger.runs import ENDED, Run
+from forecast.ledger.run import ENDED, Run
 from forecast.scheduling.processes import works
 
 MEDIA_TYPE = "text/event-stream"

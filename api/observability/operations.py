@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from api.observability.metrics import Gauge
 from forecast.installation import Installation
-from forecast.ledger.runs import SHOWN
+from forecast.ledger.run import SHOWN
 from forecast.scheduling.lease import SCHEDULER
 
 _SILENT_SECONDS = 15.0

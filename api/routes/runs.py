@@ -27,7 +27,7 @@ from api.schemas.jobs import (
 from api.service import Service
 from forecast.clock import SystemClock
 from forecast.errors import ConfigError
-from forecast.ledger.runs import SHOWN, Run, State
+from forecast.ledger.run import SHOWN, Run, State
 from forecast.scheduling.lease import SCHEDULER
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[reads])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from forecast.config.jobs import JOB_NAME, Job
-from forecast.ledger.runs import Outcome, State
+from forecast.ledger.run import Outcome, State
 from forecast.strict import StrictModel
 
 MOST_RUNS = 1000

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from forecast.ledger import Ledger
-from forecast.ledger.runs import ENDED, Run
+from forecast.ledger.run import ENDED, Run
 
 _ENDED = frozenset(ENDED) - {"coalesced"}
 

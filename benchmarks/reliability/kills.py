@@ -19,7 +19,7 @@ from benchmarks.reliability.home import BY_HAND, PUSHED, REPLAYED, rows
 from benchmarks.reliability.invariants import wrong
 from forecast.errors import ForecastError
 from forecast.installation import Installation
-from forecast.ledger.runs import ENDED
+from forecast.ledger.run import ENDED
 from forecast.scheduling.job_book import JobBook
 
 MEMBERS = ("schedule", "work", "serve")

@@ -22,7 +22,8 @@ from forecast.installation import Installation
 from forecast.ledger import Ledger
 from forecast.ledger.database import Database
 from forecast.ledger.receipts import Receipt
-from forecast.ledger.runs import Run, Runs
+from forecast.ledger.run import Run
+from forecast.ledger.runs import Runs
 from forecast.scheduling.lease import SCHEDULER
 from forecast.scheduling.scheduler import Scheduler
 

@@ -21,10 +21,10 @@ _OLD_NEWS = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something that was wrong from when to when."""
+    """One alert, open or resolved."""
 
     sequence: int
-    """Never changes: what a trigger reacted to is told by it."""
+    """Never changes: triggers remember by it which alerts they have reacted to."""
     dataset: str
     kind: str
     subject: str
@@ -33,12 +33,12 @@ class Alert:
     resolved_at: datetime | None
     message: str
     value: float | None
-    """When it was raised."""
+    """The measured value when the alert was raised."""
     limit: float | None
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still so."""
+        """Whether the alert is not resolved yet."""
         return self.resolved_at is None
 
 
@@ -49,9 +49,9 @@ class Alerts:
         self._database = database
 
     def update(self, dataset: str, findings: Sequence[AlertFinding], now: datetime) -> tuple[list[Alert], list[Alert]]:
-        """Raise an alert for everything that is newly wrong and resolve those that are over; returns both.
+        """Raise an alert for each new finding and resolve alerts without a finding; returns both lists.
 
-        What was wrong before and still is keeps its alert as it was raised.
+        A finding that has an open alert already keeps it unchanged.
         """
         wrong = {(str(one.kind), one.subject): one for one in findings}
         with self._database.in_turn() as connection:
@@ -93,9 +93,9 @@ class Alerts:
             return [_alert(row) for row in connection.execute(query).mappings()]
 
     def unsent(self, dataset: str, now: datetime) -> list[Alert]:
-        """Return alerts that the webhook was not told of, or not that they are over, the oldest first.
+        """Return alerts whose raising or resolving was not sent to the webhook yet, oldest first.
 
-        One that was raised and resolved untold comes as resolved; what happened a week ago is no news any more.
+        An alert that was raised and resolved unsent is returned as resolved. Changes older than a week are not sent any more.
         """
         untold = sa.or_(
             sa.and_(
@@ -108,7 +108,7 @@ class Alerts:
             return [_alert(row) for row in connection.execute(query).mappings()]
 
     def mark_sent(self, alert: Alert, now: datetime) -> None:
-        """Note that the webhook was told of an alert in the state that it is given in."""
+        """Record that the alert was sent to the webhook in its present state."""
         sent = {"raise_sent_at": now} if alert.is_open else {"resolve_sent_at": now}
         with self._database.transaction() as connection:
             connection.execute(sa.update(ALERTS).where(ALERTS.c.sequence == alert.sequence).values(sent))

@@ -44,16 +44,16 @@ class Champions:
         self._database = database
 
     def promote(self, champion: Champion) -> None:
-        """Make a model the champion of its data set; older champions stay as history."""
+        """Make a model the champion of its data set; earlier champions stay in the history."""
         with self._database.as_owner() as connection:
             crown(connection, champion)
 
     def current(self, dataset: str) -> Champion | None:
-        """Return the model that is champion now, if there is one."""
+        """Return the present champion, if there is one."""
         return next(iter(self.history(dataset, limit=1)), None)
 
     def history(self, dataset: str, limit: int | None = 50) -> list[Champion]:
-        """Return who is and who was champion, the newest first; one who came back is there twice."""
+        """Return present and past champions, newest first; a restored champion appears twice."""
         query = (
             sa.select(CHAMPIONS)
             .where(CHAMPIONS.c.dataset == dataset)

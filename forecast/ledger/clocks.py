@@ -36,7 +36,7 @@ class ReplayClocks:
         return begun
 
     def move(self, dataset: str, position: datetime) -> None:
-        """Move a replay on, unless it has stopped; only the scheduler does, and a late one moves nothing back."""
+        """Advance a replay unless it has stopped. Only the scheduler calls this; a late call moves nothing back."""
         with self._database.transaction() as connection:
             connection.execute(
                 sa.update(CLOCKS)
@@ -45,7 +45,7 @@ class ReplayClocks:
             )
 
     def stop(self, dataset: str, position: datetime) -> None:
-        """Stop a replay for good where its source has no more rows: nothing new would ever come."""
+        """Stop a replay for good, because its source has no more rows."""
         until = sa.literal(position + _LAST_ROWS, UtcTime)
         # The scheduler moves it on while the source is read: time never goes back.
         latest = sa.case((CLOCKS.c.position > until, CLOCKS.c.position), else_=until)

@@ -20,7 +20,7 @@ class Corrections:
         self._database = database
 
     def add(self, dataset: str, correction: Correction, now: datetime) -> int:
-        """Keep a correction unless the model's latest is the same; returns its number."""
+        """Store a correction unless it equals the model's latest; returns its number."""
         document = correction.model_dump_json()
         version = correction.model_version
         with self._database.as_owner() as connection:
@@ -32,7 +32,7 @@ class Corrections:
             return int(made.scalar_one())
 
     def get(self, sequence: int | None) -> Correction | None:
-        """Return the correction of a number that an issuance names; ``None`` where it names none."""
+        """Return the correction that an issuance names by number; ``None`` for ``None``."""
         if sequence is None:
             return None
         query = sa.select(CORRECTIONS.c.document).where(CORRECTIONS.c.sequence == sequence)

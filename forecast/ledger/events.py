@@ -20,7 +20,7 @@ _PUBLISH_IN_TURN = "SELECT pg_advisory_xact_lock(7082025)"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened."""
+    """One event."""
 
     sequence: int
     at: datetime
@@ -40,7 +40,7 @@ class Events:
     def after(
         self, after: int = 0, *, run_id: int | None = None, kinds: Iterable[str] = (), limit: int = 500
     ) -> list[Event]:
-        """Return what happened after a known event, in order."""
+        """Return the events after a known one, in order."""
         query = sa.select(EVENTS).where(EVENTS.c.sequence > after).order_by(EVENTS.c.sequence).limit(limit)
         if run_id is not None:
             query = query.where(EVENTS.c.run_id == run_id)
@@ -51,12 +51,12 @@ class Events:
         return [Event(**{**row, "document": json.loads(row["document"])}) for row in rows]
 
     def last(self) -> int:
-        """Return the number of the newest event; 0 if nothing ever happened."""
+        """Return the number of the newest event; 0 if there is none."""
         with self._database.transaction() as connection:
             return connection.execute(sa.select(sa.func.max(EVENTS.c.sequence))).scalar() or 0
 
     def forget(self, before: datetime) -> int:
-        """Remove events from before a time; returns how many."""
+        """Delete events from before a time; returns their number."""
         with self._database.transaction() as connection:
             return connection.execute(sa.delete(EVENTS).where(EVENTS.c.at < before)).rowcount
 

@@ -33,15 +33,15 @@ class Issuance:
     model_version: str
     model_folder: str
     imputed_fraction: float
-    """Share of the look-back's values that were filled, not observed."""
+    """Share of the look-back's values that were imputed."""
     recorded_at: datetime
     """On the machine's clock."""
     newest_observed: datetime | None = None
-    """Time of the newest target value that was really observed, of the series and target that are furthest behind."""
+    """Time of the newest observed target value, of the series and target that are furthest behind."""
     provenance: Provenance | None = None
-    """What else made it; ``None`` of one that an earlier release issued."""
+    """Digests and versions behind it; ``None`` if an earlier release issued it."""
     backfilled: bool = False
-    """Whether it was made afterwards, as it would have been issued at ``issued_at``; such a one is never served."""
+    """Whether it was reissued for the past instant ``issued_at``; such a forecast is never served."""
     correction: int | None = None
     """Number of the correction that moved its quantiles, see ``Corrections.get``; ``None`` if none did."""
     sequence: int = 0

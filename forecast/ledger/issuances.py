@@ -24,7 +24,7 @@ _DAY = "%Y-%m-%d"
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What scoring must know of an issued forecast."""
+    """The part of an issued forecast that scoring needs."""
 
     forecast_id: str
     origin: datetime
@@ -47,7 +47,7 @@ class Issuances:
         self._database = database
 
     def add(self, issuance: Issuance, revision: Revision | None = None) -> None:
-        """Make a forecast visible, with how it differs from the one before; its rows must be in the lake already."""
+        """Make a forecast visible, with its revision; its rows must be in the lake already."""
         values = {name: getattr(issuance, name) for name in Issuance.__slots__ if name != "sequence"}
         values["quantiles"] = json.dumps(issuance.quantiles)
         values["provenance"] = issuance.provenance and issuance.provenance.model_dump_json()
@@ -60,7 +60,7 @@ class Issuances:
                 publish(connection, "forecast", issuance.dataset, issuance.recorded_at, message)
 
     def latest(self, dataset: str, *, as_of: datetime | None = None, model: str | None = None) -> Issuance | None:
-        """Return the latest forecast of a data set: that had been issued at ``as_of``, by a model of that version."""
+        """Return the latest forecast of a data set, if given the latest issued until ``as_of`` and by ``model``."""
         return next(iter(self._read(_narrowed(_issued(dataset).limit(1), as_of, model))), None)
 
     def between(
@@ -81,7 +81,7 @@ class Issuances:
         return sorted(newest.values(), key=lambda one: one.origin)
 
     def newest(self, dataset: str, limit: int = 50, *, backfilled: bool = False) -> list[Issuance]:
-        """Return the newest forecasts first, at most ``limit``: those that were served, or those made afterwards."""
+        """Return at most ``limit`` forecasts, newest first: the served ones, or the reissued ones."""
         return self._read(_issued(dataset, backfilled=backfilled).limit(limit))
 
     def first_by(self, dataset: str, model_version: str) -> Issuance | None:
@@ -90,7 +90,7 @@ class Issuances:
         return next(iter(self._read(query.order_by(None).order_by(ISSUANCES.c.sequence).limit(1))), None)
 
     def reissued(self, dataset: str, issued_at: datetime, data_version: int, model_version: str) -> Issuance | None:
-        """Return the forecast that was made afterwards for an instant, from these rows with this model."""
+        """Return the forecast reissued for an instant from these rows with this model."""
         query = _issued(dataset, backfilled=True).where(
             ISSUANCES.c.issued_at == issued_at,
             ISSUANCES.c.data_version == data_version,
@@ -99,11 +99,11 @@ class Issuances:
         return next(iter(self._read(query.limit(1))), None)
 
     def get(self, forecast_id: str) -> Issuance | None:
-        """Return the forecast of an id, of whatever data set, also one that was made afterwards."""
+        """Return a forecast of any data set by its id, reissued ones included."""
         return next(iter(self._read(sa.select(ISSUANCES).where(ISSUANCES.c.forecast_id == forecast_id))), None)
 
     def ids(self, dataset: str, limit: int | None = None) -> frozenset[str]:
-        """Return the ids of all forecasts of a data set, or of the newest ones, also of those made afterwards."""
+        """Return the ids of all or the newest forecasts of a data set, reissued ones included."""
         query = (
             sa.select(ISSUANCES.c.forecast_id)
             .where(ISSUANCES.c.dataset == dataset)
@@ -126,7 +126,7 @@ class Issuances:
     def served(self, dataset: str) -> list[Issued]:
         """Return forecasts that were served, in the order in which they were issued.
 
-        One that was made afterwards is left out: its model may have been fitted on what it is of.
+        Reissued forecasts are excluded: their model may have been trained on the period they cover.
         """
         query = (
             sa.select(ISSUANCES)

@@ -18,14 +18,14 @@ from forecast.ledger.tables import (
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What the ledger knows of a job."""
+    """The state of a job in the ledger."""
 
     name: str
     document: str | None
-    """Its definition as JSON; ``None`` if it stands in the job file."""
+    """Its definition as JSON; ``None`` if the config file defines it."""
     paused: bool
     since: datetime
-    """Dates up to here do not count: the job was not there, or was paused."""
+    """Dates up to here do not count: the job did not exist, or was paused."""
     timing: str
     """Cron and zone that ``since`` was set for."""
 
@@ -48,12 +48,12 @@ class Jobs:
         self._database = database
 
     def states(self) -> dict[str, JobState]:
-        """Return what is known of every job, by name."""
+        """Return the state of every job by name."""
         with self._database.transaction() as connection:
             return {row["name"]: JobState(**row) for row in connection.execute(sa.select(JOBS)).mappings()}
 
     def see(self, name: str, timing: str, now: datetime) -> JobState:
-        """Meet a job of the job file: the first time, and when its schedule has changed, its dates count from now."""
+        """Record a job of the config file. If it is new or its schedule has changed, its dates count from now."""
         with self._database.in_turn() as connection:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.name == name)).mappings().first()
             if row is not None and row["timing"] == timing:
@@ -67,7 +67,7 @@ class Jobs:
             return JobState(**{**row, **changed})
 
     def define(self, name: str, definition: Job, now: datetime, *, replace: bool = False) -> None:
-        """Keep a job that is not in the job file; raises ``job.exists`` unless it may replace the one of that name."""
+        """Store a job that the config file does not define; raises ``job.exists`` unless ``replace`` is set."""
         document = definition.model_dump_json(exclude_defaults=True)
         values = {"document": document, "since": now, "timing": timing_of(definition)}
         with self._database.in_turn() as connection:
@@ -83,7 +83,7 @@ class Jobs:
             connection.execute(sa.update(JOBS).where(JOBS.c.name == name).values(values))
 
     def pause(self, name: str, now: datetime, *, paused: bool) -> None:
-        """Pause a job or let it go on; what was due while it was paused is not caught up."""
+        """Pause or resume a job. Dates missed while paused are not caught up."""
         with self._database.transaction() as connection:
             changed = {"paused": paused} if paused else {"paused": paused, "since": now}
             connection.execute(
@@ -91,11 +91,11 @@ class Jobs:
             )
 
     def delete(self, name: str) -> None:
-        """Forget a job; its runs stay."""
+        """Delete a job; its runs stay."""
         with self._database.transaction() as connection:
             connection.execute(sa.delete(JOBS).where(JOBS.c.name == name))
 
 
 def timing_of(definition: Job) -> str:
-    """Return what of a job decides its dates."""
+    """Return the part of a job that decides its dates."""
     return f"{definition.cron} {definition.zone}".strip()

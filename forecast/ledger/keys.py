@@ -45,7 +45,7 @@ class Scope(StrEnum):
         return _RANKS[self]
 
     def implies(self, other: Scope) -> bool:
-        """Whether whoever has this scope has the other one too."""
+        """Whether this scope includes the other one."""
         return _RANKS[self] >= _RANKS[other]
 
 
@@ -58,12 +58,12 @@ class Key:
 
     key_id: str
     name: str
-    """Whose it is, or what for."""
+    """Its owner or purpose."""
     digest: str
     """SHA-256 of the whole text, as hexadecimal."""
     scope: Scope
     datasets: tuple[str, ...]
-    """The data sets that it is limited to; empty: all."""
+    """The data sets it is limited to; empty: all."""
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None = None
@@ -112,20 +112,20 @@ class Keys:
         self._database = database
 
     def add(self, key: Key) -> None:
-        """Keep a new key."""
+        """Store a new key."""
         row = {name: getattr(key, name) for name in Key.__slots__}
         row |= {"scope": str(key.scope), "datasets": json.dumps(key.datasets)}
         with self._database.transaction() as connection:
             connection.execute(sa.insert(KEYS).values(row))
 
     def all(self) -> list[Key]:
-        """Return every key that was ever made, the oldest first."""
+        """Return every key ever created, oldest first."""
         query = sa.select(KEYS).order_by(KEYS.c.created_at, KEYS.c.key_id)
         with self._database.transaction() as connection:
             return [_key(row) for row in connection.execute(query).mappings()]
 
     def revoke(self, key_id: str, now: datetime) -> Key:
-        """Make a key open nothing any more; twice changes nothing. Raises ``key.not_found``."""
+        """Revoke a key; idempotent. Raises ``key.not_found``."""
         with self._database.transaction() as connection:
             connection.execute(
                 sa.update(KEYS).where(KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None)).values(revoked_at=now)

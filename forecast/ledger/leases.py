@@ -34,7 +34,7 @@ class Leases:
         self._database = database
 
     def take(self, name: str, holder: str, seen: int | None) -> int | None:
-        """Take a lease that nobody has, or whose beat still stands at ``seen``; returns the new beat if it is taken."""
+        """Take a lease that is free or whose beat is still ``seen``; returns the new beat if it was taken."""
         with self._database.in_turn() as connection:
             if seen is None:
                 statement = (
@@ -49,14 +49,14 @@ class Leases:
             return self._move(connection, name, holder, LEASES.c.holder == holder)
 
     def get(self, name: str) -> tuple[str, int] | None:
-        """Return holder and beat of a lease; ``None`` if nobody has it."""
+        """Return holder and beat of a lease; ``None`` if it is free."""
         with self._database.transaction() as connection:
             query = sa.select(LEASES.c.holder, LEASES.c.beat).where(LEASES.c.name == name)
             row = connection.execute(query).first()
         return None if row is None else (row[0], row[1])
 
     def release(self, name: str, holder: str) -> None:
-        """Let a lease go, so that another need not wait."""
+        """Release a lease, so that another process need not wait."""
         with self._database.transaction() as connection:
             connection.execute(sa.delete(LEASES).where(LEASES.c.name == name, LEASES.c.holder == holder))
 
@@ -75,18 +75,18 @@ class Hosts:
         self._database = database
 
     def beat(self, host: Host) -> None:
-        """Say that a worker host lives."""
+        """Record a worker host's heartbeat."""
         row = {name: getattr(host, name) for name in Host.__slots__}
         with self._database.in_turn() as connection:
             statement = insert_into(connection, HOSTS).values(row)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))
 
     def remove(self, name: str) -> None:
-        """Say that a worker host ended."""
+        """Remove a worker host that ended."""
         with self._database.transaction() as connection:
             connection.execute(sa.delete(HOSTS).where(HOSTS.c.name == name))
 
     def known(self) -> list[Host]:
-        """Return the worker hosts that said they live and not that they ended."""
+        """Return the worker hosts that have sent a heartbeat and were not removed."""
         with self._database.transaction() as connection:
             return [Host(**row) for row in connection.execute(sa.select(HOSTS).order_by(HOSTS.c.name)).mappings()]

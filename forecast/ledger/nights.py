@@ -1,4 +1,4 @@
-"""Nights in the ledger: what each compared and decided."""
+"""Records of nights in the ledger."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from forecast.ledger.tables import (
 
 
 class Nights:
-    """What each night compared and decided."""
+    """The records of nights."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, night: NightRecord, promoted: Champion | None = None) -> None:
-        """Keep what a night compared and decided, and make the promoted model champion: both or neither."""
+        """Store the record of a night and make the promoted model champion: both or neither."""
         row = {"dataset": night.dataset, "recorded_at": night.recorded_at, "document": night.model_dump_json()}
         with self._database.as_owner() as connection:
             connection.execute(sa.insert(NIGHTS).values(row))

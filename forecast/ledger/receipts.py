@@ -1,4 +1,4 @@
-"""What came of bringing rows in, as the user is told and the ledger keeps it."""
+"""Receipts of ingestions: what the user reads and the ledger stores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from forecast.vocabulary import Action
 
 
 class IngestFinding(StrictModel):
-    """Something that was wrong, and what was done about it."""
+    """One problem in the rows, and the action taken."""
 
     code: str
     action: Action
@@ -30,7 +30,7 @@ class IngestFinding(StrictModel):
 
 
 class Receipt(StrictModel):
-    """What came of one ingestion, or would have come of it."""
+    """The result of one ingestion or of a dry run."""
 
     dataset: str
     sources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Receipt(StrictModel):
     outdated: int = 0
     """Rows that lost to a newer version that is stored already; the history keeps them."""
     quarantined: int = 0
-    """Rows that were put aside, with the reason."""
+    """Rows that went into quarantine, with the reason."""
     data_version: int | None = None
     """Version of the table afterwards; None if nothing was to be written."""
     series: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Receipt(StrictModel):
     last: datetime | None = None
     recorded_at: datetime
     cursor: str | None = None
-    """sql: where the next reading goes on."""
+    """SQL sources: where the next read continues."""
     findings: tuple[IngestFinding, ...] = Field(default=())
 
 

@@ -7,103 +7,23 @@ later one. An attempt that dies, or fails and may be tried again, puts its run b
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 from sqlalchemy.engine import RowMapping
 
 from forecast.config.jobs import CatchUp, Cause, Due, Job, Weight
 from forecast.errors import ConflictError, NotFoundError
 from forecast.ledger.database import Database, insert_into
 from forecast.ledger.events import publish, publish_run
+from forecast.ledger.run import Attempt, Outcome, Run
 from forecast.ledger.tables import (
     ATTEMPTS,
     RUNS,
 )
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled", "coalesced"]
-
-
-Outcome = Literal["succeeded", "failed", "abandoned", "cancelled", "handed_back"]
-
-
-SHOWN = ("queued", "running", "succeeded", "failed", "cancelled")
-
-
-ENDED = ("succeeded", "failed", "cancelled", "coalesced")
-
-
 _COALESCING = (Cause.CRON, Cause.DATA, Cause.WATERMARK, Cause.DRIFT, Cause.REGRESSION)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One logical date of a job, and how far it got."""
-
-    run_id: int
-    job: str
-    dataset: str
-    kind: str
-    """Its weight: ``training`` or ``light``."""
-    logical_date: str
-    state: str
-    claimed_at: datetime
-    ended_at: datetime | None
-    pid: int | None
-    reason: str | None
-    """What it did, or why it failed, waits or was given up."""
-    cause: str | None
-    due_at: datetime | None
-    document: str | None
-    host: str | None
-    """The machine of the worker that has or had it."""
-    attempt: int
-    failures: int
-    not_before: datetime | None
-    """Machine's time before which it is not tried again."""
-    started_at: datetime | None
-    heartbeat_at: datetime | None
-    cancel_asked_at: datetime | None
-    coalesced_into: int | None
-    progress: float | None
-    doing: str | None
-    peak_memory_mb: float | None
-    tracking_run: str | None
-    """Run in MLflow."""
-    forecast_id: str | None
-    log: str | None
-
-    @property
-    def definition(self) -> Job:
-        """The job as it was when the date was claimed; raises ``run.outdated``."""
-        try:
-            return Job.model_validate_json(self.document or "")
-        except ValidationError as error:
-            message = f"run {self.run_id} was made by another release, whose jobs this one cannot read"
-            raise ConflictError("run.outdated", message, "run the job anew") from error
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.state in ENDED
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One worker's try at a run."""
-
-    run_id: int
-    number: int
-    host: str
-    pid: int | None
-    started_at: datetime
-    ended_at: datetime | None
-    outcome: str | None
-    reason: str | None
-    peak_memory_mb: float | None
 
 
 class Runs:
@@ -113,10 +33,10 @@ class Runs:
         self._database = database
 
     def claim(self, job: str, definition: Job, dates: Sequence[Due], now: datetime) -> list[int]:
-        """Claim dates of a job that nobody claimed before; returns the runs that wait to be executed, in order.
+        """Claim dates of a job that were not claimed before; returns the runs that wait for a worker, in order.
 
-        Unless the job wants each of its dates, or they were asked for by hand, the latest is queued and the others,
-        with those that still wait unbegun, are coalesced into it.
+        Unless the job runs each of its dates, or they were requested by hand, the latest is queued. The others,
+        and runs that still wait for a first attempt, are coalesced into it.
         """
         if not dates:
             return []
@@ -141,9 +61,9 @@ class Runs:
         return waiting
 
     def take(self, machine: str, now: datetime, *, trainings: int, others: int) -> Run | None:
-        """Take the run that is next in the queue for a worker on this machine; ``None`` if none may begin.
+        """Take the next run of the queue for a worker on this machine; ``None`` if none may start.
 
-        A machine has so many places for trainings and for other runs; of one job at most one run is running anywhere.
+        A machine has places for trainings and for other runs. At most one run of a job is running anywhere.
         """
         with self._database.in_turn() as connection:
             counted = connection.execute(
@@ -186,7 +106,7 @@ class Runs:
             return _run(connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id)).mappings().one())
 
     def started(self, run: Run, pid: int, log: str | None = None) -> None:
-        """Note the process that executes an attempt, and where it writes if that is known."""
+        """Record the process of an attempt, and its log if that is known."""
         values = {"pid": pid} | ({} if log is None else {"log": log})
         with self._database.transaction() as connection:
             connection.execute(sa.update(RUNS).where(*_held(run)).values(values))
@@ -195,7 +115,7 @@ class Runs:
     def beat(
         self, run: Run, now: datetime, progress: float | None = None, doing: str | None = None, *, tell: bool = True
     ) -> bool:
-        """Say that an attempt lives, and how far it is; returns whether the run is still its own."""
+        """Record an attempt's heartbeat and progress; returns whether the attempt still owns the run."""
         with self._database.transaction() as connection:
             values = {"heartbeat_at": now, "progress": progress, "doing": doing}
             held = connection.execute(sa.update(RUNS).where(*_held(run)).values(values)).rowcount > 0
@@ -204,21 +124,21 @@ class Runs:
         return held
 
     def note_memory(self, run: Run, megabytes: float) -> None:
-        """Keep the largest resident memory of a run's processes."""
+        """Record the largest resident memory of a run's processes."""
         with self._database.transaction() as connection:
             connection.execute(sa.update(RUNS).where(*_held(run)).values(peak_memory_mb=megabytes))
             connection.execute(sa.update(ATTEMPTS).where(*_attempt(run)).values(peak_memory_mb=megabytes))
 
     def link(self, run: Run, **links: str) -> None:
-        """Say what belongs to a run: ``tracking_run`` in MLflow, ``forecast_id``."""
+        """Link a run to its ``tracking_run`` in MLflow or its ``forecast_id``."""
         with self._database.transaction() as connection:
             connection.execute(sa.update(RUNS).where(*_held(run)).values(links))
 
     def finish(self, run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: bool = False) -> str | None:
-        """End an attempt; returns the run's state now, or ``None`` if the attempt was not its owner's any more.
+        """End an attempt; returns the run's new state, or ``None`` if the attempt no longer owns the run.
 
-        With ``retry`` a failed or abandoned attempt is tried again after its job's back-off, as often as the job says.
-        An attempt that is handed back does not count as one.
+        With ``retry`` a failed or abandoned run is retried after its job's back-off, as often as the job allows.
+        An attempt that is handed back does not count as a retry.
         """
         with self._database.in_turn() as connection:
             row = connection.execute(sa.select(RUNS).where(*_held(run)).with_for_update()).mappings().first()
@@ -235,7 +155,7 @@ class Runs:
         return state
 
     def cancel(self, run_id: int, now: datetime) -> Run:
-        """Cancel a run that waits, or ask the worker of a running one to stop; raises ``run.ended`` if it is over."""
+        """Cancel a waiting run, or ask the worker of a running one to stop; raises ``run.ended`` if it has ended."""
         with self._database.in_turn() as connection:
             row = (
                 connection.execute(sa.select(RUNS).where(RUNS.c.run_id == run_id).with_for_update()).mappings().first()
@@ -269,7 +189,7 @@ class Runs:
         before: int | None = None,
         limit: int = 50,
     ) -> list[Run]:
-        """Return the newest runs first, at most ``limit``; ``before`` goes on behind a run that was read."""
+        """Return at most ``limit`` runs, newest first; ``before`` continues after a run that was read."""
         query = sa.select(RUNS).order_by(RUNS.c.run_id.desc()).limit(limit)
         wanted = {RUNS.c.dataset: dataset, RUNS.c.job: job}
         query = query.where(*(column == value for column, value in wanted.items() if value is not None))
@@ -281,13 +201,13 @@ class Runs:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def queue(self, limit: int | None = None) -> list[Run]:
-        """Return the runs that wait, the next one first: the place in this list is the position in the queue."""
+        """Return waiting runs in the order of the queue."""
         query = sa.select(RUNS).where(RUNS.c.state == "queued").order_by(RUNS.c.run_id).limit(limit)
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def waiting(self, until: int | None = None) -> int:
-        """Count the runs that wait, or those up to one of them: the count is its position in the queue."""
+        """Count the waiting runs, or those up to one of them: that is its position in the queue."""
         query = sa.select(sa.func.count()).select_from(RUNS).where(RUNS.c.state == "queued")
         if until is not None:
             query = query.where(RUNS.c.run_id <= until)
@@ -295,20 +215,20 @@ class Runs:
             return int(connection.execute(query).scalar_one())
 
     def counts(self) -> dict[str, int]:
-        """Return how many runs there are by state; a state without any is left out."""
+        """Return the number of runs by state; states without runs are omitted."""
         query = sa.select(RUNS.c.state, sa.func.count()).group_by(RUNS.c.state)  # answered from an index
         with self._database.transaction() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def attempts(self, run_id: int) -> list[Attempt]:
-        """Return the tries at a run, the first one first."""
+        """Return the attempts at a run, oldest first."""
         query = sa.select(ATTEMPTS).where(ATTEMPTS.c.run_id == run_id).order_by(ATTEMPTS.c.number)
         with self._database.transaction() as connection:
             rows = connection.execute(query).mappings().all()
         return [Attempt(**row) for row in rows]
 
     def last_due(self, job: str, *causes: Cause, until: datetime | None = None) -> datetime | None:
-        """Return the latest instant, at most ``until``, at which a job was due for one of some causes."""
+        """Return the latest due time of a job until ``until``, for the given causes or any."""
         query = sa.select(sa.func.max(RUNS.c.due_at, type_=RUNS.c.due_at.type)).where(RUNS.c.job == job)
         if causes:
             query = query.where(RUNS.c.cause.in_([str(cause) for cause in causes]))
@@ -324,7 +244,7 @@ class Runs:
             return connection.execute(query).first() is not None
 
     def failed_jobs(self, dataset: str) -> dict[str, str]:
-        """Return by job why its latest run failed for good; jobs whose latest run succeeded are not among them."""
+        """Return the reason by job whose latest finished run failed."""
         latest = (
             sa.select(sa.func.max(RUNS.c.run_id))
             .where(RUNS.c.dataset == dataset, RUNS.c.state.in_(("succeeded", "failed")))
@@ -332,13 +252,11 @@ class Runs:
         )
         query = sa.select(RUNS.c.job, RUNS.c.reason).where(RUNS.c.run_id.in_(latest), RUNS.c.state == "failed")
         with self._database.transaction() as connection:
-            return {
-                job: reason or "it did not say why" for job, reason in connection.execute(query.order_by(RUNS.c.job))
-            }
+            return {job: reason or "no reason given" for job, reason in connection.execute(query.order_by(RUNS.c.job))}
 
 
 def _coalesce(connection: sa.Connection, job: str, into: int, now: datetime) -> None:
-    """End what of a job still waits unbegun, unless somebody asked for it, in one run."""
+    """Coalesce the queued runs of the job into ``into``; runs requested by hand stay queued."""
     others = sa.update(RUNS).where(
         RUNS.c.job == job, RUNS.c.state == "queued", RUNS.c.attempt == 0, RUNS.c.run_id != into,
         RUNS.c.cause.in_([str(cause) for cause in _COALESCING]),
@@ -348,7 +266,7 @@ def _coalesce(connection: sa.Connection, job: str, into: int, now: datetime) -> 
 
 
 def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: bool) -> dict[str, Any]:
-    """Return how the run's row changes when an attempt ends."""
+    """Return the changes of the run's row when an attempt ends."""
     if outcome == "succeeded":
         return {"state": "succeeded", "ended_at": now, "reason": reason, "progress": 1.0, "doing": None}
     if outcome == "cancelled" or run.cancel_asked_at is not None:
@@ -359,7 +277,7 @@ def _after(run: Run, outcome: Outcome, now: datetime, reason: str, *, retry: boo
     failures = run.failures + 1
     try:
         definition = run.definition
-    except ConflictError:  # nobody could execute it
+    except ConflictError:  # no release could execute it
         definition = None
     if retry and definition is not None and failures <= definition.retries:
         not_before = now + definition.wait_after(failures)

@@ -32,7 +32,7 @@ By = Literal["all", "lead_time", "lead_group", "channel", "model", "series"]
 class OriginScore:
     """Sums over all series of one forecast, channel and group of lead times.
 
-    What they are of is told at :data:`forecast.monitoring.live_scores.MEASURES`.
+    The measures are described at :data:`forecast.monitoring.live_scores.MEASURES`.
     """
 
     forecast_id: str
@@ -52,7 +52,7 @@ class OriginScore:
 
 @dataclass(frozen=True, slots=True)
 class DayScores:
-    """What all forecasts of one model and UTC day of origins have been scored to."""
+    """The scores of all forecasts of one model with origins in one UTC day."""
 
     dataset: str
     day: str
@@ -76,14 +76,14 @@ class LiveScores:
         self._database = database
 
     def scored_days(self, dataset: str) -> dict[tuple[str, str], str]:
-        """Return the digests of what was scored, by day and model version."""
+        """Return the digest of the scored data by day and model version."""
         query = sa.select(SCORED_DAYS.c.day, SCORED_DAYS.c.model_version, SCORED_DAYS.c.digest)
         with self._database.transaction() as connection:
             rows = connection.execute(query.where(SCORED_DAYS.c.dataset == dataset)).all()
         return {(day, version): digest for day, version, digest in rows}
 
     def replace(self, days: Iterable[DayScores]) -> None:
-        """Keep the scores of some days in place of what was there: all of them or none."""
+        """Replace the scores of some days: all of them or none."""
         with self._database.as_owner() as connection:
             for day in days:
                 key = {"dataset": day.dataset, "day": day.day, "model_version": day.model_version}
@@ -112,9 +112,9 @@ class LiveScores:
         model: str | None = None,
         channel: str | None = None,
     ) -> list[Accuracy]:
-        """Return how good the forecasts were whose origins lie in whole UTC days from ``since`` to ``until``.
+        """Return the accuracy of forecasts whose origins lie in whole UTC days from ``since`` to ``until``.
 
-        The days of both times count whole; a part of which nothing has come true is left out. Lead times come in their
+        The days of both times count whole; parts without any observation are omitted. Lead times come in their
         order, other parts by name.
         """
         tables = SERIES_SCORES if by == "series" else LEAD_SCORES
@@ -170,7 +170,7 @@ class References:
         self._database = database
 
     def get(self, dataset: str, model_version: str) -> Reference | None:
-        """Return what a model was fitted on, if that is kept."""
+        """Return a model's reference, if it is stored."""
         query = sa.select(YARDSTICKS.c.document).where(
             YARDSTICKS.c.dataset == dataset, YARDSTICKS.c.model_version == model_version
         )
@@ -179,7 +179,7 @@ class References:
         return None if document is None else Reference.model_validate_json(document)
 
     def add(self, dataset: str, model_version: str, message: Reference) -> None:
-        """Keep what a model was fitted on, unless it is kept already."""
+        """Store a model's reference, unless it is stored already."""
         row = {"dataset": dataset, "model_version": model_version, "document": message.model_dump_json()}
         with self._database.transaction() as connection:
             connection.execute(insert_into(connection, YARDSTICKS).values(row).on_conflict_do_nothing())

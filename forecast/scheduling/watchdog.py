@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from forecast.ledger import Ledger
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.processes import find, machine
 
 _LOG = logging.getLogger(__name__)

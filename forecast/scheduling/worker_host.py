@@ -24,7 +24,7 @@ from forecast.errors import ForecastError
 from forecast.home import cores
 from forecast.installation import Installation
 from forecast.ledger.leases import Host
-from forecast.ledger.runs import Outcome, Run
+from forecast.ledger.run import Outcome, Run
 from forecast.scheduling.processes import end, find, has_lived_since, identity, is_alive, machine, parent, resident_mb
 from forecast.scheduling.signals import asked_to_stop
 

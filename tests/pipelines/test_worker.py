@@ -10,7 +10,7 @@ from forecast.config.jobs import Cause, Due, Job
 from forecast.errors import DataError, StorageError
 from forecast.installation import Installation
 from forecast.ledger.events import publish
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from pipelines.worker import work
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ import pytest
 
 from forecast.clock import SystemClock
 from forecast.installation import Installation
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.job_book import JobBook
 from forecast.scheduling.worker_host import WorkerHost
 

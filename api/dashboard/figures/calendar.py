@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.job_book import KnownJob
 
 BEHIND, AHEAD = 14, 7

@@ -24,7 +24,7 @@ from forecast.clock import SystemClock
 from forecast.config.jobs import JobStep
 from forecast.errors import NotFoundError
 from forecast.installation import Dataset
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.job_book import JobBook, KnownJob
 from forecast.scheduling.lease import SCHEDULER
 

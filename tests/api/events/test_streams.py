@@ -21,7 +21,7 @@ from filelock import FileLock
 from api.server import listen, server
 from api.state.event_feed import Feed, Wanted
 from forecast.config.jobs import Cause, Due, Job
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.job_book import JobBook
 from pipelines.forecasting.issue import issue
 

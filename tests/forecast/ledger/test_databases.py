@@ -16,7 +16,7 @@ from forecast.errors import ConflictError
 from forecast.ledger import Ledger
 from forecast.ledger.champions import Champion
 from forecast.ledger.receipts import Receipt
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.lease import Lease
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from forecast.config.jobs import Cause, Due, Job, Weight
 from forecast.errors import ConflictError, NotFoundError
 from forecast.ledger import Ledger
 from forecast.ledger.champions import Champion
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

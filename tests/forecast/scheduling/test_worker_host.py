@@ -13,7 +13,7 @@ import pytest
 
 from forecast.config.jobs import Cause, Due, Job
 from forecast.installation import Installation
-from forecast.ledger.runs import Run
+from forecast.ledger.run import Run
 from forecast.scheduling.worker_host import TRAINING_NICENESS, WorkerHost
 
 WaitUntil = Callable[..., None]
