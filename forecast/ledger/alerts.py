@@ -95,15 +95,15 @@ class Alerts:
     def unsent(self, dataset: str, now: datetime) -> list[Alert]:
         """Return alerts whose raising or resolving was not sent to the webhook yet, oldest first.
 
-        An alert that was raised and resolved unsent is returned as resolved. Changes older than a week are not sent any more.
+        An alert that was raised and resolved unsent is returned as resolved. Changes older than a week are never sent.
         """
-        untold = sa.or_(
+        unsent = sa.or_(
             sa.and_(
                 ALERTS.c.resolved_at.is_(None), ALERTS.c.raise_sent_at.is_(None), ALERTS.c.raised_at >= now - _OLD_NEWS
             ),
             sa.and_(ALERTS.c.resolve_sent_at.is_(None), ALERTS.c.resolved_at >= now - _OLD_NEWS),
         )
-        query = sa.select(ALERTS).where(ALERTS.c.dataset == dataset, untold).order_by(ALERTS.c.sequence)
+        query = sa.select(ALERTS).where(ALERTS.c.dataset == dataset, unsent).order_by(ALERTS.c.sequence)
         with self._database.transaction() as connection:
             return [_alert(row) for row in connection.execute(query).mappings()]
 
