@@ -24,7 +24,7 @@ from api.observability.tracing import Tracer
 from api.requests.negotiation import JSON
 from api.schemas.forecasts import ForecastQuery
 from api.state.answers import ANSWER_BYTES, Answers, EncodedForecast
-from api.state.champions import Champions
+from api.state.champions import LoadedChampions
 from api.state.event_feed import Feed
 from api.state.histories import Histories
 from api.state.issued import IssuedForecast, age_of, read_issued
@@ -57,7 +57,7 @@ class Service:
         self.metrics.add(self.operations.gauges)
         self.tracer = Tracer.if_configured()
         self.histories = Histories(installation)
-        self.champions = Champions(installation)
+        self.champions = LoadedChampions(installation)
         self.latest = LatestForecasts(installation, self._encode_whole)
         self.metrics.add(self.gauges)
         self.long_horizons = LongHorizons(installation, self.histories)

@@ -59,7 +59,7 @@ class _Refused:
     until: float
 
 
-class Champions:
+class LoadedChampions:
     """Follows the ledger's champions. Other versions are loaded on request, and the last four of them are kept."""
 
     def __init__(self, installation: Installation) -> None:

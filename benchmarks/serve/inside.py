@@ -20,7 +20,7 @@ def inside(home: Path, turns: int = 200) -> dict[str, float]:
     from api.forecasts.selection import select
     from api.requests.json_body import parse
     from api.schemas.forecasts import ForecastQuery
-    from api.state.champions import Champions
+    from api.state.champions import LoadedChampions
     from api.state.issued import read_issued
     from forecast.installation import Installation
     from forecast.runtime.model import session
@@ -28,7 +28,7 @@ def inside(home: Path, turns: int = 200) -> dict[str, float]:
     from pipelines.forecasting.recursion import rounds
 
     installation = Installation.open(home)
-    champions, config = Champions(installation), installation.config.datasets[DATASETS[0]]
+    champions, config = LoadedChampions(installation), installation.config.datasets[DATASETS[0]]
     champions.look()
     loaded = asyncio.run(champions.of(DATASETS[0]))
     body = bodies(1)[0]

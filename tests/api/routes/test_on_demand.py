@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from api.state.champions import Champions
+from api.state.champions import LoadedChampions
 from forecast.runtime.model import load
 from pipelines.forecasting.recursion import extend
 from pipelines.preparation.clean import clean
@@ -296,7 +296,7 @@ def test_a_damaged_model_is_not_served_and_its_folder_is_not_revealed(
 def test_a_champion_whose_files_are_damaged_leaves_the_one_before_in_its_place(
     home: Installation, crowned: Callable[..., Manifest]
 ) -> None:
-    champions = Champions(home)
+    champions = LoadedChampions(home)
     champions.look()
     crowned(home, "repeat_last-2")
     (home.home.models / "repeat_last-2" / "model.onnx").write_bytes(b"nothing")
