@@ -408,6 +408,6 @@ def test_a_killed_training_is_read_and_begun_anew_with_the_same_result(
     fitted = fit(data.config, data.panel, data.slices, data.scaler, "nlinear", checkpoint=checkpoint)
     assert fitted.resumed_after == 0
     (note,) = fitted.notes
-    assert note == 'not resumed: "training.ckpt" is of other data, another job file or another release'
+    assert note == 'not resumed: "training.ckpt" has other data, another config or another release'
     assert fitted.epochs == answers["training"]["epochs"]
     assert fitted.best_loss == pytest.approx(answers["training"]["best_loss"], rel=1e-5)
