@@ -298,6 +298,7 @@ def test_the_steps_of_the_readme_end_in_a_forecast_over_rest(reader: Reader) -> 
     assert "MLflow" in httpx.get(f"http://127.0.0.1:{reader.ports['5000']}/", timeout=10).text
 
 
+@pytest.mark.slow
 def test_the_fifteen_lines_of_the_readme_forecast_a_csv(reader: Reader, tmp_path: Path) -> None:
     lines = re.findall(r"^```toml\n(.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE)[0]
     assert len(lines.splitlines()) == 15
@@ -318,6 +319,7 @@ def test_the_fifteen_lines_of_the_readme_forecast_a_csv(reader: Reader, tmp_path
     assert "linear-" in printed.stdout.decode()
 
 
+@pytest.mark.slow
 def test_clients_get_the_forecasts_that_they_ask_for(reader: Reader) -> None:
     assert "TimeGPT" in reader.read(CLIENTS)
     assert json.loads((reader.folder / "forecast.json").read_text())["horizon"] == 24
@@ -325,6 +327,7 @@ def test_clients_get_the_forecasts_that_they_ask_for(reader: Reader) -> None:
     assert len(json.loads((reader.folder / "predictions.json").read_text())["predictions"]) == 336 * 3
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_named_with_its_document_and_line(reader: Reader) -> None:
     wrong = Command(README, 7, "curl http://127.0.0.1:8000/v1/nothing", "$")
     with pytest.raises(AssertionError, match=r"README\.md:7: ended with 22"):
