@@ -405,7 +405,10 @@ def test_a_killed_training_is_read_and_begun_anew_with_the_same_result(
     shutil.copyfile(stored / "darts" / "training.ckpt", checkpoint)
     assert read_checkpoint(checkpoint)["callbacks"]["Watch"]["settings"]
     data = TrainingData.read(home.dataset())
-    fitted = fit(data.config, data.panel, data.slices, data.scaler, "nlinear", checkpoint=checkpoint)
+    # A busy machine must not end the training before its patience does.
+    unhurried = data.config.training.model_copy(update={"budget": "1h"})
+    config = data.config.model_copy(update={"training": unhurried})
+    fitted = fit(config, data.panel, data.slices, data.scaler, "nlinear", checkpoint=checkpoint)
     assert fitted.resumed_after == 0
     (note,) = fitted.notes
     assert note == 'not resumed: "training.ckpt" has other data, another config or another release'
