@@ -49,7 +49,7 @@ class Installation:
 class Dataset:
     """One data set of an installation; most functions of ``pipelines`` take one.
 
-    >>> Installation.open(home).dataset("etth1").observations.read()  # doctest: +SKIP
+    For example, ``Installation.open(home).dataset("etth1").observations.read()`` returns its rows.
     """
 
     name: str
