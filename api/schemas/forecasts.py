@@ -150,7 +150,7 @@ class ForecastAnswer(BaseModel):
         description="Why a model other than the champion was used; null if the champion was used."
     )
     imputed_fraction: float = Field(
-        title="Filled values", description="Share of the look-back's values that were imputed."
+        title="Imputed in the look-back", description="Share of the look-back's values that were imputed."
     )
     newest_observed: datetime | None = Field(
         description="Time of the newest observed target value, of the series and channel that is furthest behind."
