@@ -83,7 +83,7 @@ class JobBook:
         self._installation.config.check_job(name, definition)
         if name in self._installation.config.jobs:
             raise ConflictError("job.exists", f'the config file has a job "{name}"', "choose another name")
-        self._ledger.jobs.define(name, definition, self._installation.dataset(definition.dataset).clock.now())
+        self._ledger.jobs.define(name, definition, self._now(definition))
         return self.job(name)
 
     def change(self, name: str, definition: Job) -> KnownJob:
@@ -94,7 +94,7 @@ class JobBook:
             raise ConflictError(
                 "job.other_data_set", "a job cannot change its data set", "add another job for that data set"
             )
-        now = self._installation.dataset(known.definition.dataset).clock.now()
+        now = self._now(known.definition)
         self._ledger.jobs.define(name, definition, now, replace=True)
         return self.job(name)
 
@@ -110,7 +110,7 @@ class JobBook:
     def pause(self, name: str, *, paused: bool) -> KnownJob:
         """Pause or resume a job (including jobs of the config file). Dates missed while paused are not caught up."""
         known = self.job(name)
-        now = self._installation.dataset(known.definition.dataset).clock.now()
+        now = self._now(known.definition)
         if known.origin == "job_file":
             self.see(known, now)
         self._ledger.jobs.pause(name, now, paused=paused)
@@ -121,7 +121,7 @@ class JobBook:
         return self._ask(name, self.job(name).definition)
 
     def _ask(self, name: str, definition: Job) -> int:
-        now = self._installation.dataset(definition.dataset).clock.now()
+        now = self._now(definition)
         # Two requests in the same second each get a run.
         date = Due(logical_date=f"hand-{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}", at=now, cause=Cause.HAND)
         (run_id,) = self._ledger.runs.claim(name, definition, [date], SystemClock().now())
@@ -154,7 +154,7 @@ class JobBook:
         cron = known.definition.cron_in(dataset.zone)
         if cron is None:
             raise ConfigError("job.no_cron", f'job "{name}" has no cron schedule', "run it now instead")
-        if not _EARLIEST <= first <= last <= self._installation.dataset(known.definition.dataset).clock.now():
+        if not _EARLIEST <= first <= last <= self._now(known.definition):
             raise ConfigError(
                 "job.range",
                 "the range is reversed or reaches into the future",
@@ -172,7 +172,11 @@ class JobBook:
         cron = known.definition.cron_in(self._installation.config.datasets[known.definition.dataset].zone)
         if cron is None or known.paused:
             return None
-        return next(cron.following(self._installation.dataset(known.definition.dataset).clock.now()), None)
+        return next(cron.following(self._now(known.definition)), None)
+
+    def _now(self, definition: Job) -> datetime:
+        """Return the time on the clock of the job's data set."""
+        return self._installation.dataset(definition.dataset).clock.now()
 
     def _from_ledger(self, name: str) -> KnownJob:
         known = self.job(name)
